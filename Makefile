@@ -1,0 +1,46 @@
+# Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+EXTRAS := demo,retrieval,reader,report,docs,test
+# No model hub is needed by anything below.
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help venv demo test test-slow lint format bench clean
+
+help:            ## This list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+venv: $(STAMP)   ## Create .venv with the tested versions
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $(STAMP)
+
+demo: $(STAMP)   ## The main job on real input, offline (FAST=1: the short form)
+	$(BIN)/cmp-rerank demo $(if $(FAST),--fast)
+
+test: $(STAMP)   ## The test suite and the doctests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: $(STAMP)  ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)   ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Rewrite the files as `make lint` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## All benchmarks; results go to benchmarks/results
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:           ## Remove what the other targets made
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,15 @@
+"""The `cmp-rerank` command; each command lives in a module of its own beside this one."""
+
+import typer
+
+app = typer.Typer(
+    name="cmp-rerank",
+    help="Fine-tune rerankers with comparative loss, and measure whether it helped.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+
+@app.callback()
+def main() -> None:
+    """Fine-tune rerankers with comparative loss, and measure whether it helped."""

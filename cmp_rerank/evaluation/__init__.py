@@ -1,0 +1,1 @@
+"""Measures, comparison of systems with significance, reports."""

@@ -1,0 +1,1 @@
+"""Losses for the sentence-transformers trainers."""
