@@ -1,0 +1,98 @@
+"""Opening, naming and writing files: plain or gzip, errors with file and line, nothing half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+PathLike = str | os.PathLike[str]
+
+
+def malformed(path: PathLike, line: int, what: str) -> ValueError:
+    """The error for a line that cannot be read: where, what, and what was expected."""
+    return ValueError(f"{os.fspath(path)}, line {line}: {what}")
+
+
+def is_gzip(path: PathLike) -> bool:
+    """Whether the file is gzip by its first two bytes, whatever its name."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+@contextlib.contextmanager
+def open_bytes(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a plain or gzip file for reading bytes.
+
+    Raises:
+        ValueError: The path does not exist or is a directory.
+    """
+    if not Path(path).exists():
+        raise ValueError(f"{os.fspath(path)}: no such file")
+    if Path(path).is_dir():
+        raise ValueError(f"{os.fspath(path)}: this is a directory, a file is needed")
+    opened = gzip.open(path, "rb") if is_gzip(path) else open(path, "rb")  # noqa: SIM115
+    with opened as file:
+        try:
+            yield file  # type: ignore[misc]
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(f"{os.fspath(path)}: the gzip file is damaged ({error})") from error
+
+
+def numbered_lines(path: PathLike) -> Iterator[tuple[int, bytes]]:
+    """Number and content of every line that is not blank, without line end and byte order mark."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                line = line[3:]  # noqa: PLW2901
+            if not line.isspace():
+                yield number, line.rstrip(b"\r\n")
+
+
+def text(path: PathLike, number: int, raw: bytes) -> str:
+    """Decode UTF-8, or say where it is broken."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise malformed(path, number, f"not UTF-8 ({error.reason} in {raw[:80]!r})") from error
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
+    """Write text to a temporary file beside `path`, rename it on success; gzip when the name ends in .gz."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ValueError(f"{target.parent}: no such directory; create it before writing {target.name}")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        # mkstemp makes the file private; a result should have the permissions that any new file gets.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        with os.fdopen(handle, "wb") as raw:
+            # No name and time in the gzip header: the same content gives the same bytes.
+            packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if target.suffix == ".gz" else None
+            with io.TextIOWrapper(packed or raw, encoding="utf-8", newline="\n") as file:
+                yield file
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def write_lines(path: PathLike, lines: Iterable[str]) -> None:
+    """Write lines (each with its line end), replacing the file only when all of them are written."""
+    with replacing(path) as file:
+        file.writelines(lines)
+
+
+def stem_suffix(path: PathLike) -> str:
+    """The suffix of a file name without a final .gz, lower case: "run.JSON.gz" -> ".json"."""
+    name = Path(path).name.lower()
+    return Path(name.removesuffix(".gz")).suffix
