@@ -1,1 +1,24 @@
 """Fine-tune rerankers and readers with comparative loss, and measure whether it helped."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cmp_rerank.ablation import CmpCrop, CmpDrop
+    from cmp_rerank.losses import ComparativeLoss
+
+__all__ = ["CmpCrop", "CmpDrop", "ComparativeLoss"]
+
+# Where each public name lives. Imported on first use: the commands that need no model start without torch.
+_HOME = {
+    "CmpCrop": "cmp_rerank.ablation",
+    "CmpDrop": "cmp_rerank.ablation",
+    "ComparativeLoss": "cmp_rerank.losses",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

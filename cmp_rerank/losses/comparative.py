@@ -1,0 +1,253 @@
+"""Comparative loss around any cross-encoder loss of sentence-transformers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import weakref
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from sentence_transformers.base.trainer import BaseTrainer
+from sentence_transformers.util import fullname
+from torch import Tensor, nn
+
+from cmp_rerank.ablation import Plan
+from cmp_rerank.ablation.examples import Truncation, tokenise
+from cmp_rerank.ablation.views import Ablation
+from cmp_rerank.losses.replay import Pair, Replay, addressed, decompose
+from cmp_rerank.objective import (
+    Baseline,
+    Reduction,
+    check_baseline,
+    check_reduction,
+    comparative_loss,
+    comparative_weights,
+    violations,
+)
+from cmp_rerank.scoring import Scorer, cross_encoder
+
+logger = logging.getLogger(__name__)
+
+
+class ComparativeLoss(nn.Module):
+    """Train the full model next to ablated copies of itself, and rank their task losses.
+
+    A loss modifier, in the manner of ``MatryoshkaLoss``: it wraps the loss that a ``CrossEncoderTrainer`` would
+    use anyway. In training, every (query, passage) pair is scored in full and once for each ablation step;
+    the wrapped loss is computed for each of them, per example (a pair for pointwise losses, a query for listwise
+    and in-batch ones), and `cmp_rerank.objective.comparative_loss` compares them. In evaluation the value is
+    that of the wrapped loss. The trained model is an ordinary checkpoint and costs nothing extra to run.
+
+    How the wrapped loss splits into examples is measured on every batch, not assumed: its gradient must be a
+    weighted sum of the gradients of single examples. The same weights then weigh the compared examples.
+
+    Per-step task losses and the rates of violations and of zero weights go to the log of the trainer, and to
+    `diagnostics`; they do not enter the loss.
+
+    Args:
+        model: the CrossEncoder to be trained.
+        loss: the task loss, built on the same model.
+        ablations: the steps, in order; see `Plan`. An empty list gives the wrapped loss, unchanged.
+        baseline: the dummy step's loss: "zero" (the default; every step also gets its plain task loss), "full"
+            (the full model's loss; where the full model overfits), "best", or a number.
+        reduction: "mean" over the pairs of steps (keeps the scale of the plain loss) or "sum" (as in the paper).
+        seed: what all random choices derive from, together with the training step and the texts.
+        tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the loss belongs to another model.
+
+    References:
+        - Cross-Model Comparative Loss for Enhancing Neuronal Utility in Language Understanding,
+          https://arxiv.org/abs/2301.03765, equations 2 to 4
+
+    Example:
+        ::
+
+            from sentence_transformers import CrossEncoder
+            from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+            from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+
+            model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
+            loss = ComparativeLoss(model, BinaryCrossEntropyLoss(model), [CmpCrop(), CmpDrop()])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        ablations: Sequence[Ablation],
+        baseline: Baseline = "zero",
+        reduction: Reduction = "mean",
+        *,
+        seed: int = 0,
+        tokens_per_chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_baseline(baseline)
+        check_reduction(reduction)
+        if not isinstance(loss, nn.Module):
+            raise ValueError(f"loss must be a loss object such as BinaryCrossEntropyLoss(model), got {loss!r}.")
+        if isinstance(loss, ComparativeLoss):
+            raise ValueError("loss is a ComparativeLoss already: give all ablations to one of them.")
+        if getattr(loss, "model", None) is not model:
+            raise ValueError(f"{type(loss).__name__} was built on another model: build it on the one to be trained.")
+        cross_encoder(model)
+        self.model = model
+        self.loss = loss
+        self.plan = Plan(ablations)
+        self.baseline: Baseline = baseline
+        self.reduction: Reduction = reduction
+        self.seed = seed
+        self.scorer = Scorer(self.plan.drop, tokens_per_chunk)
+        #: Of the last training batch: task losses by step, and the rates of violations and of zero weights.
+        self.diagnostics: dict[str, Tensor] = {}
+        #: What the model's window has cut of the passages so far.
+        self.truncation = Truncation()
+        self._method = "unreduced"
+        self._trainer: weakref.ref[BaseTrainer] | None = None
+        self._step = (-1, 0)
+
+    def forward(
+        self,
+        inputs: list[list[Any]],
+        labels: Tensor | list[Tensor] | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            inputs: the text columns, as the wrapped loss wants them.
+            labels: as the wrapped loss wants them.
+            prompt: put before the texts by the model.
+            task: handed to the model's preprocessing.
+
+        Returns:
+            A scalar. In evaluation, or without ablations, what the wrapped loss returns.
+
+        Raises:
+            ValueError: if the batch is empty, a passage is empty, the labels do not fit the columns, or the wrapped
+                loss does not decompose into examples.
+        """
+        extra = {name: value for name, value in (("prompt", prompt), ("task", task)) if value is not None}
+        model = cross_encoder(self.model)
+        if not len(self.plan) or not model.training:
+            return self.loss(inputs, labels, **extra)  # type: ignore[no-any-return]
+        replay = Replay(self.loss, model, addressed(inputs), labels, **extra)
+        pairs = replay.recording.pairs
+        trainer = self._find_trainer()
+        examples = tokenise(
+            model,
+            pairs,
+            self.plan,
+            relevant=relevance(pairs, inputs, labels),
+            draw=self._draw(trainer),
+            truncation=self.truncation,
+            **replay.recording.preprocess,
+        )
+        self._report_truncation()
+        scores = self.scorer(self.model, examples, [self.plan.views(example) for example in examples])
+        steps = scores.unbind(dim=1)  # 1 + steps of (pairs, labels)
+        split = decompose(replay, steps[0], prefer=self._method)
+        self._method = split.method
+        losses = torch.stack([split.losses(replay, step) for step in steps], dim=1)  # (examples, 1 + steps)
+        self._diagnose(losses.detach(), split.weights, trainer)
+        compared = comparative_loss(losses, baseline=self.baseline, reduction=self.reduction)
+        return (split.weights * compared).sum()
+
+    def _diagnose(self, losses: Tensor, weights: Tensor, trainer: BaseTrainer | None) -> None:
+        task = weights @ losses.to(weights.dtype)  # on the scale of the wrapped loss
+        pulls = comparative_weights(losses, baseline=self.baseline, reduction=self.reduction)
+        names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, losses.shape[1]))]
+        self.diagnostics = dict(zip(names, task.unbind(), strict=True))
+        self.diagnostics["violation_rate"] = violations(losses).to(task.dtype).mean()
+        self.diagnostics["zero_weight_rate"] = (pulls == 0).to(task.dtype).mean()
+        if trainer is not None:
+            trainer.track_loss_components(self.diagnostics)
+
+    def _find_trainer(self) -> BaseTrainer | None:
+        """The trainer that this call comes from, if any.
+
+        A loss is not told its trainer, and what it returns is summed into the loss. The trainer is among the
+        callers, though, and takes values for its log by a public method.
+        """
+        known = self._trainer() if self._trainer is not None else None
+        frame: FrameType | None = sys._getframe(1) if known is None else None
+        while frame is not None:
+            caller = frame.f_locals.get("self")
+            if isinstance(caller, BaseTrainer):
+                self._trainer = weakref.ref(caller)
+                return caller
+            frame = frame.f_back
+        return known
+
+    def _draw(self, trainer: BaseTrainer | None) -> str:
+        """Seed, training step and batch within the step: the same after a resume, and on every process."""
+        last, batch = self._step
+        step = last + 1 if trainer is None else trainer.state.global_step
+        self._step = (step, batch + 1 if step == last else 0)
+        return f"{self.seed} {self._step}"
+
+    def _report_truncation(self) -> None:
+        if self.truncation.cut and not getattr(self, "_reported", False):
+            self._reported = True
+            logger.warning(
+                "In the first batch with long passages, %s. Reported once; `loss.truncation` goes on counting.",
+                self.truncation,
+            )
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What the model card says of this loss."""
+        inner: dict[str, Any] = getattr(self.loss, "get_config_dict", dict)()
+        return {
+            "loss": fullname(self.loss),
+            "loss_config": inner,
+            "ablations": repr(list(self.plan.ablations)),
+            "baseline": self.baseline,
+            "reduction": self.reduction,
+            "seed": self.seed,
+        }
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the paper, for the model card."""
+        return """
+@article{zhu2024comparative,
+    title={Cross-Model Comparative Loss for Enhancing Neuronal Utility in Language Understanding},
+    author={Zhu, Yunchang and Pang, Liang and Wu, Kangxi and Lan, Yanyan and Shen, Huawei and Cheng, Xueqi},
+    journal={ACM Transactions on Information Systems},
+    year={2024},
+    eprint={2301.03765},
+    archivePrefix={arXiv}
+}
+"""
+
+
+def relevance(
+    pairs: Sequence[Pair], columns: Sequence[Sequence[Any]], labels: Tensor | list[Tensor] | None
+) -> list[bool]:
+    """Which pairs have a relevant passage, so that a crop keeps what supports their label.
+
+    With a label for each passage (0 and more: grades, classes of two, probabilities), those above 0. Labels that
+    go below 0 or are not per passage (a teacher's logits or margins) tell no relevance: a passage of its query's
+    own first column is relevant, one of a later column or of another row is not, and with one passage
+    column all are.
+    """
+    by_place = isinstance(labels, list) and any(query_row for query_row in columns[1:] if _is_list(query_row))
+    if by_place:
+        assert isinstance(labels, list)
+        graded = all(bool((label >= 0).all()) for label in labels)
+        return [not graded or bool(labels[d.address[1]][d.address[2]] > 0) for _, d in pairs]
+    if len(columns) == 2 and isinstance(labels, Tensor) and labels.numel() == len(columns[0]):
+        flat = labels.reshape(-1)
+        graded = bool((flat >= 0).all())
+        return [not graded or bool(flat[d.address[1]] > 0) for _, d in pairs]
+    return [d.address[0] == 1 and d.address[1] == q.address[1] for q, d in pairs]
+
+
+def _is_list(column: Sequence[Any]) -> bool:
+    return bool(column) and not isinstance(column[0], str)
