@@ -8,7 +8,7 @@ of its ablations, the *comparison principle*: ``l(0) <= l(1) <= ... <= l(c)``.
 closed form. `hinge_regularized_loss` and `listwise_comparative_loss` are variants. The divergences of
 Intra-Distillation and R-Drop close the file: they want passes to agree where this wants them ordered.
 
-Conventions of all functions:
+Conventions:
 
 - ``losses`` has shape ``(batch, 1 + steps)``: the full model in column 0, then the steps from the mildest
   ablation to the strongest. More leading dimensions are allowed: ``(..., 1 + steps)`` gives ``(...)``.
@@ -177,9 +177,7 @@ def hinge_regularized_loss(losses: Tensor, weight: float = 1.0, reduction: Reduc
     return losses.mean(dim=-1) + float(weight) * _hinge(losses, reduction)
 
 
-def listwise_comparative_loss(
-    losses: Tensor, temperature: float = 1.0, baseline: Baseline | None = "zero"
-) -> Tensor:
+def listwise_comparative_loss(losses: Tensor, temperature: float = 1.0, baseline: Baseline | None = "zero") -> Tensor:
     """Give the negative log-likelihood of the right order of the steps in a Plackett-Luce model (ListMLE).
 
     With scores ``s(i) = -l(i) / temperature`` and the dummy of `comparative_loss` in last place::
@@ -415,8 +413,8 @@ def check_reduction(reduction: object) -> None:
 
 
 def _is_finite(value: object) -> bool:
-    # In float32, where 1e300 is infinite; NaN compares as False.
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    # Finite in float32; a comparison with NaN is False.
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST  # type: ignore[operator]
 
 
 def _check_number(name: str, value: float, minimum: float = 0, strict: bool = False) -> None:
@@ -424,9 +422,7 @@ def _check_number(name: str, value: float, minimum: float = 0, strict: bool = Fa
         raise ValueError(f"{name} must be a finite number {'>' if strict else '>='} {minimum}; got {value!r}")
 
 
-def _checked(
-    values: Tensor, name: str = "losses", layout: str = "(batch, 1 + steps)", least_dim: int = 2
-) -> Tensor:
+def _checked(values: Tensor, name: str = "losses", layout: str = "(batch, 1 + steps)", least_dim: int = 2) -> Tensor:
     """Refuse values without a meaning, and give the others in the precision to compute in."""
     if not isinstance(values, Tensor):
         raise ValueError(f"{name} must be a tensor of shape {layout}; got {type(values).__name__}")
