@@ -3,6 +3,7 @@
 A run is query id -> document id -> score, qrels are query id -> document id -> grade; plain dictionaries.
 """
 
+from cmp_rerank.runs.blocks import Block, blocks_of
 from cmp_rerank.runs.collections import (
     read_corpus,
     read_queries,
@@ -14,15 +15,17 @@ from cmp_rerank.runs.collections import (
     write_top1000,
 )
 from cmp_rerank.runs.files import Qrels, Run, read_qrels, read_run, write_qrels, write_run
-from cmp_rerank.runs.ranking import rank
-from cmp_rerank.runs.reading import Block, UngroupedError, stream_run
+from cmp_rerank.runs.ranking import rank, rank_rows
+from cmp_rerank.runs.reading import UngroupedError, stream_run
 
 __all__ = [
     "Block",
     "Qrels",
     "Run",
     "UngroupedError",
+    "blocks_of",
     "rank",
+    "rank_rows",
     "read_corpus",
     "read_qrels",
     "read_queries",

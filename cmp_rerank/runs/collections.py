@@ -110,9 +110,7 @@ def _write_texts(path: PathLike, texts: Mapping[str, str], more: Mapping[str, st
         for name, content in texts.items():
             if tsv:
                 if any(character in name + content for character in "\t\n\r"):
-                    raise ValueError(
-                        f"{name!r} cannot be written as TSV: it holds a tab or a line break; use .jsonl"
-                    )
+                    raise ValueError(f"{name!r} cannot be written as TSV: it holds a tab or a line break; use .jsonl")
                 yield f"{name}\t{content}\n"
             else:
                 record = {"_id": name, **(more or {}), "text": content}
@@ -140,9 +138,7 @@ def read_top1000(path: PathLike) -> tuple[dict[str, str], dict[str, str], dict[s
     for number, line in numbered_lines(path):
         fields = text(path, number, line).split("\t")
         if len(fields) != 4:
-            raise malformed(
-                path, number, f"{len(fields)} tab-separated fields in {line[:80]!r}; top1000 has 4"
-            )
+            raise malformed(path, number, f"{len(fields)} tab-separated fields in {line[:80]!r}; top1000 has 4")
         query, doc, query_text, doc_text = fields
         for what, name, texts, content in (
             ("query", query, queries, query_text),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cmp_rerank.runs.blocks import DUPLICATES, Block
 from cmp_rerank.runs.lines import (
     PathLike,
     malformed,
@@ -18,7 +19,7 @@ from cmp_rerank.runs.lines import (
     write_lines,
 )
 from cmp_rerank.runs.ranking import RANK_ORDERS, check_choice, rank
-from cmp_rerank.runs.reading import DUPLICATES, EMPTY, RUN_FORMATS, read_json, stream_pieces
+from cmp_rerank.runs.reading import EMPTY, RUN_FORMATS, UngroupedError, read_json, stream_run
 
 Run = Mapping[str, Mapping[str, float]]
 Qrels = Mapping[str, Mapping[str, int]]
@@ -57,39 +58,24 @@ def read_run(
         ValueError: With file and line, for lines that cannot be read and for what a policy refuses.
     """
     check_choice("rank_order", rank_order, RANK_ORDERS)
+    policies: dict[str, Any] = {"duplicates": duplicates, "nan": nan, "empty": empty}
+    try:
+        return _as_dict(stream_run(path, format, **policies), rank_order)
+    except UngroupedError:
+        return _as_dict(stream_run(path, format, whole=True, **policies), rank_order)
+
+
+def _as_dict(blocks: Iterator[Block], rank_order: str) -> dict[str, dict[str, float]]:
     run: dict[str, dict[str, float]] = {}
-    ranks: dict[str, np.ndarray] = {}
-    for block in stream_pieces(path, format, duplicates=duplicates, nan=nan, empty=empty):
+    for block in blocks:
         docs, scores, bounds = block.doc_list(), block.scores.tolist(), block.bounds.tolist()
-        for query, start, stop in zip(block.queries, bounds, bounds[1:], strict=False):
-            new = dict(zip(docs[start:stop], scores[start:stop], strict=True))
-            if query in run:
-                _join(path, query, run[query], new, duplicates)
-                if rank_order == "given":
-                    raise ValueError(
-                        f"{os.fspath(path)}: the lines of query {query!r} do not stand together; sort the "
-                        "file by query (stable) to read its given ranks"
-                    )
-            elif rank_order == "given":
+        for query, start, stop in zip(block.queries, bounds[:-1], bounds[1:], strict=True):
+            if rank_order == "given":
                 by_rank = np.argsort(block.ranks[start:stop], kind="stable").tolist()
                 run[query] = {docs[start + i]: scores[start + i] for i in by_rank}
             else:
-                run[query] = new
-    del ranks
+                run[query] = dict(zip(docs[start:stop], scores[start:stop], strict=True))
     return run
-
-
-def _join(path: PathLike, query: str, old: dict[str, float], new: dict[str, float], duplicates: str) -> None:
-    for doc, score in new.items():
-        if doc not in old or duplicates == "last":
-            old[doc] = score
-        elif duplicates == "error":
-            raise ValueError(
-                f"{os.fspath(path)}: document {doc!r} occurs twice for query {query!r}; pass "
-                "duplicates='first', 'last' or 'max' to keep one"
-            )
-        elif duplicates == "max":
-            old[doc] = max(old[doc], score)
 
 
 def write_run(path: PathLike, run: Run, tag: str = "cmp_rerank", *, format: str | None = None) -> None:
@@ -154,9 +140,7 @@ def read_qrels(
     else:
         qrels = _read_qrels_lines(path, format, duplicates)
     if not any(qrels.values()) and empty == "error":
-        raise ValueError(
-            f"{os.fspath(path)}: there is no judgment in it; pass empty='allow' if that is meant"
-        )
+        raise ValueError(f"{os.fspath(path)}: there is no judgment in it; pass empty='allow' if that is meant")
     return qrels
 
 
@@ -204,9 +188,7 @@ def _check_grades(path: PathLike, content: Any) -> dict[str, dict[str, int]]:
         )
     for query, grades in content.items():
         if not isinstance(grades, dict):
-            raise ValueError(
-                f"{os.fspath(path)}: query {query!r} must map documents to grades; got {grades!r:.80}"
-            )
+            raise ValueError(f"{os.fspath(path)}: query {query!r} must map documents to grades; got {grades!r:.80}")
         for doc, grade in grades.items():
             if isinstance(grade, bool) or not isinstance(grade, int):
                 raise ValueError(
@@ -237,9 +219,7 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
             if isinstance(grade, bool) or int(grade) != grade:
                 raise ValueError(f"query {query!r}, document {doc!r}: a grade is an integer, got {grade!r}")
     if format == "json":
-        _write_json(
-            path, {query: {doc: int(g) for doc, g in grades.items()} for query, grades in qrels.items()}
-        )
+        _write_json(path, {query: {doc: int(g) for doc, g in grades.items()} for query, grades in qrels.items()})
         return
 
     def lines() -> Iterator[str]:
@@ -259,9 +239,7 @@ def _check_id(what: str, value: str) -> None:
     if not isinstance(value, str):
         raise ValueError(f"a {what} is a string, got {value!r}")
     if not value or any(character in value for character in " \t\n\r\v\f"):
-        raise ValueError(
-            f"the {what} {value!r} cannot stand in a file of columns: it is empty or holds white space"
-        )
+        raise ValueError(f"the {what} {value!r} cannot stand in a file of columns: it is empty or holds white space")
 
 
 def _write_json(path: PathLike, content: Any) -> None:

@@ -8,71 +8,29 @@ accept is handed to the plain reader from that line on, which reads it or names 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from cmp_rerank.runs.blocks import (
+    DUPLICATES,
+    NAN,
+    Block,
+    Columns,
+    apply_duplicates,
+    apply_nan,
+    whole_queries,
+)
 from cmp_rerank.runs.lines import PathLike, malformed, numbered_lines, open_bytes, stem_suffix, text
 from cmp_rerank.runs.ranking import check_choice
 
 RUN_FORMATS = ("trec", "msmarco", "top1000", "json")
-DUPLICATES = ("error", "first", "last", "max")
-NAN = ("error", "lowest", "drop")
 EMPTY = ("error", "allow")
 _LINES_PER_BLOCK = 200_000
 _BYTES_PER_BLOCK = 1 << 24
 _COLUMNS = {"trec": ["query", "q0", "doc", "rank", "score", "tag"], "msmarco": ["query", "doc", "rank"]}
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Some whole queries of a run, as columns.
-
-    Attributes:
-        queries: Query ids, each once.
-        bounds: (queries + 1,) Query i has the rows ``bounds[i]:bounds[i + 1]``.
-        docs: (rows,) Document ids: a list, or a pyarrow array.
-        scores: (rows,) float64.
-        ranks: (rows,) int64, the rank that the file gives.
-    """
-
-    queries: list[str]
-    bounds: np.ndarray
-    docs: Any
-    scores: np.ndarray
-    ranks: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.scores)
-
-    def doc(self, row: int) -> str:
-        """The document id of one row."""
-        doc = self.docs[row]
-        return doc if isinstance(doc, str) else doc.as_py()
-
-    def doc_list(self) -> list[str]:
-        """All document ids as a list."""
-        return self.docs if isinstance(self.docs, list) else self.docs.to_pylist()
-
-    def take(self, rows: np.ndarray) -> Block:
-        """The block with these rows only, in the file's order; queries without rows disappear."""
-        counts = np.diff(np.searchsorted(rows, self.bounds))
-        kept = np.flatnonzero(counts)
-        docs = (
-            [self.docs[row] for row in rows.tolist()] if isinstance(self.docs, list) else self.docs.take(rows)
-        )
-        return Block(
-            [self.queries[i] for i in kept.tolist()],
-            np.concatenate(([0], np.cumsum(counts[kept]))),
-            docs,
-            self.scores[rows],
-            self.ranks[rows],
-        )
 
 
 def detect_run_format(path: PathLike) -> str:
@@ -110,11 +68,12 @@ def stream_run(
     duplicates: str = "error",
     nan: str = "error",
     empty: str = "error",
+    whole: bool = False,
 ) -> Iterator[Block]:
     """Read a run file as blocks of whole queries; memory is bounded by the block, not by the file.
 
-    The lines of a query must stand together (they do in every file that a system writes); a file where a
-    query comes back later is refused with its line, and :func:`read_run` reads it.
+    The lines of a query must stand together, as they do in every file that a system writes. JSON is not a
+    format for streaming: it is read at once.
 
     Args:
         path: TREC run (6 columns), MS MARCO run (3 columns: query, passage, rank; the score is then the
@@ -124,53 +83,45 @@ def stream_run(
         duplicates: A document twice in one query: "error", or keep the "first", "last" or "max" score.
         nan: A score that is NaN: "error"; "lowest" ranks it last (as -inf); "drop" leaves the line out.
         empty: A file without any line: "error" or "allow".
+        whole: Read the whole file as one block, for a file whose queries do not stand together.
 
     Yields:
-        Blocks, in the order of the file.
+        Blocks, in the order of the file; a query is in one block only.
 
     Raises:
+        UngroupedError: A query comes back after another one, and `whole` is not set.
         ValueError: With file and line, for whatever a policy refuses and for lines that cannot be read.
     """
-    seen: set[str] = set()
-    for block in stream_pieces(path, format, duplicates=duplicates, nan=nan, empty=empty):
-        for query in block.queries:
-            if query in seen:
-                raise UngroupedError(
-                    f"{os.fspath(path)}: the lines of query {query!r} do not stand together; sort the file "
-                    "by query (stable), or read it with read_run"
-                )
-        seen.update(block.queries)
-        yield block
-
-
-class UngroupedError(ValueError):
-    """A run file in which a query comes back after another one."""
-
-
-def stream_pieces(
-    path: PathLike, format: str | None, *, duplicates: str, nan: str, empty: str
-) -> Iterator[Block]:
-    """As :func:`stream_run`, but a query may come back in a later block."""
     check_choice("duplicates", duplicates, DUPLICATES)
     check_choice("nan", nan, NAN)
     check_choice("empty", empty, EMPTY)
     if format is None:
         format = detect_run_format(path)
     check_choice("format", format, RUN_FORMATS)
-    rows = 0
-    pieces = _json_pieces(path) if format == "json" else _whole_queries(_columns(path, format))
+    empty_file = True
+    seen: set[str] = set()
+    pieces = _json_pieces(path) if format == "json" else whole_queries(_columns(path, format), whole)
     for block, lines in pieces:
-        rows += len(block)
-        clean = _apply_duplicates(path, _apply_nan(path, block, lines, nan), duplicates)
+        empty_file = False
+        for query in block.queries:
+            if query in seen:
+                raise UngroupedError(
+                    f"{os.fspath(path)}: the lines of query {query!r} do not stand together; sort the file "
+                    "by query (stable), or read it whole"
+                )
+        seen.update(block.queries)
+        clean = apply_duplicates(path, *apply_nan(path, block, lines, nan), duplicates)
         if len(clean):
             yield clean
-    if rows == 0 and empty == "error":
+    if empty_file and empty == "error":
         raise ValueError(f"{os.fspath(path)}: the run is empty; pass empty='allow' if that is meant")
 
 
-# --- columns: (line numbers, queries, docs, scores, ranks), in chunks of the file ---------------------------
+class UngroupedError(ValueError):
+    """A run file in which a query comes back after another one."""
 
-Columns = tuple[np.ndarray, Any, Any, np.ndarray, np.ndarray]
+
+# --- columns: (line numbers, queries, docs, scores, ranks), in chunks of the file ---------------------------
 
 
 def _columns(path: PathLike, format: str) -> Iterator[Columns]:
@@ -237,7 +188,12 @@ def _arrow_columns(path: PathLike, format: str, delimiter: str) -> Iterator[Colu
 
 
 def _line_columns(path: PathLike, format: str, skip: int) -> Iterator[Columns]:
-    parse = {"trec": _trec_line, "msmarco": _msmarco_line, "top1000": _top1000_line}[format]
+    parsers: dict[str, Callable[[PathLike, int, bytes], tuple[str, str, float, int]]] = {
+        "trec": _trec_line,
+        "msmarco": _msmarco_line,
+        "top1000": _Top1000Lines(),
+    }
+    parse = parsers[format]
     chunk: list[tuple[int, str, str, float, int]] = []
     for number, line in numbered_lines(path):
         if number <= skip:
@@ -279,17 +235,24 @@ def _msmarco_line(path: PathLike, number: int, line: bytes) -> tuple[str, str, f
     return text(path, number, fields[0]), text(path, number, fields[1]), float(-rank), rank
 
 
-def _top1000_line(path: PathLike, number: int, line: bytes) -> tuple[str, str, float, int]:
-    fields = line.split(b"\t")
-    if len(fields) != 4:
-        raise malformed(
-            path,
-            number,
-            f"{len(fields)} tab-separated fields in {line[:80]!r}; a top1000 line has 4: "
-            "query id, passage id, query text, passage text",
-        )
-    # The file has no rank: the order of its lines is the ranking.
-    return text(path, number, fields[0]), text(path, number, fields[1]), float(-number), number
+class _Top1000Lines:
+    """Lines of top1000, which have no rank: the place among the lines of a query is the rank."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+
+    def __call__(self, path: PathLike, number: int, line: bytes) -> tuple[str, str, float, int]:
+        fields = line.split(b"\t")
+        if len(fields) != 4:
+            raise malformed(
+                path,
+                number,
+                f"{len(fields)} tab-separated fields in {line[:80]!r}; a top1000 line has 4: "
+                "query id, passage id, query text, passage text",
+            )
+        query = text(path, number, fields[0])
+        place = self.places[query] = self.places.get(query, 0) + 1
+        return query, text(path, number, fields[1]), float(-place), place
 
 
 def _number(path: PathLike, number: int, what: str, raw: bytes) -> float:
@@ -306,87 +269,6 @@ def _integer(path: PathLike, number: int, what: str, raw: bytes) -> int:
         raise malformed(path, number, f"the {what} is not an integer: {raw[:80]!r}") from None
 
 
-# --- blocks of whole queries, with their line numbers -------------------------------------------------------
-
-
-def _whole_queries(chunks: Iterator[Columns]) -> Iterator[tuple[Block, np.ndarray]]:
-    """Cut chunks where a query ends, so that no query is split between two blocks that follow each other."""
-    waiting: list[Columns] = []  # the last query so far, which the next chunk may continue
-    for lines, query, doc, scores, ranks in chunks:
-        starts, names = _query_starts(query)
-        columns: Columns = (lines, query, doc, scores, ranks)
-        if waiting and _first_query(waiting[-1]) != names[0]:
-            yield _block(waiting)
-            waiting = []
-        last = int(starts[-1])
-        if last > 0:
-            yield _block([*waiting, _cut(columns, 0, last)])
-            waiting = []
-        waiting.append(_cut(columns, last, len(lines)))
-    if waiting:
-        yield _block(waiting)
-
-
-def _first_query(columns: Columns) -> str:
-    query = columns[1][0]
-    return query if isinstance(query, str) else query.as_py()
-
-
-def _cut(columns: Columns, start: int, stop: int) -> Columns:
-    lines, query, doc, scores, ranks = (column[start:stop] for column in columns)
-    return lines, query, doc, scores, ranks
-
-
-def _query_starts(query: Any) -> tuple[np.ndarray, list[str]]:
-    """Where the query changes, and the queries there."""
-    if isinstance(query, list):
-        starts = [i for i, name in enumerate(query) if i == 0 or name != query[i - 1]]
-        return np.array(starts), [query[i] for i in starts]
-    import pyarrow.compute as pc
-
-    runs = pc.run_end_encode(query)
-    ends = runs.run_ends.to_numpy(zero_copy_only=False)
-    return np.concatenate(([0], ends[:-1])), runs.values.to_pylist()
-
-
-def _block(parts: list[Columns]) -> tuple[Block, np.ndarray]:
-    if len(parts) == 1:
-        lines, query, doc, scores, ranks = parts[0]
-    else:
-        lines, scores, ranks = (np.concatenate([part[i] for part in parts]) for i in (0, 3, 4))
-        query, doc = _joined([part[1] for part in parts]), _joined([part[2] for part in parts])
-    starts, names = _query_starts(query)
-    return _merged(Block(names, np.concatenate((starts, [len(scores)])), doc, scores, ranks), lines)
-
-
-def _joined(columns: Sequence[Any]) -> Any:
-    if any(isinstance(column, list) for column in columns):
-        return [
-            name
-            for column in columns
-            for name in (column if isinstance(column, list) else column.to_pylist())
-        ]
-    import pyarrow as pa
-
-    return pa.concat_arrays(columns)
-
-
-def _merged(block: Block, lines: np.ndarray) -> tuple[Block, np.ndarray]:
-    """Bring the pieces of a query that comes back inside the block together."""
-    if len(set(block.queries)) == len(block.queries):
-        return block, lines
-    number: dict[str, int] = {}
-    of_piece = np.array([number.setdefault(query, len(number)) for query in block.queries])
-    of_row = np.repeat(of_piece, np.diff(block.bounds))
-    rows = np.argsort(of_row, kind="stable")
-    docs = block.doc_list()
-    bounds = np.concatenate(([0], np.cumsum(np.bincount(of_row))))
-    merged = Block(
-        list(number), bounds, [docs[row] for row in rows.tolist()], block.scores[rows], block.ranks[rows]
-    )
-    return merged, lines[rows]
-
-
 def _json_pieces(path: PathLike) -> Iterator[tuple[Block, np.ndarray]]:
     content = read_json(path)
     if not isinstance(content, dict):
@@ -395,21 +277,18 @@ def _json_pieces(path: PathLike) -> Iterator[tuple[Block, np.ndarray]]:
         )
     for query, scores in content.items():
         if not isinstance(scores, dict):
-            raise ValueError(
-                f"{os.fspath(path)}: query {query!r} must map documents to scores; got {scores!r:.80}"
-            )
+            raise ValueError(f"{os.fspath(path)}: query {query!r} must map documents to scores; got {scores!r:.80}")
         for doc, score in scores.items():
             if isinstance(score, bool) or not isinstance(score, int | float):
                 raise ValueError(
-                    f"{os.fspath(path)}: query {query!r}, document {doc!r}: the score is not a "
-                    f"number: {score!r:.80}"
+                    f"{os.fspath(path)}: query {query!r}, document {doc!r}: the score is not a number: {score!r:.80}"
                 )
         n = len(scores)
         ranks = np.arange(1, n + 1)
         if n:
             values = np.fromiter(scores.values(), dtype=np.float64, count=n)
             # JSON has no lines to speak of: the place in the query stands for the line.
-            yield Block([query], np.array([0, n]), list(scores), values, ranks), ranks
+            yield Block([query], np.array([0, n]), list(scores), values, ranks, given=False), ranks
 
 
 def read_json(path: PathLike) -> Any:
@@ -431,62 +310,3 @@ def read_json(path: PathLike) -> Any:
         raise malformed(path, error.lineno, f"not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{os.fspath(path)}: not UTF-8 ({error.reason})") from error
-
-
-# --- policies -----------------------------------------------------------------------------------------------
-
-
-def _apply_nan(path: PathLike, block: Block, lines: np.ndarray, policy: str) -> tuple[Block, np.ndarray]:
-    bad = np.isnan(block.scores)
-    if not bad.any():
-        return block, lines
-    if policy == "error":
-        row = int(np.flatnonzero(bad)[0])
-        raise malformed(
-            path,
-            int(lines[row]),
-            f"the score of document {block.doc(row)!r} is NaN; pass nan='lowest' to rank it last, "
-            "or nan='drop'",
-        )
-    if policy == "drop":
-        rows = np.flatnonzero(~bad)
-        return block.take(rows), lines[rows]
-    scores = np.where(bad, -math.inf, block.scores)
-    return Block(block.queries, block.bounds, block.docs, scores, block.ranks), lines
-
-
-def _apply_duplicates(path: PathLike, checked: tuple[Block, np.ndarray], policy: str) -> Block:
-    block, lines = checked
-    code = _pair_codes(block)
-    in_order = np.sort(code)
-    if not np.any(in_order[1:] == in_order[:-1]):
-        return block
-    if policy == "error":
-        order = np.argsort(code, kind="stable")
-        twice = order[1:][code[order][1:] == code[order][:-1]]
-        row = int(twice.min())
-        before = int(np.flatnonzero(code == code[row])[0])
-        query = block.queries[int(np.searchsorted(block.bounds, row, side="right")) - 1]
-        raise malformed(
-            path,
-            int(lines[row]),
-            f"document {block.doc(row)!r} occurs twice for query {query!r} (first in line "
-            f"{int(lines[before])}); pass duplicates='first', 'last' or 'max' to keep one",
-        )
-    # The pair's rows in the order of preference, then the first of each pair.
-    rank = np.arange(len(code))
-    preference = {"first": rank, "last": -rank, "max": -block.scores}[policy]
-    order = np.lexsort((rank, preference, code))
-    first = np.concatenate(([True], code[order][1:] != code[order][:-1]))
-    return block.take(np.sort(order[first]))
-
-
-def _pair_codes(block: Block) -> np.ndarray:
-    """(rows,) One integer for each (query, document) pair."""
-    if isinstance(block.docs, list):
-        number: dict[str, int] = {}
-        doc = np.array([number.setdefault(name, len(number)) for name in block.docs], dtype=np.int64)
-    else:
-        doc = block.docs.dictionary_encode().indices.to_numpy().astype(np.int64)
-    query = np.repeat(np.arange(len(block.queries), dtype=np.int64), np.diff(block.bounds))
-    return (query << 32) | doc
