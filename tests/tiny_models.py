@@ -1,0 +1,151 @@
+"""Small random models, made in code: real architectures, real tokenizers, no hub.
+
+`TEXTS` is what the tokenizers are trained on and what tests may use as input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from sentence_transformers import CrossEncoder
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+TEXTS = [
+    "Pandas eat bamboo. They live in China! Are they bears? Yes, they are bears.",
+    "A cross-encoder reads the query and the passage together. It gives one score. That score orders passages.",
+    "Bees fly by flapping their wings. They make honey. Honey is sweet, and bears like it.",
+    "Torch gives light. It burns for an hour. A library of the same name holds tensors.",
+    "Rain fell all day. The river rose. The bridge was closed. Nobody was hurt, they said.",
+    "熊猫吃竹子。它们住在中国。 Медведи любят мёд. Мёд сладкий. الدب يحب العسل. العسل حلو.",
+]
+
+QUERIES = ["what do pandas eat", "who makes honey", "how does a torch burn", "why was the bridge closed"]
+PASSAGES = [TEXTS[0], TEXTS[2], TEXTS[3], TEXTS[4]]
+OTHERS = [TEXTS[4], TEXTS[1], TEXTS[2], TEXTS[0]]
+
+SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
+
+
+def wordpiece() -> PreTrainedTokenizerFast:
+    """A BERT-like tokenizer: [CLS] a [SEP] b [SEP], with token types."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(TEXTS * 2, trainers.WordPieceTrainer(vocab_size=400, special_tokens=specials))
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=128,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def byte_bpe() -> PreTrainedTokenizerFast:
+    """A RoBERTa-like tokenizer: <s> a </s></s> b </s>, without token types."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(TEXTS * 2, trainers.BpeTrainer(vocab_size=600, special_tokens=specials))
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=128,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """A SentencePiece-like (unigram, metaspace) tokenizer: a </s> b </s>, as XLM-R and T5 have them."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(
+        TEXTS * 2, trainers.UnigramTrainer(vocab_size=350, special_tokens=specials, unk_token="<unk>")
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=128,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def bert_config(**kwargs: Any) -> transformers.PretrainedConfig:
+    return transformers.BertConfig(**(SIZES | dict(max_position_embeddings=160) | kwargs))
+
+
+def modernbert_config(**kwargs: Any) -> transformers.PretrainedConfig:
+    specials = dict(pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)
+    return transformers.ModernBertConfig(**(SIZES | dict(max_position_embeddings=160) | specials | kwargs))
+
+
+def save_checkpoint(
+    folder: Path,
+    config: transformers.PretrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    auto: Any = transformers.AutoModelForSequenceClassification,
+    num_labels: int | None = 1,
+    seed: int = 0,
+) -> Path:
+    """Write a random model of a configuration, with its tokenizer, as an ordinary checkpoint."""
+    config.vocab_size = len(tokenizer)
+    config.pad_token_id = tokenizer.pad_token_id
+    if num_labels is not None:
+        config.num_labels = num_labels
+    torch.manual_seed(seed)
+    model = auto.from_config(config)
+    # The usual initialisation (0.02) makes scores of a small model nearly constant; effects would drown in rounding.
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6.0 if "classifier" not in name else 20.0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def cross_encoder(
+    folder: Path,
+    config: Callable[..., transformers.PretrainedConfig] = bert_config,
+    tokenizer: Callable[[], PreTrainedTokenizerFast] = wordpiece,
+    num_labels: int = 1,
+    seed: int = 0,
+    **config_kwargs: Any,
+) -> CrossEncoder:
+    """A small random CrossEncoder, loaded from a checkpoint in ``folder`` as users load theirs."""
+    save_checkpoint(folder, config(**config_kwargs), tokenizer(), num_labels=num_labels, seed=seed)
+    return CrossEncoder(str(folder), device="cpu")
