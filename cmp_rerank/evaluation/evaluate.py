@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
@@ -18,7 +18,7 @@ MISSING = ("zero", "skip", "error")
 UNJUDGED = ("ignore", "error")
 NO_RELEVANT = ("keep", "skip", "error")
 RunLike = Run | str | os.PathLike[str]
-QrelsLike = Qrels | str | os.PathLike[str]
+QrelsLike = Union[Qrels, str, "os.PathLike[str]", "Judgments"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ def evaluate(
     Args:
         run: Query id -> document id -> score, or the path of a run file, which is streamed: memory does not
             grow with the number of its lines.
-        qrels: Query id -> document id -> grade, or the path of a qrels file.
+        qrels: Query id -> document id -> grade, the path of a qrels file, or :class:`Judgments`, which saves
+            the preparation when several runs are evaluated.
         measures: As :func:`parse_measures` takes them, for example ``"nDCG@10 RR@10"``.
         rank_order: "score" applies the ranking rule; "given" takes the rank column of the file, or the order
             of each mapping, for every measure.
@@ -191,8 +192,8 @@ def evaluate(
     Example:
         >>> qrels = {"q1": {"d1": 1, "d2": 0}, "q2": {"d5": 2}}
         >>> run = {"q1": {"d1": 1.0, "d2": 3.0}}
-        >>> evaluate(run, qrels, "RR nDCG@10").means
-        {'RR': 0.25, 'nDCG@10': 0.3154648767857287}
+        >>> {name: round(mean, 4) for name, mean in evaluate(run, qrels, "RR nDCG@10").means.items()}
+        {'RR': 0.25, 'nDCG@10': 0.3155}
     """
     for name, value, choices in (
         ("rank_order", rank_order, RANK_ORDERS),
@@ -203,7 +204,7 @@ def evaluate(
         ("empty", empty, ("error", "allow")),
     ):
         check_choice(name, value, choices)
-    judged = Judgments(qrels, no_relevant)
+    judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, no_relevant)
     scorer = _Scorer(judged, parse_measures(measures), rank_order, precision)
     if isinstance(run, Mapping):
         scorer.add(blocks_of(run))
@@ -220,7 +221,7 @@ def evaluate(
 class Judgments:
     """Qrels, checked and numbered so that the rows of a block find their grades by array look-ups."""
 
-    def __init__(self, qrels: QrelsLike, no_relevant: str = "keep") -> None:
+    def __init__(self, qrels: Qrels | str | os.PathLike[str], no_relevant: str = "keep") -> None:
         if not isinstance(qrels, Mapping):
             qrels = read_qrels(qrels)
         kept = {query: grades for query, grades in qrels.items() if grades}

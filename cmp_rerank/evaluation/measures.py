@@ -75,10 +75,10 @@ def _parse(item: Any) -> Measure:
     if isinstance(item, Measure):
         return item
     if isinstance(item, str) and (match := _MSMARCO.fullmatch(item.strip())):
-        cutoff = int(match[1] or 10)
-        if cutoff < 1:
+        last = int(match[1] or 10)
+        if last < 1:
             raise ValueError(f"the cut-off of MSMARCO-MRR must be at least 1, got {item!r}")
-        return Measure(f"MSMARCO-MRR@{cutoff}", None, cutoff, cutoff, True)
+        return Measure(f"MSMARCO-MRR@{last}", None, last, last, True)
     try:
         ir = ir_measures.parse_measure(item)
         ir.validate_params()
@@ -95,7 +95,7 @@ def _parse(item: Any) -> Measure:
             f"no provider that is installed computes {ir} for plain runs and qrels; see ir-measures' documentation "
             "for the package that does"
         )
-    cutoff = dict(ir.params).get("cutoff")
+    cutoff: int | None = dict(ir.params).get("cutoff")
     if cutoff is not None and cutoff < 1:
         raise ValueError(f"the cut-off must be at least 1, got {item!r}")
     judged = False
