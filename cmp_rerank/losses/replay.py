@@ -116,8 +116,7 @@ class Replay:
         model: the cross-encoder, whose number of labels the scores have.
         columns: the text columns, addressed (see `addressed`).
         labels: as the trainer hands them to the loss: a tensor, a list of tensors or None.
-        prompt: handed to the loss as it is.
-        task: handed to the loss as it is.
+        **extra: handed to the loss as they are (``prompt``, ``task``).
 
     Raises:
         ValueError: if the labels do not fit the columns, or the loss never asks the model for a pair.
@@ -129,8 +128,7 @@ class Replay:
         model: CrossEncoder,
         columns: list[list[Any]],
         labels: Tensor | list[Tensor] | None,
-        prompt: str | None = None,
-        task: str | None = None,
+        **extra: Any,
     ) -> None:
         if labels is not None and len(labels) != len(columns[0]):
             raise ValueError(f"Got {len(labels)} labels for {len(columns[0])} rows: each row needs its own.")
@@ -138,7 +136,7 @@ class Replay:
         self.model = model
         self.columns = columns
         self.labels = labels
-        self.kwargs = {"prompt": prompt, "task": task}
+        self.extra = extra
         self.recording = self._record()
         self.examples = len(columns[0])
         #: For each pair, the example it belongs to: that of its query.
@@ -237,7 +235,7 @@ class Replay:
             forward = _plain_forward(self.loss)
             # Fresh lists: a loss may extend the ones that it is given.
             inputs = [[list(v) if isinstance(v, list) else v for v in column] for column in columns]
-            return forward(self.loss, inputs, labels, **self.kwargs)
+            return forward(self.loss, inputs, labels, **self.extra)
 
 
 @dataclass(frozen=True)
@@ -290,18 +288,22 @@ def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Deco
 
 
 def _measure(replay: Replay, scores: Tensor, method: str) -> Decomposition | None:
-    weights, residual, silent = _project(replay, scores.detach(), method) or (None, 0.0, None)
-    if weights is None or silent is None:
+    here = _project(replay, scores.detach(), method)
+    # An example with a single score fits any gradient with some weight. A weight that is one (a share of what the
+    # loss averages over) stays when all scores move and keep their order.
+    moved = _project(replay, 1.1 * scores.detach() + 0.5, method)
+    if here is None or moved is None:
         return None
+    weights, residual, silent = here
+    both = ~(silent | moved[2])
+    residual = max(residual, _relative((moved[0] - weights)[both], weights[both]))
     if silent.any() and residual <= TOLERANCE:
         # An example without a gradient here (saturated, or none of its pairs is comparable) shows its weight at
         # random scores, if it has one.
         generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(scores.shape, generator=generator).to(scores)
-        elsewhere = _project(replay, probe, method)
+        elsewhere = _project(replay, torch.randn(scores.shape, generator=generator).to(scores), method)
         if elsewhere is not None:
             weights = torch.where(silent, elsewhere[0], weights)
-            residual = max(residual, elsewhere[1])
     return Decomposition(method, weights, residual)
 
 
