@@ -2,6 +2,9 @@
 
 import typer
 
+from cmp_rerank.cli.compare import compare
+from cmp_rerank.cli.evaluate import evaluate
+
 app = typer.Typer(
     name="cmp-rerank",
     help="Fine-tune rerankers with comparative loss, and measure whether it helped.",
@@ -13,3 +16,7 @@ app = typer.Typer(
 @app.callback()
 def main() -> None:
     """Fine-tune rerankers with comparative loss, and measure whether it helped."""
+
+
+app.command("evaluate")(evaluate)
+app.command("compare")(compare)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+_SPACE = re.compile(r"\s+(?![^(]*\))")  # between names, not between the parameters of one
 _MSMARCO = re.compile(r"MSMARCO-MRR(?:@(\d+))?")
 # With a cut-off these depend on the documents above it only, and of those only on the judged ones and their
 # ranks. Judged@k counts unjudged documents too, so it needs all k.
@@ -62,7 +63,8 @@ def parse_measures(measures: str | Iterable[Any]) -> tuple[Measure, ...]:
         >>> [measure.name for measure in parse_measures("nDCG@10 RR AP(rel=2)@1000 MSMARCO-MRR@10")]
         ['nDCG@10', 'RR', 'AP(rel=2)@1000', 'MSMARCO-MRR@10']
     """
-    items = measures.split() if isinstance(measures, str) else list(measures)
+    items = _SPACE.split(measures.strip()) if isinstance(measures, str) else list(measures)
+    items = [item for item in items if item != ""]
     parsed = {measure.name: measure for measure in map(_parse, items)}
     if not parsed:
         raise ValueError("no measure was given; name at least one, for example nDCG@10")
