@@ -82,7 +82,6 @@ def comparative_loss(losses: Tensor, baseline: Baseline = "zero", reduction: Red
     return _hinge(_with_dummy(_checked(losses), baseline), reduction)
 
 
-@torch.no_grad()
 def comparative_weights(losses: Tensor, baseline: Baseline = "zero", reduction: Reduction = "mean") -> Tensor:
     """Give the gradient of `comparative_loss` with respect to each task loss, in closed form.
 
