@@ -1,0 +1,151 @@
+"""Turning a docstring into a query and a document, and finding the ones that are copies of each other."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+
+_WORD = re.compile(r"\w+")
+_UNDERLINE = re.compile(r"\n[ \t]*([=\-~^*#+\"'`])\1{2,}[ \t]*(?=\n|\Z)")
+_VERSION_NOTE = re.compile(r"^\s*\.\. (version\w+|deprecated)::.*$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^\s*\.\. [\w:-]+::[^\n]*$", re.MULTILINE)
+_DOCTEST_OPTION = re.compile(r"#\s*doctest:.*$|^\s*:(?:noindex|no-index|nowrap|label|toctree)\b.*$", re.MULTILINE)
+# "x (int, *optional*): ..." or "x : ndarray": the docstring starts with a parameter, not with a sentence.
+_PARAMETER = re.compile(r"\A[*\w]+\s*(?:\((?:[^()]|\([^()]*\))*\))?\s*:(?!:)")
+_ROLE = re.compile(r":[\w:+.-]+:`~?!?\.?([^`<]+?)\s*(?:<[^`>]*>)?`")
+_CODE = re.compile(r"\[?(`{1,2})~?([^`]+?)\1_{0,2}\]?")
+_SIGNATURE = re.compile(r"\A\s*[\w.]+\s*\((?:[^()]|\([^()]*\))*\)\s*(?:->\s*[^\n]*)?(?:\n|\Z)")
+# A sentence ends with a mark that white space and no lower-case letter follows; "e.g." and "i.e." do not end one.
+_SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)(?<!\bcf)[.!?](?=\s+[^a-z\s]|\s*$)")
+# A name in code: CamelCase, snake_case, a number or anything dotted; two queries that differ in such names only are
+# written from one template.
+_IDENTIFIER = re.compile(r"\b(?:\w*[a-z]\w*[A-Z]\w*|\w*[A-Z]{2,}\w*|\w+_\w*|\w+(?:\.\w+)+|\w*\d\w*)\b")
+
+
+def plain_text(text: str) -> str:
+    """Text without the marks of reStructuredText and Markdown, white space collapsed within paragraphs.
+
+    >>> plain_text("See :func:`~torch.abs` and ``x``.\\n\\nNotes\\n-----\\nIt is\\nslow.")
+    'See torch.abs and x.\\n\\nNotes It is slow.'
+    """
+    for pattern in (_VERSION_NOTE, _DIRECTIVE, _UNDERLINE, _DOCTEST_OPTION):
+        text = pattern.sub("", text)
+    text = _CODE.sub(r"\2", _ROLE.sub(r"\1", text))
+    paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
+    return "\n\n".join(part for part in paragraphs if part)
+
+
+def known_item(docstring: str) -> tuple[str, str] | None:
+    """The first sentence of a docstring, and the rest without it; None where there are not two such parts.
+
+    A leading line with the signature, as compiled functions have it, belongs to neither.
+
+    >>> known_item("dot(a, b)\\n\\nDot product of two arrays. That is,\\na sum.\\n\\nNotes\\n-----\\nIt is fast.")
+    ('Dot product of two arrays.', 'That is, a sum.\\n\\nNotes It is fast.')
+    """
+    text = plain_text(_SIGNATURE.sub("", docstring, count=1))
+    head, _, tail = text.partition("\n\n")
+    end = _SENTENCE_END.search(head)
+    query, rest = (head[: end.end()], head[end.end() :].strip()) if end else (head, "")
+    document = "\n\n".join(part for part in (rest, tail) if part)
+    if not query or not document or _PARAMETER.match(query):
+        return None
+    return query, document
+
+
+def words(text: str) -> list[str]:
+    """The words of ``text``, folded to one case."""
+    return _WORD.findall(text.casefold())
+
+
+def template(text: str) -> str:
+    """``text`` with every name in code replaced by one mark: equal for texts that were filled into one template.
+
+    >>> template("Construct a BertTokenizer from 2 files.") == template("Construct a T5Tokenizer from 30 files.")
+    True
+    """
+    return " ".join(words(_IDENTIFIER.sub(" 0 ", text)))
+
+
+def shingles(text: str, size: int = 3) -> np.ndarray:
+    """Sorted 32-bit hashes of the distinct runs of ``size`` words in ``text``; the same on every machine."""
+    tokens = words(text)
+    grams = {" ".join(tokens[i : i + size]) for i in range(max(1, len(tokens) - size + 1))}
+    return np.unique(np.fromiter((zlib.crc32(gram.encode()) for gram in grams), dtype=np.uint32, count=len(grams)))
+
+
+def near_duplicates(texts: Sequence[str], threshold: float = 0.5, size: int = 3, seed: int = 0) -> list[list[int]]:
+    """Groups of texts that are nearly the same: connected by pairs whose shingles overlap by ``threshold`` or more.
+
+    Minhash signatures (Broder 1997) in bands find the pairs to look at, and each is then checked exactly (Jaccard),
+    so no group holds a pair by accident. A pair above the threshold may be missed: with 16 bands of 4 rows, with
+    probability 0.36 at a similarity of 0.5 and 0.01 at 0.7.
+
+    Args:
+        texts: the texts.
+        threshold: the least Jaccard similarity of two near-duplicates, in (0, 1].
+        size: words per shingle.
+        seed: of the hash functions.
+
+    Returns:
+        Groups of two or more indices, ascending, ordered by their first.
+
+    >>> near_duplicates(["one two three four five", "something else entirely here", "one two three four six"])
+    [[0, 2]]
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+    bands, rows = 16, 4
+    sets = [shingles(text, size) for text in texts]
+    generator = np.random.default_rng(seed)
+    factor = generator.integers(1, 2**32, size=bands * rows, dtype=np.uint64) | np.uint64(1)
+    offset = generator.integers(0, 2**32, size=bands * rows, dtype=np.uint64)
+    buckets: dict[Hashable, list[int]] = defaultdict(list)
+    for index, hashes in enumerate(sets):
+        # Multiply-shift: the upper half of the 64-bit product is a universal hash of the 32-bit shingle.
+        mixed = (hashes.astype(np.uint64)[:, None] * factor + offset) >> np.uint64(16)
+        signature = (mixed & np.uint64(0xFFFFFFFF)).min(axis=0)
+        for band in range(bands):
+            buckets[band, signature[band * rows : (band + 1) * rows].tobytes()].append(index)
+    parent = list(range(len(texts)))
+    for bucket in buckets.values():
+        first = bucket[0]
+        for other in bucket[1:]:
+            # Checking against the bucket's first only keeps this linear; chains are closed by other bands.
+            if _find(parent, first) != _find(parent, other) and _jaccard(sets[first], sets[other]) >= threshold:
+                parent[max(_find(parent, first), _find(parent, other))] = min(
+                    _find(parent, first), _find(parent, other)
+                )
+    return _groups(_find(parent, index) for index in range(len(texts)))
+
+
+def same_keys(keys: Iterable[Hashable]) -> list[list[int]]:
+    """Groups of two or more positions that hold the same key, ordered by their first.
+
+    >>> same_keys("abca")
+    [[0, 3]]
+    """
+    return _groups(keys)
+
+
+def _groups(keys: Iterable[Hashable]) -> list[list[int]]:
+    found: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        found.setdefault(key, []).append(index)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _find(parent: list[int], index: int) -> int:
+    while parent[index] != index:
+        parent[index] = parent[parent[index]]
+        index = parent[index]
+    return index
+
+
+def _jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    common = len(np.intersect1d(first, second, assume_unique=True))
+    return common / (len(first) + len(second) - common)
