@@ -22,7 +22,12 @@ RAGGED = [
     [[PASSAGES[0], OTHERS[0], OTHERS[1]], [PASSAGES[1]], [OTHERS[2], PASSAGES[2]], [OTHERS[3], OTHERS[2]]],
 ]
 LIST_LABELS = [torch.tensor([1.0, 0.0])] * 4
-RAGGED_LABELS = [torch.tensor([2.0, 0.0, 1.0]), torch.tensor([1.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0])]
+RAGGED_LABELS = [
+    torch.tensor([2.0, 0.0, 1.0]),
+    torch.tensor([1.0]),
+    torch.tensor([0.0, 1.0]),
+    torch.tensor([0.0, 0.0]),
+]
 BINARY = torch.tensor([1.0, 0.0, 1.0, 1.0])
 
 # Every cross-encoder loss of sentence-transformers 6, with the options that change how it reduces.

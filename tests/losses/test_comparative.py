@@ -1,0 +1,450 @@
+"""ComparativeLoss against a slow loop: one pair, one step, one forward pass at a time."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder import losses as upstream
+from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, byte_bpe, cross_encoder, modernbert_config
+from torch import Tensor, nn
+
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.ablation import Example, Plan, View
+from cmp_rerank.ablation.drop import find_sites
+from cmp_rerank.ablation.examples import tokenise
+from cmp_rerank.losses.comparative import relevance
+from cmp_rerank.losses.replay import addressed
+from cmp_rerank.masks import dropped, row_keys, thresholds, unit_keys
+
+BINARY = torch.tensor([1.0, 0.0, 1.0, 1.0])
+LISTS = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]
+LIST_LABELS = [torch.tensor([1.0, 0.0])] * 4
+
+
+def slow_score(model: CrossEncoder, drop: CmpDrop, example: Example, view: View) -> Tensor:
+    """One row, unpadded, with a mask that is looked up unit by unit in a table of the hash."""
+    sites = find_sites(model, drop, lambda: model.predict([("a", "b")]))
+    hooks = []
+    for number, site in enumerate(sites if view.depth else []):
+
+        def ablate(module: nn.Module, args: Any, output: Tensor, number: int = number) -> Tensor:
+            keys = row_keys(torch.tensor([example.seed]), torch.from_numpy(view.tokens)[None], number)
+            rate = 1 - (1 - drop.p) ** view.depth
+            gone = dropped(keys, unit_keys(output.shape[-1], number), thresholds(torch.tensor([rate])))
+            return output * (~gone) / (1 - rate)
+
+        hooks.append(site.module.register_forward_hook(ablate))
+    features = {k: torch.from_numpy(v[view.tokens])[None] for k, v in example.features.items()}
+    features["attention_mask"] = torch.ones(1, len(view), dtype=torch.long)
+    flags = {module: module.training for module in model.modules()}
+    model.eval()  # the model's own dropout is off
+    try:
+        return model(features)["scores"][0]  # type: ignore[no-any-return]
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+        for hook in hooks:
+            hook.remove()
+
+
+def slow_hinges(losses: list[Tensor], baseline: Tensor) -> Tensor:
+    values = [*losses, baseline]
+    pairs = [(i, j) for i in range(len(values)) for j in range(i + 1, len(values))]
+    return sum(torch.clamp(values[i] - values[j], min=0) for i, j in pairs) / len(pairs)  # type: ignore[return-value]
+
+
+def slow_loss(
+    model: CrossEncoder,
+    pairs: list[list[tuple[str, str]]],
+    relevant: list[list[bool]],
+    plan: Plan,
+    draw: str,
+    task: Any,
+) -> Tensor:
+    """The mean over examples of the compared losses; ``task(i, scores)`` is the task loss of example i."""
+    total = torch.zeros(())
+    for i, own in enumerate(pairs):
+        examples = [
+            tokenise(model, [pair], plan, relevant=[r], draw=draw)[0]
+            for pair, r in zip(own, relevant[i], strict=True)
+        ]
+        views = [plan.views(example) for example in examples]
+        assert plan.drop is not None
+        losses = [
+            task(i, torch.cat([slow_score(model, plan.drop, e, v[k]) for e, v in zip(examples, views, strict=True)]))
+            for k in range(1 + len(plan))
+        ]
+        total = total + slow_hinges(losses, torch.zeros(()))
+    return total / len(pairs)
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def same_gradients(a: dict[str, Tensor], b: dict[str, Tensor], **tolerance: float) -> None:
+    assert a.keys() == b.keys()
+    assert max(g.abs().max() for g in b.values()) > 1e-3  # not a comparison of zeros
+    for name, expected in b.items():
+        torch.testing.assert_close(a[name], expected, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+@pytest.fixture(params=["bert", "modernbert"])
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> CrossEncoder:
+    made = {
+        "bert": lambda: cross_encoder(tmp_path, bert_config),
+        "modernbert": lambda: cross_encoder(tmp_path, modernbert_config, byte_bpe),
+    }
+    return made[request.param]().double().train()
+
+
+@pytest.mark.parametrize("plan", [[CmpCrop(), CmpDrop(p=0.2)], [CmpDrop(p=0.2, steps=2)], [CmpCrop(2), CmpDrop(0.1)]])
+def test_pointwise_equals_the_slow_loop(plan: list[Any], model: CrossEncoder) -> None:
+    loss = ComparativeLoss(model, upstream.BinaryCrossEntropyLoss(model), plan)
+    value = loss([QUERIES, PASSAGES], BINARY)
+    value.backward()
+    fast = gradients(model)
+    model.zero_grad()
+
+    def task(i: int, scores: Tensor) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(scores[0], BINARY[i].double())
+
+    pairs = [[pair] for pair in zip(QUERIES, PASSAGES, strict=True)]
+    expected = slow_loss(model, pairs, [[True], [False], [True], [True]], Plan(plan), "0 (0, 0)", task)
+    expected.backward()
+    torch.testing.assert_close(value.detach(), expected.detach().to(value.dtype), rtol=1e-6, atol=1e-7)
+    same_gradients(fast, gradients(model), rtol=1e-5, atol=1e-7)
+
+
+def test_listwise_equals_the_slow_loop(model: CrossEncoder) -> None:
+    loss = ComparativeLoss(model, upstream.ListNetLoss(model), [CmpCrop(), CmpDrop(p=0.2)], tokens_per_chunk=64)
+    value = loss([QUERIES, LISTS], LIST_LABELS)
+    value.backward()
+    fast = gradients(model)
+    model.zero_grad()
+
+    def task(i: int, scores: Tensor) -> Tensor:
+        return -(LIST_LABELS[i].softmax(0) * scores.float().log_softmax(0)).sum()
+
+    pairs = [[(q, d) for d in ds] for q, ds in zip(QUERIES, LISTS, strict=True)]
+    expected = slow_loss(model, pairs, [[True, False]] * 4, loss.plan, "0 (0, 0)", task)
+    expected.backward()
+    torch.testing.assert_close(value.detach().float(), expected.detach(), rtol=1e-5, atol=1e-6)
+    same_gradients(fast, gradients(model), rtol=1e-3, atol=1e-5)  # ListNet computes in float32
+
+
+def test_margin_loss_equals_the_slow_loop(model: CrossEncoder) -> None:
+    margins = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    loss = ComparativeLoss(model, upstream.MarginMSELoss(model), [CmpCrop(), CmpDrop(p=0.2)])
+    value = loss([QUERIES, PASSAGES, OTHERS], margins)
+    pairs = [[(q, d), (q, n)] for q, d, n in zip(QUERIES, PASSAGES, OTHERS, strict=True)]
+    expected = slow_loss(
+        model, pairs, [[True, False]] * 4, loss.plan, "0 (0, 0)", lambda i, s: (s[0] - s[1] - margins[i]) ** 2
+    )
+    torch.testing.assert_close(value.detach(), expected.detach().to(value.dtype), rtol=1e-6, atol=1e-7)
+
+
+def test_without_ablations_it_is_the_wrapped_loss(tiny_model: CrossEncoder) -> None:
+    """In value, gradient and consumed randomness: the model's own dropout is on and draws the same."""
+    tiny_model.train()
+    for name, batch in {
+        "BinaryCrossEntropyLoss": ([QUERIES, PASSAGES], BINARY),
+        "ListNetLoss": ([QUERIES, LISTS], LIST_LABELS),
+        "MultipleNegativesRankingLoss": ([QUERIES, PASSAGES], None),
+        "CachedMultipleNegativesRankingLoss": ([QUERIES, PASSAGES], None),
+    }.items():
+        plain = getattr(upstream, name)(tiny_model)
+        results = []
+        for loss in (plain, ComparativeLoss(tiny_model, plain, [])):
+            tiny_model.zero_grad()
+            torch.manual_seed(7)
+            value = loss(*batch)
+            value.backward()
+            results.append((value.detach(), gradients(tiny_model), torch.rand(1)))
+        assert torch.equal(results[0][0], results[1][0])
+        assert torch.equal(results[0][2], results[1][2])
+        same_gradients(results[1][1], results[0][1], rtol=0, atol=0)
+
+
+def test_evaluation_is_the_wrapped_loss(tiny_model: CrossEncoder) -> None:
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+    loss = ComparativeLoss(tiny_model, plain, [CmpDrop()])
+    tiny_model.eval()
+    with torch.no_grad():
+        assert torch.equal(loss([QUERIES, PASSAGES], BINARY), plain([QUERIES, PASSAGES], BINARY))
+    assert loss.diagnostics == {}
+    tiny_model.train()
+    loss([QUERIES, PASSAGES], BINARY)
+    assert loss.diagnostics != {}  # the canary: in training it does something else
+
+
+def test_the_full_model_runs_without_dropout_and_the_steps_differ(tiny_model: CrossEncoder) -> None:
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+    loss = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.3, steps=2)])
+    tiny_model.eval()
+    expected = plain([QUERIES, PASSAGES], BINARY).detach()
+    tiny_model.train()
+    loss([QUERIES, PASSAGES], BINARY)
+    steps = [v.item() for k, v in loss.diagnostics.items() if k.startswith("task_loss")]
+    assert steps[0] == pytest.approx(expected.item(), rel=1e-5)
+    assert len(set(steps)) == 4
+    assert list(loss.diagnostics) == [
+        "task_loss_full",
+        "task_loss_step_1",
+        "task_loss_step_2",
+        "task_loss_step_3",
+        "violation_rate",
+        "zero_weight_rate",
+    ]
+    assert 0 <= loss.diagnostics["violation_rate"] <= 1
+
+
+def test_crop_alone_keeps_the_models_own_dropout(tiny_model: CrossEncoder) -> None:
+    """Only CmpDrop takes the noise over; training with crops alone is not training without dropout."""
+    tiny_model.train()
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop()], seed=1)
+    values = set()
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        loss._step = (-1, 0)  # the same views
+        values.add(loss([QUERIES, PASSAGES], BINARY).item())
+    assert len(values) == 2
+
+
+def test_repeated_views_are_scored_once(tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_model.train()
+    seen: list[int] = []
+    forward = CrossEncoder.forward
+    monkeypatch.setattr(
+        CrossEncoder, "forward", lambda self, x, **kw: (seen.append(len(x["input_ids"])), forward(self, x, **kw))[1]
+    )
+    one_sentence = ["Pandas eat bamboo"] * 4
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop(steps=3), CmpDrop()])
+    loss([QUERIES, one_sentence], BINARY)
+    assert sum(seen) == 1 + 4 * 2  # a probe for the sites, then each pair in full and dropped
+
+
+def test_an_examples_loss_does_not_depend_on_its_batch(tiny_model: CrossEncoder) -> None:
+    """The same views on any row of any process: whole batch against its two halves."""
+    tiny_model.train()
+
+    def value(rows: slice) -> Tensor:
+        loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop(), CmpDrop(p=0.3)])
+        return loss([QUERIES[rows], PASSAGES[rows]], BINARY[rows])  # type: ignore[no-any-return]
+
+    whole = value(slice(0, 4))
+    torch.testing.assert_close(whole, (value(slice(0, 2)) + value(slice(2, 4))) / 2)
+    torch.testing.assert_close(whole, (value(slice(0, 1)) + 3 * value(slice(1, 4))) / 4)
+
+
+def test_views_change_from_step_to_step_and_with_the_seed(tiny_model: CrossEncoder) -> None:
+    tiny_model.train()
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+
+    def values(seed: int) -> list[float]:
+        loss = ComparativeLoss(tiny_model, plain, [CmpDrop(p=0.3)], seed=seed)
+        return [loss([QUERIES, PASSAGES], BINARY).item() for _ in range(3)]
+
+    first = values(0)
+    assert len(set(first)) == 3
+    assert values(0) == first
+    assert not set(values(1)) & set(first)
+
+
+class Picture:
+    """Everything about a model that an ablation could leave changed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.values = {
+            name: (
+                module.training,
+                type(module).forward,
+                vars(module).get("forward"),
+                len(module._forward_hooks),
+                len(module._forward_pre_hooks),
+                len(module._backward_hooks),
+                {k: v for k, v in vars(module).items() if isinstance(v, (float, int, bool, str))},
+            )
+            for name, module in model.named_modules()
+        }
+        self.state = {k: v.clone() for k, v in model.state_dict().items()}
+        config = getattr(model[0].model, "config", None)  # type: ignore[index]
+        self.config = copy.deepcopy(config.to_dict()) if config else None
+        self.random = torch.get_rng_state()
+
+    def check(self, model: nn.Module) -> None:
+        other = Picture(model)
+        assert other.values == self.values
+        assert other.config == self.config
+        assert all(torch.equal(other.state[k], v) for k, v in self.state.items())
+        assert torch.equal(other.random, self.random)
+
+
+def test_everything_is_put_back(tiny_model: CrossEncoder) -> None:
+    tiny_model.train()
+    tiny_model[0].model.bert.encoder.layer[1].eval()  # a mixed state, to be kept
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop(), CmpDrop()])
+    before = Picture(tiny_model)
+    loss([QUERIES, PASSAGES], BINARY).backward()
+    before.check(tiny_model)
+    assert loss.loss.model is tiny_model
+
+
+def test_everything_is_put_back_when_the_forward_raises(tiny_model: CrossEncoder) -> None:
+    tiny_model.train()
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop(), CmpDrop()])
+    loss([QUERIES, PASSAGES], BINARY)  # the sites are known now
+
+    def explode(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    hook = tiny_model[0].model.bert.encoder.layer[2].register_forward_hook(explode)
+    before = Picture(tiny_model)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        loss([QUERIES, PASSAGES], BINARY)
+    before.check(tiny_model)
+    hook.remove()
+    loss([QUERIES, PASSAGES], BINARY)
+
+
+def test_the_picture_sees_a_change(tiny_model: CrossEncoder) -> None:
+    """The canary of the two tests above."""
+    for change in (
+        lambda m: setattr(m[0].model.bert.encoder.layer[0].attention.output.dropout, "p", 0.0),
+        lambda m: m[0].model.bert.encoder.layer[0].register_forward_hook(lambda *_: None),
+        lambda m: m[0].model.bert.pooler.eval(),
+        lambda m: torch.rand(1),
+    ):
+        tiny_model.train()
+        before = Picture(tiny_model)
+        change(tiny_model)
+        with pytest.raises(AssertionError):
+            before.check(tiny_model)
+
+
+def test_multi_class_and_in_batch_losses_train(tmp_path: Path) -> None:
+    classes = cross_encoder(tmp_path / "three", bert_config, num_labels=3).train()
+    one = cross_encoder(tmp_path / "one", bert_config).train()
+    for model, loss, batch in (
+        (classes, upstream.CrossEntropyLoss(classes), ([QUERIES, PASSAGES], torch.tensor([0, 1, 2, 1]))),
+        (one, upstream.MultipleNegativesRankingLoss(one, num_negatives=2), ([QUERIES, PASSAGES, OTHERS], None)),
+        (one, upstream.CachedMultipleNegativesRankingLoss(one), ([QUERIES, PASSAGES], None)),
+        (one, upstream.LambdaLoss(one), ([QUERIES, LISTS], LIST_LABELS)),
+    ):
+        value = ComparativeLoss(model, loss, [CmpCrop(), CmpDrop(p=0.3)])(*batch)
+        value.backward()
+        assert value > 0
+        assert max(g.abs().max() for g in gradients(model).values()) > 0
+        model.zero_grad()
+
+
+def test_full_baseline_leaves_an_ordered_example_alone(tiny_model: CrossEncoder) -> None:
+    """With the full model's loss as the baseline, the weights are those of the hinges alone."""
+    tiny_model.train()
+    loss = ComparativeLoss(
+        tiny_model, upstream.MSELoss(tiny_model), [CmpDrop(p=0.5)], baseline="full", reduction="sum"
+    )
+    value = loss([QUERIES, PASSAGES], BINARY)
+    full, step = (loss.diagnostics[name] for name in ("task_loss_full", "task_loss_step_1"))
+    # per example: max(0, l0 - l1) + max(0, l1 - l0) = |l0 - l1|
+    assert value.item() >= abs(full - step).item() - 1e-6
+    assert value.item() < (full + step).item()
+
+
+def test_relevance_by_label_and_by_column() -> None:
+    def pairs(columns: list[list[Any]], *addresses: tuple[int, int, int]) -> Any:
+        texts = {
+            (c, r, -1): t for c, column in enumerate(columns) for r, t in enumerate(column) if isinstance(t, str)
+        }
+        texts |= {t.address: t for column in columns for ts in column if isinstance(ts, list) for t in ts}
+        return [(columns[0][0 if q is None else q], texts[c, r, j]) for q, c, r, j in addresses]
+
+    two = addressed([["q0", "q1"], ["a", "b"]])
+    where = [(0, 1, 0, -1), (1, 1, 1, -1)]
+    assert relevance(pairs(two, *where), two, torch.tensor([0.0, 0.3])) == [False, True]
+    assert relevance(pairs(two, *where), two, torch.tensor([-3.0, 0.3])) == [True, True]  # a teacher's logits
+    assert relevance(pairs(two, *where, (0, 1, 1, -1)), two, None) == [True, True, False]  # in-batch negative
+    three = addressed([["q0"], ["a"], ["b"]])
+    assert relevance(pairs(three, (0, 1, 0, -1), (0, 2, 0, -1)), three, torch.tensor([1.5])) == [True, False]
+    lists = addressed([["q0", "q1"], [["a", "b"], ["c"]]])
+    labels = [torch.tensor([0, 2]), torch.tensor([1])]
+    assert relevance(pairs(lists, (0, 1, 0, 0), (0, 1, 0, 1), (1, 1, 1, 0)), lists, labels) == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"baseline": "none"}, "baseline"),
+        ({"reduction": "max"}, "reduction"),
+        ({"ablations": ["crop"]}, "ablations must be CmpCrop or CmpDrop objects, got 'crop'"),
+        ({"ablations": [CmpDrop(0.1), CmpDrop(0.2)]}, "must have the same settings"),
+        ({"loss": "bce"}, "loss must be a loss object"),
+        ({"tokens_per_chunk": 0}, "tokens_per_chunk must be at least 1, got 0"),
+    ],
+)
+def test_bad_options(change: dict[str, Any], message: str, tiny_model: CrossEncoder) -> None:
+    options = {"loss": upstream.BinaryCrossEntropyLoss(tiny_model), "ablations": [CmpDrop()]} | change
+    with pytest.raises(ValueError, match=message):
+        ComparativeLoss(tiny_model, **options)
+
+
+def test_bad_models_and_batches(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    tiny_model.train()
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+    two_labels = cross_encoder(tmp_path, bert_config, num_labels=2)
+    with pytest.raises(ValueError, match="model with 1 output label"):
+        ComparativeLoss(two_labels, upstream.BinaryCrossEntropyLoss(two_labels), [CmpDrop()])
+    with pytest.raises(ValueError, match="built on another model"):
+        ComparativeLoss(two_labels, plain, [CmpDrop()])
+    with pytest.raises(ValueError, match="ComparativeLoss already"):
+        ComparativeLoss(tiny_model, ComparativeLoss(tiny_model, plain, [CmpDrop()]), [CmpCrop()])
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        CmpCrop(steps=0)
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        CmpDrop(steps=0)
+    loss = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop()])
+    with pytest.raises(ValueError, match="The batch is empty"):
+        loss([[], []], torch.tensor([]))
+    with pytest.raises(ValueError, match="column 1, row 2 is empty"):
+        loss([QUERIES, [*PASSAGES[:2], " ", PASSAGES[3]]], BINARY)
+    with pytest.raises(ValueError, match="Got 3 labels for 4 rows"):
+        loss([QUERIES, PASSAGES], BINARY[:3])
+    with pytest.raises(ValueError, match="two non-label columns"):
+        loss([QUERIES, PASSAGES, OTHERS], BINARY)
+
+
+def test_texts_of_any_script_and_length(tiny_model: CrossEncoder, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_model.train()
+    texts = [
+        "熊猫吃竹子。它们住在中国。",
+        "الدب يحب العسل. العسل حلو.",
+        "мёд " * 3000,
+        "🐼🐼",
+        "a\x00b",
+        "\u202eabc.",
+        "x! " * 2000,
+    ]
+    loss = ComparativeLoss(tiny_model, upstream.MSELoss(tiny_model), [CmpCrop(), CmpDrop()])
+    batch = (["q"] * len(texts), texts), torch.ones(len(texts))
+    with caplog.at_level(logging.WARNING, logger="cmp_rerank"):
+        for _ in range(3):
+            assert torch.isfinite(loss(*batch))
+    assert loss.truncation.cut == 3 * 2
+    assert loss.truncation.passages == 3 * len(texts)
+    reports = [r for r in caplog.records if "passages were truncated" in r.getMessage()]
+    assert len(reports) == 1
+
+
+def test_config_and_citation(tiny_model: CrossEncoder) -> None:
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+    config = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)], baseline=0.5, seed=3).get_config_dict()
+    assert config["ablations"] == "[CmpCrop(), CmpDrop(p=0.2)]"
+    assert config["loss"].endswith("BinaryCrossEntropyLoss")
+    assert (config["baseline"], config["reduction"], config["seed"]) == (0.5, "mean", 3)
+    assert "2301.03765" in ComparativeLoss(tiny_model, plain, []).citation

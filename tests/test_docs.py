@@ -1,0 +1,48 @@
+"""Every Python block of the README and the docs runs, and every public name is explained there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import cmp_rerank
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What readers load from the hub is a small local model here.
+HUB_NAME = re.compile(r'"(?:cross-encoder|sentence-transformers|BAAI|answerdotai|microsoft)/[\w.\-]+"')
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_run(page: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__docs__"}
+    text = page.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        line = text[: match.start()].count("\n") + 1
+        code = HUB_NAME.sub(repr(str(tiny_checkpoint)), match[1])
+        # The line numbers of a traceback are those of the page.
+        exec(compile("\n" * line + code, str(page), "exec"), namespace)
+
+
+def test_public_names_are_explained() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    missing = [name for name in cmp_rerank.__all__ if f"`{name}" not in text]
+    assert not missing
+
+
+def test_public_names_exist() -> None:
+    for name in cmp_rerank.__all__:
+        assert getattr(cmp_rerank, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'CmpBlur'"):
+        cmp_rerank.CmpBlur  # noqa: B018
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
