@@ -149,10 +149,11 @@ class Comparison:
         """How the figures were made, in a few sentences for a caption."""
         config = self.config
         seeds = max(len(values) for values in self.values.values())
+        family = f"{len(self.contrasts)} comparison{'s' * (len(self.contrasts) > 1)}"
         text = (
             f"{len(self.queries)} queries. Intervals: {config['level']:.0%} percentile bootstrap over queries"
             f"{' and seeds' if seeds > 1 else ''}, {config['resamples']:,} resamples. p: paired t-test and paired "
-            f"randomisation test, two-sided, after Holm's correction over {len(self.contrasts)} comparison{'s' * (len(self.contrasts) > 1)}; the "
+            f"randomisation test, two-sided, after Holm's correction over {family}; the "
             f"{config['test']} test decides at {config['alpha']:g}. d: mean difference / its standard deviation over "
             f"queries. Detectable: the smallest true difference that a test at {config['alpha']:g} would find in "
             f"{config['power']:.0%} of samples."
