@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import weakref
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -53,7 +52,8 @@ class ComparativeLoss(nn.Module):
         ablations: the steps, in order; see `Plan`. An empty list gives the wrapped loss, unchanged.
         baseline: the dummy step's loss: "zero" (the default; every step also gets its plain task loss), "full"
             (the full model's loss; where the full model overfits), "best", or a number.
-        reduction: "mean" over the pairs of steps (keeps the scale of the plain loss) or "sum" (as in the paper).
+        reduction: "mean" over the pairs of steps (with c steps in order it is 2 / (c + 2) of the mean task loss) or
+            "sum" (as in the paper).
         seed: what all random choices derive from, together with the training step and the texts.
         tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`.
 
@@ -62,7 +62,7 @@ class ComparativeLoss(nn.Module):
 
     References:
         - Cross-Model Comparative Loss for Enhancing Neuronal Utility in Language Understanding,
-          https://arxiv.org/abs/2301.03765, equations 2 to 4
+          https://arxiv.org/abs/2301.03765
 
     Example:
         ::
@@ -108,7 +108,6 @@ class ComparativeLoss(nn.Module):
         #: What the model's window has cut of the passages so far.
         self.truncation = Truncation()
         self._method = "unreduced"
-        self._trainer: weakref.ref[BaseTrainer] | None = None
         self._step = (-1, 0)
 
     def forward(
@@ -139,7 +138,7 @@ class ComparativeLoss(nn.Module):
             return self.loss(inputs, labels, **extra)  # type: ignore[no-any-return]
         replay = Replay(self.loss, model, addressed(inputs), labels, **extra)
         pairs = replay.recording.pairs
-        trainer = self._find_trainer()
+        trainer = _calling_trainer()
         examples = tokenise(
             model,
             pairs,
@@ -168,22 +167,6 @@ class ComparativeLoss(nn.Module):
         self.diagnostics["zero_weight_rate"] = (pulls == 0).to(task.dtype).mean()
         if trainer is not None:
             trainer.track_loss_components(self.diagnostics)
-
-    def _find_trainer(self) -> BaseTrainer | None:
-        """The trainer that this call comes from, if any.
-
-        A loss is not told its trainer, and what it returns is summed into the loss. The trainer is among the
-        callers, though, and takes values for its log by a public method.
-        """
-        known = self._trainer() if self._trainer is not None else None
-        frame: FrameType | None = sys._getframe(1) if known is None else None
-        while frame is not None:
-            caller = frame.f_locals.get("self")
-            if isinstance(caller, BaseTrainer):
-                self._trainer = weakref.ref(caller)
-                return caller
-            frame = frame.f_back
-        return known
 
     def _draw(self, trainer: BaseTrainer | None) -> str:
         """Seed, training step and batch within the step: the same after a resume, and on every process."""
@@ -225,6 +208,21 @@ class ComparativeLoss(nn.Module):
     archivePrefix={arXiv}
 }
 """
+
+
+def _calling_trainer() -> BaseTrainer | None:
+    """The trainer that this call comes from, if any.
+
+    A loss is not told its trainer, and what it returns is summed into the loss. The trainer is among the callers,
+    though, and takes values for its log by a public method.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, BaseTrainer):
+            return caller
+        frame = frame.f_back
+    return None
 
 
 def relevance(
