@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from cmp_rerank.masks import drop_rate, nested_dropout
+from cmp_rerank.ablation.native import NativeDropout
+from cmp_rerank.ablation.noise import Rate, dropout_rates, silenced
+from cmp_rerank.ablation.recompute import replayed
+from cmp_rerank.ablation.sites import Site, Survey, default_probe, repeated_layers, survey
+from cmp_rerank.masks import Rows, drop_rate, nested_dropout, unit_keys
+
+Where = Literal["writers", "layer"]
+Unit = Literal["neuron", "head", "layer"]
+Masks = Literal["hash", "native"]
+
+__all__ = ["Ablation", "CmpDrop", "Site", "find_sites", "repeated_layers"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,6 +38,13 @@ class CmpDrop:
         layers: ``"all"``, ``"top:k"`` for the k layers nearest to the output, or a list of layer indices (from 0;
             negative ones count from the top).
         steps: how many steps of the plan this object stands for.
+        site: ``"writers"``: the outputs of attention and of the feed-forward part, before they are added to the
+            residual stream (where a model shows none, the layers' outputs); ``"layer"``: the layers' outputs.
+        unit: what is dropped as a whole: a ``"neuron"`` of one token, or in all tokens of an example an attention
+            ``"head"``, or all that a ``"layer"`` adds (stochastic depth).
+        masks: ``"hash"``: counter-based masks, nested wherever a row stands; ``"native"``: the model's own dropout
+            modules from a restored random state, as in the paper's code, for comparison studies. The latter
+            needs whole batches, one pass for each step, and neither CmpCrop nor gradient checkpointing.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -42,6 +59,9 @@ class CmpDrop:
     p: float = 0.1
     layers: str | Sequence[int] = "all"
     steps: int = 1
+    site: Where = "writers"
+    unit: Unit = "neuron"
+    masks: Masks = "hash"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.p < 1.0:
@@ -55,12 +75,20 @@ class CmpDrop:
             object.__setattr__(self, "layers", tuple(self.layers))
             if not self.layers or not all(isinstance(index, int) for index in self.layers):
                 raise ValueError(f"layers must name at least one layer by index, got {self.layers!r}.")
+        for name, choices in (("site", Where), ("unit", Unit), ("masks", Masks)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}.")
+        if self.site == "layer" and self.unit != "neuron":
+            raise ValueError(
+                f'unit={self.unit!r} is dropped where the residual stream is written: use site="writers".'
+            )
+        if self.masks == "native" and (self.site, self.unit) != ("writers", "neuron"):
+            raise ValueError('masks="native" uses the model\'s own dropout: it has no choice of site or unit.')
 
     def __repr__(self) -> str:
-        parts = [f"p={self.p}"]
-        parts += [] if self.layers == "all" else [f"layers={self.layers!r}"]
-        parts += [] if self.steps == 1 else [f"steps={self.steps}"]
-        return f"CmpDrop({', '.join(parts)})"
+        defaults = {"layers": "all", "steps": 1, "site": "writers", "unit": "neuron", "masks": "hash"}
+        set_ = [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
+        return f"CmpDrop({', '.join([f'p={self.p}', *set_])})"
 
     def rate(self, depth: int) -> float:
         """The rate at a drop depth; 0 at depth 0, the full model."""
@@ -79,132 +107,151 @@ class CmpDrop:
             raise ValueError(f"layers={self.layers!r}, but the encoder has {layers} layers.")
         return sorted({index % layers for index in self.layers})
 
+    def describe(self, model: nn.Module, probe: Callable[[], Any] | None = None) -> None:
+        """Print what would be ablated in a model: its layers, the sites in them, and the rate of each step.
 
-@dataclass(frozen=True)
-class Site:
-    """A module that writes to the residual stream: where units are dropped."""
+        Args:
+            model: a CrossEncoder, a model of transformers, or a wrapper.
+            probe: runs one forward pass; see `Ablation`.
 
-    layer: int
-    name: str
-    module: nn.Module
+        Raises:
+            ValueError: if nothing could be ablated.
 
-
-def repeated_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The encoder's stack of layers: the largest list of modules of one class, with its name.
-
-    Raises:
-        ValueError: if the model has no such list.
-    """
-    found = [
-        (sum(p.numel() for p in module.parameters()), name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) and len({type(child) for child in module}) == 1
-    ]
-    if not found:
-        raise ValueError(
-            f"CmpDrop found no repeated layers in {type(model).__name__}: nothing can be ablated. Use CmpCrop alone."
-        )
-    _, name, layers = max(found, key=lambda candidate: candidate[0])
-    return name, layers
+        Example:
+            >>> from transformers import BertConfig, BertModel
+            >>> sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
+            >>> CmpDrop(layers="top:1", steps=2).describe(BertModel(BertConfig(vocab_size=30, **sizes)))
+            Ablation(BertModel, CmpDrop(p=0.1, layers='top:1', steps=2): 2 residual writers in 1 of 2 layers)
+            layer  site                                    units     rate by step
+                1  encoder.layer.1.attention.output.dense  8 neurons  0.1, 0.19
+                1  encoder.layer.1.output.dense            8 neurons  0.1, 0.19
+        """
+        print(Ablation(model, self, probe).table())
 
 
-@torch.no_grad()
 def find_sites(model: nn.Module, drop: CmpDrop, probe: Callable[[], Any]) -> list[Site]:
-    """Find the residual writers of the chosen layers, by a rule that knows no model by name.
-
-    They are the Linear modules inside the repeated layers whose output is as wide as the layer's and whose input
-    feeds no other Linear (query, key and value projections share their input). One forward pass shows which
-    inputs are shared.
-
-    Args:
-        model: the model, or a wrapper of it.
-        drop: says which layers.
-        probe: runs one forward pass of the model on any input.
+    """The sites of the chosen layers, in the order of a forward pass.
 
     Raises:
         ValueError: if there is none, so that an ablation is never silently a no-op.
     """
-    prefix, layers = repeated_layers(model)
-    inputs: dict[int, list[tuple[nn.Module, Tensor]]] = {}  # by identity; the tensor is held so that none is reused
-    width: dict[int, int] = {}
-    order: list[nn.Module] = []
-
-    def note_input(module: nn.Module, args: tuple[Any, ...]) -> None:
-        inputs.setdefault(id(args[0]), []).append((module, args[0]))
-        order.append(module)
-
-    def note_width(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        width[id(module)] = hidden.shape[-1]
-
-    chosen = drop.select(len(layers))
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.callback(layer.register_forward_hook(note_width).remove)
-            for module in layer.modules():
-                if isinstance(module, nn.Linear):
-                    stack.callback(module.register_forward_pre_hook(note_input).remove)
-        stack.enter_context(own_dropout_off(model))
-        probe()
-
-    alone = {id(group[0][0]) for group in inputs.values() if len(group) == 1}
-    sites = [
-        Site(index, f"{prefix}.{index}.{name}", module)
-        for index in chosen
-        for name, module in layers[index].named_modules()
-        if isinstance(module, nn.Linear)
-        and id(module) in alone
-        and module.out_features == width.get(id(layers[index]))
-    ]
-    if not sites:
-        raise ValueError(
-            f"CmpDrop found no residual writers in {type(model).__name__} ({prefix}, layers {chosen}): nothing "
-            "would be ablated. Use CmpCrop alone for this model."
-        )
-    return sorted(sites, key=lambda site: order.index(site.module))
+    return Ablation(model, drop, probe).sites
 
 
-@contextmanager
-def own_dropout_off(model: nn.Module) -> Iterator[None]:
-    """Switch the model's own dropout off, as modules and as float attributes, and put it back on leaving.
+def _all_sites(model: nn.Module, drop: CmpDrop, found: Survey) -> list[Site]:
+    """The sites of all layers. Which layers are chosen must not change a site's number, nor so its masks."""
+    if drop.unit == "head":
+        return found.attention_heads(model)
+    everywhere = all(found.writers)
+    if drop.unit == "layer":
+        if not everywhere:
+            raise ValueError(
+                'unit="layer" drops what the writers of a layer add to the residual stream, and not every layer of '
+                f'{type(model).__name__} ({found.stack}) has writers. Use unit="neuron".'
+            )
+        # one key for all writers of a layer: they go together
+        return [replace(site, number=site.layer, units=1) for writers in found.writers for site in writers]
+    if drop.site == "layer" or not everywhere:
+        return found.outputs
+    return [site for writers in found.writers for site in writers]
 
-    Training flags stay as they are, since gradient checkpointing and other behaviour hang on them.
-    """
-    with ExitStack() as stack:
-        for module in model.modules():
-            for name, value in list(vars(module).items()):
-                dropout_module = isinstance(module, nn.modules.dropout._DropoutNd) and name == "p"
-                if isinstance(value, float) and value > 0 and (dropout_module or "drop" in name):
-                    stack.callback(setattr, module, name, value)
-                    setattr(module, name, 0.0)
-        yield
+
+@dataclass
+class _Pass:
+    """One forward pass: the keys of its rows (None: all at depth 0), and how far it has come."""
+
+    rows: Rows | None
+    keys: list[Tensor]
+    #: how often each module that layers share has run
+    calls: dict[int, int] = field(default_factory=dict)
+    used: bool = False
 
 
 class Ablation:
     """CmpDrop at work on a model: `installed` while rows are scored, `rows` around each forward pass.
 
     The hooks are on the model only inside of `installed`, and everything is put back on leaving, also when the
-    forward pass raises.
+    forward pass raises. A layer under gradient checkpointing is ablated again in the same way when the backward
+    pass recomputes it.
 
     Args:
         model: the model, or a wrapper of it.
         drop: what to drop.
-        probe: runs one forward pass of the model, to find the sites.
+        probe: runs one forward pass of the model, on two rows or more, to find the sites. Default: two short
+            rows made up for the model (`cmp_rerank.ablation.sites.default_probe`).
+
+    Raises:
+        ValueError: if nothing could be ablated, or the model has noise that cannot be switched off.
+
+    Example:
+        ::
+
+            ablation = Ablation(model, CmpDrop(p=0.1))
+            with ablation.installed(), ablation.rows(seeds, positions, depths=[0, 1, 2]):
+                logits = model(**batch).logits  # rows: the full model, one step, two steps
     """
 
-    def __init__(self, model: nn.Module, drop: CmpDrop, probe: Callable[[], Any]) -> None:
+    def __init__(self, model: nn.Module, drop: CmpDrop, probe: Callable[[], Any] | None = None) -> None:
         self.model = model
         self.drop = drop
-        self.sites = find_sites(model, drop, probe)
-        self._rows: tuple[Tensor, Tensor, Tensor] | None = None
+        found = survey(model, probe or default_probe(model))
+        self.stack, self.depth = found.stack, len(found.outputs)
+        everywhere = _all_sites(model, drop, found)
+        chosen = drop.select(self.depth)
+        self.sites = [site for site in everywhere if site.layer in chosen]
+        self._pads = not found.adds_tokens
+        self._pass: _Pass | None = None
+        self._installed = False
+        self._rates: list[Rate] = []
+        self._keys: dict[torch.device, list[Tensor]] = {}
+        shared = {site.module for site in everywhere if site.call}
+        # Made once: a compiled model would be traced again for every new hook.
+        self._hooks = [
+            self._hook(module, module in shared) for module in dict.fromkeys(site.module for site in self.sites)
+        ]
+        self._native: NativeDropout | None = None
+        if drop.masks == "native":
+            layers = None if drop.layers == "all" else [found.outputs[index].module for index in chosen]
+            self._native = NativeDropout(model, layers)
+
+    def __repr__(self) -> str:
+        layers = len({site.layer for site in self.sites})
+        found = f"{len(self.sites)} {self._kind()} in {layers} of {self.depth} layers"
+        if self._native is not None:
+            found = f"{len(self._native.modules)} dropout modules"
+        return f"Ablation({type(self.model).__name__}, {self.drop!r}: {found})"
+
+    def _kind(self) -> str:
+        if self.drop.unit == "head":
+            return "attention outputs"
+        return (
+            "residual writers" if isinstance(getattr(self.sites[0].module, "out_features", None), int) else "layers"
+        )
+
+    def table(self) -> str:
+        """What is ablated: a line for each site, with its layer, its units, and the rate of each step."""
+        rates = ", ".join(f"{self.drop.rate(depth):.4g}" for depth in range(1, self.drop.steps + 1))
+        noun = "whole output" if self.drop.unit == "layer" else f"{self.drop.unit}s"
+        head = ("layer", "site", "units", "rate by step")
+        lines = [
+            (str(site.layer), site.name, noun if self.drop.unit == "layer" else f"{site.units} {noun}", rates)
+            for site in self.sites
+        ]
+        width = [max(len(line[column]) for line in [head, *lines]) for column in range(3)]
+        rows = [f"{a:>{width[0]}}  {b:<{width[1]}}  {c:<{width[2]}}  {d}" for a, b, c, d in [head, *lines]]
+        return "\n".join([repr(self), *rows])
 
     @contextmanager
     def installed(self) -> Iterator[Ablation]:
         """Own dropout off, hooks on; both undone on leaving."""
         with ExitStack() as stack:
-            stack.enter_context(own_dropout_off(self.model))
-            for number, site in enumerate(self.sites):
-                stack.callback(site.module.register_forward_hook(self._hook(number)).remove)
+            if self._native is not None:
+                stack.enter_context(self._native.installed())
+                yield self
+                return
+            self._rates = dropout_rates(self.model)
+            stack.enter_context(self._in_place())
+            stack.enter_context(replayed(self.model, self._replayable))
             yield self
 
     @contextmanager
@@ -215,19 +262,115 @@ class Ablation:
             seeds: (B,) int64 example seeds.
             positions: (B, T) int64 original token positions.
             depths: B drop depths.
+
+        Raises:
+            ValueError: if the numbers of rows differ, or the forward pass ran past all sites, so that nothing
+                was ablated.
         """
-        rates = torch.tensor([self.drop.rate(depth) for depth in depths], device=seeds.device)
-        self._rows = (seeds, positions, rates) if any(depths) else None
+        if not len(seeds) == len(positions) == len(depths):
+            raise ValueError(f"got {len(seeds)} seeds, {len(positions)} rows of positions and {len(depths)} depths.")
+        if self._native is not None:
+            with self._native.rows(seeds, positions, depths, self.drop.rate(max(depths, default=0))):
+                yield
+            return
+        current = _Pass(None, [])
+        if any(depths):
+            rates = [self.drop.rate(depth) for depth in depths]
+            by_token = positions if self.drop.unit == "neuron" else None
+            current = _Pass(Rows.of(seeds, by_token, rates), self._unit_keys(seeds.device))
+        with self._at(current):
+            yield
+        if current.rows is not None and not current.used:
+            raise ValueError(
+                f"A forward pass of {type(self.model).__name__} was not ablated: none of its {len(self.sites)} sites "
+                "ran. Enter `installed()` first, and run the model that the ablation was made for."
+            )
+
+    @contextmanager
+    def _at(self, current: _Pass | None) -> Iterator[None]:
+        before, self._pass = self._pass, current
         try:
             yield
         finally:
-            self._rows = None
+            self._pass = before
 
-    def _hook(self, number: int) -> Callable[..., Tensor | None]:
-        def drop_units(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            if self._rows is None:
-                return None
-            seeds, positions, rates = self._rows
-            return nested_dropout(output, seeds, positions, number, rates)
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Own dropout off and hooks on, unless they are already."""
+        if self._installed:
+            yield
+            return
+        with ExitStack() as stack:
+            stack.enter_context(silenced(self._rates))
+            for module, hook, before in self._hooks:
+                register = module.register_forward_pre_hook if before else module.register_forward_hook
+                stack.callback(register(hook).remove)
+            stack.callback(setattr, self, "_installed", False)
+            self._installed = True
+            yield
 
-        return drop_units
+    def _replayable(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that ablates again as now whenever it is called again, after all this is over."""
+        now = self._pass
+        calls = dict(now.calls) if now is not None else {}
+        first = True
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal first
+            if first:
+                first = False
+                return function(*args, **kwargs)
+            again = None if now is None else replace(now, calls=dict(calls))
+            with self._in_place(), self._at(again):
+                return function(*args, **kwargs)
+
+        return run
+
+    def _unit_keys(self, device: torch.device) -> list[Tensor]:
+        if device not in self._keys:
+            self._keys[device] = [unit_keys(site.units, site.number, device) for site in self.sites]
+        return self._keys[device]
+
+    def _hook(self, module: nn.Module, shared: bool) -> tuple[nn.Module, Callable[..., Any], bool]:
+        """A module, the hook that ablates it, and whether it goes before the module's forward."""
+        by_call = {site.call: index for index, site in enumerate(self.sites) if site.module is module}
+        only = next(iter(by_call.values()))
+
+        def ablated(x: Tensor) -> Tensor:
+            now = self._pass
+            if now is None or now.rows is None:
+                return x
+            index: int | None = only
+            if shared:  # the same module at several depths: which one shows only in how often it ran
+                call = now.calls.get(only, 0)
+                now.calls[only] = call + 1
+                index = by_call.get(call)
+            if index is None:
+                return x
+            now.used = True
+            return nested_dropout(x, self._fit(now.rows, x), now.keys[index].to(x.device))
+
+        def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (ablated(args[0]), *args[1:])
+
+        def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if isinstance(output, (tuple, list)):
+                return type(output)([ablated(output[0]), *output[1:]])
+            return ablated(output)
+
+        return (module, before, True) if self.sites[only].before else (module, after, False)
+
+    def _fit(self, rows: Rows, x: Tensor) -> Rows:
+        """The rows' keys for a batch of hidden states, which a model may have padded or moved to another device."""
+        if x.device != rows.key.device:
+            rows = Rows(*(keys.to(x.device) for keys in rows))
+        tokens = rows.key.shape[1]
+        if self._pads and self.drop.unit == "neuron" and x.ndim == 3 and x.shape[1] > tokens:
+            return rows.padded(x.shape[1])
+        if x.ndim != 3 or x.shape[0] != len(rows.key) or tokens not in (1, x.shape[1]):
+            raise ValueError(
+                f"The rows have {len(rows.key)} x {tokens} tokens, but {type(self.model).__name__} works on hidden "
+                f"states of shape {tuple(x.shape)}: it adds tokens (a soft prompt), unpads, splits the batch over "
+                "devices or the sequence into chunks. Which token is which would be a guess; switch that off."
+            )
+        return rows

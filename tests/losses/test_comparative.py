@@ -20,7 +20,7 @@ from cmp_rerank.ablation.drop import find_sites
 from cmp_rerank.ablation.examples import tokenise
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.replay import addressed
-from cmp_rerank.masks import dropped, row_keys, thresholds, unit_keys
+from cmp_rerank.masks import Rows, dropped, unit_keys
 
 BINARY = torch.tensor([1.0, 0.0, 1.0, 1.0])
 LISTS = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]
@@ -31,12 +31,12 @@ def slow_score(model: CrossEncoder, drop: CmpDrop, example: Example, view: View)
     """One row, unpadded, with a mask that is looked up unit by unit in a table of the hash."""
     sites = find_sites(model, drop, lambda: model.predict([("a", "b")]))
     hooks = []
-    for number, site in enumerate(sites if view.depth else []):
+    for site in sites if view.depth else []:
 
-        def ablate(module: nn.Module, args: Any, output: Tensor, number: int = number) -> Tensor:
-            keys = row_keys(torch.tensor([example.seed]), torch.from_numpy(view.tokens)[None], number)
+        def ablate(module: nn.Module, args: Any, output: Tensor, number: int = site.number) -> Tensor:
             rate = 1 - (1 - drop.p) ** view.depth
-            gone = dropped(keys, unit_keys(output.shape[-1], number), thresholds(torch.tensor([rate])))
+            rows = Rows.of(torch.tensor([example.seed]), torch.from_numpy(view.tokens)[None], [rate])
+            gone = dropped(rows, unit_keys(output.shape[-1], number))
             return output * (~gone) / (1 - rate)
 
         hooks.append(site.module.register_forward_hook(ablate))

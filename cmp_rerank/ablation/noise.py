@@ -1,0 +1,88 @@
+"""Taking over a model's noise: its own dropout is off while an ablation owns what is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+#: A rate somewhere in a model: the namespace that holds it, its name there, and its value.
+Rate = tuple[dict[str, Any], str, float]
+
+
+def dropout_rates(model: nn.Module) -> list[Rate]:
+    """Every dropout rate above 0 of a model, wherever its code may read it from.
+
+    These are the numbers of dropout modules, and numbers whose name has "drop" in it, of modules (functional
+    attention dropout, LayerDrop) and of configurations that modules keep.
+    """
+    namespaces: dict[int, tuple[dict[str, Any], bool]] = {}
+    for module in model.modules():
+        named = "drop" in type(module).__name__.lower()
+        namespaces.setdefault(id(vars(module)), (vars(module), named))
+        config = vars(module).get("config")
+        if hasattr(config, "__dict__"):
+            namespaces.setdefault(id(vars(config)), (vars(config), False))
+    return [
+        (namespace, name, value)
+        for namespace, every in namespaces.values()
+        for name, value in namespace.items()
+        if isinstance(value, float) and value > 0 and (every or "drop" in name)
+    ]
+
+
+@contextmanager
+def silenced(rates: list[Rate]) -> Iterator[None]:
+    """Set rates to 0, and back to what they were on leaving.
+
+    Training flags stay as they are, since gradient checkpointing and other behaviour hang on them.
+    """
+    before = [namespace[name] for namespace, name, _ in rates]
+    try:
+        for namespace, name, _ in rates:
+            namespace[name] = 0.0
+        yield
+    finally:
+        for (namespace, name, _), value in zip(rates, before, strict=True):
+            namespace[name] = value
+
+
+@contextmanager
+def own_dropout_off(model: nn.Module) -> Iterator[None]:
+    """Switch the model's own dropout off, and put it back on leaving."""
+    with silenced(dropout_rates(model)):
+        yield
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a forward pass only to look at it: own dropout off, no gradients, and no trace left in the model.
+
+    The random state is put back, and so are submodules and plain attributes: some models change themselves for
+    good on a short input (BigBird gives up its sparse attention).
+    """
+    modules = list(model.modules())
+    children = [dict(module._modules) for module in modules]
+    plain = [
+        {name: value for name, value in vars(module).items() if isinstance(value, (bool, int, float, str))}
+        for module in modules
+    ]
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    # A compiled model would be traced with the hooks that only look.
+    eager: Callable[[str], Any] | None = getattr(torch.compiler, "set_stance", None)
+    with ExitStack() as stack:
+        if eager is not None:
+            stack.enter_context(eager("force_eager"))
+        stack.enter_context(torch.random.fork_rng(devices=sorted(device.index for device in devices)))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(own_dropout_off(model))
+        try:
+            yield
+        finally:
+            for module, kept, values in zip(modules, children, plain, strict=True):
+                module._modules.clear()
+                module._modules.update(kept)
+                vars(module).update(values)
