@@ -1,109 +1,309 @@
-"""Splitting a text into segments, and finding those that match a query.
+"""Splitting a text into segments.
 
-A segment is a span ``(start, end)`` of characters of the original text. The segments of a text are in order,
-do not overlap, and only white space lies outside of them.
+A segment is a span ``(start, end)`` of characters of the original text, neither empty nor only white space. The
+segments of a text are in order: both their starts and their ends ascend. Only windows with a stride below their
+size overlap.
+
+A segmenter is any callable that takes a text and returns such spans; those here are objects whose ``repr``
+builds them again.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 Span = tuple[int, int]
-Segmenter = Callable[[str], list[Span]]
-SupportScorer = Callable[[str, Sequence[str]], Sequence[float]]
+Segmenter = Callable[[str], Sequence[Span]]
 
-# A sentence ends at a blank line; after a terminator of a script that uses no spaces; or after another
-# terminator (and the quotes or brackets that close with it) where white space follows.
-_BOUNDARY = re.compile(
-    r"""(?P<blank>\n\s*\n)
-      | (?<=[。！？｡])['"’”」』）)\]]*
-      | (?<=[.!?…؟۔।॥։።])['"’”»)\]]*\s+
-    """,
-    re.VERBOSE,
-)
-# After these a full stop rarely ends a sentence.
-_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|etc|al|Fig|Figs|Eq|Eqs|No|Dr|Mr|Mrs|Ms|Prof|St)|\b[A-Z])\.$")
-_WORD = re.compile(r"\w+", re.UNICODE)
-# Scripts that are written without spaces between words: there each character is a term.
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+# Scripts that are written without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han).
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*|\u2029\s*")
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """Split a text into sentences by punctuation and blank lines.
+    """Split a text into sentences.
 
-    Rules only, for any script, offline: terminators of the Latin, CJK, Arabic, Devanagari, Armenian and Ethiopic
-    scripts, blank lines, and no end after a common abbreviation or an initial. A text without any of them is
-    one segment.
+    The rules and abbreviations are those of the ``sentencex`` package (Wikimedia), which knows about 300
+    languages and needs no network. A text without sentence ends is one segment: use `Words` for such texts.
+
+    Args:
+        language: ISO code of the language whose abbreviations count. The terminators of all scripts end a sentence
+            whatever the language.
+
+    Raises:
+        ValueError: if ``language`` is not a code.
 
     Example:
-        >>> text = "Pandas eat bamboo (e.g. shoots). They are bears! 熊猫吃竹子。它们是熊。"
+        >>> text = "Pandas eat bamboo (e.g. shoots). Dr. Bao is a bear! 熊猫吃竹子。它们是熊。"
         >>> [text[start:end] for start, end in Sentences()(text)]
-        ['Pandas eat bamboo (e.g. shoots).', 'They are bears!', '熊猫吃竹子。', '它们是熊。']
+        ['Pandas eat bamboo (e.g. shoots).', 'Dr. Bao is a bear!', '熊猫吃竹子。', '它们是熊。']
     """
+
+    language: str = "en"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.language, str) or not re.fullmatch(r"[A-Za-z]{2,}[A-Za-z-]*", self.language):
+            raise ValueError(f"language must be an ISO code such as 'en' or 'de', got {self.language!r}.")
 
     def __call__(self, text: str) -> list[Span]:
         """Return the spans of the sentences of ``text``, in order."""
-        spans: list[Span] = []
-        start = 0
-        for boundary in _BOUNDARY.finditer(text):
-            head = text[start : boundary.end()].rstrip()
-            if not boundary["blank"] and _ABBREVIATION.search(head[-8:]):
-                continue
-            _add_stripped(spans, text, start, boundary.end())
-            start = boundary.end()
-        _add_stripped(spans, text, start, len(text))
-        return spans
+        from sentencex import get_sentence_boundaries
 
-
-def _add_stripped(spans: list[Span], text: str, start: int, end: int) -> None:
-    piece = text[start:end]
-    left = start + len(piece) - len(piece.lstrip())
-    right = start + len(piece.rstrip())
-    if left < right:
-        spans.append((left, right))
-
-
-def terms(text: str) -> list[str]:
-    """Lower-cased words; in scripts without spaces, single characters.
-
-    >>> terms("Pandas eat 竹子")
-    ['pandas', 'eat', '竹', '子']
-    """
-    found: list[str] = []
-    for word in _WORD.findall(text.casefold()):
-        if _UNSPACED.search(word):
-            found.extend(word)
-        else:
-            found.append(word)
-    return found
+        # A lone surrogate is no valid UTF-8; one character stands in for it, so that offsets stay right.
+        clean = text if text.isascii() else text.encode("utf-8", "replace").decode()
+        found = get_sentence_boundaries(self.language, clean)
+        return stripped(text, ((piece["start_index"], piece["end_index"]) for piece in found))
 
 
 @dataclass(frozen=True)
-class LexicalSupport:
-    """Score the segments of one passage by the query's terms in them, weighted by rarity in the passage.
-
-    The score of a segment is the sum of idf(t) = log(1 + N / n_t) over the distinct terms t of the query that
-    it holds, where N is the number of segments and n_t how many of them hold t: a term of every segment tells
-    little about which of them answers.
+class Paragraphs:
+    """Split a text at blank lines.
 
     Example:
-        >>> segments = ["The panda is a bear.", "The panda eats bamboo.", "It rains."]
-        >>> [round(score, 2) for score in LexicalSupport()("what does the panda eat: bamboo?", segments)]
-        [1.83, 3.22, 0.0]
+        >>> text = "A title.\\n\\nFirst line,\\nsecond line."
+        >>> [text[start:end] for start, end in Paragraphs()(text)]
+        ['A title.', 'First line,\\nsecond line.']
     """
 
-    def __call__(self, query: str, segments: Sequence[str]) -> list[float]:
-        """Return one score for each segment, 0 where it shares no term with the query."""
-        held = [set(terms(segment)) for segment in segments]
-        frequency = Counter(term for segment in held for term in segment)
-        # In the query's own order: the sum of floats must not depend on the hashes of strings.
-        wanted = list(dict.fromkeys(terms(query)))
-        return [
-            math.fsum(math.log1p(len(held) / frequency[term]) for term in wanted if term in segment)
-            for segment in held
-        ]
+    def __call__(self, text: str) -> list[Span]:
+        """Return the spans of the paragraphs of ``text``, in order."""
+        cuts = [0, *(cut for blank in _BLANK_LINE.finditer(text) for cut in blank.span()), len(text)]
+        return stripped(text, zip(cuts[::2], cuts[1::2], strict=True))
+
+
+@dataclass(frozen=True)
+class Words:
+    """Split a text into windows of words; in scripts without spaces each character is a word.
+
+    Args:
+        size: how many words a window has; the last one has what is left.
+        stride: how many words there are from the start of one window to the start of the next; None: ``size``. Below
+            ``size`` the windows overlap, and what a crop keeps is what any surviving window covers.
+
+    Raises:
+        ValueError: if not ``1 <= stride <= size``.
+
+    Example:
+        >>> text = "one two three four five"
+        >>> [text[start:end] for start, end in Words(3, stride=2)(text)]
+        ['one two three', 'three four five']
+        >>> [text[start:end] for start, end in Words(2)(text)]
+        ['one two', 'three four', 'five']
+    """
+
+    size: int = 50
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_window(self.size, self.stride)
+
+    def __call__(self, text: str) -> list[Span]:
+        """Return the spans of the windows of ``text``, in order."""
+        words = [word.span() for word in _WORD.finditer(text)]
+        return [(words[first][0], words[last - 1][1]) for first, last in windows(len(words), self.size, self.stride)]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Split a text into windows of the model's own tokens.
+
+    Unlike the other segmenters it sees no text: whoever tokenises the text calls `of_tokens`. So it covers only
+    what the model's window has left of the text.
+
+    Args:
+        size: how many tokens a window has; the last one has what is left.
+        stride: as for `Words`, in tokens.
+
+    Raises:
+        ValueError: if not ``1 <= stride <= size``.
+
+    Example:
+        >>> Tokens(2).of_tokens([(0, 3), (3, 5), (6, 9)])
+        [(0, 5), (6, 9)]
+    """
+
+    size: int = 64
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_window(self.size, self.stride)
+
+    def __call__(self, text: str) -> list[Span]:
+        """Not possible: always a ValueError."""
+        raise ValueError(f"{self!r} needs the model's tokens, not a text: use Words(...) to split a text by itself.")
+
+    def of_tokens(self, offsets: Any) -> list[Span]:
+        """The spans of the windows, from the (start, end) of each token: (T, 2)."""
+        at = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+        at = at[at[:, 1] > at[:, 0]]
+        spans: list[Span] = []
+        for first, last in windows(len(at), self.size, self.stride):
+            span = (int(at[first, 0]), int(at[last - 1, 1]))
+            # The tokens of one character (bytes of an emoji) have the same offsets: windows inside of it are one.
+            if not spans or (span[0] > spans[-1][0] and span[1] > spans[-1][1]):
+                spans.append(span)
+        return spans
+
+
+class Given:
+    """Segments that the caller knows: spans, or the strings that a text is made of.
+
+    Args:
+        segments: text -> its segments, in order: spans of characters, or strings that stand in the text one after
+            the other.
+        otherwise: splits a text that is not among them; None: such a text is an error.
+
+    Raises:
+        ValueError: for spans outside of their text, empty, or out of order, and for strings that are not in it.
+
+    Example:
+        >>> given = Given({"Pandas. They eat bamboo.": ["Pandas.", "They eat bamboo."]})
+        >>> given("Pandas. They eat bamboo.")
+        [(0, 7), (8, 24)]
+        >>> texts, given = Given.joined([["Pandas.", "They eat bamboo."], ["Rain."]], separator=" | ")
+        >>> texts
+        ['Pandas. | They eat bamboo.', 'Rain.']
+        >>> given(texts[0])
+        [(0, 7), (10, 26)]
+    """
+
+    def __init__(
+        self, segments: Mapping[str, Sequence[Span] | Sequence[str]], otherwise: Segmenter | None = None
+    ) -> None:
+        self._segments = {text: _located(text, given) for text, given in segments.items()}
+        self.otherwise = otherwise
+
+    @classmethod
+    def joined(
+        cls, documents: Iterable[Sequence[str]], separator: str = "\n\n", otherwise: Segmenter | None = None
+    ) -> tuple[list[str], Given]:
+        """Join the passages of each document into its text; return the texts and their segments."""
+        texts, segments = [], {}
+        for passages in documents:
+            ends = np.cumsum([len(passage) + len(separator) for passage in passages]) - len(separator)
+            text = separator.join(passages)
+            spans = [(int(end) - len(passage), int(end)) for passage, end in zip(passages, ends, strict=True)]
+            segments[text] = [span for span, passage in zip(spans, passages, strict=True) if passage.strip()]
+            texts.append(text)
+        return texts, cls(segments, otherwise)
+
+    def __call__(self, text: str) -> list[Span]:
+        """Return the segments of ``text``."""
+        if text in self._segments:
+            return self._segments[text]
+        if self.otherwise is None:
+            raise ValueError(
+                f"No segments were given for the text that begins {text[:60]!r}: give them, or say by `otherwise` "
+                "how to split such texts."
+            )
+        return list(self.otherwise(text))
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def __repr__(self) -> str:
+        return f"<Given segments of {len(self)} texts>"
+
+
+def windows(count: int, size: int, stride: int | None = None) -> list[tuple[int, int]]:
+    """(first, last + 1) of windows over ``count`` things; the last window ends at the last thing.
+
+    >>> windows(7, 4, 2)
+    [(0, 4), (2, 6), (4, 7)]
+    """
+    stride = stride or size
+    starts = range(0, max(count - size, 0) + stride, stride) if count else ()
+    return [(start, min(start + size, count)) for start in starts]
+
+
+def stripped(text: str, pieces: Iterable[Span]) -> list[Span]:
+    """Pieces of a text without the white space at their ends; those of nothing else are left out.
+
+    >>> stripped(" a  b ", [(0, 3), (3, 4), (4, 6)])
+    [(1, 2), (4, 5)]
+    """
+    spans = []
+    for start, end in pieces:
+        piece = text[start:end]
+        left, right = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+        if left < right:
+            spans.append((left, right))
+    return spans
+
+
+def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Span]:
+    """Spans as pairs of integers.
+
+    Args:
+        text: what they are spans of.
+        spans: (start, end) each.
+        what: named in the error.
+
+    Raises:
+        ValueError: for a span that is no pair of integers, empty, or outside of the text.
+    """
+    checked = []
+    for span in spans:
+        pair = tuple(span) if isinstance(span, (Sequence, np.ndarray)) and not isinstance(span, str) else ()
+        if len(pair) != 2 or not all(isinstance(value, (int, np.integer)) for value in pair):
+            raise ValueError(f"{what}: expected spans (start, end) of characters, got {span!r}.")
+        start, end = int(pair[0]), int(pair[1])
+        if not 0 <= start < end <= len(text):
+            raise ValueError(
+                f"{what}: the span ({start}, {end}) is empty or outside of its text of {len(text)} characters "
+                f"({text[:60]!r}...). Spans count characters of the text as it is given, end exclusive."
+            )
+        checked.append((start, end))
+    return checked
+
+
+def check_segments(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Span]:
+    """`check_spans`, and that the spans are in order.
+
+    Raises:
+        ValueError: as `check_spans`, and where a start or an end does not ascend.
+    """
+    checked = check_spans(text, spans, what)
+    for (start, end), (next_start, next_end) in pairwise(checked):
+        if next_start <= start or next_end <= end:
+            raise ValueError(
+                f"{what}: the segments ({start}, {end}) and ({next_start}, {next_end}) are not in order."
+            )
+    return checked
+
+
+def _located(text: str, segments: Sequence[Span] | Sequence[str]) -> list[Span]:
+    spans: list[Span] = []
+    at = 0
+    what = "Given segments"
+    for segment in segments:
+        if not isinstance(segment, str):
+            return check_segments(text, segments, what)  # type: ignore[arg-type]
+        if not segment.strip():
+            continue
+        start = text.find(segment, at)
+        if start < 0:
+            raise ValueError(
+                f"{what}: {segment[:60]!r} is not in the text {text[:60]!r}... after its {at} first characters. "
+                "Strings must stand in the text as they are, one after the other."
+            )
+        at = start + len(segment)
+        spans.append((start, at))
+    return spans
+
+
+def _check_window(size: int, stride: int | None) -> None:
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be at least 1, got {size!r}.")
+    if stride is not None and (not isinstance(stride, int) or not 1 <= stride <= size):
+        raise ValueError(
+            f"stride must be between 1 and the size {size}, got {stride!r}: a longer one would leave gaps."
+        )
