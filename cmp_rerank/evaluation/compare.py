@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -306,7 +307,7 @@ def compare(
         "resamples": resamples,
         "seed": seed,
         "options": dict(options),
-        "versions": _versions(),
+        "versions": dict(_versions()),
     }
     return Comparison(baseline, names, measure_names, queries, values, tuple(means), contrasts, evaluations, config)
 
@@ -406,6 +407,7 @@ def _contrasts(
     return tuple(contrasts)
 
 
+@cache
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
