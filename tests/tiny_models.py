@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,63 @@ def cross_encoder(
     """A small random CrossEncoder, loaded from a checkpoint in ``folder`` as users load theirs."""
     save_checkpoint(folder, config(**config_kwargs), tokenizer(), num_labels=num_labels, seed=seed)
     return CrossEncoder(str(folder), device="cpu")
+
+
+def families() -> dict[str, Callable[[], transformers.PreTrainedModel]]:
+    """Small random rerankers of the families that people rerank with, by name; dropout is on where there is any.
+
+    All take ids in 5..63, with 1 as padding, and give one logit a row (``T5 encoder``: hidden states).
+    """
+    t = transformers
+    vocabulary = dict(
+        vocab_size=64, pad_token_id=1, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3, num_labels=1
+    )
+    sizes = SIZES | vocabulary | dict(max_position_embeddings=160)
+    grouped = sizes | dict(num_key_value_heads=2, head_dim=8, attention_dropout=0.1)
+    t5 = vocabulary | dict(d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
+    distil = vocabulary | dict(dim=32, n_layers=3, n_heads=4, hidden_dim=64, max_position_embeddings=160)
+    relative = dict(
+        relative_attention=True, position_buckets=16, pos_att_type=["c2p", "p2c"], max_relative_positions=-1
+    )
+    modern = dict(attention_dropout=0.1, embedding_dropout=0.1, mlp_dropout=0.1, classifier_dropout=0.1)
+    dropout = dict(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
+    v2 = relative | dict(share_att_key=False, position_biased_input=False)
+    v3 = relative | dict(
+        share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0
+    )
+    windows = dict(sliding_window=64, layer_types=["sliding_attention", "sliding_attention", "full_attention"])
+    configs: dict[str, tuple[Any, Any]] = {
+        "BERT": (t.BertForSequenceClassification, t.BertConfig(**sizes)),
+        "RoBERTa": (t.RobertaForSequenceClassification, t.RobertaConfig(**sizes)),
+        "XLM-R": (t.XLMRobertaForSequenceClassification, t.XLMRobertaConfig(**sizes)),
+        "ELECTRA": (t.ElectraForSequenceClassification, t.ElectraConfig(**sizes, embedding_size=16)),
+        "MPNet": (t.MPNetForSequenceClassification, t.MPNetConfig(**sizes)),
+        "DistilBERT": (t.DistilBertForSequenceClassification, t.DistilBertConfig(**distil)),
+        "ALBERT": (t.AlbertForSequenceClassification, t.AlbertConfig(**(sizes | dropout), embedding_size=16)),
+        "DeBERTa-v2": (t.DebertaV2ForSequenceClassification, t.DebertaV2Config(**(sizes | v2))),
+        "DeBERTa-v3": (t.DebertaV2ForSequenceClassification, t.DebertaV2Config(**(sizes | v3))),
+        "BigBird": (t.BigBirdForSequenceClassification, t.BigBirdConfig(**sizes, attention_type="original_full")),
+        "Longformer": (t.LongformerForSequenceClassification, t.LongformerConfig(**sizes, attention_window=16)),
+        "ModernBERT": (t.ModernBertForSequenceClassification, t.ModernBertConfig(**(sizes | modern))),
+        "NomicBERT": (t.NomicBertForSequenceClassification, t.NomicBertConfig(**(sizes | dropout), head_dim=8)),
+        "EuroBERT": (t.EuroBertForSequenceClassification, t.EuroBertConfig(**grouped, mask_token_id=4)),
+        "GTE": (t.GteForSequenceClassification, t.GteConfig(**(sizes | dropout))),
+        "Jina-v3": (t.JinaEmbeddingsV3ForSequenceClassification, t.JinaEmbeddingsV3Config(**sizes)),
+        "T5 encoder": (t.T5EncoderModel, t.T5Config(**t5)),
+        "T5": (t.T5ForSequenceClassification, t.T5Config(**t5, decoder_start_token_id=1)),
+        "Qwen2": (t.Qwen2ForSequenceClassification, t.Qwen2Config(**grouped)),
+        "Qwen3": (t.Qwen3ForSequenceClassification, t.Qwen3Config(**grouped)),
+        "Gemma3": (t.Gemma3TextForSequenceClassification, t.Gemma3TextConfig(**(grouped | windows))),
+    }
+    return {name: partial(random_model, *pair) for name, pair in configs.items()}
+
+
+def random_model(cls: Any, config: transformers.PretrainedConfig, seed: int = 0) -> transformers.PreTrainedModel:
+    """A model with weights large enough for effects to stand out from rounding."""
+    torch.manual_seed(seed)
+    model = cls(copy.deepcopy(config))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.5 * parameter.shape[-1] ** -0.5)
+    return model.train()
