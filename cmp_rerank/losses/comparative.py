@@ -26,7 +26,7 @@ from cmp_rerank.objective import (
     comparative_weights,
     violations,
 )
-from cmp_rerank.scoring import Scorer, cross_encoder
+from cmp_rerank.scoring import Scorer, Strategy, cross_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class ComparativeLoss(nn.Module):
             "sum" (as in the paper).
         seed: what all random choices derive from, together with the training step and the texts.
         tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`.
+        strategy: how the steps are run: what is kept, recomputed or shared. All give equal gradients; see `Scorer`.
 
     Raises:
         ValueError: if an argument is out of its range, or the loss belongs to another model.
@@ -85,6 +86,7 @@ class ComparativeLoss(nn.Module):
         *,
         seed: int = 0,
         tokens_per_chunk: int | None = None,
+        strategy: Strategy = "auto",
     ) -> None:
         super().__init__()
         check_baseline(baseline)
@@ -102,7 +104,7 @@ class ComparativeLoss(nn.Module):
         self.baseline: Baseline = baseline
         self.reduction: Reduction = reduction
         self.seed = seed
-        self.scorer = Scorer(self.plan.drop, tokens_per_chunk)
+        self.scorer = Scorer(self.plan.drop, tokens_per_chunk, strategy)
         #: Of the last training batch: task losses by step, and the rates of violations and of zero weights.
         self.diagnostics: dict[str, Tensor] = {}
         #: What the model's window has cut of the passages so far.

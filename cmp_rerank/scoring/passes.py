@@ -1,0 +1,95 @@
+"""One forward pass: rows in, scores out, with the model ablated as the rows' views say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cmp_rerank.ablation.drop import Ablation
+from cmp_rerank.scoring.rows import Row, collate, cross_encoder
+from cmp_rerank.scoring.trunk import Trunk
+
+
+class Passes:
+    """The forward passes of one step.
+
+    Args:
+        model: a CrossEncoder, or a wrapper of one.
+        ablation: drops the units of rows with a drop depth; None: the model runs as it is, own dropout included.
+        trunk: runs the layers below the ablated ones once for rows that read the same tokens; None: does not.
+    """
+
+    def __init__(self, model: nn.Module, ablation: Ablation | None, trunk: Trunk | None = None) -> None:
+        self.model = model
+        self.inner = cross_encoder(model)
+        self.ablation = ablation
+        self.trunk = trunk
+        #: What the last pass that was begun holds, padding included.
+        self.tokens = 0
+        self._bare = without_ddp(model)
+        self._wrapped = False
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Around all passes: what the ablation needs is on the model inside, and off again outside."""
+        with ExitStack() as stack:
+            if self.ablation is not None:
+                stack.enter_context(self.ablation.installed())
+            if self.trunk is not None:
+                stack.enter_context(self.trunk.installed())
+            yield
+
+    def run(self, rows: Sequence[Row]) -> Tensor:
+        """Score rows in one pass: (rows, labels), as the model gives them."""
+        features, positions = collate(self.inner, rows)
+        self.tokens = positions.numel()
+        with ExitStack() as stack:
+            if self.ablation is not None:
+                seeds = torch.tensor([example.seed for example, _ in rows], device=positions.device)
+                stack.enter_context(self.ablation.rows(seeds, positions, [view.depth for _, view in rows]))
+            if self.trunk is not None:
+                stack.enter_context(self.trunk.fork(rows))
+            scores: Tensor = self._module()(features)["scores"]
+        return scores.reshape(len(rows), -1)
+
+    def _module(self) -> nn.Module:
+        """The wrapper for the first pass with a graph, what it wraps for the others.
+
+        The wrapper of distributed training gets ready for one backward pass, and may talk to the other
+        processes about buffers. These may have other numbers of chunks, and would wait for ever.
+        """
+        if self._bare is self.model or (torch.is_grad_enabled() and not self._wrapped):
+            self._wrapped = True
+            return self.model
+        return self._bare
+
+
+def without_ddp(model: nn.Module) -> nn.Module:
+    """What a wrapper for distributed data parallel training wraps; the model itself where there is none."""
+    inner: Any = model
+    while inner is not None:
+        if isinstance(inner, DistributedDataParallel):
+            return inner.module
+        inner = getattr(inner, "_orig_mod", None)
+    return model
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the parameters are sharded over processes (FSDP): then every pass of one waits for the others."""
+    from torch.distributed import fsdp
+
+    names = ("FSDPModule", "FullyShardedDataParallel")  # the first came with torch 2.6
+    kinds = tuple(getattr(fsdp, name) for name in names if hasattr(fsdp, name))
+    return any(isinstance(module, kinds) for module in model.modules())
+
+
+def most_passes(passes: int, device: torch.device) -> int:
+    """The greatest number of passes that any process needs."""
+    count = torch.tensor(passes, device=device)
+    torch.distributed.all_reduce(count, op=torch.distributed.ReduceOp.MAX)
+    return int(count)

@@ -1,0 +1,223 @@
+"""Scoring the views of examples, by a strategy that trades time for memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from torch import Tensor, nn
+
+from cmp_rerank.ablation import CmpDrop, Example, View
+from cmp_rerank.ablation.drop import Ablation
+from cmp_rerank.scoring.chunks import cut, forks, singles
+from cmp_rerank.scoring.memory import Budget, free, out_of_memory
+from cmp_rerank.scoring.passes import Passes, is_sharded, most_passes, without_ddp
+from cmp_rerank.scoring.recompute import recomputed
+from cmp_rerank.scoring.rows import Row, collate, cross_encoder, pooled
+from cmp_rerank.scoring.trunk import Trunk
+
+logger = logging.getLogger(__name__)
+
+Strategy = Literal["auto", "stacked", "hybrid", "trunk", "naive"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+
+
+class Scorer:
+    """Score rows with a cross-encoder, ablated as their views say.
+
+    Rows that are the same computation are run once; the others are sorted by length and run in chunks, so that
+    little is padded. Masks depend only on the example, so neither order nor chunks change a score beyond
+    rounding, and all strategies give the same scores and gradients:
+
+    - ``"stacked"``: all rows are rows of one batch; all activations are kept for the backward pass.
+    - ``"hybrid"``: activations of the full model's rows are kept. The others run without gradients, and in the
+      backward pass again, with gradients, where the gradient of their score is not zero.
+    - ``"trunk"``: stacked, but the layers below the ablated ones run once for rows that read the same tokens.
+    - ``"naive"``: one pass for each step, of the whole batch, as slow as it is obvious. For tests.
+    - ``"auto"``: ``"trunk"`` where there are layers to share and it is right for the model; else ``"hybrid"`` on
+      a CPU, where moving activations through memory costs about what running rows again does; on an
+      accelerator ``"stacked"`` if its activations are expected to fit, else ``"hybrid"``.
+
+    When memory runs out, the chunk is halved for good, activations are from then on recomputed instead of kept,
+    and the pass is repeated; this is logged.
+
+    Args:
+        drop: how neurons are ablated; None: the views of all rows have depth 0, and the model's own dropout
+            stays as it is.
+        tokens_per_chunk: how many tokens, padding included, one forward pass may hold. Default: 4,096 on a CPU,
+            65,536 elsewhere.
+        strategy: see above.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self, drop: CmpDrop | None, tokens_per_chunk: int | None = None, strategy: Strategy = "auto"
+    ) -> None:
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
+        self.drop = drop
+        self.strategy: Strategy = strategy
+        self.budget = Budget(tokens_per_chunk)
+        self._ablation: Ablation | None = None
+        self._trunk: Trunk | None = None
+        self._no_trunk: str | None = None
+        self._bytes_per_token: float | None = None
+
+    def __call__(self, model: nn.Module, examples: Sequence[Example], views: Sequence[Sequence[View]]) -> Tensor:
+        """Score every view of every example, with gradients where they are enabled.
+
+        Args:
+            model: a CrossEncoder, or a wrapper of one.
+            examples: n examples.
+            views: for each example its views, the same number for all; the first is the full model's.
+
+        Returns:
+            Logits of shape (n, number of views, labels) in float32 or better, on the model's device.
+
+        Raises:
+            ValueError: if the strategy cannot be used with this model; the message says why.
+        """
+        inner = cross_encoder(model)
+        rows, index = pooled(examples, views)
+        ablation = self._attach(inner, rows)
+        if self.strategy == "naive":
+            passes = Passes(model, ablation)
+            with passes.ready():
+                steps = [
+                    passes.run([(example, steps[k]) for example, steps in zip(examples, views, strict=True)])
+                    for k in range(index.shape[1])
+                ]
+            return _precise(torch.stack(steps, dim=1))
+        while True:
+            passes = Passes(model, ablation)
+            try:
+                scores = self._score(passes, rows, index[:, 0])
+                break
+            except Exception as error:
+                exhausted = self.budget.lean and passes.tokens <= max(len(view) for _, view in rows)
+                if exhausted or not out_of_memory(error):
+                    raise
+                self.budget.halve(passes.tokens, error)
+            free()
+        return _precise(scores)[torch.from_numpy(index).to(scores.device)]
+
+    def _score(self, passes: Passes, rows: list[Row], full: np.ndarray) -> Tensor:
+        """Scores of all rows, (rows, labels)."""
+        sharded = is_sharded(passes.model)
+        strategy = self._resolve(passes, rows, sharded)
+        grouping = singles
+        if strategy == "trunk":
+            passes.trunk = self._trunk
+            grouping = forks
+        everything = range(len(rows))
+        kept: Sequence[int] = everything
+        if torch.is_grad_enabled() and not sharded:
+            if self.budget.lean:
+                # What wraps the model for distributed training must see one pass with a graph.
+                shortest = min(everything, key=lambda i: len(rows[i][1]))
+                kept = [] if without_ddp(passes.model) is passes.model else [shortest]
+            elif strategy == "hybrid":
+                kept = np.unique(full).tolist()
+        again = sorted(set(everything) - set(kept))
+
+        parts: list[Tensor] = []
+        order: list[int] = []
+        with passes.ready():
+            if kept:
+                mine = [rows[i] for i in kept]
+                chunks = cut(grouping(mine), mine, self.budget.of(passes.inner.device))
+                for chunk in chunks:
+                    parts.append(self._measured(passes, [mine[i] for i in chunk]))
+                    order += [kept[i] for i in chunk]
+                if sharded:
+                    # Every pass gathers parameters from all processes, so all need the same number of them.
+                    for _ in range(most_passes(len(chunks), passes.inner.device) - len(chunks)):
+                        parts[0] = parts[0] + 0 * passes.run(mine[:1]).sum()
+            if again:
+                parts.append(recomputed(passes, [rows[i] for i in again], grouping, self.budget))
+                order += again
+        where = torch.empty(len(rows), dtype=torch.int64)
+        where[order] = torch.arange(len(rows))
+        together = torch.cat(parts)
+        return together[where.to(together.device)]
+
+    # Which strategy -----------------------------------------------------------------------------------------
+
+    def _resolve(self, passes: Passes, rows: Sequence[Row], sharded: bool) -> Strategy:
+        if self.strategy == "hybrid" and sharded:
+            raise ValueError(
+                'strategy="hybrid" runs as many passes as a process has rows with weight, but with sharded '
+                'parameters (FSDP) every pass waits for all processes. Use "stacked", with gradient checkpointing '
+                "where memory is short."
+            )
+        if self.strategy in ("stacked", "hybrid"):
+            return self.strategy
+        shared = self.strategy == "trunk" or len(forks(rows)) < len(rows)
+        if shared and self._can_share(passes, rows):
+            return "trunk"
+        if self.strategy == "trunk":
+            raise ValueError(f'strategy="trunk" cannot be used with {type(passes.inner).__name__}: {self._no_trunk}')
+        if sharded or self._fits(passes.inner.device, sum(len(view) for _, view in rows)):
+            return "stacked"
+        return "hybrid"
+
+    def _can_share(self, passes: Passes, rows: Sequence[Row]) -> bool:
+        """Whether the trunk is right for this model; found out once."""
+        if self._trunk is not None or self._no_trunk is not None:
+            return self._trunk is not None
+        reason: str | None = "nothing is dropped, so no two rows read the same tokens."
+        if passes.ablation is not None:
+            try:
+                trunk = Trunk(passes.inner, min(site.layer for site in passes.ablation.sites))
+            except ValueError as error:
+                reason = str(error)
+            else:
+                trial = Passes(passes.inner, passes.ablation, trunk)
+                with trial.ready():
+                    reason = trunk.verify(trial.run, rows[0])
+                if reason is None:
+                    self._trunk = trunk
+                    return True
+                reason = f"rows that share their lower layers do not get the scores of a plain pass: {reason}."
+        if self.strategy == "auto" and self.drop is not None and self.drop.layers != "all":
+            logger.info("The layers below the ablated ones are not shared between steps: %s", reason)
+        self._no_trunk = reason
+        return False
+
+    def _fits(self, device: torch.device, tokens: int) -> bool:
+        """Whether the activations of all rows are expected to fit into an accelerator's memory."""
+        if device.type != "cuda" or self._bytes_per_token is None:
+            return False
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return self._bytes_per_token * tokens < 0.7 * (free_bytes + cached)
+
+    def _measured(self, passes: Passes, rows: Sequence[Row]) -> Tensor:
+        """One pass; on a CUDA device, note how much memory its graph holds for each token."""
+        device = passes.inner.device
+        if device.type != "cuda" or not torch.is_grad_enabled():
+            return passes.run(rows)
+        before = torch.cuda.memory_allocated(device)
+        scores = passes.run(rows)
+        self._bytes_per_token = (torch.cuda.memory_allocated(device) - before) / passes.tokens
+        return scores
+
+    def _attach(self, inner: CrossEncoder, rows: list[Row]) -> Ablation | None:
+        if self.drop is None:
+            return None
+        if self._ablation is None or self._ablation.model is not inner:
+            self._ablation = Ablation(inner, self.drop, lambda: inner(collate(inner, rows[:1] * 2)[0]))
+            self._trunk = self._no_trunk = None
+        return self._ablation
+
+
+def _precise(scores: Tensor) -> Tensor:
+    """In float32 or better."""
+    narrow: Any = torch.finfo(scores.dtype).bits < 32
+    return scores.float() if narrow else scores

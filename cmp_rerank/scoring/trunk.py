@@ -1,0 +1,177 @@
+"""The shared trunk: layers below the ablated ones run once for rows that read the same tokens.
+
+The model is given every row. Before its first layer, hooks leave one row of each group that reads the same
+tokens; before the first ablated layer they repeat the rows of the groups. So embeddings and head see every row
+with its own inputs, and only the layers between work on fewer. Which arguments of a layer have a row for every
+row of the batch is measured, not guessed from names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from torch import Tensor, nn
+
+from cmp_rerank.ablation import View
+from cmp_rerank.ablation.drop import repeated_layers
+from cmp_rerank.scoring.rows import Row
+
+Place = tuple[Any, ...]  # where an argument stands: indices and names, from the outside in
+
+
+class Trunk:
+    """Forks rows at the first ablated layer.
+
+    Args:
+        model: the cross-encoder.
+        first: index of the first ablated layer, at least 1.
+    """
+
+    def __init__(self, model: CrossEncoder, first: int) -> None:
+        if first < 1:
+            raise ValueError(
+                "The ablation begins at the first layer, so no layer is below it: nothing can be shared. "
+                'Ablate the top layers only, CmpDrop(layers="top:k"), or choose another strategy.'
+            )
+        layers = list(repeated_layers(model)[1])
+        if first >= len(layers):
+            raise ValueError("Its layers share one module, which cannot be told to run on other rows each time.")
+        self.layers: list[nn.Module] = layers[: first + 1]
+        self._places: list[set[Place]] | None = None
+        self._rows = 0
+        self._one_of_each: Tensor | None = None  # (groups,) the first row of each group
+        self._group: Tensor | None = None  # (rows,) the group of each row
+
+    def verify(self, run: Callable[[Sequence[Row]], Tensor], row: Row) -> str | None:
+        """Find out which arguments belong to rows, and whether the trunk gives the scores of a plain pass.
+
+        Args:
+            run: scores rows in one pass, through this trunk where it is forking.
+            row: a row to make trial rows of.
+
+        Returns:
+            None if the trunk is right for this model, else the reason why not.
+        """
+        example, view = row
+        if len(view) < 6:
+            tokens = [view.tokens]
+        else:
+            body = view.tokens[: min(len(view), 40) - 1]
+            tokens = [np.append(body[: len(body) - cut], view.tokens[-1]) for cut in (0, 1, 3)]
+        # Groups of different sizes: where rows of a batch are mixed, repeating them equally would change nothing.
+        trial = [(example, View(t, depth)) for number, t in enumerate(tokens) for depth in range(4 - number)]
+        fewer = trial[:-2]
+        with torch.no_grad():
+            try:
+                self._places = None
+                seen = [self._observe(run, rows) for rows in (fewer, trial)]
+                plain = seen[1][1].double()
+                self._places = [a & b for a, b in zip(seen[0][0], seen[1][0], strict=True)]
+                shared = run(trial).double()
+            except Exception as error:  # whatever a model raises on rows that do not fit together
+                self._places = None
+                return f"{type(error).__name__}: {error}"
+        scale = float(plain.abs().max())
+        difference = float((shared - plain).abs().max())
+        # Far above the rounding of other batch sizes, far below what a wrong row makes.
+        tolerance = min(1e3 * torch.finfo(seen[1][1].dtype).eps, 0.05) * max(scale, 1e-3)
+        if not difference <= tolerance:  # also where it is not a number
+            self._places = None
+            return f"its scores differ by {difference:.3g} (scores up to {scale:.3g})"
+        return None
+
+    def _observe(
+        self, run: Callable[[Sequence[Row]], Tensor], rows: Sequence[Row]
+    ) -> tuple[list[set[Place]], Tensor]:
+        """A plain pass, and for each layer the places of the tensors with as many rows as the batch."""
+        seen: list[set[Place]] = [set() for _ in self.layers]
+        with ExitStack() as stack:
+            for number, layer in enumerate(self.layers):
+
+                def note(_: nn.Module, args: Any, kwargs: Any, number: int = number) -> None:
+                    seen[number] |= {place for place, x in _tensors((args, kwargs)) if x.ndim and len(x) == len(rows)}
+
+                stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
+            scores = run(rows)
+        if not all(seen):
+            raise ValueError("its layers are not run one after the other on the batch")
+        return seen, scores
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The hooks are on the layers inside, and off again outside."""
+        with ExitStack() as stack:
+            for number, layer in enumerate(self.layers):
+                stack.callback(layer.register_forward_pre_hook(self._hook(number), with_kwargs=True).remove)
+            yield
+
+    @contextmanager
+    def fork(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Say which rows the next pass is of; rows of one group stand together."""
+        group = np.zeros(len(rows), dtype=np.int64)
+        for i in range(1, len(rows)):
+            same = rows[i][0] is rows[i - 1][0] and np.array_equal(rows[i][1].tokens, rows[i - 1][1].tokens)
+            group[i] = group[i - 1] + (not same)
+        groups = int(group[-1]) + 1
+        if self._places is None or groups == len(rows):  # nothing to share
+            yield
+            return
+        device = next(self.layers[0].parameters()).device
+        self._rows = len(rows)
+        self._group = torch.from_numpy(group).to(device)
+        self._one_of_each = torch.from_numpy(np.searchsorted(group, np.arange(groups))).to(device)
+        try:
+            yield
+        finally:
+            self._group = self._one_of_each = None
+
+    def _hook(self, number: int) -> Callable[..., tuple[Any, Any] | None]:
+        last = number == len(self.layers) - 1
+
+        def fit(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+            group, one_of_each = self._group, self._one_of_each
+            if group is None or one_of_each is None or self._places is None:
+                return None
+
+            def change(place: Place, x: Tensor) -> Tensor:
+                if place not in places:
+                    return x
+                if last and len(x) == len(one_of_each):
+                    return x[group]
+                if not last and len(x) == rows:
+                    return x[one_of_each]
+                return x
+
+            places, rows = self._places[number], self._rows
+            changed: tuple[Any, Any] = _changed((args, kwargs), change)
+            return changed
+
+        return fit
+
+
+def _tensors(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
+    """All tensors in nested tuples, lists and dictionaries, with their places."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, (tuple, list)):
+        for i, item in enumerate(value):
+            yield from _tensors(item, (*place, i))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _tensors(item, (*place, name))
+
+
+def _changed(value: Any, change: Callable[[Place, Tensor], Tensor], place: Place = ()) -> Any:
+    """The same structure with every tensor replaced."""
+    if isinstance(value, Tensor):
+        return change(place, value)
+    if type(value) in (tuple, list):
+        return type(value)(_changed(item, change, (*place, i)) for i, item in enumerate(value))
+    if type(value) is dict:
+        return {name: _changed(item, change, (*place, name)) for name, item in value.items()}
+    return value

@@ -1,0 +1,111 @@
+"""When memory runs out, the chunk halves, training goes on, and the gradients are those of a large memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from tiny_models import OTHERS, PASSAGES, QUERIES
+
+from cmp_rerank.ablation import CmpDrop, Plan
+from cmp_rerank.ablation.examples import tokenise
+from cmp_rerank.scoring import Scorer
+
+PLAN = Plan([CmpDrop(p=0.3, steps=2)])
+
+
+@contextmanager
+def small_memory(model: CrossEncoder, tokens: int, *, only_second_passes: bool = False) -> Iterator[list[int]]:
+    """A device whose memory holds a pass of at most so many tokens; yields the passes that it took."""
+    taken: list[int] = []
+
+    def check(_: Any, args: Any, kwargs: Any) -> None:
+        size = (args[0] if args else kwargs["input_ids"]).numel()
+        in_backward = torch._C._current_graph_task_id() != -1
+        if size > tokens and (in_backward or not only_second_passes):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        taken.append(size)
+
+    hook = model[0].model.bert.register_forward_pre_hook(check, with_kwargs=True)
+    yield taken
+    hook.remove()
+
+
+def gradient(model: CrossEncoder, scorer: Scorer) -> torch.Tensor:
+    pairs = [*zip(QUERIES, PASSAGES, strict=True), *zip(QUERIES, OTHERS, strict=True)]
+    batch = tokenise(model, pairs, PLAN)
+    scores = scorer(model.train(), batch, [PLAN.views(e) for e in batch])
+    (torch.linspace(1, 2, scores.numel(), dtype=scores.dtype).reshape(scores.shape) * scores).sum().backward()
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad(set_to_none=True)
+    assert found.abs().max() > 0
+    return found
+
+
+@pytest.mark.parametrize("strategy", ["stacked", "hybrid", "auto"])
+@pytest.mark.parametrize("only_second_passes", [False, True], ids=["anywhere", "in the backward pass"])
+def test_training_goes_on(
+    strategy: Any, only_second_passes: bool, tiny_model: CrossEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_model.double()
+    expected = gradient(tiny_model, Scorer(PLAN.drop, strategy="naive"))
+    scorer = Scorer(PLAN.drop, strategy=strategy, tokens_per_chunk=2000)
+    gradient(tiny_model, Scorer(PLAN.drop, strategy=strategy))
+    with small_memory(tiny_model, 200, only_second_passes=only_second_passes) as taken:
+        with caplog.at_level(logging.WARNING):
+            found = gradient(tiny_model, scorer)
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+        if only_second_passes and strategy == "stacked":
+            assert scorer.budget.events == 0  # no pass is run twice
+            return
+        assert scorer.budget.events > 0
+        assert scorer.budget.tokens is not None
+        assert scorer.budget.tokens <= 200
+        assert sum("Out of memory in a pass of" in r.message for r in caplog.records) == scorer.budget.events
+        events = scorer.budget.events
+        gradient(tiny_model, scorer)
+        assert scorer.budget.events == events  # it has learned how much fits
+        assert max(taken) > 50  # and does not crawl
+
+
+def test_one_row_that_does_not_fit_is_an_error(tiny_model: CrossEncoder) -> None:
+    with small_memory(tiny_model, 10), pytest.raises(torch.OutOfMemoryError):
+        gradient(tiny_model, Scorer(PLAN.drop, tokens_per_chunk=100))
+    with small_memory(tiny_model, 10, only_second_passes=True), pytest.raises(torch.OutOfMemoryError):
+        gradient(tiny_model, Scorer(PLAN.drop, strategy="hybrid"))
+
+
+def test_other_errors_are_not_swallowed(tiny_model: CrossEncoder) -> None:
+    passes = []
+
+    def fail(*_: Any) -> None:
+        passes.append(1)
+        raise RuntimeError("expected scalar type Float")
+
+    tiny_model[0].model.bert.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="expected scalar type"):
+        gradient(tiny_model, Scorer(None))
+    assert len(passes) == 1
+
+
+def test_lean_training_keeps_no_activations(tiny_model: CrossEncoder) -> None:
+    """After memory ran out, not even those of the full model's rows."""
+    scorer = Scorer(PLAN.drop, strategy="stacked")
+    scorer.budget.lean = True
+    kept = 0
+
+    def note(x: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += x.numel() * (not x.requires_grad or x.grad_fn is not None)
+        return x
+
+    batch = tokenise(tiny_model, list(zip(QUERIES, PASSAGES, strict=True)), PLAN)
+    tiny_model.train()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        scorer(tiny_model, batch, [PLAN.views(e) for e in batch])
+    assert kept < 100
