@@ -1,4 +1,4 @@
-"""The first stage and what follows from it: BM25, dense retrieval, reranking of candidates, sampling of negatives.
+"""The first stage and what follows from it: BM25, dense retrieval, reranking, sampling of negatives.
 
 Everything takes and gives runs (query id -> document id -> score) and breaks ties as `cmp_rerank.runs.rank` does.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cmp_rerank.extracts import Extracts, term_splitter
 from cmp_rerank.runs import Qrels, Run, rank
 
 if TYPE_CHECKING:
@@ -54,20 +55,12 @@ class BM25:
             raise ValueError(f"k1 must be at least 0, got {k1!r}")
         if not 0 <= b <= 1:
             raise ValueError(f"b must lie between 0 and 1, got {b!r}")
-        try:
-            import bm25s
-            import Stemmer
-        except ImportError as error:
-            raise ImportError("BM25 needs the extra 'retrieval': pip install 'cmp-rerank[retrieval]'") from error
-        if language is not None and language not in Stemmer.algorithms():
-            raise ValueError(f"language must be one of {', '.join(Stemmer.algorithms())} or None; got {language!r}")
-        self._tokenise: Callable[..., Any] = bm25s.tokenize
-        self._stemmer = Stemmer.Stemmer(language) if language else None
-        self._stopwords = "en" if stopwords else []
+        self._words = term_splitter(language, stopwords)
+        import bm25s
+
         self._ids = np.array(list(documents), dtype=object)
         self._places = _tie_places(self._ids)
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
-        self._empty = False
         tokens = self._words(documents.values())
         self._empty = not any(tokens)
         if not self._empty:
@@ -96,15 +89,6 @@ class BM25:
             if progress is not None and (done % 100 == 0 or done == len(queries)):
                 progress(done, len(queries))
         return run
-
-    def _words(self, texts: Any) -> list[list[str]]:
-        texts = list(texts)
-        if not texts:
-            return []
-        found: list[list[str]] = self._tokenise(
-            texts, stopwords=self._stopwords, stemmer=self._stemmer, return_ids=False, show_progress=False
-        )
-        return found
 
 
 class Dense:
@@ -188,6 +172,7 @@ def rerank(
     queries: Mapping[str, str],
     documents: Mapping[str, str],
     run: Run,
+    extracts: Extracts | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> Run:
@@ -201,6 +186,7 @@ def rerank(
         queries: text by query id.
         documents: text by document id.
         run: the candidates.
+        extracts: what the model reads of a document for a query; None: the document from its beginning.
         batch_size: pairs in a batch.
         progress: called after each batch.
 
@@ -215,14 +201,17 @@ def rerank(
     if model.num_labels != 1:
         raise ValueError(f"rerank needs a model with one label, got one with {model.num_labels}")
     _check_texts(run, queries, documents)
-    pairs = [(query, document) for query, found in run.items() for document in found]
-    pairs.sort(key=lambda pair: len(queries[pair[0]]) + len(documents[pair[1]]), reverse=True)
+    texts = {
+        (query, document): (queries[query], extracts(queries[query], document) if extracts else documents[document])
+        for query, found in run.items()
+        for document in found
+    }
+    pairs = sorted(texts, key=lambda pair: sum(map(len, texts[pair])), reverse=True)
     scores: dict[tuple[str, str], float] = {}
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
-        texts = [(queries[query], documents[document]) for query, document in batch]
         logits = model.predict(
-            texts,
+            [texts[pair] for pair in batch],
             batch_size=batch_size,
             activation_fn=torch.nn.Identity(),
             show_progress_bar=False,

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 
+from cmp_rerank.extracts import Extracts
 from cmp_rerank.retrieval import BM25, Dense, rerank, sample_negatives
 from cmp_rerank.runs import rank
 
@@ -111,6 +112,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"cmp-rerank\[retrieval\]"):
         BM25(DOCUMENTS)
+    with pytest.raises(ImportError, match=r"cmp-rerank\[retrieval\]"):
+        Extracts(DOCUMENTS)
 
 
 class CountsOfLetters:
@@ -176,6 +179,16 @@ def test_rerank_is_one_pair_at_a_time(tiny_model: CrossEncoder) -> None:
     assert seen == [(2, 5), (4, 5), (5, 5)]
     with pytest.raises(ValueError, match="query 'nobody'"):
         rerank(tiny_model, QUERIES, DOCUMENTS, {"nobody": {"d1": 1.0}})
+
+
+def test_rerank_reads_extracts(tiny_model: CrossEncoder) -> None:
+    documents = {"d": "A first sentence stands here. Another one is about bread. The last one is not."}
+    extracts = Extracts(documents, words=3)
+    assert extracts("bread", "d") == "Another one is about bread."
+    scored = rerank(tiny_model, {"q": "bread"}, documents, {"q": {"d": 1.0}}, extracts)
+    short = rerank(tiny_model, {"q": "bread"}, {"d": "Another one is about bread."}, {"q": {"d": 1.0}})
+    assert scored == short
+    assert scored != rerank(tiny_model, {"q": "bread"}, documents, {"q": {"d": 1.0}})
 
 
 ids = st.integers(0, 30).map("d{:02}".format)
