@@ -209,7 +209,7 @@ class Counting(RerankingEvaluator):
         Counting.calls += 1
         return super().__call__(*args, **kwargs)
 judge = Counting(*t.collection(), measures="nDCG@3", name="dev")
-trainer = t.training(CrossEncoder(sys.argv[1], device="cpu"), judge, Path(sys.argv[2]), ddp_backend="gloo")
+trainer = t.training(CrossEncoder(sys.argv[1], device="cpu"), judge, Path(sys.argv[2]), ddp_backend="gloo", ddp_find_unused_parameters=False)
 trainer.train()
 Path(sys.argv[2], f"rank{rank}").write_text(f"{Counting.calls} {trainer.state.best_metric}")
 """
@@ -230,7 +230,7 @@ def test_a_distributed_job_evaluates_on_its_main_process(tiny_checkpoint: Path, 
         timeout=300,
         check=False,
     )
-    assert job.returncode == 0, job.stderr[-3000:]
+    assert job.returncode == 0, job.stderr[:4000]
     main, other = ((tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1))
     assert (main[0], other[0]) == ("7", "0")
     assert main[1] == other[1] != "None"  # both processes know the best value
