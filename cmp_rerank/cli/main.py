@@ -3,6 +3,7 @@
 import typer
 
 from cmp_rerank.cli.compare import compare
+from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
 
 app = typer.Typer(
@@ -20,3 +21,4 @@ def main() -> None:
 
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
+app.command("demo")(demo)

