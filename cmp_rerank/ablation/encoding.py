@@ -71,6 +71,9 @@ def encode(
     Raises:
         ValueError: if it must be located, but cannot be.
     """
+    whole = getattr(model, "encode_whole", None)
+    if whole is not None:  # a model that reads long documents in passages cuts them itself
+        return whole(pairs, locate=locate, **preprocess)  # type: ignore[no-any-return]
     kwargs = _unpadded(preprocess.pop("processing_kwargs", None) or {}, truncation)
     encoded = model.preprocess([tuple(pair) for pair in pairs], processing_kwargs=kwargs, **preprocess)
     lengths = [len(ids) for ids in encoded["input_ids"]]
