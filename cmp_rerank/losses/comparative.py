@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cmp_rerank.ablation import Plan
 from cmp_rerank.ablation.examples import Truncation, tokenise
 from cmp_rerank.ablation.views import Ablation
+from cmp_rerank.losses.prepared import PreparedColumns, add_truncation
 from cmp_rerank.losses.replay import Pair, Replay, addressed, decompose
 from cmp_rerank.objective import (
     Baseline,
@@ -138,18 +139,26 @@ class ComparativeLoss(nn.Module):
         model = cross_encoder(self.model)
         if not len(self.plan) or not model.training:
             return self.loss(inputs, labels, **extra)  # type: ignore[no-any-return]
-        replay = Replay(self.loss, model, addressed(inputs), labels, **extra)
+        columns = addressed(inputs)
+        prepared = inputs.prepared if isinstance(inputs, PreparedColumns) else None
+        recording = None if prepared is None else prepared.recording(columns)
+        replay = Replay(self.loss, model, columns, labels, recording=recording, **extra)
         pairs = replay.recording.pairs
         trainer = _calling_trainer()
-        examples = tokenise(
-            model,
-            pairs,
-            self.plan,
-            relevant=relevance(pairs, inputs, labels),
-            draw=self._draw(trainer),
-            truncation=self.truncation,
-            **replay.recording.preprocess,
-        )
+        draw = self._draw(trainer)
+        if prepared is not None:
+            add_truncation(self.truncation, prepared.truncation)
+            examples = prepared.drawn(pairs, draw)
+        else:
+            examples = tokenise(
+                model,
+                pairs,
+                self.plan,
+                relevant=relevance(pairs, inputs, labels),
+                draw=draw,
+                truncation=self.truncation,
+                **replay.recording.preprocess,
+            )
         self._report_truncation()
         scores = self.scorer(self.model, examples, [self.plan.views(example) for example in examples])
         steps = scores.unbind(dim=1)  # 1 + steps of (pairs, labels)

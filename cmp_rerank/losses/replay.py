@@ -116,6 +116,7 @@ class Replay:
         model: the cross-encoder, whose number of labels the scores have.
         columns: the text columns, addressed (see `addressed`).
         labels: as the trainer hands them to the loss: a tensor, a list of tensors or None.
+        recording: what the loss asks for, where it is known already. Default: the loss is run to find out.
         **extra: handed to the loss as they are (``prompt``, ``task``).
 
     Raises:
@@ -128,6 +129,8 @@ class Replay:
         model: CrossEncoder,
         columns: list[list[Any]],
         labels: Tensor | list[Tensor] | None,
+        *,
+        recording: Recording | None = None,
         **extra: Any,
     ) -> None:
         if labels is not None and len(labels) != len(columns[0]):
@@ -137,7 +140,7 @@ class Replay:
         self.columns = columns
         self.labels = labels
         self.extra = extra
-        self.recording = self._record()
+        self.recording = self._record() if recording is None else recording
         self.examples = len(columns[0])
         #: For each pair, the example it belongs to: that of its query.
         self.owner = torch.tensor([query.address[1] for query, _ in self.recording.pairs], device=model.device)
@@ -166,8 +169,12 @@ class Replay:
 
     def value(self, scores: Tensor) -> Tensor:
         """The loss of the whole batch, as the loss itself reduces it, for scores of shape (pairs, labels)."""
+        return _total(self.returned(scores))
+
+    def returned(self, scores: Tensor) -> Tensor | dict[str, Tensor]:
+        """What the loss itself returns for the whole batch, for scores of shape (pairs, labels)."""
         with _restored(self.recording.random_state):
-            return _total(self._run(self.columns, self.labels, self._serve_whole(scores)))
+            return self._run(self.columns, self.labels, self._serve_whole(scores))  # type: ignore[no-any-return]
 
     def per_example(self, scores: Tensor) -> Tensor | None:
         """The whole batch once, unreduced: (examples,), or None where the loss's own criterion cannot do that."""

@@ -1,0 +1,152 @@
+"""Batches of rows of similar length, under a budget of tokens or rows, balanced between processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import BatchSampler
+
+#: Lengths within one class differ by this factor at most; rows of a class are shuffled among each other.
+CLASS_RATIO = 1.05
+
+
+class LengthBatches(BatchSampler):
+    """Batches of rows of similar length, in random order, for all processes together.
+
+    Rows are put in classes of nearly equal length. In each epoch the rows of a class are shuffled, the classes are
+    laid end to end and cut into batches, and the batches are shuffled. Lengths are rounded up to those of their
+    class where they count for the budget: so an epoch has the same number of batches each time, which a trainer
+    must know in advance.
+
+    A batch is the rows of all processes, one process after the other, each with the same number of rows and nearly
+    the same number of tokens. An epoch has every row once. Where rows would be left over (fewer than there are
+    processes; with ``drop_last``, fewer than a full batch), so many are left out, other ones in each epoch.
+
+    Args:
+        lengths: tokens of each row of the dataset.
+        rows: rows of a batch for one process; or
+        tokens: tokens of a batch for one process. A row that is longer is a batch by itself.
+        world: the number of processes.
+        drop_last: whether each batch must have all of its ``rows``.
+        seed: what the order derives from, together with the epoch.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> batches = LengthBatches([9, 1, 8, 2, 9, 1], rows=2)
+        >>> sorted(sorted(batch) for batch in batches)
+        [[0, 4], [1, 5], [2, 3]]
+        >>> len(LengthBatches([9, 1, 8, 2, 9, 1], tokens=11))
+        4
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        rows: int | None = None,
+        tokens: int | None = None,
+        *,
+        world: int = 1,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if (rows is None) == (tokens is None):
+            raise ValueError(f"Give either the rows or the tokens of a batch, got rows={rows} and tokens={tokens}.")
+        for name, value in (("rows", rows), ("tokens", tokens), ("world", world)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        if not len(self.lengths) or self.lengths.min() < 1:
+            raise ValueError("Every row must have a length of at least 1 token, and there must be rows.")
+        self.rows, self.tokens, self.world, self.seed = rows, tokens, world, seed
+        self.drop_last = drop_last
+        self.batch_size = (rows or 1) * world
+        self.epoch = 0
+        unit = rows * world if drop_last and rows else world
+        classes = np.ceil(np.log(self.lengths) / math.log(CLASS_RATIO) - 1e-9).astype(np.int64)
+        self._classes = classes
+        inside = np.sort(classes)
+        spare = len(inside) % unit
+        # Left out at the same places of the order in each epoch, so that the cut is the same, too.
+        self._taken = np.ones(len(inside), dtype=bool)
+        self._taken[np.linspace(0, len(inside) - 1, spare).astype(np.int64)] = False
+        self._bounds = self._cut(np.floor(CLASS_RATIO ** inside[self._taken] + 1e-9).astype(np.int64))
+
+    def _cut(self, rounded: np.ndarray) -> list[int]:
+        """Where batches begin and end in the order of the classes."""
+        if self.tokens is None:
+            assert self.rows is not None
+            return [*range(0, len(rounded), self.rows * self.world), len(rounded)]
+        bounds, held = [0], 0
+        for start in range(0, len(rounded), self.world):
+            unit = int(rounded[start : start + self.world].sum())
+            if held and held + unit > self.tokens * self.world:
+                bounds.append(start)
+                held = 0
+            held += unit
+        return [*bounds, len(rounded)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next: its order derives from it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(b > a for a, b in zip(self._bounds[:-1], self._bounds[1:], strict=True))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = np.lexsort([rng.random(len(self.lengths)), self._classes])[self._taken]
+        batches = [order[a:b] for a, b in zip(self._bounds[:-1], self._bounds[1:], strict=True) if b > a]
+        for i in rng.permutation(len(batches)):
+            yield self._deal(batches[i])
+
+    def _deal(self, batch: np.ndarray) -> list[int]:
+        """The rows of a batch, one process after the other: of each run of similar rows the longest goes to the
+        process that has the fewest tokens so far.
+        """
+        if self.world == 1:
+            return [int(i) for i in batch]
+        hands: list[list[int]] = [[] for _ in range(self.world)]
+        held = np.zeros(self.world, dtype=np.int64)
+        batch = batch[np.argsort(-self.lengths[batch], kind="stable")]
+        for start in range(0, len(batch), self.world):
+            run = batch[start : start + self.world]
+            for row, process in zip(run, np.argsort(held, kind="stable"), strict=True):
+                hands[process].append(int(row))
+                held[process] += self.lengths[row]
+        return [row for hand in hands for row in hand]
+
+
+class Dealt(BatchSampler):
+    """Each batch in as many equal parts as there are processes, one after the other.
+
+    ``accelerate`` gives every process each n-th batch.
+
+    Args:
+        batches: yields batches for all processes together.
+        world: the number of processes.
+    """
+
+    def __init__(self, batches: BatchSampler, world: int) -> None:
+        self.sampler: Any = batches  # under this name trainers look for what has epochs
+        self.world = world
+        self.batch_size = None  # type: ignore[assignment]  # not the same for all
+        self.drop_last = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch on."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler) * self.world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batch: list[int]
+        for batch in self.sampler:
+            share = len(batch) // self.world
+            for process in range(self.world):
+                yield batch[process * share : (process + 1) * share]

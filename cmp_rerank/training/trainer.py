@@ -1,0 +1,245 @@
+"""A `CrossEncoderTrainer` that tokenises once, pads little, and goes on when memory runs out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.cross_encoder import CrossEncoderTrainer
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader
+
+from cmp_rerank.ablation.examples import Truncation
+from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.losses.prepared import Prepared, PreparedColumns, add_truncation
+from cmp_rerank.losses.replay import Replay, addressed
+from cmp_rerank.scoring import Scorer, cross_encoder
+from cmp_rerank.scoring.memory import Budget, free, out_of_memory
+from cmp_rerank.training.batches import Dealt, LengthBatches
+from cmp_rerank.training.preparing import PREPARED, Preparer, RerankerCollator, task_loss
+from cmp_rerank.training.store import Item, TokenStore
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = 512  # rows of a dataset that are tokenised together
+
+
+class RerankerTrainer(CrossEncoderTrainer):
+    """Train a cross-encoder, with any loss of sentence-transformers or a `ComparativeLoss` around one.
+
+    A drop-in replacement of ``CrossEncoderTrainer``: same arguments, same results up to the order of the data and
+    rounding. What differs is when things are done:
+
+    - Training data is tokenised once, before the first step (pairs that only come up in a batch, like in-batch
+      negatives, when the batch is collated, in the data loader workers where there are any).
+    - The rows of a batch have similar lengths, see `LengthBatches`; and the pairs of a batch, whatever the loss,
+      run in length-sorted chunks, see `cmp_rerank.scoring.Scorer`.
+    - When memory runs out, chunks are halved, activations recomputed instead of kept, and the step is repeated.
+
+    A loss that cannot be taken apart from its model (the log says which and why) is run as it is.
+
+    Args:
+        *args: as for ``CrossEncoderTrainer``.
+        **kwargs: as for ``CrossEncoderTrainer``. ``args`` may be a `RerankerTrainingArguments`, for its options.
+    """
+
+    data_collator_class = RerankerCollator
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._plain = Scorer(None, getattr(self.args, "tokens_per_chunk", None))
+        self._store: TokenStore | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._lengths: dict[int, Any] = {}
+        self._prepared: Prepared | None = None
+
+    # Data ---------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The training data, tokenised."""
+        if self.train_dataset is not None:
+            self._tokenise(self.train_dataset)
+        return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """The evaluation data, tokenised as it is collated."""
+        self._attach()
+        return super().get_eval_dataloader(eval_dataset)
+
+    def _attach(self) -> Preparer | None:
+        """Give the collator what it needs to tokenise."""
+        if not isinstance(self.data_collator, RerankerCollator):
+            return None  # the caller's own
+        preparer = Preparer(cross_encoder(self.model), self.loss, self._store, self.args.seed)
+        self.data_collator.preparer = preparer
+        return preparer
+
+    def _tokenise(self, dataset: Any) -> None:
+        named = dict(dataset) if isinstance(dataset, dict) else {"": dataset}
+        preparer = self._attach()
+        if preparer is None or (self._store is not None and all(id(d) in self._lengths for d in named.values())):
+            return
+        cache = getattr(self.args, "token_cache", None)
+        if cache is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="tokens-")
+        folder = Path(cache or self._temporary.name) / self._fingerprint(preparer, named)  # type: ignore[union-attr]
+        start = time.perf_counter()
+        # With a folder of their own the processes need not wait for each other.
+        with self.args.main_process_first(desc="tokenise") if cache else nullcontext():
+            if (folder / "meta.json").exists():
+                store = TokenStore(folder)
+            else:
+                try:
+                    store = TokenStore.write(
+                        folder,
+                        {name: self._rows(preparer, data) for name, data in named.items()},
+                        lambda: {"truncation": asdict(preparer.truncation)},
+                    )
+                except ValueError as error:
+                    logger.warning(
+                        "The training data could not be tokenised in advance (%s). It is tokenised batch by batch, "
+                        "and batches are not sorted by length.",
+                        error,
+                    )
+                    return
+                seconds = time.perf_counter() - start
+                logger.info("Tokenised %d pairs in %.1f s, to %s", len(store), seconds, folder)
+        self._store = preparer.store = store
+        self._lengths = {id(data): store.lengths(name) for name, data in named.items()}
+        for loss in self._losses():
+            if isinstance(loss, ComparativeLoss):
+                add_truncation(loss.truncation, Truncation(**store.meta["truncation"]))
+
+    def _rows(self, preparer: Preparer, dataset: Any) -> Iterator[tuple[list[Item], int]]:
+        for start in range(0, len(dataset), _BLOCK):
+            block = dataset[start : start + _BLOCK]
+            rows = [dict(zip(block, values, strict=True)) for values in zip(*block.values(), strict=True)]
+            # The collator without its tokenising: it knows the columns, the prompt and the name of the dataset.
+            yield from preparer.own_pairs(super(RerankerCollator, self.data_collator).__call__(rows))  # type: ignore[misc]
+
+    def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> str:
+        """Stands for all that the tokens depend on."""
+        from cmp_rerank.training import store
+
+        tokenizer = preparer.model.tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        settings = [
+            sorted((name, data._fingerprint, len(data)) for name, data in named.items()),
+            backend.to_str() if backend is not None else repr(tokenizer),
+            [tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side],
+            getattr(preparer.model, "max_seq_length", None),
+            [repr(getattr(loss, "plan", None)) for loss in self._losses()],
+            [self.args.prompts, self.args.router_mapping, repr(preparer.model.prompts)],
+            Path(store.__file__).read_text(),
+        ]
+        return hashlib.blake2b(json.dumps(settings, default=repr).encode(), digest_size=16).hexdigest()
+
+    def get_batch_sampler(
+        self,
+        dataset: Any,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> BatchSampler | None:
+        """Batches of similar length for training data, unless the caller has chosen a sampler."""
+        lengths = self._lengths.get(id(dataset))
+        default = self.args.batch_sampler == BatchSamplers.BATCH_SAMPLER
+        if lengths is None or not default or not getattr(self.args, "length_bucketing", True):
+            return super().get_batch_sampler(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
+        tokens = getattr(self.args, "tokens_per_batch", None)
+        world = self.args.world_size
+        batches = LengthBatches(
+            lengths, None if tokens else batch_size, tokens, world=world, drop_last=drop_last, seed=seed
+        )
+        return Dealt(batches, world)
+
+    def get_multi_dataset_batch_sampler(
+        self, dataset: Any, batch_samplers: list[Any], generator: torch.Generator | None = None, seed: int | None = 0
+    ) -> BatchSampler:
+        """Mix batches of several datasets; the processes of one step stay within one of them."""
+        if not all(isinstance(sampler, Dealt) for sampler in batch_samplers):
+            return super().get_multi_dataset_batch_sampler(dataset, batch_samplers, generator, seed)
+        whole = [sampler.sampler for sampler in batch_samplers]
+        mixed = super().get_multi_dataset_batch_sampler(dataset, whole, generator, seed)
+        return Dealt(mixed, self.args.world_size)
+
+    # Steps --------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of a batch; its pairs are tokenised already."""
+        prepared = inputs.pop(PREPARED, None)
+        loss = self.loss[inputs["dataset_name"]] if isinstance(self.loss, dict) else self.loss
+        if prepared is None or (isinstance(loss, ComparativeLoss) and model.training and len(loss.plan)):
+            self._prepared = prepared
+            try:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            finally:
+                self._prepared = None
+        extra = {name: inputs.pop(name) for name in ("prompt", "task") if name in inputs}
+        inputs.pop("dataset_name", None)
+        columns, labels = self.collect_features(inputs)
+        texts = addressed(columns)
+        replay = Replay(
+            task_loss(loss), cross_encoder(model), texts, labels, recording=prepared.recording(texts), **extra
+        )
+        scores = self._plain(model, prepared.examples, [[example.full()] for example in prepared.examples])
+        value = replay.returned(scores[:, 0])
+        if isinstance(value, dict):
+            self.track_loss_components(value)
+            value = torch.stack(list(value.values())).sum()
+        return (value, {}) if return_outputs else value
+
+    def collect_features(self, inputs: dict[str, Any]) -> tuple[list[Any], Tensor | None]:
+        """Text columns and labels; the columns carry what was prepared."""
+        columns, labels = super().collect_features(inputs)
+        return columns if self._prepared is None else PreparedColumns(columns, self._prepared), labels
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One forward and backward pass; repeated, with smaller chunks, if memory runs out in it.
+
+        Passes that run out of memory by themselves are repeated where they are run. What is left for here is the
+        backward pass through activations that were kept. It can begin anew only if there are no gradients yet of
+        which it is not known whether they are complete, and no other process that waits.
+        """
+        fresh = self.args.world_size == 1 and all(p.grad is None for p in model.parameters())
+        while True:
+            try:
+                return super().training_step(model, dict(inputs), num_items_in_batch)
+            except Exception as error:
+                if not fresh or not out_of_memory(error) or not self._shrink(error):
+                    raise
+            model.zero_grad(set_to_none=True)
+            free()
+
+    def _shrink(self, error: Exception) -> bool:
+        """Halve the chunks of all passes; False if they are as small as can be."""
+        budgets: list[Budget] = [self._plain.budget]
+        budgets += [loss.scorer.budget for loss in self._losses() if isinstance(loss, ComparativeLoss)]
+        device = cross_encoder(self.model).device
+        able = any(not budget.lean or budget.of(device) > 1 for budget in budgets)
+        for budget in budgets:
+            budget.halve(budget.of(device), error)
+        return able
+
+    def _losses(self) -> list[nn.Module]:
+        return list(self.loss.values()) if isinstance(self.loss, dict) else [self.loss]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate, with the memory of the training steps given back first."""
+        free()
+        result: dict[str, float] = super().evaluate(*args, **kwargs)
+        return result

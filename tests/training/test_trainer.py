@@ -1,0 +1,298 @@
+"""RerankerTrainer gives what CrossEncoderTrainer gives, sooner; and all that the base trainer has still works."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder import losses as upstream
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
+from tiny_models import OTHERS, PASSAGES, QUERIES
+from transformers import TrainerCallback
+
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
+from cmp_rerank.training.batches import Dealt
+
+POINTWISE = Dataset.from_dict(
+    {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
+)
+PAIRS = Dataset.from_dict({"query": QUERIES, "positive": PASSAGES})
+LISTS = Dataset.from_dict(
+    {
+        "query": QUERIES,
+        "docs": [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)],
+        "labels": [[1.0, 0.0]] * 4,
+    }
+)
+
+
+def arguments(folder: Path, cls: Any = RerankerTrainingArguments, **options: Any) -> Any:
+    # SGD: Adam would make steps of a rounding error, wherever a gradient is nothing else.
+    defaults = dict(
+        output_dir=str(folder), per_device_train_batch_size=4, max_steps=3, report_to="none", use_cpu=True, seed=1,
+        save_strategy="no", logging_steps=1, disable_tqdm=True, learning_rate=0.1, optim="sgd",
+    )  # fmt: skip
+    return cls(**(defaults | options))
+
+
+def no_dropout(model: CrossEncoder) -> CrossEncoder:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def weights(model: CrossEncoder) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().double() for p in model.parameters()])
+
+
+def trained(cls: Any, checkpoint: Path, folder: Path, data: Any, make_loss: Any, args: Any) -> CrossEncoder:
+    model = no_dropout(CrossEncoder(str(checkpoint), device="cpu"))
+    cls(model=model, args=args, train_dataset=data, loss=make_loss(model)).train()
+    return model
+
+
+LOSSES: dict[str, Any] = {
+    "bce": (POINTWISE, upstream.BinaryCrossEntropyLoss),
+    "mnrl": (PAIRS, lambda m: upstream.MultipleNegativesRankingLoss(m, num_negatives=None)),
+    "lambda": (LISTS, upstream.LambdaLoss),
+    "comparative": (
+        POINTWISE,
+        lambda m: ComparativeLoss(m, upstream.BinaryCrossEntropyLoss(m), [CmpCrop(), CmpDrop(p=0.2)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_weights_are_those_of_the_base_trainer(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Batches in the same order: then only rounding may differ."""
+    data, make_loss = LOSSES[name]
+    base = trained(
+        CrossEncoderTrainer, tiny_checkpoint, tmp_path, data, make_loss,
+        arguments(tmp_path, CrossEncoderTrainingArguments),
+    )  # fmt: skip
+    ours = trained(
+        RerankerTrainer, tiny_checkpoint, tmp_path, data, make_loss, arguments(tmp_path, length_bucketing=False)
+    )
+    start = weights(CrossEncoder(str(tiny_checkpoint), device="cpu"))
+    moved = (weights(base) - start).abs().max()
+    assert moved > 1e-4
+    assert (weights(base) - weights(ours)).abs().max() < 1e-5 * moved + 1e-7
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_is_tokenised_in_the_step(
+    name: str, workers: int, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, make_loss = LOSSES[name]
+    model = CrossEncoder(str(tiny_checkpoint), device="cpu")
+    trainer = RerankerTrainer(
+        model=model,
+        args=arguments(tmp_path, dataloader_num_workers=workers),
+        train_dataset=data,
+        loss=make_loss(model),
+    )
+    inside: list[int] = []
+    step, preprocess = RerankerTrainer.training_step, CrossEncoder.preprocess
+
+    def in_step(self: Any, *args: Any) -> Any:
+        inside.append(0)
+        monkeypatch.setattr(CrossEncoder, "preprocess", counted)
+        try:
+            return step(self, *args)
+        finally:
+            monkeypatch.setattr(CrossEncoder, "preprocess", preprocess)
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        inside[-1] += 1
+        return preprocess(self, *args, **kwargs)
+
+    monkeypatch.setattr(RerankerTrainer, "training_step", in_step)
+    trainer.train()
+    assert inside == [0, 0, 0]
+
+
+def test_training_pairs_are_tokenised_once(tiny_model: CrossEncoder, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[tuple[str, str]] = []
+    preprocess = CrossEncoder.preprocess
+
+    def counted(self: Any, pairs: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.extend(pair for pair in pairs if not isinstance(pair, str))  # the model card counts tokens of texts
+        return preprocess(self, pairs, *args, **kwargs)
+
+    monkeypatch.setattr(CrossEncoder, "preprocess", counted)
+    args = arguments(tmp_path, max_steps=-1, num_train_epochs=3, token_cache=str(tmp_path / "tokens"))
+    RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE).train()
+    assert len(seen) == len(POINTWISE)
+    # A second run finds them on disk.
+    RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE).train()
+    assert len(seen) == len(POINTWISE)
+    # Other data, or another window, are other tokens.
+    RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE.select(range(8))).train()
+    assert len(seen) == len(POINTWISE) + 8
+    tiny_model.max_seq_length = 20
+    RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE).train()
+    assert len(seen) == 2 * len(POINTWISE) + 8
+
+
+def test_batches_have_similar_lengths(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    def sampler(**options: Any) -> Any:
+        args = arguments(tmp_path, **options)
+        trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE)
+        return trainer.get_train_dataloader().batch_sampler
+
+    assert isinstance(sampler(), Dealt)
+    by_tokens = sampler(tokens_per_batch=200)
+    assert isinstance(by_tokens.sampler, LengthBatches)
+    assert all(by_tokens.sampler.lengths[batch].sum() <= 200 for batch in by_tokens)
+    assert sorted(row for batch in by_tokens for row in batch) == list(range(16))
+    assert not isinstance(sampler(length_bucketing=False), Dealt)
+    assert not isinstance(sampler(batch_sampler="no_duplicates"), Dealt)  # what the caller chose
+
+
+def test_resume_is_the_uninterrupted_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def run(folder: str, steps: int, resume: bool) -> CrossEncoder:
+        model = CrossEncoder(str(tiny_checkpoint), device="cpu")
+        args = arguments(
+            tmp_path / folder, max_steps=steps, save_strategy="steps", save_steps=3, lr_scheduler_type="constant"
+        )
+        loss = ComparativeLoss(model, upstream.BinaryCrossEntropyLoss(model), [CmpDrop(p=0.2)])
+        trainer = RerankerTrainer(model=model, args=args, train_dataset=POINTWISE, loss=loss)
+        trainer.train(resume_from_checkpoint=resume)
+        return model
+
+    whole = run("whole", 6, False)
+    run("parts", 3, False)
+    assert torch.equal(weights(run("parts", 6, True)), weights(whole))
+
+
+def test_evaluation_callbacks_model_card_and_gradient_accumulation(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    class Count(TrainerCallback):
+        steps = 0
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            self.steps += 1
+
+    count = Count()
+    evaluator = CrossEncoderClassificationEvaluator(list(zip(QUERIES, PASSAGES, strict=True)), [1, 0, 1, 0])
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpDrop(p=0.2)])
+    trainer = RerankerTrainer(
+        model=tiny_model,
+        args=arguments(tmp_path, eval_strategy="steps", eval_steps=2, gradient_accumulation_steps=2),
+        train_dataset=POINTWISE,
+        eval_dataset=POINTWISE.select(range(6)),
+        evaluator=evaluator,
+        loss=loss,
+        callbacks=[count],
+    )
+    trainer.train()
+    assert count.steps == 3
+    logs = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
+    assert {"loss", "task_loss_full", "violation_rate", "eval_loss"} <= set(logs)
+    assert any(name.startswith("eval_") and "accuracy" in name for name in logs)
+    expected = CrossEncoderTrainer(
+        model=tiny_model, args=arguments(tmp_path, CrossEncoderTrainingArguments),
+        eval_dataset=POINTWISE.select(range(6)),
+    ).evaluate()["eval_loss"]  # fmt: skip
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    tiny_model.save_pretrained(str(tmp_path / "model"))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "ComparativeLoss" in card
+    assert "CmpDrop(p=0.2)" in card
+
+
+def test_several_datasets_with_their_own_losses(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    trainer = RerankerTrainer(
+        model=tiny_model,
+        args=arguments(tmp_path, max_steps=-1, num_train_epochs=1),
+        train_dataset={"points": POINTWISE, "lists": LISTS},
+        eval_dataset={"points": POINTWISE, "lists": LISTS},
+        loss={
+            "points": ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop()]),
+            "lists": upstream.LambdaLoss(tiny_model),
+        },
+    )
+    trainer.train()
+    assert trainer.state.global_step == 5  # 16 points and 4 lists, 4 to a batch
+    assert {"eval_points_loss", "eval_lists_loss"} <= set(trainer.evaluate())
+
+
+def test_a_loss_that_needs_its_model_runs_as_it_is(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Shouting(upstream.BinaryCrossEntropyLoss):
+        def forward(self, inputs: Any, labels: Any, **kwargs: Any) -> Any:
+            return super().forward([[text.upper() for text in column] for column in inputs], labels, **kwargs)
+
+    found = []
+    for cls, args in (
+        (CrossEncoderTrainer, arguments(tmp_path, CrossEncoderTrainingArguments)),
+        (RerankerTrainer, arguments(tmp_path, length_bucketing=False)),
+    ):
+        with caplog.at_level(logging.WARNING):
+            found.append(weights(trained(cls, tiny_checkpoint, tmp_path, POINTWISE, Shouting, args)))
+    assert torch.equal(*found)
+    told = [r.message for r in caplog.records if "could not be prepared" in r.message]
+    assert len(told) == 1
+    assert "changes its texts" in told[0]
+
+
+def test_plain_arguments_and_an_own_collator_are_fine(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
+
+    args = arguments(tmp_path, CrossEncoderTrainingArguments)
+    RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE).train()
+    collator = CrossEncoderDataCollator(preprocess_fn=tiny_model.preprocess)
+    RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, data_collator=collator).train()
+
+
+def test_an_empty_passage_is_left_to_the_loss(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    """The base trainer scores empty passages; a plain loss must not fail on them here."""
+    data = Dataset.from_dict({"query": QUERIES, "passage": [*PASSAGES[:3], ""], "label": [1.0, 0.0, 1.0, 0.0]})
+    RerankerTrainer(model=tiny_model, args=arguments(tmp_path), train_dataset=data).train()
+
+
+def test_memory_that_runs_out_in_the_backward_pass(tiny_checkpoint: Path, tmp_path: Path, caplog: Any) -> None:
+    """Kept activations cannot be run again by themselves: the trainer repeats the step."""
+
+    class Once(torch.autograd.Function):
+        fail = 1
+
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            if Once.fail:
+                Once.fail -= 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return grad
+
+    found = []
+    for failing in (False, True):
+        Once.fail = int(failing)
+        model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu"))
+        if failing:
+            model[0].model.bert.embeddings.register_forward_hook(lambda _, __, out: Once.apply(out))
+        trainer = RerankerTrainer(model=model, args=arguments(tmp_path), train_dataset=POINTWISE)
+        trainer.train()
+        assert trainer._plain.budget.events == int(failing)
+        found.append(weights(model))
+    assert (found[0] - found[1]).abs().max() < 1e-6
+    assert any("Out of memory" in record.message for record in caplog.records)
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tokens_per_batch must be at least 1, got 0"):
+        arguments(tmp_path, tokens_per_batch=0)
+    with pytest.raises(ValueError, match="needs length_bucketing"):
+        arguments(tmp_path, tokens_per_batch=10, length_bucketing=False)
