@@ -281,6 +281,17 @@ class Judgments:
         return {f"d{doc}": grade for doc, grade in zip(docs, self.grades[part].tolist(), strict=True)}
 
 
+def order_rows(block: Block, rank_order: str, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """The ranking of each query of a block, and its ties, as :func:`cmp_rerank.runs.rank_rows` gives them.
+
+    With ``rank_order="given"`` the ranks of the file decide, and there are no ties.
+    """
+    place = np.repeat(np.arange(len(block.queries)), np.diff(block.bounds))
+    if rank_order == "given":
+        return np.lexsort((block.ranks, place)), np.zeros(len(block), dtype=bool)
+    return rank_rows(place, block.scores, block.doc, precision)
+
+
 class _Scorer:
     """Takes the blocks of one run, collects the values."""
 
@@ -319,7 +330,7 @@ class _Scorer:
         self.found[known] = True
         sizes = np.diff(block.bounds)
         place = np.repeat(np.arange(len(number)), sizes)  # (rows,) query of the row, in the block
-        order, tied = self._order(block, place)
+        order, tied = order_rows(block, self.rank_order, self.precision)
         doc = judged.doc_numbers(block)
         rows, grades = judged.find(number[place], doc)
         rank = np.empty(len(block), dtype=np.int64)
@@ -332,11 +343,6 @@ class _Scorer:
                 ranks = block.ranks if block.given or self.rank_order == "given" else rank + 1
                 values = _msmarco(block, ranks, rows[grades > 0], measure.cutoff or 10)
                 self.values[known, i] = values[number >= 0]
-
-    def _order(self, block: Block, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if self.rank_order == "given":
-            return np.lexsort((block.ranks, place)), np.zeros(len(block), dtype=bool)
-        return rank_rows(place, block.scores, block.doc, self.precision)
 
     def _count_ties(self, number: np.ndarray, bounds: np.ndarray, tied: np.ndarray) -> None:
         if not tied.any():

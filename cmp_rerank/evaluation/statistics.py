@@ -155,14 +155,19 @@ def bootstrap_means(systems: Sequence[np.ndarray], *, resamples: int = 10_000, s
     rng = np.random.default_rng(seed)
     queries = systems[0].shape[1]
     results = [np.empty((resamples, values.shape[2])) for values in systems]
+    # (queries, columns): one column for each seed and measure of each system, so that one product does them all.
+    table = np.concatenate([values.transpose(1, 0, 2).reshape(queries, -1) for values in systems], axis=1)
     step = max(1, _CELLS // queries)
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
         drawn = rng.integers(0, queries, (count, queries)) + np.arange(count)[:, None] * queries
-        weights = np.bincount(drawn.ravel(), minlength=count * queries).reshape(count, queries) / queries
+        weights = np.bincount(drawn.ravel(), minlength=count * queries).reshape(count, queries)
+        columns = (weights.astype(np.float64) @ table) / queries  # (count, columns)
+        first = 0
         for values, means in zip(systems, results, strict=True):
-            seeds = values.shape[0]
-            by_seed = np.einsum("bq,sqm->bsm", weights, values, optimize=True)  # (count, seeds, measures)
+            seeds, _, measures = values.shape
+            by_seed = columns[:, first : first + seeds * measures].reshape(count, seeds, measures)
+            first += seeds * measures
             if seeds == 1:
                 means[start : start + count] = by_seed[:, 0]
             else:

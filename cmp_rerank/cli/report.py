@@ -1,0 +1,84 @@
+"""`cmp-rerank report`: a comparison as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmp_rerank.cli import options
+from cmp_rerank.cli.compare import Alpha, Baseline, Level, Measures, Resamples, Seed, Test
+
+
+def report(
+    qrels: options.Qrels,
+    runs: options.Runs,
+    measures: Measures,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    queries: Annotated[Path | None, typer.Option(help="Query texts: BEIR JSONL or TSV.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Document texts: BEIR JSONL or TSV.")] = None,
+    curves: Annotated[
+        list[Path] | None, typer.Option(help="Curves: JSON, or the CSV that an evaluator wrote in training.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Comparison of rankings",
+    depth: Annotated[int, typer.Option(help="Documents of each ranking that are shown.")] = 10,
+    text_chars: Annotated[int, typer.Option(help="Longest text of a document that is kept.")] = 500,
+    baseline: Baseline = None,
+    alpha: Alpha = 0.05,
+    level: Level = 0.95,
+    test: Test = "t",
+    resamples: Resamples = 10_000,
+    seed: Seed = 0,
+    rank_order: options.RankOrder = "score",
+    precision: options.Precision = "double",
+    missing: options.Missing = "zero",
+    no_relevant: options.NoRelevant = "keep",
+    duplicates: options.Duplicates = "error",
+    nan: options.Nan = "error",
+    empty: options.Empty = "error",
+) -> None:
+    """Write a comparison of runs as one self-contained HTML page with a browser of queries."""
+    with options.clean_exit():
+        from cmp_rerank.evaluation.report import read_curves, shown_documents, write_report
+        from cmp_rerank.runs import read_corpus, read_queries
+
+        charts: dict[str, dict[str, list[list[float]]]] = {}
+        for path in curves or []:
+            for chart, series in read_curves(path).items():
+                charts.setdefault(chart, {}).update(series)
+        systems = options.systems(runs)
+        evaluation = {
+            "rank_order": rank_order,
+            "precision": precision,
+            "missing": missing,
+            "no_relevant": no_relevant,
+            "duplicates": duplicates,
+            "nan": nan,
+            "empty": empty,
+        }
+        texts = None
+        if corpus is not None:
+            # Only what the page shows is kept of a corpus that may have millions of documents.
+            texts = read_corpus(corpus, ids=shown_documents(systems, qrels, depth, **evaluation))
+        comparison = write_report(
+            output,
+            systems,
+            qrels,
+            " ".join(measures),
+            queries=None if queries is None else read_queries(queries),
+            corpus=texts,
+            curves=charts,
+            title=title,
+            depth=depth,
+            text_chars=text_chars,
+            baseline=baseline,
+            alpha=alpha,
+            level=level,
+            test=test,
+            resamples=resamples,
+            seed=seed,
+            **evaluation,
+        )
+        options.warn(comparison.notes())
+        typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {len(comparison.queries)} queries")
