@@ -5,6 +5,7 @@ import typer
 from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.report import report
 
 app = typer.Typer(
     name="cmp-rerank",
@@ -21,4 +22,5 @@ def main() -> None:
 
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
+app.command("report")(report)
 app.command("demo")(demo)
