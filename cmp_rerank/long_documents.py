@@ -224,9 +224,13 @@ class LongDocumentReranker(CrossEncoder):
         return encoded
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Tokenise (query, document) pairs, whole, as a padded batch."""
-        if not inputs:
-            return {}
+        """Tokenise (query, document) pairs, whole, as a padded batch.
+
+        Anything else than pairs of texts is left to the model that scores passages (the model card asks for
+        lengths of single texts).
+        """
+        if not all(_is_pair(pair) for pair in inputs) or not inputs:
+            return self.passage_model.preprocess(inputs, prompt=prompt, **kwargs)
         features, _ = collate(self, [(example, example.full()) for example in self._examples(inputs, prompt, kwargs)])
         return features
 
@@ -237,9 +241,7 @@ class LongDocumentReranker(CrossEncoder):
             The features with ``scores`` of shape (documents, labels).
         """
         if _PART not in input:
-            raise ValueError(
-                "These features say not where the document is: make them by LongDocumentReranker.preprocess."
-            )
+            return super().forward(input, **kwargs)  # type: ignore[no-any-return]
         per_token = {
             name: value.cpu().numpy()
             for name, value in input.items()
@@ -248,7 +250,11 @@ class LongDocumentReranker(CrossEncoder):
         real = per_token.pop("attention_mask").astype(bool)
         shared = {name: value for name, value in input.items() if name not in (*per_token, "attention_mask")}
         examples = [
-            Example({name: value[row][mask] for name, value in per_token.items()}, np.full(int(mask.sum()), -1), shared=shared)
+            Example(
+                {name: value[row][mask] for name, value in per_token.items()},
+                np.full(int(mask.sum()), -1),
+                shared=shared,
+            )
             for row, mask in enumerate(real)
         ]
         budget = self.tokens_per_chunk or (4096 if self.device.type == "cpu" else 65_536)
@@ -296,7 +302,7 @@ class LongDocumentReranker(CrossEncoder):
     def _examples(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> list[Example]:
         pairs = []
         for number, pair in enumerate(inputs):
-            if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            if not _is_pair(pair):
                 raise ValueError(f"Input {number} is not a pair of texts (query, document): {pair!r}.")
             pairs.append((pair[0], pair[1]))
         encoded = self.encode_whole(pairs, **(kwargs | ({"prompt": prompt} if prompt else {})))
@@ -356,3 +362,7 @@ class LongDocumentReranker(CrossEncoder):
         self.coverage.add(len(document), max(len(document) - room, 0), len(parts))
         fixed = np.setdiff1d(np.flatnonzero(part != PASSAGE), dropped, assume_unique=True)
         return [View(np.sort(np.concatenate([fixed, document[first:last]])), 0) for first, last in parts]
+
+
+def _is_pair(value: Any) -> bool:
+    return not isinstance(value, (str, dict)) and len(value) == 2 and all(isinstance(text, str) for text in value)

@@ -211,3 +211,22 @@ def random_model(cls: Any, config: transformers.PretrainedConfig, seed: int = 0)
             if parameter.ndim > 1:
                 parameter.normal_(std=0.5 * parameter.shape[-1] ** -0.5)
     return model.train()
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] }}\n"
+    "{% if message['role'] == 'document' %}Text: {% endif %}{{ message['content'] }}</s>\n{% endfor %}"
+    "<s>assistant\nRelevant:"
+)
+
+
+def chat_reranker(folder: Path, template: str = CHAT_TEMPLATE, seed: int = 0) -> CrossEncoder:
+    """A small random causal reranker that renders its pairs by a chat template, as Qwen3-Reranker does."""
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    tokenizer = byte_bpe()
+    tokenizer.chat_template = template
+    config = transformers.Qwen2Config(**SIZES, num_key_value_heads=2, max_position_embeddings=160)
+    save_checkpoint(folder, config, tokenizer, transformers.AutoModelForCausalLM, num_labels=None, seed=seed)
+    transformer = Transformer(str(folder), transformer_task="text-generation")
+    return CrossEncoder(modules=[transformer, LogitScore(10, 11)], device="cpu")

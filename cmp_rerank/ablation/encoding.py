@@ -179,16 +179,19 @@ def _in_text(model: CrossEncoder, text: str, span: tuple[int, int], lead: int, i
     tail = int((offsets[:, 0] >= span[1]).sum()) if cut else 0
     if tail > len(ids) or not np.array_equal(ids[len(ids) - tail :], every[len(every) - tail :]):
         tail = 0
-    kept = np.r_[0 : len(ids) - tail, len(every) - tail : len(every)]
-    if not np.array_equal(every[kept], ids):
+    head = len(ids) - tail
+    same = ids[:head] == every[:head] if head <= len(every) else np.zeros(1, dtype=bool)
+    agree = head if same.all() else int(same.argmin())
+    if agree < head and not tail:
         raise ValueError("The model's preprocessing does not give the tokens of its rendered chat template.")
-    offsets = offsets[kept]
-    start, end = offsets[:, 0].copy(), offsets[:, 1]
+    # More may be put back than the template's end: what is neither the head nor the tail is never cropped.
+    put_back = np.full((head - agree, 2), -1)
+    offsets = np.concatenate([offsets[:agree], put_back, offsets[len(offsets) - tail :]])
     # A token may begin with the white space before its word, though that belongs to the template.
-    blank = {
-        int(i) for i in np.flatnonzero((start < span[0]) & (end > span[0])) if not text[start[i] : span[0]].strip()
-    }
-    start[list(blank)] = span[0]
+    start, end = offsets[:, 0].copy(), offsets[:, 1]
+    for i in np.flatnonzero((start < span[0]) & (end > span[0])):
+        if not text[start[i] : span[0]].strip():
+            start[i] = span[0]
     inside = (start >= span[0]) & (end <= span[1]) & (end > start)
     part = np.where(inside, PASSAGE, FIXED)
     shift = lead - span[0]
