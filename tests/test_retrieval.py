@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank.extracts import Extracts
-from cmp_rerank.retrieval import BM25, Dense, rerank, sample_negatives
+from cmp_rerank.retrieval import BM25, Dense, fuse, rerank, sample_negatives
 from cmp_rerank.runs import rank
 
 DOCUMENTS = {
@@ -189,6 +189,16 @@ def test_rerank_reads_extracts(tiny_model: CrossEncoder) -> None:
     short = rerank(tiny_model, {"q": "bread"}, {"d": "Another one is about bread."}, {"q": {"d": 1.0}})
     assert scored == short
     assert scored != rerank(tiny_model, {"q": "bread"}, documents, {"q": {"d": 1.0}})
+
+
+def test_fusion_is_its_formula() -> None:
+    first, second = {"q": {"a": 9.0, "b": 8.0, "c": 8.0}, "p": {"x": 1.0}}, {"q": {"c": 0.2, "d": 0.1}}
+    fused = fuse([first, second], k=10)
+    assert fused == {"q": {"a": 1 / 11, "c": 1 / 12 + 1 / 11, "b": 1 / 13, "d": 1 / 12}, "p": {"x": 1 / 11}}
+    with pytest.raises(ValueError, match="two runs or more, got 1"):
+        fuse([first])
+    with pytest.raises(ValueError, match="k must be at least 0, got -1"):
+        fuse([first, second], k=-1)
 
 
 ids = st.integers(0, 30).map("d{:02}".format)

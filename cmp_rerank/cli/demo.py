@@ -32,7 +32,8 @@ def demo(
     The text is that of docstrings of the installed packages: the first sentence is a query, the rest is the one
     document to be found. BM25 gets candidates; a pretrained encoder scores them untuned (as a bi-encoder), and
     after it was fine-tuned as a cross-encoder twice, from the same start, on the same batches, for the same steps:
-    with the plain loss and with the comparative loss (crop the passage, then drop hidden units).
+    with the plain loss and with the comparative loss (crop the passage, then drop hidden units). The start, in
+    which the new head learns its first steps, is made once for both.
 
     It needs no network, at most 20 minutes on two CPU cores, and uses a GPU where there is one. Interrupt it when
     you like: the same command goes on with what is complete. The folder then holds the runs (TREC format), metrics,
@@ -141,14 +142,24 @@ def _table(metrics: dict[str, Any]) -> Any:
             contrast("against_plain", system) if system == COMPARATIVE else "",
             f"{trained['seconds']:.0f} s" if trained else "",
         )
+    table.add_section()
+    for entry in metrics["fused"]["contrasts"]:
+        if entry["measure"] == MEASURES[0]:
+            name = entry["system"]
+            fused = {e["measure"]: e["mean"] for e in metrics["fused"]["means"] if e["system"] == name}
+            table.add_row(name, *(f"{fused[m]:.3f}" for m in MEASURES), contrast("fused", name), style="dim")
     return table
 
 
 def _notes(metrics: dict[str, Any], seconds: float) -> list[str]:
+    from cmp_rerank.demo import FIRST_STAGE, START
+
     config = metrics["config"]
     return [
         f"{metrics['against_first_stage']['queries']} test queries; all systems rank the {config['depth']} best of "
         f"BM25, which hold the relevant document for {metrics['candidates_hold_relevant']:.1%} of the queries.",
         "p: paired t-test over queries, two-sided, Holm-corrected over all systems and measures compared.",
+        f"Below the line, ranks fused with those of {FIRST_STAGE} (reciprocal rank fusion, untuned).",
+        f"Before both arms, {metrics['training'][START]['seconds']:.0f} s of plain training made their common start.",
         f"Seed {config['seed']}; all took {seconds:.0f} s.",
     ]

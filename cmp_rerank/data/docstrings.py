@@ -126,6 +126,7 @@ def _usable(query: str, document: str) -> bool:
         low <= len(query.split()) <= high
         and len(document.split()) >= DOCUMENT_WORDS
         and len(_LETTERS.findall(query)) >= 0.6 * len(query.replace(" ", ""))
+        and "=" not in query  # a formula or a grammar rule, not a sentence
         # An author may say the sentence again further down; then there is nothing left to search for.
         and " ".join(words(query)) not in " ".join(words(document))
     )
