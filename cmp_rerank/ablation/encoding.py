@@ -150,7 +150,7 @@ def _in_templates(
             around = render(query, _MARKER).split(_MARKER)
             if len(around) != 2:
                 raise ValueError(
-                    f"The chat template of the model shows the passage {len(around) - 1} times: which of its tokens "
+                    f"The chat template of the model shows a passage {len(around) - 1} times as it is: which of its tokens "
                     "a crop may take cannot be told. Use CmpDrop alone, or a template that shows it once."
                 )
             before[query] = around[0]
@@ -175,8 +175,8 @@ def _in_text(model: CrossEncoder, text: str, span: tuple[int, int], lead: int, i
     every = np.asarray(whole["input_ids"])
     offsets = np.asarray(whole["offset_mapping"], dtype=np.int64).reshape(-1, 2)
     cut = len(ids) < len(every)
-    # Truncation takes the end of the rendered text, and the template's own last tokens are put back over it.
-    tail = int((offsets[:, 0] >= span[1]).sum()) if cut else 0
+    # Truncation takes the end of the rendered text; the template's own last tokens are put back over what is left.
+    tail = int((offsets[:, 0] >= span[1]).sum())
     if tail > len(ids) or not np.array_equal(ids[len(ids) - tail :], every[len(every) - tail :]):
         tail = 0
     head = len(ids) - tail
