@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from sentence_transformers import CrossEncoder
 
+from cmp_rerank import CmpCrop, ComparativeLoss
+from cmp_rerank.ablation.examples import tokenise
 from cmp_rerank.segments import Sentences
 from cmp_rerank.support import GivenSupport, LexicalSupport, best_segments
 
@@ -93,3 +97,35 @@ def test_a_dataset_with_one_passage_or_a_list_of_them() -> None:
 def test_bad_input_is_refused_in_words(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_column_of_support_reaches_the_crops_of_the_real_trainer(
+    tiny_model: CrossEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    rows = [
+        {"query": QUERY, "passage": PASSAGE, "support": [[29, 40]], "label": 1.0},
+        {"query": QUERY, "passage": "Rain fell. The river rose.", "support": [], "label": 0.0},
+    ]
+    dataset = Dataset.from_list(rows)
+    support = GivenSupport.from_dataset(dataset)
+    loss = ComparativeLoss(tiny_model, BinaryCrossEntropyLoss(tiny_model), [CmpCrop(support=support)])
+    seen = {}
+
+    def spy(model, pairs, plan, **kwargs):  # type: ignore[no-untyped-def]
+        examples = tokenise(model, pairs, plan, **kwargs)
+        seen.update({(str(q), str(p)): example.support for (q, p), example in zip(pairs, examples, strict=True)})
+        return examples
+
+    monkeypatch.setattr("cmp_rerank.losses.comparative.tokenise", spy)
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, save_strategy="no", report_to="none",
+        disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    texts = dataset.remove_columns("support")
+    CrossEncoderTrainer(model=tiny_model, args=arguments, train_dataset=texts, loss=loss).train()
+    # given for the relevant passage (the lexical choice would be segment 1), none for the other
+    assert seen == {(QUERY, PASSAGE): {2}, (QUERY, "Rain fell. The river rose."): frozenset()}

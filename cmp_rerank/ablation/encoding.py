@@ -150,8 +150,8 @@ def _in_templates(
             around = render(query, _MARKER).split(_MARKER)
             if len(around) != 2:
                 raise ValueError(
-                    f"The chat template of the model shows a passage {len(around) - 1} times as it is: which of its tokens "
-                    "a crop may take cannot be told. Use CmpDrop alone, or a template that shows it once."
+                    f"The chat template of the model shows a passage {len(around) - 1} times as it is: which "
+                    "of its tokens a crop may take cannot be told. Use CmpDrop alone, or a template with the text once."
                 )
             before[query] = around[0]
         rendered = render(query, passage)
