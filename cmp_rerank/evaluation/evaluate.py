@@ -292,6 +292,23 @@ def order_rows(block: Block, rank_order: str, precision: str) -> tuple[np.ndarra
     return rank_rows(place, block.scores, block.doc, precision)
 
 
+def _groups(measures: Sequence[Measure]) -> dict[tuple[int | None, bool], list[int]]:
+    """Measures that share one call of the provider, by what they need: (depth, to the last judged document).
+
+    What suffices for the deepest measure suffices for the others. RR with a cut-off is the exception: its
+    provider sorts in Python, and is quick only on the few documents that it needs.
+    """
+    groups: dict[tuple[int | None, bool], list[int]] = {}
+    shared = [m for m in measures if m.ir is not None and m.to_last_judged and not (m.ir.NAME == "RR" and m.cutoff)]
+    depths = [m.depth for m in shared]
+    deepest = None if None in depths else max(depths, default=None)  # type: ignore[type-var]
+    for i, measure in enumerate(measures):
+        if measure.ir is not None:
+            depth = deepest if measure in shared else measure.depth
+            groups.setdefault((depth, measure.to_last_judged), []).append(i)
+    return groups
+
+
 class _Scorer:
     """Takes the blocks of one run, collects the values."""
 
@@ -305,11 +322,7 @@ class _Scorer:
         self.rows = 0
         self.cutoffs = sorted({m.cutoff for m in self.measures}, key=lambda k: (k is None, k))
         self.ties = np.zeros((len(self.cutoffs), 2), dtype=np.int64)
-        # Measures that need the same part of a ranking share one call of the provider.
-        self.groups: dict[tuple[int | None, bool], list[int]] = {}
-        for i, measure in enumerate(self.measures):
-            if measure.ir is not None:
-                self.groups.setdefault((measure.depth, measure.to_last_judged), []).append(i)
+        self.groups = _groups(self.measures)
         # Names and scores of ranks; unjudged documents are all alike to a measure.
         self.names: list[str] = []
         self.scores: list[float] = []

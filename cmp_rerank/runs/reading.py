@@ -29,7 +29,7 @@ from cmp_rerank.runs.ranking import check_choice
 RUN_FORMATS = ("trec", "msmarco", "top1000", "json")
 EMPTY = ("error", "allow")
 _LINES_PER_BLOCK = 200_000
-_BYTES_PER_BLOCK = 1 << 24
+_BYTES_PER_BLOCK = 1 << 22
 _COLUMNS = {"trec": ["query", "q0", "doc", "rank", "score", "tag"], "msmarco": ["query", "doc", "rank"]}
 
 
