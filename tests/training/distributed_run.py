@@ -1,0 +1,162 @@
+"""What test_distributed.py runs in one process and in two: trains by a scenario and writes the weights.
+
+python distributed_run.py CHECKPOINT OUTPUT SCENARIO...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from datasets import Dataset
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss
+from tiny_models import OTHERS, PASSAGES, QUERIES, TEXTS
+
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
+from cmp_rerank.training.batches import Dealt
+
+QUESTIONS = [*QUERIES, *reversed(QUERIES)] * 4
+# Lengths differ a lot, so that processes have other numbers of chunks.
+ANSWERS = [*PASSAGES, "Bees.", *OTHERS[:2], f"{TEXTS[1]} {TEXTS[3]}"] * 4
+POINTWISE = Dataset.from_dict({"query": QUESTIONS, "passage": ANSWERS, "label": [1.0, 0.0] * 16})
+LISTS = Dataset.from_dict(
+    {
+        "query": QUESTIONS,
+        "docs": [[a, b] for a, b in zip(ANSWERS, reversed(ANSWERS), strict=True)],
+        "labels": [[1, 0]] * 32,
+    }
+)
+ABLATIONS = [CmpCrop(), CmpDrop(p=0.2, layers="top:1")]
+
+
+def bce(model: CrossEncoder, strategy: Any = None) -> Any:
+    loss = BinaryCrossEntropyLoss(model)
+    if strategy is None:
+        return loss
+    return ComparativeLoss(model, loss, ABLATIONS, strategy=strategy, tokens_per_chunk=60)
+
+
+SCENARIOS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "plain": (POINTWISE, bce, {}),
+    "plain-small-chunks": (POINTWISE, bce, {"tokens_per_chunk": 60, "length_bucketing": False}),
+    "plain-token-budget": (POINTWISE, bce, {"tokens_per_batch": 200}),
+    "lists": (LISTS, LambdaLoss, {}),
+    "stacked": (POINTWISE, lambda m: bce(m, "stacked"), {"length_bucketing": False}),
+    "hybrid": (POINTWISE, lambda m: bce(m, "hybrid"), {"length_bucketing": False}),
+    "trunk": (POINTWISE, lambda m: bce(m, "trunk"), {"length_bucketing": False}),
+    "lean": (POINTWISE, lambda m: bce(m, "hybrid"), {"length_bucketing": False}),
+    "accumulating": (POINTWISE, lambda m: bce(m, "hybrid"), {"gradient_accumulation_steps": 2, "max_steps": 2}),
+    "checkpointing": (POINTWISE, lambda m: bce(m, "hybrid"), {"gradient_checkpointing": True}),
+}
+
+
+class OneProcess(RerankerTrainer):
+    """Trains on the batches that two processes have together."""
+
+    def get_batch_sampler(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        sampler = super().get_batch_sampler(dataset, *args, **kwargs)
+        if isinstance(sampler, Dealt) and self.args.tokens_per_batch:
+            whole = sampler.sampler
+            return LengthBatches(whole.lengths, tokens=whole.tokens, world=2, seed=whole.seed)
+        return sampler
+
+
+def run(checkpoint: str, output: Path, scenario: str) -> None:
+    data, make_loss, options = SCENARIOS[scenario]
+    model = CrossEncoder(checkpoint, device="cpu")
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    args = RerankerTrainingArguments(**(dict(
+        output_dir=str(output / "run"), per_device_train_batch_size=8 // world, max_steps=4, report_to="none",
+        use_cpu=True, ddp_backend="gloo" if world > 1 else None, seed=1, save_strategy="no", disable_tqdm=True,
+        learning_rate=0.1, optim="sgd", dataloader_drop_last=True, dataloader_pin_memory=False,
+        eval_strategy="steps", eval_steps=2,
+    ) | options))  # fmt: skip
+    loss = make_loss(model)
+    if scenario == "lean":
+        loss.scorer.budget.lean = True
+    passes: list[int] = []
+    model[0].model.bert.embeddings.register_forward_hook(lambda *_: passes.append(1))
+    evaluator = CrossEncoderClassificationEvaluator(list(zip(QUERIES, PASSAGES, strict=True)), [1, 0, 1, 0])
+    evaluations: list[int] = []
+    called = CrossEncoderClassificationEvaluator.__call__
+
+    def noted(self: Any, *arguments: Any, **kwargs: Any) -> Any:
+        evaluations.append(1)
+        return called(self, *arguments, **kwargs)
+
+    CrossEncoderClassificationEvaluator.__call__ = noted  # type: ignore[method-assign]
+    trainer = (RerankerTrainer if world > 1 else OneProcess)(
+        model=model, args=args, train_dataset=data, loss=loss, evaluator=evaluator
+    )
+    trainer.train()
+    CrossEncoderClassificationEvaluator.__call__ = called  # type: ignore[method-assign]
+    state = dict(model.state_dict())
+    rank = int(os.environ.get("RANK", "0"))
+    facts = {"passes": len(passes), "evaluations": len(evaluations), "wrapper": type(trainer.model_wrapped).__name__}
+    (output / f"{scenario}-{rank}-of-{world}.json").write_text(json.dumps(facts))
+    write(state, output / f"{scenario}-of-{world}.pt")
+
+
+def write(state: dict[str, torch.Tensor], path: Path) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        numbers = [state[name] for name in sorted(state) if state[name].is_floating_point()]
+        torch.save(torch.cat([x.detach().flatten().double() for x in numbers]), path)
+
+
+def run_sharded(checkpoint: str, output: Path, strategy: str) -> None:
+    """FSDP, by torch itself: accelerate offers it on accelerators only."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    from torch.distributed.fsdp import fully_shard
+
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    model = CrossEncoder(checkpoint, device="cpu").train()
+    if world > 1:
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
+        for layer in model[0].model.bert.encoder.layer:
+            fully_shard(layer)
+        fully_shard(model)
+    passes: list[int] = []
+    model[0].model.bert.embeddings.register_forward_hook(lambda *_: passes.append(1))
+    loss = ComparativeLoss(
+        model,
+        BinaryCrossEntropyLoss(model),
+        ABLATIONS,
+        strategy=strategy,
+        tokens_per_chunk=150,  # type: ignore[arg-type]
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(2):
+        rows = POINTWISE[8 * step + 8 // world * rank : 8 * step + 8 // world * (rank + 1)]
+        loss([rows["query"], rows["passage"]], torch.tensor(rows["label"])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    facts = {"passes": len(passes), "wrapper": type(model).__name__}
+    (output / f"fsdp-{strategy}-{rank}-of-{world}.json").write_text(json.dumps(facts))
+    write(state, output / f"fsdp-{strategy}-of-{world}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in sys.argv[3:]:
+        if name.startswith("fsdp-"):
+            run_sharded(sys.argv[1], Path(sys.argv[2]), name.removeprefix("fsdp-"))
+        else:
+            run(sys.argv[1], Path(sys.argv[2]), name)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,70 @@
+"""Two processes train the weights that one process trains on the same batches, under DDP and FSDP."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("distributed_run.py")
+FAST = ["plain-token-budget", "hybrid", "lean", "fsdp-stacked"]
+SLOW = ["plain", "plain-small-chunks", "lists", "stacked", "trunk", "accumulating", "checkpointing", "fsdp-trunk"]
+
+
+def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int) -> None:
+    command = [sys.executable]
+    if world > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command += ["-m", "torch.distributed.run", f"--nproc_per_node={world}", f"--master_port={port}"]
+    ran = subprocess.run(
+        [*command, str(SCRIPT), str(checkpoint), str(output), *scenarios],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-4000:]
+
+
+def facts(output: Path, scenario: str) -> list[dict[str, Any]]:
+    return [json.loads((output / f"{scenario}-{rank}-of-2.json").read_text()) for rank in (0, 1)]
+
+
+def compare(output: Path, scenario: str) -> None:
+    one = torch.load(output / f"{scenario}-of-1.pt")
+    two = torch.load(output / f"{scenario}-of-2.pt")
+    assert (one - two).abs().max() < 1e-5
+    start = torch.load(output / "start.pt")
+    assert (one - start).abs().max() > 1e-3  # there was something to get wrong
+
+
+def start(checkpoint: Path, output: Path) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(checkpoint / "model.safetensors")
+    torch.save(torch.cat([state[name].flatten().double() for name in sorted(state)]), output / "start.pt")
+
+
+@pytest.mark.parametrize("scenarios", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["", "every way"])
+def test_two_processes_train_what_one_does(scenarios: list[str], tiny_checkpoint: Path, tmp_path: Path) -> None:
+    start(tiny_checkpoint, tmp_path)
+    launch(tiny_checkpoint, tmp_path, scenarios, 1)
+    launch(tiny_checkpoint, tmp_path, scenarios, 2)
+    for scenario in scenarios:
+        compare(tmp_path, scenario)
+        ours, theirs = facts(tmp_path, scenario)
+        if scenario.startswith("fsdp"):
+            assert ours["wrapper"].startswith("FSDP")
+            assert ours["passes"] == theirs["passes"]  # each pass waits for the other process
+        else:
+            assert ours["wrapper"] == "DistributedDataParallel"
+            assert theirs["evaluations"] == 0 < ours["evaluations"]  # on the main process only
+        if scenario == "hybrid":
+            assert ours["passes"] != theirs["passes"]  # no process waits for the other's chunks
