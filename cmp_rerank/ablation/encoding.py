@@ -151,7 +151,7 @@ def _in_templates(
             if len(around) != 2:
                 raise ValueError(
                     f"The chat template of the model shows a passage {len(around) - 1} times as it is: which "
-                    "of its tokens a crop may take cannot be told. Use CmpDrop alone, or a template with the text once."
+                    "of its tokens a crop may take cannot be told. Use CmpDrop alone, or another template."
                 )
             before[query] = around[0]
         rendered = render(query, passage)

@@ -142,6 +142,15 @@ def _offsets_to_split(
     return offsets
 
 
+def cropped(
+    crop: CmpCrop, query: str, passage: str, relevant: bool, encoded: Encoded, truncation: Truncation, seed: int
+) -> Example:
+    """The example of the first pair of a batch that is encoded already, whole."""
+    one = _Cropping(crop, query, passage, relevant, encoded.located[0].offsets, encoded, 0)
+    one.count(truncation)
+    return one.example(seed)
+
+
 class _Cropping:
     """One pair on its way to an example: its segments, its support, and the part of it that the model sees."""
 

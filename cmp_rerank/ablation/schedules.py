@@ -95,7 +95,7 @@ class FeedbackCounts:
     """Distinct counts from 0 to all, both included, in descending order: LoL's rule for lists of feedback documents.
 
     With count 0 only the query is left (and the support, if there is any), even where a passage has no support;
-    with all of them the step is the full model (arXiv 2204.11545, section 4).
+    with all of them the step is the full model (arXiv 2204.11545).
 
     Example:
         >>> sorted({count for seed in range(40) for count in FeedbackCounts().counts(3, 2, 1, random.Random(seed))})

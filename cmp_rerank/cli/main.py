@@ -3,9 +3,11 @@
 import typer
 
 from cmp_rerank.cli.compare import compare
+from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
 from cmp_rerank.cli.report import report
+from cmp_rerank.cli.views import views
 
 app = typer.Typer(
     name="cmp-rerank",
@@ -24,3 +26,5 @@ app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("report")(report)
 app.command("demo")(demo)
+app.command("views")(views)
+app.command("curves")(curves)

@@ -1,0 +1,81 @@
+"""`cmp-rerank curves`: quality against the context and the neurons that a model is left with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cmp_rerank.cli import options
+
+
+def curves(
+    qrels: options.Qrels,
+    run: Annotated[Path, typer.Argument(help="The first stage: its best candidates are reranked.")],
+    model: Annotated[list[str], typer.Option(help="A checkpoint, or NAME=CHECKPOINT; may be given several times.")],
+    queries: Annotated[Path, typer.Option(help="Texts of the queries: BEIR JSON lines or TSV.")],
+    corpus: Annotated[Path, typer.Option(help="Texts of the documents: BEIR JSON lines or TSV.")],
+    measures: Annotated[str, typer.Option(help="Measures, between spaces; the first is drawn.")] = "nDCG@10",
+    segments: Annotated[str, typer.Option(help="How many sentences are kept, with commas.")] = "1,2,4,8",
+    depths: Annotated[str, typer.Option(help="Drop depths, with commas.")] = "1,2,3",
+    p: Annotated[float, typer.Option(help="Rate of one drop step.")] = 0.1,
+    k: Annotated[int, typer.Option(min=1, help="How many candidates of each query are reranked.")] = 100,
+    max_queries: Annotated[int, typer.Option(min=0, help="Only so many queries; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="What the masks derive from.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where the numbers go; the plot goes beside them.")] = Path("curves.json"),
+    plot: Annotated[str, typer.Option(help="Format of the plot: svg, png or pdf; 'none': no plot.")] = "svg",
+) -> None:
+    """Draw utility curves of one or more checkpoints.
+
+    A good model gains, or at least does not lose, from more context.
+    """
+    with options.clean_exit():
+        from sentence_transformers import CrossEncoder
+
+        from cmp_rerank.ablation import CmpDrop
+        from cmp_rerank.curves import utility_curves
+        from cmp_rerank.runs import read_corpus, read_qrels, read_queries, read_run
+
+        if plot not in ("svg", "png", "pdf", "none"):
+            raise ValueError(f"--plot must be svg, png, pdf or none, got {plot!r}.")
+        candidates = read_run(run)
+        if max_queries:
+            candidates = dict(list(candidates.items())[:max_queries])
+        judged = read_qrels(qrels)
+        named = dict(_named(given) for given in model)
+        if len(named) < len(model):
+            raise ValueError("Two models have the same name: write NAME=CHECKPOINT.")
+        result = utility_curves(
+            {name: CrossEncoder(path) for name, path in named.items()},
+            read_queries(queries),
+            read_corpus(corpus),
+            candidates,
+            {query: grades for query, grades in judged.items() if query in candidates},
+            measures,
+            segments=_numbers("--segments", segments),
+            depths=_numbers("--depths", depths),
+            k=k,
+            drop=CmpDrop(p=p),
+            seed=seed,
+        )
+        result.write(out)
+        if plot != "none":
+            result.plot(out.with_suffix(f".{plot}"))
+        for name, points in result.points.items():
+            for point in points:
+                kept = "all" if point.segments is None else point.segments
+                for measure, value in point.means.items():
+                    typer.echo(f"{name}\tsegments={kept}\tdepth={point.depth}\t{measure}\t{value:.4f}")
+
+
+def _named(given: str) -> tuple[str, str]:
+    name, separator, path = given.partition("=")
+    return (name, path) if separator else (Path(given).name, given)
+
+
+def _numbers(option: str, given: str) -> list[int]:
+    try:
+        return [int(number) for number in given.split(",") if number]
+    except ValueError:
+        raise ValueError(f"{option} must be whole numbers with commas, got {given!r}.") from None

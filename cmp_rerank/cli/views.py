@@ -1,0 +1,66 @@
+"""`cmp-rerank views`: what each step of an ablation leaves of one example."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cmp_rerank.cli import options
+
+if TYPE_CHECKING:
+    from cmp_rerank.segments import Segmenter
+
+
+def views(
+    query: Annotated[str, typer.Option(help="The query; never cropped.")],
+    doc: Annotated[str, typer.Option(help="The text of the document.")],
+    model: Annotated[
+        str, typer.Option(help="A cross-encoder, whose tokens and window are used; without it, words are the tokens.")
+    ] = "",
+    crops: Annotated[int, typer.Option(min=0, help="How many CmpCrop steps.")] = 1,
+    drops: Annotated[int, typer.Option(min=0, help="How many CmpDrop steps.")] = 1,
+    p: Annotated[float, typer.Option(help="Rate of one CmpDrop step.")] = 0.1,
+    segments: Annotated[
+        str, typer.Option(help="sentences[:LANGUAGE], paragraphs, words:SIZE[:STRIDE] or tokens:SIZE[:STRIDE].")
+    ] = "sentences",
+    best: Annotated[int, typer.Option(min=0, help="How many segments that match best are the support; 0: none.")] = 1,
+    relevant: Annotated[bool, typer.Option(help="Whether the document is relevant, and has support.")] = True,
+    seed: Annotated[int, typer.Option(help="What random choices derive from.")] = 0,
+) -> None:
+    """Print the views of one example.
+
+    Crops and drops alternate, crop first. In a terminal, support is green and what was cropped is struck out.
+    """
+    with options.clean_exit():
+        from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan, alternate
+        from cmp_rerank.support import LexicalSupport
+
+        crop = CmpCrop(segmenter=_segmenter(segments), support=LexicalSupport() if best else None, best=max(best, 1))
+        plan = Plan(alternate(crops, drops, crop, CmpDrop(p=p)))
+        loaded = None
+        if model:
+            from sentence_transformers import CrossEncoder
+
+            loaded = CrossEncoder(model)
+        plan.show(query, doc, model=loaded, relevant=relevant, seed=seed)
+
+
+def _segmenter(name: str) -> Segmenter:
+    from cmp_rerank.segments import Paragraphs, Sentences, Tokens, Words
+
+    kind, *rest = name.split(":")
+    try:
+        if kind == "sentences" and len(rest) <= 1:
+            return Sentences(*rest)
+        if kind == "paragraphs" and not rest:
+            return Paragraphs()
+        if kind in ("words", "tokens") and 1 <= len(rest) <= 2:
+            numbers = [int(number) for number in rest]
+            return Words(*numbers) if kind == "words" else Tokens(*numbers)
+    except ValueError as error:
+        raise ValueError(f"--segments {name}: {error}") from None
+    raise ValueError(
+        f"--segments must be sentences[:LANGUAGE], paragraphs, words:SIZE[:STRIDE] or tokens:SIZE[:STRIDE]; got "
+        f"{name!r}."
+    )
