@@ -49,8 +49,11 @@ class DemoConfig:
         test_queries: how many queries of the test split are searched for.
         depth: candidates of each of them, from BM25.
         document_length: tokens of a document that the bi-encoder reads.
-        max_length: tokens of a pair that the reranker reads, in training and at test time.
-        extract: words of a document that a reranker reads: the pieces that match the query best.
+        max_length: tokens of a pair that the reranker reads, in the arms and at test time.
+        extract: words of a document that it reads there: the pieces that match the query best. Pieces are whole, so
+            it may be some words more; the window should hold them.
+        start_length: tokens of a pair in the start. Short pairs are cheap, and teach as much about matching.
+        start_extract: words of a document in the start.
         start_steps: steps that train the encoder and its new head, plainly and once, to the start of both arms.
         steps: training steps of each arm.
         queries_per_step: queries in a step.
@@ -68,29 +71,40 @@ class DemoConfig:
     seed: int = 0
     packages: tuple[str, ...] = DEFAULT_PACKAGES
     model: str | None = None
-    test_queries: int = 240
+    test_queries: int = 200
     depth: int = 25
     document_length: int = 128
-    max_length: int = 48
-    extract: int = 26
-    start_steps: int = 500
-    steps: int = 200
+    max_length: int = 96
+    extract: int = 45
+    start_length: int = 48
+    start_extract: int = 26
+    start_steps: int = 400
+    steps: int = 100
     queries_per_step: int = 8
     negatives: int = 3
-    easy_steps: int = 40
-    random_negatives: int = 0
-    hard_ranks: tuple[int, int] = (1, 20)
+    easy_steps: int = 50
+    random_negatives: int = 1
+    hard_ranks: tuple[int, int] = (1, 30)
     learning_rate: float = 2e-4
     warmup_steps: int = 30
     dropout: float = 0.0
     drop: float = 0.1
-    frozen_layers: int | None = 2
+    frozen_layers: int | None = 0
 
     def __post_init__(self) -> None:
-        for name in ("test_queries", "depth", "start_steps", "steps", "queries_per_step", "negatives", "extract"):
+        for name in (
+            "test_queries",
+            "depth",
+            "start_steps",
+            "steps",
+            "queries_per_step",
+            "negatives",
+            "extract",
+            "start_extract",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        for name in ("max_length", "document_length"):
+        for name in ("max_length", "start_length", "document_length"):
             if getattr(self, name) < 8:
                 raise ValueError(f"{name} must be at least 8 tokens, got {getattr(self, name)!r}")
         if not 0 <= self.random_negatives <= self.negatives:
@@ -106,6 +120,8 @@ class DemoConfig:
             test_queries=30,
             depth=10,
             document_length=64,
+            max_length=64,
+            extract=26,
             start_steps=12,
             steps=8,
             queries_per_step=4,
@@ -142,7 +158,7 @@ def run_demo(
     report = report or (lambda title: nullcontext(lambda done, total: None))
     model = config.model or pretrained_encoder()
     folder = _open_folder(Path(out), config)
-    seconds: dict[str, float] = {}
+    seconds: dict[str, dict[str, float]] = {}
     with _stage(report, "Building the collection", seconds):
         collection = docstring_collection(config.packages, seed=config.seed, cache_dir=cache_dir)
         if not (folder / "collection").exists():
@@ -227,7 +243,7 @@ def training_rows(collection: Collection, config: DemoConfig) -> list[dict[str, 
     documents = collection.documents_of("train")
     qrels = collection.qrels_of("train")
     run = BM25(documents).search(queries, config.hard_ranks[1] + 1)
-    extracts = Extracts(documents, config.extract)
+    short, long = Extracts(documents, config.start_extract), Extracts(documents, config.extract)
     order = sorted(queries, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
     rows = []
     drawn: dict[tuple[int, bool], dict[str, list[str]]] = {}
@@ -239,6 +255,7 @@ def training_rows(collection: Collection, config: DemoConfig) -> list[dict[str, 
             drawn[epoch, easy] = _negatives(qrels, documents, run, config, epoch, easy)
         (relevant,) = qrels[query]
         names = [relevant, *drawn[epoch, easy][query]]
+        extracts = short if place < config.start_steps * config.queries_per_step else long
         rows.append({"query": queries[query], "docs": [extracts(queries[query], name) for name in names]})
     return rows
 
@@ -366,11 +383,14 @@ def _device() -> str:
 
 
 @contextmanager
-def _stage(report: Report, title: str, seconds: dict[str, float]) -> Iterator[Progress]:
-    start = time.perf_counter()
+def _stage(report: Report, title: str, seconds: dict[str, dict[str, float]]) -> Iterator[Progress]:
+    wall, cpu = time.perf_counter(), time.process_time()
     with report(title) as progress:
         yield progress
-    seconds[title] = round(time.perf_counter() - start, 2)
+    seconds[title] = {
+        "wall": round(time.perf_counter() - wall, 2),
+        "cpu": round(time.process_time() - cpu, 2),
+    }
 
 
 def _write(path: Path, text: str) -> None:

@@ -65,6 +65,8 @@ def train(
                 self.steps.append({"step": state.global_step, **{k: v for k, v in logs.items() if k != "epoch"}})
 
     model = start_model(model_path, config)
+    if stage == "start":
+        model.max_length = config.start_length
     begin = _weights(model)
     loss: Any = ListNetLoss(model, mini_batch_size=-1)
     if stage == "comparative":
@@ -93,6 +95,7 @@ def train(
     wall, cpu = time.perf_counter(), time.process_time()
     trainer.train()
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    model.max_length = config.max_length
     model.save_pretrained(str(checkpoint))
     return {
         "seconds": round(seconds, 2),

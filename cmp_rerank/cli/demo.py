@@ -115,50 +115,51 @@ def _reporter(console: Console) -> Any:
 
 
 def _table(metrics: dict[str, Any]) -> Any:
+    from rich import box
     from rich.table import Table
 
-    from cmp_rerank.demo import COMPARATIVE, FIRST_STAGE, MEASURES, SYSTEMS
+    from cmp_rerank.demo import FIRST_STAGE, MEASURES, SYSTEMS
     from cmp_rerank.evaluation.tables import p_text
 
-    def contrast(part: str, system: str) -> str:
-        for entry in metrics[part]["contrasts"]:
-            if entry["system"] == system and entry["measure"] == MEASURES[0]:
-                return f"{entry['difference']:+.3f} (p {p_text(entry['t_p_holm'])})"
-        return ""
+    def row(part: str, system: str, training: str = "", style: str | None = None) -> None:
+        means = {entry["measure"]: entry["mean"] for entry in metrics[part]["means"] if entry["system"] == system}
+        test = next(
+            (f"{c['difference']:+.3f}  p {p_text(c['t_p_holm'])}" for c in _contrasts(metrics, part, system)), ""
+        )
+        table.add_row(system, *(f"{means[measure]:.3f}" for measure in MEASURES), test, training, style=style)
 
-    means = {(entry["system"], entry["measure"]): entry["mean"] for entry in metrics["against_first_stage"]["means"]}
-    table = Table(title=metrics["collection"], title_justify="left")
-    table.add_column("system")
-    for measure in MEASURES:
-        table.add_column(measure, justify="right")
-    for title in (f"{MEASURES[0]}: vs {FIRST_STAGE}", "vs plain", "training"):
-        table.add_column(title, justify="right")
+    table = Table(title=metrics["collection"], title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("system", no_wrap=True)
+    for title in (*MEASURES, f"{MEASURES[0]} vs {FIRST_STAGE}", "training"):
+        table.add_column(title, justify="right", no_wrap=True)
     for system in SYSTEMS:
         trained = metrics["training"].get(system)
-        table.add_row(
-            system,
-            *(f"{means[system, measure]:.3f}" for measure in MEASURES),
-            contrast("against_first_stage", system),
-            contrast("against_plain", system) if system == COMPARATIVE else "",
-            f"{trained['seconds']:.0f} s" if trained else "",
-        )
+        row("against_first_stage", system, f"{trained['seconds']:.0f} s" if trained else "")
     table.add_section()
-    for entry in metrics["fused"]["contrasts"]:
-        if entry["measure"] == MEASURES[0]:
-            name = entry["system"]
-            fused = {e["measure"]: e["mean"] for e in metrics["fused"]["means"] if e["system"] == name}
-            table.add_row(name, *(f"{fused[m]:.3f}" for m in MEASURES), contrast("fused", name), style="dim")
+    for system in metrics["fused"]["systems"][1:]:
+        row("fused", system, style="dim")
     return table
 
 
+def _contrasts(metrics: dict[str, Any], part: str, system: str) -> list[dict[str, Any]]:
+    """The paired tests of one system, one for each measure, in their order."""
+    return [entry for entry in metrics[part]["contrasts"] if entry["system"] == system]
+
+
 def _notes(metrics: dict[str, Any], seconds: float) -> list[str]:
-    from cmp_rerank.demo import FIRST_STAGE, START
+    from cmp_rerank.demo import COMPARATIVE, FIRST_STAGE, PLAIN, START
+    from cmp_rerank.evaluation.tables import p_text
 
     config = metrics["config"]
+    arms = ", ".join(
+        f"{c['measure']} {c['difference']:+.3f} (p {p_text(c['t_p_holm'])}, {c['verdict']})"
+        for c in _contrasts(metrics, "against_plain", COMPARATIVE)
+    )
     return [
+        f"{COMPARATIVE} vs {PLAIN}: {arms}",
+        "p: paired t-test over queries, two-sided, Holm-corrected over all comparisons with one baseline.",
         f"{metrics['against_first_stage']['queries']} test queries; all systems rank the {config['depth']} best of "
-        f"BM25, which hold the relevant document for {metrics['candidates_hold_relevant']:.1%} of the queries.",
-        "p: paired t-test over queries, two-sided, Holm-corrected over all systems and measures compared.",
+        f"{FIRST_STAGE}, which hold the relevant document for {metrics['candidates_hold_relevant']:.1%} of them.",
         f"Below the line, ranks fused with those of {FIRST_STAGE} (reciprocal rank fusion, untuned).",
         f"Before both arms, {metrics['training'][START]['seconds']:.0f} s of plain training made their common start.",
         f"Seed {config['seed']}; all took {seconds:.0f} s.",

@@ -58,9 +58,10 @@ def docstring_collection(
         ValueError: a package is not installed, ``packages`` is empty, or the shares do not leave any for training.
 
     Example:
-        >>> collection = docstring_collection(["json", "email"])  # doctest: +SKIP
-        >>> collection.queries["q:email.message.Message.get_all"]  # doctest: +SKIP
-        'Return a list of all the values for the named field.'
+        >>> import tempfile
+        >>> collection = docstring_collection(["json"], cache_dir=tempfile.mkdtemp())
+        >>> collection.queries["q:json.encoder.JSONEncoder"]
+        'Extensible JSON <https://json.org> encoder for Python data structures.'
     """
     packages = tuple(dict.fromkeys(packages))
     if not packages:
