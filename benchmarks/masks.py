@@ -14,7 +14,9 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 SEED = 0
 RATE = 0.1
 SHAPES = [(16, 128, 384), (16, 256, 384), (16, 128, 768), (8, 512, 1024)]
+MODELS = ["MiniLM-L6", "BERT-base", "ModernBERT-base"]
 Arms = dict[str, Callable[[], Any]]
 
 
@@ -184,6 +187,7 @@ def forward(name: str, shape: tuple[int, int], device: torch.device, turns: int,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--models", nargs="*", default=MODELS, choices=MODELS)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1, as in a dataloader worker)")
     parser.add_argument("--out", type=Path, help="where to write; default: benchmarks/results/")
     arguments = parser.parse_args()
@@ -194,10 +198,10 @@ def main() -> None:
     passes = 2 if arguments.quick else 50 if cuda else 9
     shapes = SHAPES[:1] if arguments.quick else SHAPES
     dtypes = [torch.float32, torch.bfloat16, torch.float16]
-    models = ["MiniLM-L6"] if arguments.quick else ["MiniLM-L6", "BERT-base", "ModernBERT-base"]
+    models = arguments.models[:1] if arguments.quick else arguments.models
     batches = [(64, 128), (64, 512)] if cuda else [(16, 128)] if not arguments.quick else [(4, 32)]
     result: dict[str, Any] = {
-        "command": "python benchmarks/masks.py" + (" --quick" if arguments.quick else ""),
+        "command": shlex.join(["python", "benchmarks/masks.py", *sys.argv[1:]]),
         "config": {"seed": SEED, "rate": RATE, "turns": turns, "passes": passes, "threads": arguments.threads},
         "machine": {
             "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),

@@ -169,6 +169,19 @@ def test_a_model_without_layers_is_refused() -> None:
         CmpDrop().describe(model)
 
 
+def test_looking_for_sites_leaves_sparse_attention_alone() -> None:
+    """BigBird gives it up for good on a short input, such as the one that finds the sites."""
+    config = transformers.BigBirdConfig(**tiny_models.SIZES, vocab_size=64, block_size=4, num_random_blocks=1)
+    model: Any = tiny_models.random_model(transformers.BigBirdForSequenceClassification, config)
+    before = [type(module) for module in model.modules()]
+    CmpDrop().describe(model)
+    assert model.bert.attention_type == "block_sparse"
+    assert [type(module) for module in model.modules()] == before
+    inputs, _ = batch(EXAMPLES[:1])
+    head(model, inputs)
+    assert model.bert.attention_type == "original_full"  # the canary
+
+
 def test_a_pass_that_is_not_ablated_is_an_error() -> None:
     model = FAMILIES["BERT"]()
     ablation = Ablation(model, CmpDrop())
@@ -414,6 +427,35 @@ def test_gradients_accumulate() -> None:
     parts = [p.grad for p in model.parameters() if p.grad is not None]
     for a, b in zip(whole, parts, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["BERT", "ALBERT"])
+@pytest.mark.parametrize("implementation", ["REENTRANT", "NO_REENTRANT"])
+def test_checkpoint_wrappers_of_torch(name: str, implementation: str) -> None:
+    """As FSDP users have them; ALBERT's shared layer must be recomputed at the depth that it stood for."""
+    from torch.distributed.algorithms._checkpoint import checkpoint_wrapper as torch_wrapper
+
+    model: Any = FAMILIES[name]()
+    base = model.base_model.encoder
+    layers = base.albert_layer_groups if name == "ALBERT" else base.layer
+    ablation = Ablation(model, CmpDrop(p=0.3))
+    score(ablation, ROWS).sum().backward()  # type: ignore[no-untyped-call]
+    plain = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    kind = torch_wrapper.CheckpointImpl[implementation]
+    for i, layer in enumerate(layers):
+        layers[i] = torch_wrapper.checkpoint_wrapper(layer, checkpoint_impl=kind)
+    wrapped = Ablation(model, CmpDrop(p=0.3))
+    scores = score(wrapped, ROWS, chunk=5)
+    runs: list[int] = []
+    watch = wrapped.sites[0].module.register_forward_hook(lambda *_: runs.append(1))
+    scores.sum().backward()  # type: ignore[no-untyped-call]
+    watch.remove()
+    assert len(runs) == (2 * 3 if name == "ALBERT" else 2), "the canary: nothing was recomputed"
+    for n, p in model.named_parameters():
+        if p.grad is not None:
+            key = n.replace("_checkpoint_wrapped_module.", "")
+            torch.testing.assert_close(p.grad, plain[key], rtol=1e-4, atol=1e-5, msg=n)
 
 
 def compiled_against_eager(name: str, drop: CmpDrop, backend: str) -> None:
