@@ -163,7 +163,7 @@ def run_demo(
         collection = docstring_collection(config.packages, seed=config.seed, cache_dir=cache_dir)
         if not (folder / "collection").exists():
             collection.write_beir(folder / "collection")
-    queries = test_queries(collection, config)
+    queries = sample_queries(collection, config)
     qrels = {query: dict(collection.qrels[query]) for query in queries}
     _write(folder / "test.qrels", "".join(f"{q} 0 {d} {g}\n" for q in qrels for d, g in qrels[q].items()))
 
@@ -221,7 +221,7 @@ def pretrained_encoder() -> str:
     return str(get_model_path())
 
 
-def test_queries(collection: Collection, config: DemoConfig) -> dict[str, str]:
+def sample_queries(collection: Collection, config: DemoConfig) -> dict[str, str]:
     """A sample of the test split, in an order that depends on the seed and on the ids only.
 
     Raises:

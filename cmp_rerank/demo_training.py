@@ -87,6 +87,7 @@ def train(
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        dataloader_pin_memory=model.device.type == "cuda",
     )
     follow = Follow()
     follow.steps = []

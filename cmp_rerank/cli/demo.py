@@ -49,22 +49,39 @@ def demo(
             config = config.fast()
         console = Console()
         start = time.perf_counter()
-        _quiet()
         console.print(f"Results go to {out}", highlight=False)
-        metrics = run_demo(config, out, report=_reporter(console), cache_dir=cache)
+        try:
+            with _quiet():
+                metrics = run_demo(config, out, report=_reporter(console), cache_dir=cache)
+        except KeyboardInterrupt:
+            console.print(f"Interrupted. What is complete is in {out}; the same command goes on from there.")
+            raise typer.Exit(130) from None
         console.print(_table(metrics))
         console.print(*_notes(metrics, time.perf_counter() - start), sep="\n", highlight=False)
 
 
-def _quiet() -> None:
-    """Keep the libraries' own bars and reports out of ours. This process does nothing else."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' own bars and reports out of ours."""
     import logging
 
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("bm25s", "sentence_transformers")]
+    levels = [logger.level for logger in loggers]
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _reporter(console: Console) -> Any:
