@@ -24,7 +24,7 @@ from typing import Any
 from cmp_rerank.data import DEFAULT_PACKAGES, Collection, docstring_collection
 from cmp_rerank.demo_training import train
 from cmp_rerank.extracts import Extracts
-from cmp_rerank.retrieval import BM25, Dense, Progress, fuse, rerank, sample_negatives
+from cmp_rerank.retrieval import BM25, Dense, Progress, fuse, sample_negatives
 from cmp_rerank.runs import Run, read_run, write_run
 
 #: Opens a stage of the work under a title, and gives the function that is told how far it is.
@@ -305,7 +305,42 @@ def _rerank(
 ) -> Run:
     from sentence_transformers import CrossEncoder
 
-    return rerank(CrossEncoder(str(checkpoint)), queries, documents, candidates, extracts, progress=progress)
+    from cmp_rerank.evaluation import rerank
+
+    reader = Reader(CrossEncoder(str(checkpoint)), extracts, progress)
+    return rerank(reader, queries, {name: name for name in documents}, candidates, k=None)
+
+
+class Reader:
+    """A cross-encoder that reads extracts, for `cmp_rerank.evaluation.rerank`.
+
+    Args:
+        model: the cross-encoder.
+        extracts: what it reads of a document for a query.
+        progress: called after each batch.
+    """
+
+    def __init__(self, model: Any, extracts: Extracts, progress: Progress) -> None:
+        self.model = model
+        self.extracts = extracts
+        self.progress = progress
+
+    def predict(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, activation_fn: Any = None
+    ) -> list[float]:
+        """The scores of pairs of a query and the id of a document, in batches of about equal lengths."""
+        texts = [(query, self.extracts(query, document)) for query, document in pairs]
+        order = sorted(range(len(texts)), key=lambda i: sum(map(len, texts[i])), reverse=True)
+        scores = [0.0] * len(texts)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            found = self.model.predict(
+                [texts[i] for i in batch], batch_size=batch_size, activation_fn=activation_fn, show_progress_bar=False
+            )
+            for i, score in zip(batch, found, strict=True):
+                scores[i] = float(score)
+            self.progress(start + len(batch), len(order))
+        return scores
 
 
 def _train(

@@ -1,4 +1,4 @@
-"""The first stage and what follows from it: BM25, dense retrieval, reranking, sampling of negatives.
+"""The first stage and what follows from it: BM25, dense retrieval, fusion, sampling of negatives.
 
 Everything takes and gives runs (query id -> document id -> score) and breaks ties as `cmp_rerank.runs.rank` does.
 """
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmp_rerank.extracts import Extracts, term_splitter
+from cmp_rerank.extracts import term_splitter
 from cmp_rerank.runs import Qrels, Run, rank
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import SentenceTransformer
 
 #: Called with the number of rows that are done and the number of all rows.
 Progress = Callable[[int, int], None]
@@ -165,62 +165,6 @@ class Dense:
         restored = np.empty_like(embeddings)
         restored[order] = embeddings
         return restored
-
-
-def rerank(
-    model: CrossEncoder,
-    queries: Mapping[str, str],
-    documents: Mapping[str, str],
-    run: Run,
-    extracts: Extracts | None = None,
-    batch_size: int = 32,
-    progress: Progress | None = None,
-) -> Run:
-    """Score the candidates of a run with a cross-encoder.
-
-    Pairs are sorted by length across queries, so that little is padded. Scores are the model's logits, without its
-    activation function: a sigmoid in 32 bits makes ties of scores above about 16.
-
-    Args:
-        model: a CrossEncoder with one label; its ``max_length`` decides what it reads of a pair.
-        queries: text by query id.
-        documents: text by document id.
-        run: the candidates.
-        extracts: what the model reads of a document for a query; None: the document from its beginning.
-        batch_size: pairs in a batch.
-        progress: called after each batch.
-
-    Returns:
-        A run with the same documents for every query.
-
-    Raises:
-        ValueError: a query or a document of the run is not known, or the model has several labels.
-    """
-    import torch
-
-    if model.num_labels != 1:
-        raise ValueError(f"rerank needs a model with one label, got one with {model.num_labels}")
-    _check_texts(run, queries, documents)
-    texts = {
-        (query, document): (queries[query], extracts(queries[query], document) if extracts else documents[document])
-        for query, found in run.items()
-        for document in found
-    }
-    pairs = sorted(texts, key=lambda pair: sum(map(len, texts[pair])), reverse=True)
-    scores: dict[tuple[str, str], float] = {}
-    for start in range(0, len(pairs), batch_size):
-        batch = pairs[start : start + batch_size]
-        logits = model.predict(
-            [texts[pair] for pair in batch],
-            batch_size=batch_size,
-            activation_fn=torch.nn.Identity(),
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
-        scores.update(zip(batch, map(float, logits), strict=True))
-        if progress is not None:
-            progress(min(start + batch_size, len(pairs)), len(pairs))
-    return {query: {document: scores[query, document] for document in found} for query, found in run.items()}
 
 
 def fuse(runs: Sequence[Run], k: int = 60) -> Run:

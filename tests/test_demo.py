@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sentence_transformers import CrossEncoder
 from typer.testing import CliRunner
 
 from cmp_rerank import demo as job
 from cmp_rerank.cli.main import app
 from cmp_rerank.data import Collection, docstring_collection
-from cmp_rerank.demo import MEASURES, SYSTEMS, DemoConfig, run_demo, training_rows
+from cmp_rerank.demo import MEASURES, SYSTEMS, DemoConfig, Reader, run_demo, training_rows
 from cmp_rerank.demo_training import in_order, start_model
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.extracts import Extracts
@@ -149,12 +150,36 @@ print(json.dumps([CrossEncoder(path, device="cpu").predict(pairs).tolist() for p
         assert len(set(scores)) > 1
 
 
+def test_the_reader_scores_extracts_one_by_one(tiny_model: CrossEncoder) -> None:
+    documents = {
+        "long": "A first sentence stands here. Another one is about bread. The last one is not.",
+        "short": "Only bread.",
+        "other": "Nothing of that is in here.",
+    }
+    extracts = Extracts(documents, words=3)
+    assert extracts("bread", "long") == "Another one is about bread."
+    seen: list[tuple[int, int]] = []
+    reader = Reader(tiny_model, extracts, lambda *done: seen.append(done))
+    scores = reader.predict([("bread", "short"), ("bread", "long"), ("butter", "other")], batch_size=2)
+    alone = [
+        float(tiny_model.predict([pair])[0])
+        for pair in (
+            ("bread", "Only bread."),
+            ("bread", "Another one is about bread."),
+            ("butter", "Nothing of that is in here."),
+        )
+    ]
+    assert scores == pytest.approx(alone, abs=1e-6)
+    assert len(set(alone)) == 3
+    assert seen == [(2, 3), (3, 3)]
+
+
 def test_a_finished_run_is_not_made_again(
     done: Path, config: DemoConfig, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = content(done)
     monkeypatch.setattr(job, "train", lambda *args, **options: pytest.fail("trained again"))
-    monkeypatch.setattr(job, "rerank", lambda *args, **options: pytest.fail("reranked again"))
+    monkeypatch.setattr(job, "Reader", lambda *args, **options: pytest.fail("reranked again"))
     metrics = run_demo(config, done, cache_dir=cache)
     after = content(done)
     assert {name for name in after if after[name] != before[name]} <= {"metrics.json"}

@@ -1,4 +1,4 @@
-"""BM25 against its formula, dense retrieval and reranking against single pairs, negatives against their rules."""
+"""BM25 and fusion against their formulas, dense retrieval against single pairs, negatives against their rules."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sentence_transformers import CrossEncoder
 
 from cmp_rerank.extracts import Extracts
-from cmp_rerank.retrieval import BM25, Dense, fuse, rerank, sample_negatives
+from cmp_rerank.retrieval import BM25, Dense, fuse, sample_negatives
 from cmp_rerank.runs import rank
 
 DOCUMENTS = {
@@ -162,33 +161,6 @@ def test_dense_batches_and_errors() -> None:
         index.rerank(QUERIES, {"q1": {"nowhere": 1.0}})
     with pytest.raises(ValueError, match="no document"):
         Dense({}, model)  # type: ignore[arg-type]
-
-
-def test_rerank_is_one_pair_at_a_time(tiny_model: CrossEncoder) -> None:
-    import torch
-
-    run = {"q1": {"d3": 2.0, "d1": 1.0}, "q2": {"d2": 3.0, "d3": 2.0, "d4": 1.0}, "q4": {}}
-    seen: list[tuple[int, int]] = []
-    scored = rerank(tiny_model, QUERIES, DOCUMENTS, run, batch_size=2, progress=lambda *done: seen.append(done))
-    assert {query: list(found) for query, found in scored.items()} == {q: list(found) for q, found in run.items()}
-    for query, found in scored.items():
-        for document, score in found.items():
-            alone = tiny_model.predict([(QUERIES[query], DOCUMENTS[document])], activation_fn=torch.nn.Identity())
-            assert score == pytest.approx(float(alone[0]), abs=1e-5)
-    assert len({score for found in scored.values() for score in found.values()}) > 3
-    assert seen == [(2, 5), (4, 5), (5, 5)]
-    with pytest.raises(ValueError, match="query 'nobody'"):
-        rerank(tiny_model, QUERIES, DOCUMENTS, {"nobody": {"d1": 1.0}})
-
-
-def test_rerank_reads_extracts(tiny_model: CrossEncoder) -> None:
-    documents = {"d": "A first sentence stands here. Another one is about bread. The last one is not."}
-    extracts = Extracts(documents, words=3)
-    assert extracts("bread", "d") == "Another one is about bread."
-    scored = rerank(tiny_model, {"q": "bread"}, documents, {"q": {"d": 1.0}}, extracts)
-    short = rerank(tiny_model, {"q": "bread"}, {"d": "Another one is about bread."}, {"q": {"d": 1.0}})
-    assert scored == short
-    assert scored != rerank(tiny_model, {"q": "bread"}, documents, {"q": {"d": 1.0}})
 
 
 def test_fusion_is_its_formula() -> None:
