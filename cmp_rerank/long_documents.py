@@ -8,7 +8,8 @@ those of Dai and Callan (SIGIR 2019, arXiv 1905.09217).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ from cmp_rerank.segments import windows
 
 _PART = "part_of_pair"
 _DOCUMENTS_AT_ONCE = 2048
+#: (rows, columns) of the tokens of a batch of passages -> what must be around its forward pass
+Around = Callable[[Tensor, Tensor], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ class LongDocumentReranker(CrossEncoder):
         self.stride = stride
         self.max_passages = max_passages
         self.tokens_per_chunk = tokens_per_chunk
+        self._around: Around | None = None
         #: How long the documents were that have been scored so far; assign ``Coverage()`` to count anew.
         self.coverage = Coverage()
 
@@ -258,8 +262,23 @@ class LongDocumentReranker(CrossEncoder):
             for row, mask in enumerate(real)
         ]
         budget = self.tokens_per_chunk or (4096 if self.device.type == "cpu" else 65_536)
-        scores = self._score(examples, lambda rows: cut(singles(rows), rows, budget), **kwargs)
+        begins = torch.from_numpy(real.argmax(axis=1))  # where the padding on the left ends
+        scores = self._score(examples, lambda rows: cut(singles(rows), rows, budget), begins, **kwargs)
         return input | {"scores": scores}
+
+    @contextmanager
+    def divided(self, around: Around) -> Iterator[None]:
+        """Say what must be around the forward pass of each batch of passages (`Ablation.rows` does).
+
+        Args:
+            around: called with the row of each passage (passages,) and the column of each of its tokens (passages,
+                tokens), in the batch of documents that `forward` is given.
+        """
+        before, self._around = self._around, around
+        try:
+            yield
+        finally:
+            self._around = before
 
     def _inference(
         self,
@@ -312,7 +331,11 @@ class LongDocumentReranker(CrossEncoder):
         ]
 
     def _score(
-        self, examples: Sequence[Example], batches: Callable[[Sequence[Row]], list[list[int]]], **kwargs: Any
+        self,
+        examples: Sequence[Example],
+        batches: Callable[[Sequence[Row]], list[list[int]]],
+        begins: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         """Scores of documents, (documents, labels), by way of those of their passages."""
         views = [self._passages(example.features[_PART]) for example in examples]
@@ -321,10 +344,16 @@ class LongDocumentReranker(CrossEncoder):
             for example in examples
         ]
         rows = [(example, view) for example, passages in zip(bare, views, strict=True) for view in passages]
+        owners = torch.tensor([number for number, passages in enumerate(views) for _ in passages])
         order, parts = [], []
         for batch in batches(rows):
-            features, _ = collate(self.passage_model, [rows[i] for i in batch])
-            scored = super().forward(features, **kwargs)["scores"]
+            features, tokens = collate(self.passage_model, [rows[i] for i in batch])
+            around: AbstractContextManager[None] = nullcontext()
+            if self._around is not None and begins is not None:
+                owner = owners[batch]
+                around = self._around(owner.to(tokens.device), tokens + begins[owner, None].to(tokens.device))
+            with around:
+                scored = super().forward(features, **kwargs)["scores"]
             parts.append(scored.reshape(len(batch), -1))
             order += batch
         where = torch.empty(len(rows), dtype=torch.int64)

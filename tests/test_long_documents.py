@@ -271,6 +271,32 @@ def test_crops_of_a_long_document_are_scored_as_shorter_documents(model: CrossEn
     torch.testing.assert_close(scores[0, :, 0], expected.detach(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("strategy", ["stacked", "hybrid", "naive", "auto"])
+def test_drops_go_by_the_tokens_of_the_document(model: CrossEncoder, strategy: Any) -> None:
+    """Each passage alone, as a row of its own with the document's positions, drops the same units."""
+    from cmp_rerank import CmpDrop
+    from cmp_rerank.ablation import Example, Plan, View
+    from cmp_rerank.ablation.examples import tokenise
+    from cmp_rerank.scoring import Scorer
+
+    reranker = LongDocumentReranker(model, tokens_per_chunk=90).train()
+    drop = CmpDrop(p=0.3, layers="top:1") if strategy == "auto" else CmpDrop(p=0.3)
+    plan = Plan([CmpCrop(), drop])
+    pairs = [(QUERIES[0], LONG), (QUERIES[1], TEXTS[2])]
+    examples = tokenise(reranker, pairs, plan)
+    views = [plan.views(example) for example in examples]
+    scores = Scorer(drop, strategy=strategy)(reranker, examples, views)
+    for i, (example, steps) in enumerate(zip(examples, views, strict=True)):
+        for k, view in enumerate(steps):
+            passages = reranker._passages(example.features["part_of_pair"][view.tokens])
+            alone = [View(view.tokens[passage.tokens], view.depth) for passage in passages]
+            bare = {name: values for name, values in example.features.items() if name != "part_of_pair"}
+            row = Example(bare, example.segment, seed=example.seed, shared=example.shared)
+            expected = torch.stack([Scorer(drop)(model, [row], [[one]])[0, 0, 0] for one in alone]).max()
+            torch.testing.assert_close(scores[i, k, 0], expected, atol=1e-5, rtol=1e-5)
+        assert (scores[i, 1] - scores[i, 2]).abs().max() > 1e-3
+
+
 def test_listwise_losses_and_several_labels(model: CrossEncoder, tmp_path: Path) -> None:
     reranker = LongDocumentReranker(model)
     loss = ListNetLoss(reranker)([[QUERIES[0]], [DOCUMENTS[:3]]], [torch.tensor([1.0, 0.0, 0.0])])

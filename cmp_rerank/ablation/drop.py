@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -194,7 +194,9 @@ class Ablation:
     def __init__(self, model: nn.Module, drop: CmpDrop, probe: Callable[[], Any] | None = None) -> None:
         self.model = model
         self.drop = drop
-        found = survey(model, probe or default_probe(model))
+        # A model that cuts documents into passages runs its layers several times; one passage shows them once.
+        whole = getattr(model, "passage_model", None)
+        found = survey(model, probe or default_probe(model)) if whole is None else survey(whole, default_probe(whole))
         self.stack, self.depth = found.stack, len(found.outputs)
         everywhere = _all_sites(model, drop, found)
         chosen = drop.select(self.depth)
@@ -267,6 +269,21 @@ class Ablation:
             ValueError: if the numbers of rows differ, or the forward pass ran past all sites, so that nothing
                 was ablated.
         """
+        divided = getattr(self.model, "divided", None)
+        if divided is None:
+            with self._these(seeds, positions, depths):
+                yield
+            return
+
+        # The model cuts its rows into passages, and says of each batch of them which tokens of which rows they are.
+        def passages(rows: Tensor, columns: Tensor) -> AbstractContextManager[None]:
+            return self._these(seeds[rows], positions[rows[:, None], columns], [depths[int(row)] for row in rows])
+
+        with divided(passages):
+            yield
+
+    @contextmanager
+    def _these(self, seeds: Tensor, positions: Tensor, depths: Sequence[int]) -> Iterator[None]:
         if not len(seeds) == len(positions) == len(depths):
             raise ValueError(f"got {len(seeds)} seeds, {len(positions)} rows of positions and {len(depths)} depths.")
         if self._native is not None:
