@@ -258,6 +258,7 @@ def choose(browser: Any, control: str, value: str) -> None:
 def test_opens_and_draws(opened: Any, page: tuple[Path, dict[str, Any]]) -> None:
     assert len(rows(opened)) == 100  # and not 300
     assert opened.execute_script("return document.getElementById('count').textContent") == "300 queries"
+    assert not opened.find_element("id", "system-label").is_displayed()  # there is only one to choose
     expected = differences(page[1], "nDCG@10")
     better, worse = sum(d > 5e-6 for d in expected.values()), sum(d < -5e-6 for d in expected.values())
     caption = opened.execute_script("return document.getElementById('bars-caption').textContent")

@@ -137,7 +137,7 @@
     shape(svg, "text", { x: (left + right) / 2, y: bottom + 32, "text-anchor": "middle" }, D.systems[D.baseline]);
     const paths = { gain: "", loss: "", same: "" };
     for (let q = 0; q < N; q++) paths[kind(difference(q))] += `M${x(baseValue(q)).toFixed(1)} ${y(value(q)).toFixed(1)}h0`;
-    for (const name of ["same", "gain", "loss"]) shape(svg, "path", { class: "dots " + name, d: paths[name] });
+    for (const name of ["same", "gain", "loss"]) shape(svg, "path", { class: "dots " + name, d: paths[name], style: `stroke-width:${N > 1000 ? 3.5 : 6}` });
     const cursor = shape(svg, "circle", { class: "cursor", r: 6, visibility: "hidden" });
     follow(svg, (px, py) => {
       let best, nearest = 12 * 12;
