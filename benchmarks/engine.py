@@ -407,6 +407,47 @@ def _judge(result: dict[str, Any], wall: Any, cpu: Any, facts: Any) -> list[dict
     return judged
 
 
+def write_docs() -> None:
+    """Put the figures of the result file into the docs."""
+    outcome = json.loads(RESULTS.read_text())
+    machine = outcome["machine"]
+    lines = [
+        f"Made by `{outcome['command']}` on {machine['device']}, {machine['cores']} cores, "
+        f"{machine['threads']} threads, "
+        f"load average {machine['load'][0]} at the end; torch {outcome['versions']['torch']}, "
+        f"sentence-transformers {outcome['versions']['sentence-transformers']}. Time and memory are ratios to "
+        "plain training with `CrossEncoderTrainer`: time of an epoch in the same round, median over rounds; memory as the "
+        "greatest number of bytes that autograd keeps.",
+    ]
+    for run in outcome["runs"]:
+        low, high = run["lengths"]
+        lines += [
+            "",
+            f"{run['model']}, {run['parameters'] / 1e6:.0f} M parameters, {low} to {high} tokens, batches of "
+            f"{run['batch']}, {run['rounds']} rounds of {run['batches']} steps:",
+            "",
+            "| | time | process time | memory | padding |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {arm} | {f['time']:.2f} | {f['cpu_time']:.2f} | {f['memory']:.2f} | {f['padding']:.1%} |"
+            for arm, f in run["arms"].items()
+        ]
+        lines += ["", "| target | against | fastest | time (target) | memory (target) |", "|---|---|---|---|---|"]
+        for t in run["targets"]:
+            if "against" in t:
+                memory = "" if t["memory_target"] is None else f"{t['memory_of_fastest']:.2f} ({t['memory_target']})"
+                time_ = f"{t['time']:.2f} ({t['time_target']})"
+                lines.append(f"| {t['what']} | {t['against']} | {t['fastest']} | {time_} | {memory} |")
+            else:
+                value = t["worst"] if "worst" in t else t["all"]
+                lines.append(f"| {t['what']} | | | {value} ({t['target']}) | |")
+    page = RESULTS.parents[2] / "docs" / "engine.md"
+    before, rest = page.read_text().split("<!-- engine:begin -->\n")
+    after = rest.split("<!-- engine:end -->")[1]
+    page.write_text("\n".join([before + "<!-- engine:begin -->", *lines, "<!-- engine:end -->" + after]))
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -418,7 +459,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="epochs of each arm")
     parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--docs", action="store_true", help="run nothing; write the last results into docs/engine.md")
     given = parser.parse_args()
+    if given.docs:
+        write_docs()
+        return
     if given.threads:
         torch.set_num_threads(given.threads)
     models = given.models or (["minilm"] if given.quick else ["minilm", "modernbert"])

@@ -291,6 +291,50 @@ def test_memory_that_runs_out_in_the_backward_pass(tiny_checkpoint: Path, tmp_pa
     assert any("Out of memory" in record.message for record in caplog.records)
 
 
+@pytest.mark.parametrize("strategy", ["stacked", "hybrid", "trunk"])
+@pytest.mark.parametrize("mode", ["bf16", "checkpointing", "lora", pytest.param("compile", marks=pytest.mark.slow)])
+def test_modes_of_training(mode: str, strategy: Any, tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "bf16": {"bf16": True},
+        "checkpointing": {"gradient_checkpointing": True},
+        "lora": {},
+        "compile": {"torch_compile": True, "torch_compile_backend": "eager"},
+    }[mode]
+    if mode == "lora":
+        from peft import LoraConfig, TaskType
+
+        tiny_model.add_adapter(LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["query", "value"]))
+    seen: set[torch.dtype] = set()
+    tiny_model[0].model.base_model.encoder.layer[0].register_forward_hook(lambda _, __, out: seen.add(out.dtype))
+    before = weights(tiny_model)
+    loss = ComparativeLoss(
+        tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpDrop(p=0.2, layers="top:1")], strategy=strategy
+    )
+    args = arguments(tmp_path, max_steps=2, optim="adamw_torch", learning_rate=1e-3, **options)
+    trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss)
+    trainer.train()
+    moved = (weights(tiny_model) != before).double().mean()
+    assert moved > 0
+    assert (moved < 0.2) == (mode == "lora")  # adapters and head only
+    assert torch.isfinite(weights(tiny_model)).all()
+    assert all(entry["loss"] > 0 for entry in trainer.state.log_history if "loss" in entry)
+    assert loss.diagnostics["task_loss_full"] != loss.diagnostics["task_loss_step_1"]  # something was dropped
+
+
+@pytest.mark.slow
+def test_compiled_weights_are_those_of_eager_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def make_loss(model: CrossEncoder) -> ComparativeLoss:
+        return ComparativeLoss(model, upstream.BinaryCrossEntropyLoss(model), [CmpCrop(), CmpDrop(p=0.2)])
+
+    eager, compiled = (
+        weights(
+            trained(RerankerTrainer, tiny_checkpoint, tmp_path, POINTWISE, make_loss, arguments(tmp_path, **options))
+        )
+        for options in ({}, {"torch_compile": True, "torch_compile_backend": "eager"})
+    )
+    assert (eager - compiled).abs().max() < 1e-6
+
+
 def test_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="tokens_per_batch must be at least 1, got 0"):
         arguments(tmp_path, tokens_per_batch=0)
