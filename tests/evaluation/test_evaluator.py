@@ -209,7 +209,9 @@ class Counting(RerankingEvaluator):
         Counting.calls += 1
         return super().__call__(*args, **kwargs)
 judge = Counting(*t.collection(), measures="nDCG@3", name="dev")
-trainer = t.training(CrossEncoder(sys.argv[1], device="cpu"), judge, Path(sys.argv[2]), ddp_backend="gloo", ddp_find_unused_parameters=False)
+model = CrossEncoder(sys.argv[1], device="cpu")
+options = {"ddp_backend": "gloo", "ddp_find_unused_parameters": False}
+trainer = t.training(model, judge, Path(sys.argv[2]), **options)
 trainer.train()
 Path(sys.argv[2], f"rank{rank}").write_text(f"{Counting.calls} {trainer.state.best_metric}")
 """
