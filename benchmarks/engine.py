@@ -416,8 +416,8 @@ def write_docs() -> None:
         f"{machine['threads']} threads, "
         f"load average {machine['load'][0]} at the end; torch {outcome['versions']['torch']}, "
         f"sentence-transformers {outcome['versions']['sentence-transformers']}. Time and memory are ratios to "
-        "plain training with `CrossEncoderTrainer`: time of an epoch in the same round, median over rounds; memory as the "
-        "greatest number of bytes that autograd keeps.",
+        "plain training with `CrossEncoderTrainer`: time of an epoch in the same round, median over rounds; "
+        "memory as the greatest number of bytes that autograd keeps.",
     ]
     for run in outcome["runs"]:
         low, high = run["lengths"]
