@@ -1,0 +1,40 @@
+"""The example of long documents, run as a user runs it, in its short form on a small BEIR folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tiny_models import PASSAGES, QUERIES, TEXTS
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "long_documents.py"
+
+
+def test_the_short_form_compares_all_arms(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    documents = [f"{text} " * 6 for text in TEXTS]
+    lines = [json.dumps({"_id": f"d{i}", "title": "", "text": text}) for i, text in enumerate(documents)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    lines = [json.dumps({"_id": f"q{i}", "text": text}) for i, text in enumerate(QUERIES)]
+    (tmp_path / "queries.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    judged = [f"q{i}\td{TEXTS.index(passage)}\t1" for i, passage in enumerate(PASSAGES)]
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged))
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--model", str(tiny_checkpoint), "--fast"]
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(out.read_text())
+    assert result["comparison"]["systems"] == ["BM25", "truncation", "MaxP", "MaxP + CmpCrop"]
+    assert len(result["comparison"]["per_query"]["MaxP"]["nDCG@10"]) == len(QUERIES)
+    assert [len(several) for several in result["training"].values()] == [2, 2, 2]  # folds
+    assert "documents exceed the window" in result["coverage_of_the_last_model"]
+    assert result["config"]["seeds"] == [0]
+
+
+def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "nothing")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nothing is missing" in done.stderr
