@@ -26,8 +26,8 @@ from sentence_transformers.cross_encoder.losses import ListNetLoss
 from torch import nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
-from cmp_rerank.evaluation import compare
-from cmp_rerank.retrieval import BM25, rerank, sample_negatives
+from cmp_rerank.evaluation import compare, rerank
+from cmp_rerank.retrieval import BM25, sample_negatives
 from cmp_rerank.runs import read_corpus, read_qrels, read_queries, write_run
 
 console = Console()
