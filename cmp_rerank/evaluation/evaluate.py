@@ -12,6 +12,7 @@ import numpy as np
 
 from cmp_rerank.evaluation.measures import Measure, parse_measures
 from cmp_rerank.runs import Block, Qrels, Run, UngroupedError, blocks_of, rank_rows, read_qrels, stream_run
+from cmp_rerank.runs.blocks import fingerprints, with_query
 from cmp_rerank.runs.ranking import PRECISIONS, RANK_ORDERS, check_choice
 
 MISSING = ("zero", "skip", "error")
@@ -252,27 +253,53 @@ class Judgments:
         order = np.argsort(keys)
         self.keys, self.grades = keys[order], np.array(grades_flat, dtype=np.int64)[order]
         self.starts = np.searchsorted(self.keys, np.arange(len(sizes) + 1, dtype=np.int64) << 32)
-        self._doc_array: Any = None
+        self.doc_names = list(self.doc_number)
+        self._hashes: np.ndarray | None = None
 
-    def doc_numbers(self, block: Block) -> np.ndarray:
-        """(rows,) Number of each row's document, -1 for one that is judged for no query."""
+    def find(self, block: Block, number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which rows of a block are judged.
+
+        Args:
+            block: The block.
+            number: (queries of the block,) Number of each query in the judgments, -1 for one without.
+
+        Returns:
+            Rows, ascending, with their grades and their documents' numbers.
+        """
+        sizes = np.diff(block.bounds)
         if isinstance(block.docs, list):
-            get = self.doc_number.get
-            return np.fromiter((get(doc, -1) for doc in block.docs), dtype=np.int64, count=len(block))
-        import pyarrow as pa
-        import pyarrow.compute as pc
+            return self._find_by_name(block.docs, np.repeat(number, sizes))
+        parts = [
+            np.arange(self.starts[q], self.starts[q + 1]) if q >= 0 else np.empty(0, int) for q in number.tolist()
+        ]
+        entries = np.concatenate(parts)
+        if self._hashes is None:
+            import pyarrow as pa
 
-        if self._doc_array is None:
-            self._doc_array = pa.array(list(self.doc_number))
-        return pc.index_in(block.docs, self._doc_array).fill_null(-1).to_numpy().astype(np.int64)
+            self._hashes = fingerprints(pa.array(self.doc_names))
+        doc = self.keys[entries] & 0xFFFFFFFF
+        table = with_query(self._hashes[doc], np.repeat(np.arange(len(number)), [len(part) for part in parts]))
+        order = np.argsort(table)
+        table, entries, doc = table[order], entries[order], doc[order]
+        if not len(table) or np.any(table[1:] == table[:-1]):  # the second has a chance of one in 10^12
+            return self._find_by_name(block.doc_list(), np.repeat(number, sizes))
+        hashes = with_query(fingerprints(block.docs), np.repeat(np.arange(len(number)), sizes))
+        place = np.minimum(np.searchsorted(table, hashes), len(table) - 1)
+        rows = np.flatnonzero(table[place] == hashes)
+        place = place[rows]
+        found, names = block.docs.take(rows).to_pylist(), self.doc_names
+        same = [name == names[d] for name, d in zip(found, doc[place].tolist(), strict=True)]
+        rows, place = rows[same], place[same]
+        return rows, self.grades[entries[place]], doc[place]
 
-    def find(self, query: np.ndarray, doc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows that are judged, and their grades, for (rows,) numbers of query and document (-1: none)."""
+    def _find_by_name(self, docs: list[str], query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        get = self.doc_number.get
+        doc = np.fromiter((get(name, -1) for name in docs), dtype=np.int64, count=len(docs))
         rows = np.flatnonzero((query >= 0) & (doc >= 0))
         keys = (query[rows] << 32) | doc[rows]
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         hit = self.keys[place] == keys
-        return rows[hit], self.grades[place[hit]]
+        return rows[hit], self.grades[place[hit]], doc[rows[hit]]
 
     def coded(self, query: int) -> dict[str, int]:
         """The judgments of one query, with document numbers for ids."""
@@ -344,13 +371,12 @@ class _Scorer:
         sizes = np.diff(block.bounds)
         place = np.repeat(np.arange(len(number)), sizes)  # (rows,) query of the row, in the block
         order, tied = order_rows(block, self.rank_order, self.precision)
-        doc = judged.doc_numbers(block)
-        rows, grades = judged.find(number[place], doc)
+        rows, grades, docs = judged.find(block, number)
         rank = np.empty(len(block), dtype=np.int64)
         rank[order] = np.arange(len(block)) - np.repeat(block.bounds[:-1], sizes)  # from 0
         self._count_ties(number, block.bounds, tied)
         for group in self.groups.items():
-            self._provide(*group, number, sizes, place[rows], rank[rows], doc[rows])
+            self._provide(*group, number, sizes, place[rows], rank[rows], docs)
         for i, measure in enumerate(self.measures):
             if measure.ir is None:
                 ranks = block.ranks if block.given or self.rank_order == "given" else rank + 1

@@ -223,8 +223,57 @@ def apply_nan(path: PathLike, block: Block, lines: np.ndarray, policy: str) -> t
     return replace(block, scores=scores), lines
 
 
+def fingerprints(names: Any) -> np.ndarray:
+    """(rows,) 64-bit hashes of the strings of a pyarrow array, several times faster than looking them up.
+
+    Equal strings have equal hashes; whoever uses them must look at the strings where two hashes are equal.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> a, b, c = fingerprints(pa.array(["7", "7", "a longer name"])).tolist()
+        >>> a == b, a == c
+        (True, False)
+    """
+    _, offset_buffer, data = names.buffers()
+    rows = len(names)
+    offsets = np.frombuffer(offset_buffer, dtype=np.int32)[names.offset : names.offset + rows + 1].astype(np.int64)
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    content = np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8)
+    # Every eight bytes as one number, from any byte on; the end is padded so that the last string has eight too.
+    padded = np.zeros(int(offsets[-1] - offsets[0]) + 8, dtype=np.uint8)
+    padded[: len(padded) - 8] = content[offsets[0] : offsets[-1]]
+    words = np.ndarray(len(padded) - 7, dtype="<u8", buffer=padded, strides=(1,))
+    hashed = lengths.astype(np.uint64)
+    for done in range(0, int(lengths.max(initial=0)), 8):
+        left = np.clip(lengths - done, 0, 8)
+        word = words[np.minimum(starts - offsets[0] + done, len(words) - 1)]
+        # Bytes beyond the string belong to the next one.
+        word = np.where(left == 8, word, word & ((np.uint64(1) << (left * 8 % 64).astype(np.uint64)) - np.uint64(1)))
+        mixed = (hashed ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+        # A string that ended before is done; how long the others are must not matter to it.
+        hashed = mixed if done == 0 else np.where(left > 0, mixed, hashed)
+    return hashed
+
+
+def with_query(hashed: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Hashes of (query number, document) pairs from hashes of documents."""
+    return (hashed + query.astype(np.uint64)) * np.uint64(0xD6E8FEB86659FD93) ^ (hashed >> np.uint64(32))
+
+
+def _may_hold_duplicates(block: Block) -> bool:
+    """Quickly, whether a pair may occur twice; False is certain."""
+    if isinstance(block.docs, list):
+        return True
+    query = np.repeat(np.arange(len(block.queries)), np.diff(block.bounds))
+    pairs = np.sort(with_query(fingerprints(block.docs), query))
+    return bool(np.any(pairs[1:] == pairs[:-1]))
+
+
 def apply_duplicates(path: PathLike, block: Block, lines: np.ndarray, policy: str) -> Block:
     """Apply the policy for a document that occurs twice in one query."""
+    if not _may_hold_duplicates(block):
+        return block
     code = _pair_codes(block)
     in_order = np.sort(code)
     if not np.any(in_order[1:] == in_order[:-1]):

@@ -6,15 +6,18 @@ import gzip
 import json
 import math
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cmp_rerank.runs import UngroupedError, reading, stream_run
+from cmp_rerank.runs.blocks import fingerprints, with_query
 from cmp_rerank.runs.files import read_run
 
 TREC = "q1 Q0 d1 1 2.5 tag\nq1 Q0 d2 2 1.5 tag\nq2 Q0 d1 1 -3e-2 tag\n"
@@ -248,3 +251,41 @@ def test_rows_of_a_block(tmp_path: Path) -> None:
     assert block.doc_list() == ["d1", "d2", "d1"]
     kept = block.take(np.array([1]))
     assert (kept.queries, kept.bounds.tolist(), kept.doc_list()) == (["q1"], [0, 1], ["d2"])
+
+
+NAMES = st.lists(st.text("ab1é\U0001f600", max_size=20), min_size=1, max_size=30)
+
+
+@given(NAMES, st.integers(0, 3))
+def test_fingerprints_are_those_of_the_string_alone(names: list[str], skip: int) -> None:
+    """Equal strings have equal hashes wherever they stand in an array, and others have others."""
+    array = pa.array([*["x" * 9] * skip, *names]).slice(skip)
+    alone = {name: int(fingerprints(pa.array([name]))[0]) for name in names}
+    assert fingerprints(array).tolist() == [alone[name] for name in names]
+    assert len(set(alone.values())) == len(alone)
+
+
+def test_fingerprints_rarely_collide() -> None:
+    names = [f"doc-{i}" for i in range(200_000)] + [f"{i}" for i in range(200_000)]
+    hashes = fingerprints(pa.array(names))
+    assert len(np.unique(hashes)) == len(names)
+    pairs = with_query(np.tile(hashes[:1000], 100), np.repeat(np.arange(100), 1000))
+    assert len(np.unique(pairs)) == 100_000
+    low_bits = np.bincount((hashes & np.uint64(255)).astype(int), minlength=256)
+    assert low_bits.min() > 0.8 * len(names) / 256
+
+
+def test_where_hashes_collide_the_strings_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a hash that is always the same, nothing changes: no false duplicates, no false judgments."""
+    from cmp_rerank.evaluation import evaluate
+
+    path = write(tmp_path / "run", TREC)
+    qrels = {"q1": {"d2": 1, "d9": 2}, "q2": {"d2": 1}}
+    expected = evaluate(path, qrels, "RR AP").values
+    for module in ("cmp_rerank.runs.blocks", "cmp_rerank.evaluation.evaluate"):
+        target = sys.modules[module]
+        monkeypatch.setattr(target, "fingerprints", lambda names: np.zeros(len(names), dtype=np.uint64))
+    assert read_run(path) == RUN
+    assert np.array_equal(evaluate(path, qrels, "RR AP").values, expected)
+    one = {"q1": {"d2": 1}, "q2": {"d2": 1}}  # no collision among the judged, so rows meet them by hash
+    assert evaluate(path, one, "RR").values.tolist() == [[0.5], [0.0]]
