@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import tempfile
@@ -58,8 +59,7 @@ def main() -> None:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
         make(folder, arguments.queries, arguments.depth)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         runs = {name: folder / f"{name}.trec" for name in ("first", "tuned")}
         write_report(
             folder / "report.html",
@@ -69,16 +69,16 @@ def main() -> None:
             queries=read_queries(folder / "queries.jsonl"),
             corpus=read_corpus(folder / "corpus.jsonl", ids=shown_documents(runs, folder / "qrels.tsv")),
         )
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         size = (folder / "report.html").stat().st_size
     result = {
         "config": {"queries": arguments.queries, "depth": arguments.depth, "systems": 2, "seed": SEED},
-        "seconds": round(seconds, 2),
+        "wall_seconds": round(seconds, 2),
+        "processor_seconds": round(cpu, 2),
         "megabytes": round(size / 1e6, 2),
-        "peak_megabytes_before": round(before / 1024),
-        "peak_megabytes_after": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_megabytes_with_making_the_data": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "machine": f"{platform.machine()}, {__import__('os').cpu_count()} cores",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end",
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
