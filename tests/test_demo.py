@@ -15,11 +15,11 @@ import pytest
 from sentence_transformers import CrossEncoder
 from typer.testing import CliRunner
 
-from cmp_rerank import demo as job
 from cmp_rerank.cli.main import app
 from cmp_rerank.data import Collection, docstring_collection
-from cmp_rerank.demo import MEASURES, SYSTEMS, DemoConfig, Reader, run_demo, training_rows
-from cmp_rerank.demo_training import in_order, start_model
+from cmp_rerank.demo import MEASURES, SYSTEMS, DemoConfig, job, run_demo
+from cmp_rerank.demo.job import Reader, ScoredExtracts, training_rows
+from cmp_rerank.demo.training import in_order, start_model
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.extracts import Extracts
 from cmp_rerank.runs import rank, read_qrels, read_run
@@ -121,7 +121,8 @@ def test_a_checkpoint_loads_without_this_package(done: Path, config: DemoConfig,
     runs = {arm: read_run(done / "runs" / f"{arm}.trec") for arm in ("plain", "comparative")}
     query = next(query for query, scores in runs["plain"].items() if len(scores) > 2)
     found = Collection.read_beir(done / "collection")
-    extracts = Extracts(found.documents, config.extract)
+    candidates = read_run(done / "runs" / "BM25.trec")
+    extracts = ScoredExtracts(Extracts(found.documents, config.extract), found.queries, candidates)
     documents = list(runs["plain"][query])
     pairs = [(found.queries[query], extracts(found.queries[query], document)) for document in documents]
     code = """
@@ -148,6 +149,14 @@ print(json.dumps([CrossEncoder(path, device="cpu").predict(pairs).tolist() for p
     for run, scores in zip(runs.values(), json.loads(result.stdout.splitlines()[-1]), strict=True):
         assert scores == pytest.approx([run[query][document] for document in documents], abs=1e-5)
         assert len(set(scores)) > 1
+
+
+def test_what_is_read_begins_with_the_score_of_the_first_stage() -> None:
+    extracts = Extracts({"a": "Bread is good.", "b": "Butter.", "c": "Bread, too."}, words=3)
+    read = ScoredExtracts(extracts, {"q": "bread"}, {"q": {"a": 8.0, "c": 5.0}})
+    assert [read("bread", name) for name in "abc"] == ["100 : Bread is good.", "0 : Butter.", "62 : Bread, too."]
+    nothing_found = ScoredExtracts(extracts, {"q": "bread"}, {"q": {}})
+    assert nothing_found("bread", "b") == "0 : Butter."
 
 
 def test_the_reader_scores_extracts_one_by_one(tiny_model: CrossEncoder) -> None:
@@ -250,17 +259,23 @@ def test_bad_options(change: dict[str, Any], message: str) -> None:
 def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfig, collection: Collection) -> None:
     from cmp_rerank.retrieval import BM25
 
-    big = replace(config, start_steps=20, steps=40, easy_steps=20, extract=10_000, start_extract=10_000)
+    whole = {"extract": 10_000, "start_extract": 10_000}
+    mixed = {"random_negatives": 1, "hard_ranks": (1, 30)}
+    big = replace(config, start_steps=20, steps=40, easy_steps=20, **whole, **mixed)
     rows = training_rows(collection, big)
     assert len(rows) == 120
     assert rows[:50] == training_rows(collection, replace(big, steps=5)), "more steps do not change the first ones"
     id_of = {"".join(text.split()): name for name, text in collection.documents_of("train").items()}
     query_of = {text: query for query, text in collection.split("train").items()}
-    run = BM25(collection.documents_of("train")).search(collection.split("train"), 40)
+    run = BM25(collection.documents_of("train")).search(collection.split("train"), 31)
     hard = []
     for row in rows:
         query = query_of[row["query"]]
-        names = [id_of["".join(text.split())] for text in row["docs"]]
+        scores, texts = zip(*(text.split(" : ", 1) for text in row["docs"]), strict=True)
+        names = [id_of["".join(text.split())] for text in texts]
+        best = max(run[query].values())
+        found = {name: str(round(100 * run[query][name] / best)) for name in names if name in run[query]}
+        assert all(found.get(name, score) == score for name, score in zip(names, scores, strict=True))
         assert names[0] == query.removeprefix("q:")
         assert len(set(names)) == 4
         band = [name for name, _ in rank(run[query]) if name != names[0]][:30]
@@ -295,7 +310,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path, monkeypatch: p
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "run_demo", interrupt)
+    monkeypatch.setattr("cmp_rerank.demo.run_demo", interrupt)
     result = CliRunner().invoke(app, ["demo", "--fast", "--out", str(tmp_path / "out")])
     assert result.exit_code == 130
     assert "the same command goes on" in " ".join(result.output.split())

