@@ -35,7 +35,7 @@ def demo(
     with the plain loss and with the comparative loss (crop the passage, then drop hidden units). The start, in
     which the new head learns its first steps, is made once for both.
 
-    It needs no network, at most 20 minutes on two CPU cores, and uses a GPU where there is one. Interrupt it when
+    It needs no network, about 20 minutes on two CPU cores, and uses a GPU where there is one. Interrupt it when
     you like: the same command goes on with what is complete. The folder then holds the runs (TREC format), metrics,
     config, per-query and per-step values, and both checkpoints, which `CrossEncoder(path)` loads.
     """

@@ -9,8 +9,9 @@ from cmp_rerank.data import DEFAULT_PACKAGES
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """All that decides the result, besides the versions of the packages. The defaults were chosen on the
-    validation split of the docstring collection; both arms share every one of them.
+    """All that decides the result, besides the versions of the packages; both arms share every value.
+
+    How the defaults were chosen, and what was not validated, is told in ``docs/demo.md``.
 
     Attributes:
         seed: of the split, the new head, the negatives and the ablations.

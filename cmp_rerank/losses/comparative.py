@@ -112,6 +112,7 @@ class ComparativeLoss(nn.Module):
         self.truncation = Truncation()
         self._method = "unreduced"
         self._step = (-1, 0)
+        self._reported = False
 
     def forward(
         self,
@@ -187,7 +188,7 @@ class ComparativeLoss(nn.Module):
         return f"{self.seed} {self._step}"
 
     def _report_truncation(self) -> None:
-        if self.truncation.cut and not getattr(self, "_reported", False):
+        if self.truncation.cut and not self._reported:
             self._reported = True
             logger.warning(
                 "In the first batch with long passages, %s. Reported once; `loss.truncation` goes on counting.",
