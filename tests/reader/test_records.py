@@ -1,0 +1,78 @@
+"""Questions and answers: what is refused, and how offsets are set right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmp_rerank.reader.records import Answer, Question, find, repair
+
+PASSAGES = ("Honey is made by bees.", "Bears like it.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": ""}, "needs an id"),
+        ({"id": 7}, "needs an id.*7"),
+        ({"question": "  "}, "'q': the question is empty"),
+        ({"passages": "Honey"}, "'q': passages are a tuple"),
+        ({"passages": ("a", None)}, "'q': passage 1 is not a text: None"),
+        ({"passages": ("", " \n")}, "'q': the context is empty: 2 passages"),
+        ({"passages": ()}, "'q': the context is empty"),
+        ({"kind": "maybe"}, "'q': kind must be one of.*'maybe'"),
+        ({"kind": "none", "answers": (Answer("bees", 0, 17),)}, "'q': kind 'none' has no answer span, got 1"),
+        ({"titles": ("one",)}, "'q': there are 2 passages and 1 titles"),
+        ({"answers": (Answer("bees", 2, 17),)}, "'q': answer in passage 2, but there are 2"),
+        ({"answers": (Answer("bees", -1, 17),)}, "'q': answer in passage -1"),
+        ({"answers": (Answer("bees", 0, 16),)}, "'q': the answer 'bees' does not stand at 16 .* ' bee'"),
+        ({"answers": (Answer("bees", 0, -5),)}, "'q': answer from -5 to -1"),
+        ({"answers": (Answer("", 0, 3),)}, "'q': answer from 3 to 3 is empty"),
+        ({"support": ((1, 0, 15),)}, "'q': support from 0 to 15 .*passage 1, which has 14"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"id": "q", "question": "Who?", "passages": PASSAGES} | changes
+    with pytest.raises(ValueError, match=message):
+        Question(**arguments)
+
+
+def test_gold_texts() -> None:
+    answers = (Answer("bees", 0, 17), Answer("Honey", 0, 0))
+    assert Question("q", "Who?", PASSAGES, answers).texts == ("bees", "Honey")
+    assert Question("q", "Who?", PASSAGES, answers, texts=("wasps",)).texts == ("wasps",)
+    assert Question("q", "Is it?", PASSAGES, kind="yes").texts == ("yes",)
+    assert Question("q", "Is it?", PASSAGES, kind="none").texts == ()
+
+
+def test_repair_moves_to_the_nearest() -> None:
+    passage = "bees, bees and bees"
+    assert repair("q", [passage], [Answer("bees", 0, 6)]) == ((Answer("bees", 0, 6),), 0)
+    assert repair("q", [passage], [Answer("bees", 0, 13)]) == ((Answer("bees", 0, 15),), 1)
+    assert repair("q", [passage], [Answer("bees", 0, 9)]) == ((Answer("bees", 0, 6),), 1)
+    # White space around an answer is no part of it, and no error of the offset.
+    assert repair("q", [passage], [Answer(" bees ", 0, 5)]) == ((Answer("bees", 0, 6),), 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer("bees", 0, 8), "'q': the answer 'bees' should stand at 8 of passage 0, where there is ' mad'"),
+        (Answer("wasps", 0, 17), "should stand at 17 of passage 0, where there is 'bees.'"),
+        (Answer("bees", 0, -3), "should stand at -3"),
+        (Answer(" ", 0, 5), "should stand at 5"),
+        (Answer("bees", 5, 0), "an answer in passage 5, but there are 2"),
+    ],
+)
+def test_what_is_beyond_repair(answer: Answer, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        repair("q", PASSAGES, [answer])
+
+
+@given(st.text("ab", max_size=30), st.text("ab", min_size=1, max_size=3), st.integers(0, 35), st.integers(0, 10))
+def test_find_is_the_nearest_occurrence(passage: str, text: str, start: int, reach: int) -> None:
+    places = [i for i in range(len(passage)) if passage[i : i + len(text)] == text and abs(i - start) <= reach]
+    assert find(text, passage, start, reach) == min(places, key=lambda i: abs(i - start), default=None)
