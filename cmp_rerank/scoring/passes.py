@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cmp_rerank.ablation.drop import Ablation
-from cmp_rerank.scoring.rows import Row, collate, cross_encoder
+from cmp_rerank.scoring.adapters import Adapter
+from cmp_rerank.scoring.rows import Row
 from cmp_rerank.scoring.trunk import Trunk
 
 
@@ -19,14 +20,25 @@ class Passes:
     """The forward passes of one step.
 
     Args:
-        model: a CrossEncoder, or a wrapper of one.
+        model: the model, or a wrapper of it.
+        adapter: knows this kind of model.
+        longest: tokens of the longest example, see `Adapter.scores`.
         ablation: drops the units of rows with a drop depth; None: the model runs as it is, own dropout included.
         trunk: runs the layers below the ablated ones once for rows that read the same tokens; None: does not.
     """
 
-    def __init__(self, model: nn.Module, ablation: Ablation | None, trunk: Trunk | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        longest: int,
+        ablation: Ablation | None,
+        trunk: Trunk | None = None,
+    ) -> None:
         self.model = model
-        self.inner = cross_encoder(model)
+        self.adapter = adapter
+        self.longest = longest
+        self.inner = adapter.inner(model)
         self.ablation = ablation
         self.trunk = trunk
         #: What the last pass that was begun holds, padding included.
@@ -45,8 +57,8 @@ class Passes:
             yield
 
     def run(self, rows: Sequence[Row]) -> Tensor:
-        """Score rows in one pass: (rows, labels), as the model gives them."""
-        features, positions = collate(self.inner, rows)
+        """Score rows in one pass: (rows, width), as the model gives them."""
+        features, positions = self.adapter.collate(self.inner, rows)
         self.tokens = positions.numel()
         with ExitStack() as stack:
             if self.ablation is not None:
@@ -54,8 +66,7 @@ class Passes:
                 stack.enter_context(self.ablation.rows(seeds, positions, [view.depth for _, view in rows]))
             if self.trunk is not None:
                 stack.enter_context(self.trunk.fork(rows))
-            scores: Tensor = self._module()(features)["scores"]
-        return scores.reshape(len(rows), -1)
+            return self.adapter.scores(self._module(), features, positions, self.longest)
 
     def _module(self) -> nn.Module:
         """The wrapper for the first pass with a graph, what it wraps for the others.

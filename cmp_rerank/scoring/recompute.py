@@ -39,7 +39,7 @@ def recomputed(passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: 
         budget: tokens of one pass. It shrinks, and the chunk is divided, where memory runs out in the backward pass.
 
     Returns:
-        (rows, labels), as the model gives them.
+        (rows, width), as the model gives them.
     """
     work = _Work(passes, rows, grouping, budget)
     parameters = [p for p in passes.inner.parameters() if p.requires_grad]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,16 +58,35 @@ def pooled(examples: Sequence[Example], views: Sequence[Sequence[View]]) -> tupl
 
 
 def collate(model: CrossEncoder, rows: Sequence[Row]) -> tuple[dict[str, Any], Tensor]:
-    """Pad rows into one batch of the model's features.
+    """Pad rows into one batch of a cross-encoder's features; see `pad`."""
+    tokenizer = model.tokenizer
+    fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+    return pad(rows, rows[0][0].features, fill, model.device, left=tokenizer.padding_side == "left")
+
+
+def pad(
+    rows: Sequence[Row], names: Iterable[str], fill: Mapping[str, int], device: torch.device, left: bool = False
+) -> tuple[dict[str, Any], Tensor]:
+    """Pad rows into one batch of features.
+
+    Args:
+        rows: what to pad.
+        names: which of the examples' features.
+        fill: the value of padding, for each feature where it is not 0.
+        device: where the batch goes.
+        left: whether padding stands before the tokens.
 
     Returns:
-        The features on the model's device, and the original position of every token, (rows, tokens) int64.
+        The features, and the original position of every token, (rows, tokens) int64.
+
+    Example:
+        >>> example = Example({"input_ids": np.array([7, 8, 9])}, segment=np.array([-1, 0, 1]))
+        >>> rows = [(example, View(np.array([0, 1, 2]), 0)), (example, View(np.array([0, 2]), 0))]
+        >>> features, positions = pad(rows, ["input_ids"], {"input_ids": 1}, torch.device("cpu"))
+        >>> features["input_ids"].tolist(), positions.tolist()
+        ([[7, 8, 9], [7, 9, 1]], [[0, 1, 2], [0, 2, 0]])
     """
-    tokenizer = model.tokenizer
     width = max(len(view) for _, view in rows)
-    left = tokenizer.padding_side == "left"
-    filler = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
-    device = model.device
 
     def padded(arrays: list[np.ndarray], value: int) -> Tensor:
         out = np.full((len(arrays), width), value, dtype=np.int64)
@@ -76,8 +95,8 @@ def collate(model: CrossEncoder, rows: Sequence[Row]) -> tuple[dict[str, Any], T
         return torch.from_numpy(out).to(device)
 
     features: dict[str, Any] = {
-        name: padded([example.features[name][view.tokens] for example, view in rows], filler.get(name, 0))
-        for name in rows[0][0].features
+        name: padded([example.features[name][view.tokens] for example, view in rows], fill.get(name, 0))
+        for name in names
     }
     features["attention_mask"] = padded([np.ones(len(view), dtype=np.int64) for _, view in rows], 0)
     return features | rows[0][0].shared, padded([view.tokens for _, view in rows], 0)

@@ -8,16 +8,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from cmp_rerank.ablation import CmpDrop, Example, View
 from cmp_rerank.ablation.drop import Ablation
+from cmp_rerank.scoring.adapters import Adapter, CrossEncoderAdapter
 from cmp_rerank.scoring.chunks import cut, forks, singles
 from cmp_rerank.scoring.memory import Budget, free, out_of_memory
 from cmp_rerank.scoring.passes import Passes, is_sharded, most_passes, without_ddp
 from cmp_rerank.scoring.recompute import recomputed
-from cmp_rerank.scoring.rows import Row, collate, cross_encoder, pooled
+from cmp_rerank.scoring.rows import Row, pooled
 from cmp_rerank.scoring.trunk import Trunk
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 
 class Scorer:
-    """Score rows with a cross-encoder, ablated as their views say.
+    """Score rows with a model, ablated as their views say.
 
     Rows that are the same computation are run once; the others are sorted by length and run in chunks, so that
     little is padded. Masks depend only on the example, so neither order nor chunks change a score beyond
@@ -51,18 +51,24 @@ class Scorer:
         tokens_per_chunk: how many tokens, padding included, one forward pass may hold. Default: 4,096 on a CPU,
             65,536 elsewhere.
         strategy: see above.
+        adapter: the kind of model. Default: cross-encoders of sentence-transformers.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
 
     def __init__(
-        self, drop: CmpDrop | None, tokens_per_chunk: int | None = None, strategy: Strategy = "auto"
+        self,
+        drop: CmpDrop | None,
+        tokens_per_chunk: int | None = None,
+        strategy: Strategy = "auto",
+        adapter: Adapter | None = None,
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
         self.drop = drop
         self.strategy: Strategy = strategy
+        self.adapter: Adapter = adapter or CrossEncoderAdapter()
         self.budget = Budget(tokens_per_chunk)
         self._ablation: Ablation | None = None
         self._trunk: Trunk | None = None
@@ -73,21 +79,22 @@ class Scorer:
         """Score every view of every example, with gradients where they are enabled.
 
         Args:
-            model: a CrossEncoder, or a wrapper of one.
+            model: the model, or a wrapper of it.
             examples: n examples.
             views: for each example its views, the same number for all; the first is the full model's.
 
         Returns:
-            Logits of shape (n, number of views, labels) in float32 or better, on the model's device.
+            Scores of shape (n, number of views, width) in float32 or better, on the model's device; of a
+            cross-encoder the width is the number of labels.
 
         Raises:
             ValueError: if the strategy cannot be used with this model; the message says why.
         """
-        inner = cross_encoder(model)
         rows, index = pooled(examples, views)
-        ablation = self._attach(inner, rows)
+        longest = max(map(len, examples))
+        ablation = self._attach(self.adapter.inner(model), rows, longest)
         if self.strategy == "naive":
-            passes = Passes(model, ablation)
+            passes = Passes(model, self.adapter, longest, ablation)
             with passes.ready():
                 steps = [
                     passes.run([(example, steps[k]) for example, steps in zip(examples, views, strict=True)])
@@ -95,7 +102,7 @@ class Scorer:
                 ]
             return _precise(torch.stack(steps, dim=1))
         while True:
-            passes = Passes(model, ablation)
+            passes = Passes(model, self.adapter, longest, ablation)
             try:
                 scores = self._score(passes, rows, index[:, 0])
                 break
@@ -108,7 +115,7 @@ class Scorer:
         return _precise(scores)[torch.from_numpy(index).to(scores.device)]
 
     def _score(self, passes: Passes, rows: list[Row], full: np.ndarray) -> Tensor:
-        """Scores of all rows, (rows, labels)."""
+        """Scores of all rows, (rows, width)."""
         sharded = is_sharded(passes.model)
         strategy = self._resolve(passes, rows, sharded)
         grouping = singles
@@ -178,7 +185,7 @@ class Scorer:
             except ValueError as error:
                 reason = str(error)
             else:
-                trial = Passes(passes.inner, passes.ablation, trunk)
+                trial = Passes(passes.inner, self.adapter, passes.longest, passes.ablation, trunk)
                 with trial.ready():
                     reason = trunk.verify(trial.run, rows[0])
                 if reason is None:
@@ -208,11 +215,12 @@ class Scorer:
         self._bytes_per_token = (torch.cuda.memory_allocated(device) - before) / passes.tokens
         return scores
 
-    def _attach(self, inner: CrossEncoder, rows: list[Row]) -> Ablation | None:
+    def _attach(self, inner: nn.Module, rows: list[Row], longest: int) -> Ablation | None:
         if self.drop is None:
             return None
         if self._ablation is None or self._ablation.model is not inner:
-            self._ablation = Ablation(inner, self.drop, lambda: inner(collate(inner, rows[:1] * 2)[0]))
+            probe = Passes(inner, self.adapter, longest, None)
+            self._ablation = Ablation(inner, self.drop, lambda: probe.run(rows[:1] * 2))
             self._trunk = self._no_trunk = None
         return self._ablation
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from cmp_rerank.ablation import View
@@ -28,11 +27,11 @@ class Trunk:
     """Forks rows at the first ablated layer.
 
     Args:
-        model: the cross-encoder.
+        model: the model itself.
         first: index of the first ablated layer, at least 1.
     """
 
-    def __init__(self, model: CrossEncoder, first: int) -> None:
+    def __init__(self, model: nn.Module, first: int) -> None:
         if first < 1:
             raise ValueError(
                 "The ablation begins at the first layer, so no layer is below it: nothing can be shared. "
