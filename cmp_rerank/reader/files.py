@@ -1,0 +1,410 @@
+"""Questions from SQuAD and HotpotQA files and from tables; predictions in the formats of the official scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cmp_rerank.reader.locate import located
+from cmp_rerank.reader.records import Answer, Kind, Question, repair
+from cmp_rerank.runs.lines import PathLike, malformed, numbered_lines, replacing, stem_suffix, text
+from cmp_rerank.runs.ranking import check_choice
+from cmp_rerank.runs.reading import read_json
+
+FORMATS = ("squad", "hotpotqa", "table")
+
+
+class Questions(list[Question]):
+    """Questions in the order of their source, and what was noticed in reading them.
+
+    Attributes:
+        format: "squad", "squad2", "hotpotqa", "table" or "run".
+        counts: What was noticed, by name: "offsets repaired", "answers not found", "support not found", ...
+    """
+
+    def __init__(self, questions: Iterable[Question], format: str, counts: Mapping[str, int]) -> None:
+        super().__init__(questions)
+        self.format = format
+        self.counts = Counter(counts)
+
+    def notes(self) -> list[str]:
+        """One line for each thing that was noticed."""
+        return [f"{what}: {number}" for what, number in self.counts.items() if number]
+
+
+class _Record:
+    """One record of a file: it knows where it stands, for messages, and collects questions."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.questions: dict[str, Question] = {}
+        self.counts: Counter[str] = Counter()
+        self.place = "the top level"
+
+    def wrong(self, what: str) -> NoReturn:
+        raise ValueError(f"{self.source}, {self.place}: {what}")
+
+    def of(self, record: Any, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
+        """The value of a key, of the right type."""
+        if not isinstance(record, Mapping):
+            self.wrong(f"expected an object with {key!r}, got {record!r:.80}")
+        value = record.get(key, default)
+        if value is ...:
+            self.wrong(f"{key!r} is missing; there are {', '.join(map(repr, record)) or 'no keys'}")
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            self.wrong(f"{key!r} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r:.80}")
+        return value
+
+    def add(self, id: Any, question: Any, passages: Sequence[str], answers: Iterable[Answer], **more: Any) -> None:
+        """Check and keep one question; its answers are set right, where they are a few characters off."""
+        if id in self.questions:
+            self.wrong(f"the id {id!r} occurs twice")
+        try:
+            right = repair(id, passages, answers)
+            self.questions[id] = Question(id, question, tuple(passages), right.answers, **more)
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {error}") from None
+        self.counts["offsets repaired"] += right.moved
+
+    def done(self, format: str) -> Questions:
+        if not self.questions:
+            raise ValueError(f"{self.source}: there is no question in it")
+        return Questions(self.questions.values(), format, self.counts)
+
+
+def read_questions(path: PathLike, format: str | None = None) -> Questions:
+    """Read questions from a file of any format that is known here.
+
+    Args:
+        path: SQuAD 1.1 or 2.0 JSON, HotpotQA JSON, or a table: JSON list, JSON lines, parquet, or a folder that
+            `datasets.Dataset.save_to_disk` wrote. JSON may be gzip.
+        format: "squad", "hotpotqa" or "table"; None looks at the content.
+
+    Returns:
+        The questions, and what was noticed in reading them.
+
+    Raises:
+        ValueError: With the file and the record, for what cannot be read.
+    """
+    if format is not None:
+        check_choice("format", format, FORMATS)
+    source = os.fspath(path)
+    if Path(path).is_dir() or stem_suffix(path) in (".parquet", ".jsonl"):
+        if format in ("squad", "hotpotqa"):
+            raise ValueError(f"{source}: {format} is a JSON file; this is a table: use format='table'")
+        return read_table(_table(path), source)
+    content = read_json(path)
+    if format is None:
+        first = content[0] if isinstance(content, list) and content else None
+        if isinstance(content, dict) and "data" in content:
+            format = "squad"
+        elif isinstance(first, dict) and "_id" in first and "context" in first:
+            format = "hotpotqa"
+        elif isinstance(first, dict):
+            format = "table"
+        else:
+            raise ValueError(
+                f'{source}: neither SQuAD ({{"data": [...]}}), nor HotpotQA ([{{"_id": ..., "context": [[title, '
+                f"[sentence, ...]], ...]}}]), nor a list of records; it begins with {json.dumps(content)[:80]}"
+            )
+    if format == "table":
+        return read_table(content, source)
+    return _squad(content, source) if format == "squad" else _hotpotqa(content, source)
+
+
+def read_squad(path: PathLike) -> Questions:
+    """Read SQuAD 1.1 or 2.0 JSON; see `read_questions`."""
+    return _squad(read_json(path), os.fspath(path))
+
+
+def read_hotpotqa(path: PathLike) -> Questions:
+    """Read HotpotQA JSON, distractor setting; see `read_questions`.
+
+    An answer has no offsets there. It is looked for in the supporting sentences, then in their paragraphs, then in
+    all of them; every occurrence is an alternative, see `cmp_rerank.reader.locate`.
+    """
+    return _hotpotqa(read_json(path), os.fspath(path))
+
+
+def _squad(content: Any, source: str) -> Questions:
+    record = _Record(source)
+    second = str(content.get("version", "") if isinstance(content, Mapping) else "").startswith("v2")
+    for i, article in enumerate(record.of(content, "data", list)):
+        record.place = f"article {i}"
+        title = str(record.of(article, "title", str, ""))
+        for j, paragraph in enumerate(record.of(article, "paragraphs", list)):
+            record.place = f"article {i} ({title!r}), paragraph {j}"
+            context = record.of(paragraph, "context", str)
+            where = record.place
+            for k, qa in enumerate(record.of(paragraph, "qas", list)):
+                record.place = f"{where}, question {k}"
+                name = record.of(qa, "id", str)
+                record.place = f"question {name!r}"
+                impossible = record.of(qa, "is_impossible", bool, False)
+                second |= "is_impossible" in qa
+                answers = [
+                    Answer(record.of(answer, "text", str), 0, record.of(answer, "answer_start", int))
+                    # 2.0 puts misleading answers elsewhere; some files in its format leave them here.
+                    for answer in ([] if impossible else record.of(qa, "answers", list, []))
+                ]
+                record.counts["without an answer"] += impossible
+                kind: Kind = "none" if impossible else "span"
+                titles = (title,) if title else ()
+                record.add(name, record.of(qa, "question", str), (context,), answers, kind=kind, titles=titles)
+    return record.done("squad2" if second else "squad")
+
+
+def _hotpotqa(content: Any, source: str) -> Questions:
+    record = _Record(source)
+    if not isinstance(content, list):
+        record.wrong(f"HotpotQA is a list of records, got {type(content).__name__}")
+    for i, entry in enumerate(content):
+        record.place = f"record {i}"
+        name = record.of(entry, "_id" if "_id" in entry else "id", str)
+        record.place = f"question {name!r}"
+        context = _pairs(record, entry, "context", "title", "sentences")
+        titles = tuple(str(title) for title, _ in context)
+        passages, starts = [], []
+        for _, sentences in context:
+            if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
+                record.wrong(f"a paragraph is [title, [sentence, ...]], got {sentences!r:.80}")
+            ends = [0]
+            for sentence in sentences:
+                ends.append(ends[-1] + len(sentence))
+            starts.append(ends)
+            passages.append("".join(sentences))
+        support = None
+        if "supporting_facts" in entry:
+            support = []
+            for title, number in _pairs(record, entry, "supporting_facts", "title", "sent_id"):
+                # The published files have facts that point nowhere.
+                at = titles.index(title) if title in titles else -1
+                if at < 0 or not 0 <= number < len(starts[at]) - 1 or starts[at][number] == starts[at][number + 1]:
+                    record.counts["support not found"] += 1
+                else:
+                    support.append((at, starts[at][number], starts[at][number + 1]))
+        answer = record.of(entry, "answer", str, None) if "answer" in entry else None
+        kind: Kind = answer if answer in ("yes", "no") else "span"  # type: ignore[assignment]
+        found = located([answer], passages, support or ()) if answer and kind == "span" else ()
+        record.counts["answers not found"] += kind == "span" and bool(answer) and not found
+        record.add(
+            name,
+            record.of(entry, "question", str),
+            passages,
+            found,
+            support=None if support is None else tuple(support),
+            texts=(answer,) if answer else (),
+            titles=titles,
+            kind=kind,
+        )
+    return record.done("hotpotqa")
+
+
+def _pairs(record: _Record, entry: Any, key: str, first: str, second: str) -> list[tuple[Any, Any]]:
+    """Pairs as the official files have them, or two columns, as `datasets` has them."""
+    value = record.of(entry, key, (list, dict))
+    if isinstance(value, dict):
+        return list(zip(record.of(value, first, list), record.of(value, second, list), strict=True))
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
+        record.wrong(f"{key!r} must be a list of [{first}, {second}], got {value!r:.80}")
+    return [(pair[0], pair[1]) for pair in value]
+
+
+def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Questions:
+    """Read questions from a `datasets` table, or any other iterable of records.
+
+    Args:
+        table: Records with ``id``, ``question``, and ``context`` (a text) or ``passages`` (a list of texts);
+            ``answers``: SQuAD's ``{"text": [...], "answer_start": [...]}``, where several passages also have a list
+            ``"passage"`` of their numbers; a list of ``{"text", "answer_start", "passage"}``; or texts without
+            offsets, which are looked for in the passages. Optional are ``support``, a list of [passage, start,
+            end] in characters; ``titles`` (or ``title``); ``kind``; and ``is_impossible``. Records without the key
+            ``answers`` are to be answered. A table of HotpotQA as published on the hub is read too.
+        source: Its name, for messages.
+
+    Returns:
+        The questions. One with an empty list of answers has none in its passages.
+
+    Raises:
+        ValueError: With the record, for one that cannot be read.
+
+    Example:
+        >>> row = {"id": "1", "question": "Who makes honey?", "passages": ["Rain.", "Bees do."], "answers": ["Bees"]}
+        >>> read_table([row])[0].answers
+        (Answer(text='Bees', passage=1, start=0),)
+    """
+    record = _Record(source)
+    rows = list(table)
+    if rows and isinstance(rows[0], Mapping) and "supporting_facts" in rows[0]:
+        return _hotpotqa(rows, source)
+    for i, row in enumerate(rows):
+        record.place = f"record {i}"
+        name = record.of(row, "id", (str, int))
+        record.place = f"record {i} (id {name!r})"
+        if "passages" in row:
+            passages = record.of(row, "passages", (list, tuple))
+        else:
+            context = record.of(row, "context", (str, list))
+            passages = [context] if isinstance(context, str) else context
+        if not all(isinstance(passage, str) for passage in passages):
+            record.wrong(f"passages must be texts, got {passages!r:.80}")
+        given = row.get("answers")
+        known = given is not None
+        placed, texts = _answers(record, given if known else [])
+        found = located(texts, passages) if texts else ()
+        record.counts["answers not found"] += bool(texts) and not found
+        impossible = record.of(row, "is_impossible", bool, known and not placed and not texts)
+        kind = record.of(row, "kind", str, None) if row.get("kind") else "none" if impossible else "span"
+        record.counts["without an answer"] += kind == "none"
+        titles = record.of(row, "titles", (list, tuple), ())
+        if isinstance(row.get("title"), str) and len(passages) == 1:
+            titles = (row["title"],)
+        support = row.get("support")
+        if support is not None:
+            try:
+                support = tuple((int(at), int(start), int(end)) for at, start, end in support)
+            except (TypeError, ValueError):
+                record.wrong(f"'support' must be a list of [passage, start, end], got {support!r:.80}")
+        record.add(
+            str(name),
+            record.of(row, "question", str),
+            passages,
+            [*placed, *found] if kind == "span" else (),
+            support=support,
+            texts=tuple(dict.fromkeys([*(answer.text for answer in placed), *texts])),
+            titles=tuple(titles),
+            kind=kind,
+        )
+    return record.done("table")
+
+
+def _answers(record: _Record, given: Any) -> tuple[list[Answer], list[str]]:
+    """Answers with offsets, and those that are only texts."""
+    if isinstance(given, str):
+        return [], [given]
+    if isinstance(given, Mapping):
+        texts = list(record.of(given, "text", (list, tuple)))
+        if "answer_start" not in given:
+            return [], texts
+        starts = list(record.of(given, "answer_start", (list, tuple)))
+        numbers = list(given.get("passage", [0] * len(texts)))
+        if not len(texts) == len(starts) == len(numbers):
+            record.wrong(f"answers have {len(texts)} texts, {len(starts)} starts and {len(numbers)} passages")
+        given = [
+            {"text": text, "answer_start": start, "passage": number}
+            for text, start, number in zip(texts, starts, numbers, strict=True)
+        ]
+    if not isinstance(given, list | tuple):
+        record.wrong(f"'answers' must be texts or records with text and answer_start, got {given!r:.80}")
+    if all(isinstance(answer, str) for answer in given):
+        return [], list(given)
+    return [
+        Answer(
+            record.of(answer, "text", str),
+            record.of(answer, "passage", int, 0),
+            record.of(answer, "answer_start", int),
+        )
+        for answer in given
+    ], []
+
+
+def _table(path: PathLike) -> Iterable[Mapping[str, Any]]:
+    if stem_suffix(path) == ".jsonl":
+        return _json_lines(path)
+    try:
+        from datasets import Dataset, load_from_disk
+    except ImportError as error:
+        raise ImportError(f"{os.fspath(path)}: reading this needs datasets: pip install datasets") from error
+    if not Path(path).is_dir():
+        if not Path(path).exists():
+            raise ValueError(f"{os.fspath(path)}: no such file")
+        return Dataset.from_parquet(os.fspath(path))  # type: ignore[no-any-return]
+    try:
+        loaded = load_from_disk(os.fspath(path))
+    except FileNotFoundError as error:
+        raise ValueError(f"{os.fspath(path)}: this folder holds no table of `datasets`") from error
+    if not isinstance(loaded, Dataset):
+        raise ValueError(f"{os.fspath(path)}: this holds several tables ({', '.join(loaded)}); give one of them")
+    return loaded
+
+
+def _json_lines(path: PathLike) -> list[Mapping[str, Any]]:
+    rows = []
+    for number, line in numbered_lines(path):
+        try:
+            rows.append(json.loads(text(path, number, line)))
+        except json.JSONDecodeError as error:
+            raise malformed(path, number, f"not JSON: {error.msg}") from error
+    return rows
+
+
+def write_squad(path: PathLike, predictions: Mapping[str, str]) -> None:
+    """Write predictions as the official SQuAD scripts take them: id -> text, "" for no answer.
+
+    Raises:
+        ValueError: A prediction is not a text, or the folder does not exist. Then no file is written.
+    """
+    _write(path, _checked(predictions))
+
+
+def write_no_answer(path: PathLike, probabilities: Mapping[str, float]) -> None:
+    """Write SQuAD 2.0's ``na_probs``: id -> probability that there is no answer.
+
+    Raises:
+        ValueError: A value is no probability, or the folder does not exist. Then no file is written.
+    """
+    for name, value in probabilities.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"question {name!r}: {value!r} is no probability")
+    _write(path, {name: float(value) for name, value in probabilities.items()})
+
+
+def write_hotpotqa(
+    path: PathLike,
+    predictions: Mapping[str, str],
+    support: Mapping[str, Sequence[tuple[str, int]]] | None = None,
+) -> None:
+    """Write predictions as the official HotpotQA script takes them.
+
+    Args:
+        path: Where to write.
+        predictions: Question id -> answer.
+        support: Question id -> predicted supporting facts (title, sentence); readers here predict none.
+
+    Raises:
+        ValueError: A prediction is not a text, or the folder does not exist. Then no file is written.
+    """
+    facts = {name: [list(fact) for fact in several] for name, several in (support or {}).items()}
+    _write(path, {"answer": _checked(predictions), "sp": facts})
+
+
+def read_predictions(path: PathLike) -> dict[str, str]:
+    """Read predictions in either format.
+
+    Raises:
+        ValueError: With the file, for anything else.
+    """
+    content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("answer"), dict):
+        content = content["answer"]
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise ValueError(f"{os.fspath(path)}: predictions are one JSON object, id -> text")
+    return content
+
+
+def _checked(predictions: Mapping[str, str]) -> dict[str, str]:
+    for name, prediction in predictions.items():
+        if not isinstance(prediction, str):
+            raise ValueError(f"question {name!r}: a prediction is a text, got {prediction!r:.80}")
+    return dict(predictions)
+
+
+def _write(path: PathLike, content: Any) -> None:
+    with replacing(path) as file:
+        json.dump(content, file, ensure_ascii=False, allow_nan=False)
+        file.write("\n")

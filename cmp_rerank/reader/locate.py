@@ -1,0 +1,53 @@
+"""Finding answers that come without offsets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from cmp_rerank.reader.records import Answer
+
+Span = tuple[int, int, int]
+
+
+def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Span] = ()) -> tuple[Answer, ...]:
+    """Where answers stand in passages, as alternatives.
+
+    Whole words are looked for first, then whole words in any case, then anything; each in the support, then in
+    the passages that hold support, then in all of them. What is found first is taken, with all its occurrences.
+
+    Args:
+        texts: Gold answers.
+        passages: The context.
+        support: Spans (passage, start, end) that the answer rests on; () where they are not known.
+
+    Returns:
+        The occurrences, in the order of the passages; () if there is none.
+
+    Example:
+        >>> located(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"])
+        (Answer(text='bee', passage=0, start=11), Answer(text='bee', passage=1, start=9))
+        >>> located(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"], support=[(1, 0, 5)])
+        (Answer(text='bee', passage=1, start=9),)
+        >>> located(["wasp"], ["Bees."])
+        ()
+    """
+    wanted = [text.strip() for text in texts if text.strip()]
+    if not wanted:
+        return ()
+    # The longer first: of alternatives that begin at one place the longest is the answer.
+    choice = "|".join(re.escape(text) for text in sorted(set(wanted), key=lambda text: (-len(text), text)))
+    whole = rf"(?<!\w)(?:{choice})(?!\w)"
+    everything = [(i, 0, len(passage)) for i, passage in enumerate(passages)]
+    holding = {passage for passage, _, _ in support}
+    areas = [sorted(set(support)), [area for area in everything if area[0] in holding], everything]
+    for pattern in (re.compile(whole), re.compile(whole, re.IGNORECASE), re.compile(choice)):
+        for area in areas:
+            found = {
+                (number, match.start()): Answer(match.group(), number, match.start())
+                for number, start, end in area
+                for match in pattern.finditer(passages[number], start, end)
+            }
+            if found:
+                return tuple(found[place] for place in sorted(found))
+    return ()

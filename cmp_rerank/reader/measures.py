@@ -1,0 +1,188 @@
+"""Exact match and F1 of answers, as the official scripts of SQuAD 1.1, SQuAD 2.0 and HotpotQA compute them."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cmp_rerank.evaluation.evaluate import Evaluation
+from cmp_rerank.evaluation.statistics import bootstrap_means, interval
+from cmp_rerank.reader.records import Question
+from cmp_rerank.runs.ranking import check_choice
+
+RULES = ("squad", "squad2", "hotpotqa")
+MEASURES = ("EM", "F1")
+MISSING = ("zero", "error")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_WORDS = ("yes", "no", "noanswer")
+
+
+def normalise(text: str) -> str:
+    """An answer as it is compared: lower case, without ASCII punctuation and English articles, single spaces.
+
+    Example:
+        >>> normalise("The  Bees' (a hive)")
+        'bees hive'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, gold: str) -> float:
+    """1 if both are the same after normalisation, else 0.
+
+    Example:
+        >>> exact_match("the bees", "Bees."), exact_match("bee", "bees")
+        (1.0, 0.0)
+    """
+    return float(normalise(prediction) == normalise(gold))
+
+
+def f1(prediction: str, gold: str, rules: str = "squad") -> float:
+    """F1 of the words of two answers after normalisation, words that repeat counted as often.
+
+    Args:
+        prediction: The predicted answer.
+        gold: The right one.
+        rules: They differ where nothing is left of an answer, or where it is no span. "squad": F1 is 0 where
+            nothing is left of either; "squad2": then it is 1 if nothing is left of both; "hotpotqa": as "squad",
+            but F1 is 0 if one of them is yes, no or noanswer and the other differs.
+
+    Example:
+        >>> f1("the busy bees", "busy wild bees")
+        0.8
+        >>> f1("no", "no doubt"), f1("no", "no doubt", "hotpotqa")
+        (0.6666666666666666, 0.0)
+    """
+    check_choice("rules", rules, RULES)
+    one, other = normalise(prediction), normalise(gold)
+    if rules == "hotpotqa" and one != other and (one in _WORDS or other in _WORDS):
+        return 0.0
+    predicted, right = one.split(), other.split()
+    if rules == "squad2" and not (predicted and right):
+        return float(predicted == right)
+    same = sum((Counter(predicted) & Counter(right)).values())
+    # 2 P R / (P + R), with P = same / predicted and R = same / right
+    return 2 * same / (len(predicted) + len(right)) if same else 0.0
+
+
+def score(prediction: str, texts: Sequence[str], rules: str = "squad") -> tuple[float, float]:
+    """Exact match and F1 against the best of several gold answers.
+
+    Args:
+        prediction: The predicted answer; "" for none.
+        texts: Gold answers; none: the question has no answer, and "" is right.
+        rules: See `f1`. With "squad2", gold answers of which nothing is left do not count, as in its script.
+
+    Example:
+        >>> score("busy bees", ["bees", "wild bees"]), score("", []), score("bees", [])
+        ((0.0, 0.6666666666666666), (1.0, 1.0), (0.0, 0.0))
+    """
+    if rules == "squad2":
+        texts = [text for text in texts if normalise(text)]
+    if not texts:
+        right = float(not normalise(prediction))
+        return right, right
+    return max(exact_match(prediction, text) for text in texts), max(f1(prediction, text, rules) for text in texts)
+
+
+def evaluate_answers(
+    questions: Iterable[Question],
+    predictions: Mapping[str, str],
+    *,
+    rules: str = "squad",
+    missing: str = "zero",
+) -> Evaluation:
+    """Evaluate predictions for questions.
+
+    Args:
+        questions: With their gold answers; one of kind "span" without any cannot be evaluated.
+        predictions: Question id -> answer; "" for none. Others than these questions' are ignored.
+        rules: See `f1`.
+        missing: A question without prediction counts 0 ("zero", as in the official scripts), or is an "error".
+
+    Returns:
+        The values per question, EM and F1, from 0 to 1; its `queries` are the ids of the questions.
+
+    Raises:
+        ValueError: No question, one without gold answers, or a missing prediction where that is an error.
+
+    Example:
+        >>> question = Question("q1", "Who makes honey?", ("Bees.",), texts=("bees", "wild bees"))
+        >>> evaluate_answers([question], {"q1": "the bees"}).means
+        {'EM': 1.0, 'F1': 1.0}
+    """
+    check_choice("rules", rules, RULES)
+    check_choice("missing", missing, MISSING)
+    ids, values, lacking, unknown = [], [], [], 0
+    for question in questions:
+        if question.kind != "none" and not question.texts:
+            raise ValueError(f"question {question.id!r} has no gold answer to compare with")
+        ids.append(question.id)
+        if question.id in predictions:
+            values.append(score(predictions[question.id], question.texts, rules))
+        else:
+            lacking.append(question.id)
+            values.append((0.0, 0.0))
+    if not ids:
+        raise ValueError("there is no question to evaluate")
+    if lacking and missing == "error":
+        raise ValueError(f"{len(lacking)} of {len(ids)} questions have no prediction: {', '.join(lacking[:5])}, ...")
+    unknown = len(predictions.keys() - set(ids))
+    return Evaluation(MEASURES, tuple(ids), np.array(values), tuple(lacking), unknown)
+
+
+def summary(
+    questions: Iterable[Question],
+    evaluation: Evaluation,
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Means with bootstrap intervals: of all questions, and, where some have no answer, of either part.
+
+    Args:
+        questions: The questions that were evaluated, in the same order.
+        evaluation: Of `evaluate_answers`.
+        level: Level of the intervals.
+        resamples: Draws of the bootstrap over questions.
+        seed: Seed of these draws.
+
+    Returns:
+        "all", and maybe "HasAns" and "NoAns" (the names of SQuAD 2.0's script) -> {"questions": their number,
+        "EM": {"mean", "low", "high"}, "F1": ...}.
+
+    Raises:
+        ValueError: The questions are not those of the evaluation.
+
+    Example:
+        >>> questions = [Question(str(i), "Who?", ("Bees.",), texts=("bees",)) for i in range(20)]
+        >>> evaluation = evaluate_answers(questions, {str(i): "bees" if i % 2 else "wasps" for i in range(20)})
+        >>> summary(questions, evaluation)["all"]["EM"]
+        {'mean': 0.5, 'low': 0.3, 'high': 0.7}
+    """
+    questions = list(questions)
+    if tuple(question.id for question in questions) != evaluation.queries:
+        raise ValueError("these are not the questions that were evaluated")
+    # As the script does: what counts is whether there is a gold answer, not whether these passages hold it.
+    answerable = np.array([bool(question.texts) for question in questions])
+    parts = {"all": np.ones(len(questions), dtype=bool)}
+    if not answerable.all():
+        parts |= {"HasAns": answerable, "NoAns": ~answerable}
+    result: dict[str, dict[str, Any]] = {}
+    for name, mask in parts.items():
+        if not mask.any():
+            continue
+        values = evaluation.values[mask]
+        (means,) = bootstrap_means([values[None]], resamples=resamples, seed=seed)
+        result[name] = {"questions": int(mask.sum())}
+        for i, measure in enumerate(evaluation.measures):
+            low, high = interval(means[:, i], level)
+            result[name][measure] = {"mean": float(values[:, i].mean()), "low": low, "high": high}
+    return result

@@ -1,0 +1,71 @@
+"""Retrieved passages as the context of questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cmp_rerank.reader.files import Questions
+from cmp_rerank.reader.locate import located
+from cmp_rerank.reader.records import Answer, Question
+from cmp_rerank.runs.files import Run
+from cmp_rerank.runs.ranking import rank
+
+
+def from_run(
+    queries: Mapping[str, str],
+    run: Run,
+    corpus: Mapping[str, str],
+    *,
+    k: int = 5,
+    answers: Mapping[str, Sequence[str]] | None = None,
+    gold: Iterable[Question] | None = None,
+) -> Questions:
+    """Take the best passages of a run as the context of each query: retrieve, rerank and read.
+
+    Args:
+        queries: Query id -> text.
+        run: Query id -> document id -> score, ranked by `cmp_rerank.runs.rank`.
+        corpus: Document id -> text.
+        k: How many passages of each query are read; a query without any is left out, and counted.
+        answers: Query id -> gold answers, which are looked for in the passages. A question of which they stand in
+            none is of kind "none" as far as these passages go; its gold texts stay, for the measures.
+        gold: Questions with these ids, instead of `answers`; yes and no stay what they are.
+
+    Returns:
+        The questions; titles are the ids of the documents.
+
+    Raises:
+        ValueError: With the id: a text is missing, or no passage of a query has any.
+
+    Example:
+        >>> questions = from_run({"q": "Who makes honey?"}, {"q": {"d1": 0.2, "d2": 0.9}},
+        ...                      {"d1": "Rain.", "d2": "Bees do."}, k=1, answers={"q": ["bees"]})
+        >>> questions[0].passages, questions[0].answers
+        (('Bees do.',), (Answer(text='Bees', passage=0, start=0),))
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k!r}")
+    known = {question.id: question for question in gold or ()}
+    counts = {"queries without passages": 0, "answers not found": 0}
+    questions = []
+    for query, question in queries.items():
+        docs = [doc for doc, _ in rank(run.get(query, {}))[:k]]
+        if not docs:
+            counts["queries without passages"] += 1
+            continue
+        missing = [doc for doc in docs if doc not in corpus]
+        if missing:
+            raise ValueError(f"query {query!r}: there is no text for document {missing[0]!r}")
+        passages = tuple(corpus[doc] for doc in docs)
+        texts = known[query].texts if query in known else tuple((answers or {}).get(query, ()))
+        kind = known[query].kind if query in known else "span"
+        found: tuple[Answer, ...] = ()
+        if kind == "span" and texts:
+            found = located(texts, passages)
+            if not found:
+                counts["answers not found"] += 1
+                kind = "none"
+        questions.append(Question(query, question, passages, found, texts=texts, titles=tuple(docs), kind=kind))
+    if not questions:
+        raise ValueError("no query has a passage in the run: are their ids the same?")
+    return Questions(questions, "run", counts)
