@@ -1,0 +1,297 @@
+"""Readers of question files, and writers of predictions."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmp_rerank.reader.files import (
+    read_hotpotqa,
+    read_predictions,
+    read_questions,
+    read_squad,
+    read_table,
+    write_hotpotqa,
+    write_no_answer,
+    write_squad,
+)
+from cmp_rerank.reader.locate import located
+from cmp_rerank.reader.records import Answer
+from cmp_rerank.reader.retrieved import from_run
+
+CONTEXT = "Honey is made by bees. Bears like it."
+
+
+def squad(*qas: dict[str, Any], context: Any = CONTEXT, **more: Any) -> dict[str, Any]:
+    return {"data": [{"title": "Honey", "paragraphs": [{"context": context, "qas": list(qas)}]}], **more}
+
+
+def qa(name: str = "q1", text: Any = "bees", start: Any = 17, **more: Any) -> dict[str, Any]:
+    return {"id": name, "question": "Who?", "answers": [{"text": text, "answer_start": start}], **more}
+
+
+def hotpot(**changes: Any) -> dict[str, Any]:
+    return {
+        "_id": "h1",
+        "question": "Who likes what bees make?",
+        "answer": "bears",
+        "supporting_facts": [["Bees", 1], ["Bears", 0]],
+        "context": [
+            ["Bees", ["Bees fly.", " Bees make honey.", " Not bears."]],
+            ["Rain", ["It rains on bears."]],
+            ["Bears", ["Bears like honey; forbears do not, bears do.", " They are big."]],
+        ],
+    } | changes
+
+
+def write(folder: Path, content: Any, name: str = "file.json") -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_squad_1(tmp_path: Path) -> None:
+    path = write(tmp_path, squad(qa(), qa("q2", "Bears ", 20), version="1.1"))
+    questions = read_questions(path)
+    assert questions.format == "squad"
+    assert questions[0].passages == (CONTEXT,)
+    assert questions[0].titles == ("Honey",)
+    assert questions[0].answers == (Answer("bees", 0, 17),)
+    assert questions[1].answers == (Answer("Bears", 0, 23),)  # moved by 3
+    assert questions.counts["offsets repaired"] == 1
+    assert questions.notes() == ["offsets repaired: 1"]
+    assert list(read_squad(path)) == list(questions)
+
+
+def test_squad_2(tmp_path: Path) -> None:
+    impossible = {"id": "q2", "question": "Why?", "is_impossible": True, "answers": [], "plausible_answers": []}
+    questions = read_questions(write(tmp_path, squad(qa(is_impossible=False), impossible, version="v2.0")))
+    assert questions.format == "squad2"
+    assert [question.kind for question in questions] == ["span", "none"]
+    assert questions.counts["without an answer"] == 1
+
+
+def test_packed_and_plain_files_are_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "file.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(squad(qa())).encode()))
+    assert list(read_questions(path)) == list(read_questions(write(tmp_path, squad(qa()))))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (squad(qa(text="wasps")), "file.json: question 'q1': the answer 'wasps' should stand at 17"),
+        (squad(qa(start="17")), "file.json, question 'q1': 'answer_start' must be int, got '17'"),
+        (squad(qa(start=True)), "'answer_start' must be int, got True"),
+        (squad(qa(), qa()), "file.json, question 'q1': the id 'q1' occurs twice"),
+        (squad({"question": "Who?"}), r"article 0 \('Honey'\), paragraph 0, question 0: 'id' is missing.*'question'"),
+        (squad({"id": "q1"}), "question 'q1': 'question' is missing"),
+        (squad(qa(), context=" "), "question 'q1'"),
+        (squad(qa(), context=None), "paragraph 0: 'context' must be str, got None"),
+        ({"data": [{"title": "T"}]}, "article 0: 'paragraphs' is missing"),
+        ({"data": []}, "file.json: there is no question in it"),
+        ({"date": []}, "file.json: neither SQuAD"),
+        ([1, 2], "file.json: neither SQuAD"),
+        ("{", "file.json, line 1: not JSON"),
+    ],
+)
+def test_wrong_squad(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_questions(write(tmp_path, content))
+
+
+def test_hotpotqa(tmp_path: Path) -> None:
+    (question,) = questions = read_questions(write(tmp_path, [hotpot()]))
+    assert questions.format == "hotpotqa"
+    assert question.passages[0] == "Bees fly. Bees make honey. Not bears."
+    assert question.titles == ("Bees", "Rain", "Bears")
+    spans = [question.passages[i][start:end] for i, start, end in question.support or ()]
+    assert spans == [" Bees make honey.", "Bears like honey; forbears do not, bears do."]
+    # In the supporting sentences, as whole words; not in the third sentence of "Bees", nor in "Rain".
+    assert question.answers == (Answer("bears", 2, 35),)
+    assert question.texts == ("bears",)
+    assert list(read_hotpotqa(tmp_path / "file.json")) == [question]
+
+
+def test_hotpotqa_outside_of_the_support(tmp_path: Path) -> None:
+    facts = [["Bees", 0], ["Bees", 9], ["Wasps", 0]]
+    (question,) = questions = read_questions(write(tmp_path, [hotpot(supporting_facts=facts)]))
+    assert question.answers == (Answer("bears", 0, 31),)  # in the paragraph that holds a fact
+    assert questions.counts["support not found"] == 2
+    nowhere = read_questions(write(tmp_path, [hotpot(answer="wasps")]))
+    assert (nowhere[0].kind, nowhere[0].answers, nowhere[0].texts) == ("span", (), ("wasps",))
+    assert nowhere.notes() == ["answers not found: 1"]
+
+
+def test_hotpotqa_yes_and_no(tmp_path: Path) -> None:
+    questions = read_questions(write(tmp_path, [hotpot(answer="yes"), hotpot(_id="h2", answer="no")]))
+    assert [(question.kind, question.answers, question.texts) for question in questions] == [
+        ("yes", (), ("yes",)),
+        ("no", (), ("no",)),
+    ]
+    assert len(questions[0].support or ()) == 2
+
+
+def test_hotpotqa_as_columns(tmp_path: Path) -> None:
+    entry = hotpot()
+    row = {
+        "id": entry["_id"],
+        "question": entry["question"],
+        "answer": entry["answer"],
+        "supporting_facts": {"title": ["Bees", "Bears"], "sent_id": [1, 0]},
+        "context": {
+            "title": [title for title, _ in entry["context"]],
+            "sentences": [sentences for _, sentences in entry["context"]],
+        },
+    }
+    assert list(read_table([row])) == list(read_questions(write(tmp_path, [entry])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"context": [["Bees", "text"]]}, r"file.json, question 'h1': a paragraph is \[title"),
+        ({"context": ["Bees"]}, "question 'h1': 'context' must be a list of"),
+        ({"context": [["Bees", []]], "supporting_facts": []}, "file.json: question 'h1': the context is empty"),
+        ({"answer": 7}, "question 'h1': 'answer' must be str, got 7"),
+        ({"_id": 7}, "record 0: '_id' must be str, got 7"),
+    ],
+)
+def test_wrong_hotpotqa(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_questions(write(tmp_path, [hotpot(**changes)]))
+
+
+def test_tables(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "1", "context": CONTEXT, "answers": {"text": ["bees"], "answer_start": [17]}},
+        {"id": "2", "context": CONTEXT, "answers": {"text": [], "answer_start": []}},
+        {"id": "3", "passages": ["Rain.", CONTEXT], "answers": [{"text": "it", "answer_start": 34, "passage": 1}]},
+        {"id": "4", "passages": ["Bees do.", CONTEXT], "answers": ["bees", "wasps"], "support": [[1, 0, 22]]},
+        {"id": "5", "context": CONTEXT},
+        {"id": "6", "context": CONTEXT, "answers": "wasps"},
+    ]
+    rows = [{"question": "Who?", **row} for row in rows]
+    questions = read_table(rows)
+    assert [question.kind for question in questions] == ["span", "none", "span", "span", "span", "span"]
+    assert questions[0].answers == (Answer("bees", 0, 17),)
+    assert questions[2].answers == (Answer("it", 1, 34),)
+    assert questions[3].answers == (Answer("bees", 1, 17),)  # whole words in this case come first
+    assert questions[3].texts == ("bees", "wasps")
+    assert questions[3].support == ((1, 0, 22),)
+    assert questions[4].texts == ()
+    assert questions[5].texts == ("wasps",)
+    assert dict(questions.counts) == {"offsets repaired": 0, "without an answer": 1, "answers not found": 1}
+    path = write(tmp_path, "\n".join(json.dumps(row) for row in rows), "file.jsonl")
+    assert list(read_questions(path)) == list(questions)
+    assert list(read_questions(write(tmp_path, rows))) == list(questions)
+
+
+def test_tables_of_datasets(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    rows = [
+        {"id": str(i), "question": "Who?", "context": CONTEXT, "title": "Honey", "answers": answers}
+        for i, answers in enumerate([{"text": ["bees"], "answer_start": [17]}, {"text": [], "answer_start": []}])
+    ]
+    table = Dataset.from_list(rows)
+    table.to_parquet(tmp_path / "file.parquet")
+    table.save_to_disk(tmp_path / "table")
+    for found in (read_table(table), read_questions(tmp_path / "file.parquet"), read_questions(tmp_path / "table")):
+        assert list(found) == list(read_table(rows))
+    with pytest.raises(ValueError, match="this is a table"):
+        read_questions(tmp_path / "table", "squad")
+    with pytest.raises(ValueError, match="'xml'"):
+        read_questions(tmp_path / "table", "xml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": None}, "table, record 0: 'id' must be str or int, got None"),
+        ({"context": ""}, "question '1': the context is empty"),
+        ({"passages": ["a", 1]}, r"record 0 \(id '1'\): passages must be texts"),
+        ({"answers": {"text": ["bees"], "answer_start": []}}, "answers have 1 texts, 0 starts and 1 passages"),
+        ({"answers": 7}, "'answers' must be texts or records"),
+        ({"answers": [{"text": "bees"}]}, "'answer_start' is missing"),
+        ({"answers": [{"text": "bees", "answer_start": 0}]}, "should stand at 0"),
+        ({"support": [1, 2]}, "'support' must be a list"),
+        ({"support": [[0, 5, 999]]}, "question '1': support from 5 to 999"),
+        ({"kind": "maybe"}, "question '1': kind must be"),
+    ],
+)
+def test_wrong_tables(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_table([{"id": "1", "question": "Who?", "context": CONTEXT} | changes])
+
+
+def test_whole_words_come_before_any_case_and_parts() -> None:
+    passages = ["in 1947", "in 47 and 4 and 4"]
+    assert located(["4"], passages) == (Answer("4", 1, 10), Answer("4", 1, 16))
+    assert located(["7"], passages) == (Answer("7", 0, 6), Answer("7", 1, 4))  # only within words
+    assert located(["New York", "New York City"], ["New York City"]) == (Answer("New York City", 0, 0),)
+    assert located(["C++ (a"], ["c++ (a language)"]) == (Answer("c++ (a", 0, 0),)
+    assert located([" "], passages) == ()
+
+
+def test_from_run() -> None:
+    queries = {"q1": "Who?", "q2": "What?", "q3": "Why?"}
+    corpus = {"d1": "Rain.", "d2": "Bees do.", "d3": "Bears like bees."}
+    run = {"q1": {"d1": 0.5, "d2": 0.4, "d3": 0.9}, "q2": {"d1": 1.0}}
+    questions = from_run(queries, run, corpus, k=2, answers={"q1": ["bees"], "q2": ["bees"]})
+    assert [question.id for question in questions] == ["q1", "q2"]
+    assert questions[0].titles == ("d3", "d1")
+    assert questions[0].answers == (Answer("bees", 0, 11),)
+    assert (questions[1].kind, questions[1].texts) == ("none", ("bees",))
+    assert questions.counts == {"queries without passages": 1, "answers not found": 1}
+    again = from_run(queries, run, corpus, k=2, gold=questions)
+    assert again[0].answers == questions[0].answers
+    with pytest.raises(ValueError, match="query 'q1': there is no text for document 'd3'"):
+        from_run(queries, run, {"d1": "Rain."})
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        from_run(queries, run, corpus, k=0)
+    with pytest.raises(ValueError, match="no query has a passage"):
+        from_run({"q9": "Who?"}, run, corpus)
+
+
+def test_predictions(tmp_path: Path) -> None:
+    given = {"q1": "Bären", "q2": ""}
+    write_squad(tmp_path / "squad.json", given)
+    assert json.loads((tmp_path / "squad.json").read_text("utf-8")) == given
+    write_hotpotqa(tmp_path / "hotpot.json", given)
+    assert json.loads((tmp_path / "hotpot.json").read_text("utf-8")) == {"answer": given, "sp": {}}
+    write_hotpotqa(tmp_path / "facts.json", given, {"q1": [("Bees", 1)]})
+    assert json.loads((tmp_path / "facts.json").read_text("utf-8"))["sp"] == {"q1": [["Bees", 1]]}
+    assert read_predictions(tmp_path / "squad.json") == read_predictions(tmp_path / "hotpot.json") == given
+    write_no_answer(tmp_path / "na.json", {"q1": 0.25})
+    assert json.loads((tmp_path / "na.json").read_text()) == {"q1": 0.25}
+    with pytest.raises(ValueError, match="predictions are one JSON object"):
+        read_predictions(write(tmp_path, {"q1": 1}))
+
+
+def test_nothing_is_half_written(tmp_path: Path) -> None:
+    write_squad(tmp_path / "squad.json", {"q1": "a"})
+    bad: dict[str, Any] = {"q1": None}
+    with pytest.raises(ValueError, match="'q1': a prediction is a text, got None"):
+        write_squad(tmp_path / "squad.json", bad)
+    with pytest.raises(ValueError, match="'q1': nan is no probability"):
+        write_no_answer(tmp_path / "na.json", {"q1": float("nan")})
+    assert [path.name for path in tmp_path.iterdir()] == ["squad.json"]
+    assert read_predictions(tmp_path / "squad.json") == {"q1": "a"}
+
+
+def test_real_files(shared_data: Path) -> None:
+    train = read_questions(shared_data / "squad" / "train.json")
+    assert len(train) == 11_877
+    assert train.counts["offsets repaired"] == 0
+    assert all(question.passages[0][a.start : a.end] == a.text for question in train for a in question.answers)
+    dev = read_questions(shared_data / "hotpotqa" / "dev.json")
+    assert len(dev) == 100
+    assert all(question.support for question in dev)
+    spans = [question for question in dev if question.kind == "span"]
+    assert len(spans) == 95
+    assert all(question.answers for question in spans)
