@@ -3,6 +3,7 @@
 from cmp_rerank.ablation.crop import CmpCrop
 from cmp_rerank.ablation.drop import CmpDrop
 from cmp_rerank.ablation.schedules import FeedbackCounts, FixedCounts, Fractions, RandomCounts
+from cmp_rerank.ablation.show import show_views
 from cmp_rerank.ablation.views import Example, Plan, View, alternate
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "RandomCounts",
     "View",
     "alternate",
+    "show_views",
 ]

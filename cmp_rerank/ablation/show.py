@@ -48,8 +48,8 @@ def show_views(
     Example:
         >>> from rich.console import Console
         >>> from cmp_rerank.ablation import CmpCrop, CmpDrop
-        >>> Plan([CmpCrop(), CmpDrop()]).show("who eats", "It rains. Pandas eat. It snows.", seed=1, relevant=False,
-        ...                                   console=Console(width=80, color_system=None))
+        >>> plan, console = Plan([CmpCrop(), CmpDrop()]), Console(width=80, color_system=None)
+        >>> show_views(plan, "who eats", "It rains. Pandas eat. It snows.", relevant=False, seed=1, console=console)
         full     12 tokens  who eats | It rains. Pandas eat. It snows.
         CmpCrop  6 tokens   who eats | It rains. […]
         CmpDrop  6 tokens   who eats | It rains. […]

@@ -144,12 +144,6 @@ class Plan:
                 views.append(View(example.keeping(next(kept)), view.depth))
         return views
 
-    def show(self, query: str, passage: str, **options: Any) -> None:
-        """Print the views of one example, coloured in a terminal; see `cmp_rerank.ablation.show.show_views`."""
-        from cmp_rerank.ablation.show import show_views
-
-        show_views(self, query, passage, **options)
-
     def _survivors(self, example: Example) -> list[list[int]]:
         crops = sum(isinstance(step, CmpCrop) for step in self.steps)
         if self.crop is None or not crops:

@@ -136,7 +136,7 @@ def _table(metrics: dict[str, Any]) -> Any:
     from rich.table import Table
 
     from cmp_rerank.demo import FIRST_STAGE, MEASURES, SYSTEMS
-    from cmp_rerank.evaluation.tables import p_text
+    from cmp_rerank.evaluation.comparison import p_text
 
     def row(part: str, system: str, training: str = "", style: str | None = None) -> None:
         means = {entry["measure"]: entry["mean"] for entry in metrics[part]["means"] if entry["system"] == system}
@@ -165,7 +165,7 @@ def _contrasts(metrics: dict[str, Any], part: str, system: str) -> list[dict[str
 
 def _notes(metrics: dict[str, Any], seconds: float) -> list[str]:
     from cmp_rerank.demo import COMPARATIVE, FIRST_STAGE, PLAIN, START
-    from cmp_rerank.evaluation.tables import p_text
+    from cmp_rerank.evaluation.comparison import p_text
 
     config = metrics["config"]
     arms = ", ".join(

@@ -33,7 +33,7 @@ def views(
     Crops and drops alternate, crop first. In a terminal, support is green and what was cropped is struck out.
     """
     with options.clean_exit():
-        from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan, alternate
+        from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan, alternate, show_views
         from cmp_rerank.support import LexicalSupport
 
         crop = CmpCrop(segmenter=_segmenter(segments), support=LexicalSupport() if best else None, best=max(best, 1))
@@ -43,7 +43,7 @@ def views(
             from sentence_transformers import CrossEncoder
 
             loaded = CrossEncoder(model)
-        plan.show(query, doc, model=loaded, relevant=relevant, seed=seed)
+        show_views(plan, query, doc, model=loaded, relevant=relevant, seed=seed)
 
 
 def _segmenter(name: str) -> Segmenter:

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cmp_rerank.evaluation.compare import Comparison, Contrast, SystemMean, compare
+from cmp_rerank.evaluation.compare import compare
+from cmp_rerank.evaluation.comparison import Comparison, Contrast, SystemMean
 from cmp_rerank.evaluation.evaluate import Evaluation, Judgments, evaluate
 from cmp_rerank.evaluation.measures import parse_measures
 from cmp_rerank.evaluation.reranking import rerank

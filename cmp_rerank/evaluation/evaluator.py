@@ -12,7 +12,8 @@ from typing import Any
 import torch.distributed
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from cmp_rerank.evaluation.compare import Contrast, compare
+from cmp_rerank.evaluation.compare import compare
+from cmp_rerank.evaluation.comparison import Contrast
 from cmp_rerank.evaluation.evaluate import Evaluation, Judgments, QrelsLike, evaluate
 from cmp_rerank.evaluation.measures import parse_measures
 from cmp_rerank.evaluation.reranking import PairScorer, rerank

@@ -12,10 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.evaluation.compare import Comparison, Contrast, SystemLike, compare
+from cmp_rerank.evaluation.compare import SystemLike, compare
+from cmp_rerank.evaluation.comparison import Comparison, Contrast, p_text
 from cmp_rerank.evaluation.evaluate import Evaluation, Judgments
 from cmp_rerank.evaluation.report.payload import details, payload, rankings
-from cmp_rerank.evaluation.tables import p_text
 from cmp_rerank.runs import Qrels, read_qrels
 from cmp_rerank.runs.lines import replacing
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cmp_rerank.evaluation.compare import Comparison
+from cmp_rerank.evaluation.comparison import Comparison
 from cmp_rerank.evaluation.evaluate import Judgments, order_rows
 from cmp_rerank.runs import Qrels, Run, UngroupedError, blocks_of, stream_run
 
