@@ -1,0 +1,423 @@
+"""From questions to windows: tokenise once, split or pack contexts, find answers and support.
+
+Windows are put together from the tokens of question and passages. They equal what the tokenizer would make of the
+pair: a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from cmp_rerank.ablation import CmpCrop, Example
+from cmp_rerank.ablation.examples import example_seed, segments_of_tokens
+from cmp_rerank.reader.records import Question
+from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT, Window, WindowCounts, Windows
+from cmp_rerank.segments import Tokens, check_segments, windows
+
+CutAnswers = Literal["unanswered", "drop"]
+
+#: Questions whose passages are tokenised together.
+_BLOCK = 512
+
+
+def make_windows(
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    max_length: int = 384,
+    stride: int = 128,
+    pack: bool = False,
+    yes_no: bool = False,
+    crop: CmpCrop | None = None,
+    cut_answers: CutAnswers = "unanswered",
+) -> Windows:
+    """Tokenise questions and their passages into inputs of a reader, each text once.
+
+    An input is the question and a context, as the tokenizer joins two texts. A passage that is longer than what the
+    question leaves of the window is split into overlapping windows. The question is never cropped by an ablation;
+    only one that would take more than half of the window is cut to that half, and counted.
+
+    A window that holds no whole answer has its label at position 0, the first special token. So has one in which
+    an answer is cut in two, unless such windows are dropped. Both are counted.
+
+    Args:
+        tokenizer: A fast tokenizer, of the reader.
+        questions: What to read; their ids must differ.
+        max_length: Tokens of a window, at most.
+        stride: Tokens by which two windows of one passage overlap (the meaning it has in transformers); at most half
+            of the room for the context is used.
+        pack: Whether passages of a question are put into one input, as many as fit, with separators between them;
+            otherwise each passage has windows of its own.
+        yes_no: Whether each context begins with the words "yes no", as a pseudo-passage (number -2), so that
+            yes/no answers are spans. Where the support of such a question is known, the windows with some of it
+            have the label; else all windows have.
+        crop: How passages are split into segments, for trainers that crop. Support is what the questions say: the
+            segments of answers and supporting facts; the ``support`` and ``lost_support`` of the crop play no part.
+        cut_answers: What to do with a window that holds a part of an answer, but none whole: "unanswered" keeps it
+            as one without an answer; "drop" drops it (for training only: it may be the last of its question).
+
+    Returns:
+        A list of `Window`, in order of questions and passages, with ``counts``.
+
+    Raises:
+        ValueError: For a tokenizer that gives no offsets, an option out of its range, two questions of one id, or a
+            question that leaves no room for its context.
+
+    Example:
+        ::
+
+            windows = make_windows(tokenizer, questions, crop=CmpCrop())
+            print(windows.counts)
+    """
+    layout = _Layout.of(tokenizer, max_length, stride, pack, yes_no)
+    if cut_answers not in get_args(CutAnswers):
+        raise ValueError(f"cut_answers must be one of {get_args(CutAnswers)}, got {cut_answers!r}.")
+    if crop is not None and not isinstance(crop, CmpCrop):
+        raise ValueError(f"crop must be a CmpCrop object or None, got {crop!r}.")
+    _check_ids(questions)
+    made = Windows()
+    made.counts.questions = len(questions)
+    for first in range(0, len(questions), _BLOCK):
+        block = questions[first : first + _BLOCK]
+        texts = _Texts(tokenizer, block, crop)
+        for number, question in enumerate(block, start=first):
+            read = _Reading(question, number, texts, layout, made.counts)
+            for window, part_of_answer in read.windows():
+                if part_of_answer:
+                    made.counts.answers_cut += 1
+                    if cut_answers == "drop":
+                        made.counts.dropped += 1
+                        continue
+                made.counts.answered += len(window.spans) > 0
+                made.append(window)
+    made.counts.windows = len(made)
+    return made
+
+
+def _check_ids(questions: Sequence[Question]) -> None:
+    seen: set[str] = set()
+    for number, question in enumerate(questions):
+        if not isinstance(question, Question):
+            raise ValueError(f"questions must be Question objects, got {question!r:.80} at place {number}.")
+        if question.id in seen:
+            raise ValueError(f"Two questions have the id {question.id!r}; the second is at place {number}.")
+        seen.add(question.id)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the tokenizer puts around two texts, and how much a window holds.
+
+    ``special`` are the ids before, between and behind the texts, ``types`` the token types of these three and of the
+    two texts, in order of the input.
+    """
+
+    special: tuple[list[int], list[int], list[int]]
+    types: tuple[int, int, int, int, int] | None
+    separator: list[int]
+    yes_no: np.ndarray
+    yes_no_offsets: np.ndarray
+    max_length: int
+    stride: int
+    pack: bool
+
+    @classmethod
+    def of(cls, tokenizer: Any, max_length: int, stride: int, pack: bool, yes_no: bool) -> _Layout:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(
+                f"A reader needs to know which characters a token stands for; only fast tokenizers tell, got "
+                f"{type(tokenizer).__name__}. Load it by AutoTokenizer.from_pretrained(..., use_fast=True)."
+            )
+        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 0:
+            raise ValueError(f"stride must be a number of tokens, 0 or more, got {stride!r}.")
+        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
+            raise ValueError(f"max_length must be a number of tokens, got {max_length!r}.")
+        if max_length > tokenizer.model_max_length:
+            raise ValueError(
+                f"max_length={max_length}, but the model reads {tokenizer.model_max_length} tokens at most."
+            )
+        probe = tokenizer("a", "b", return_token_type_ids=True).encodings[0]
+        sequence = [-1 if i is None else i for i in probe.sequence_ids]
+        if 0 not in sequence or 1 not in sequence or sequence.index(1) < sequence.index(0):
+            raise ValueError(f"{type(tokenizer).__name__} does not put a second text behind the first one.")
+        edges = [sequence.index(0), len(sequence) - sequence[::-1].index(0)]
+        edges += [sequence.index(1), len(sequence) - sequence[::-1].index(1)]
+        parts = [slice(a, b) for a, b in zip([0, *edges], [*edges, len(sequence)], strict=True)]
+        special = tuple(list(probe.ids[part]) for part in parts[::2])
+        types = None
+        if "token_type_ids" in tokenizer.model_input_names:
+            types = tuple((probe.type_ids[part] or [0])[0] for part in parts)
+        between = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+        if between is None and (pack or yes_no):
+            raise ValueError(
+                f"{type(tokenizer).__name__} has no separator or end-of-text token to put between passages: use "
+                "pack=False and yes_no=False, or set tokenizer.sep_token."
+            )
+        words = _tokens(tokenizer, [YES_NO_TEXT])[0] if yes_no else _Tokens.none()
+        return cls(
+            special,  # type: ignore[arg-type]
+            types,  # type: ignore[arg-type]
+            [] if between is None else [between],
+            words.ids,
+            words.offsets,
+            max_length,
+            stride,
+            pack,
+        )
+
+    def room(self, question: Question, tokens: np.ndarray) -> tuple[np.ndarray, int]:
+        """The tokens of the question that are used, and how many are left for passages."""
+        left = self.max_length - sum(map(len, self.special))
+        used = tokens[: max(left - self.max_length // 2, 1)] if len(tokens) > left - self.max_length // 2 else tokens
+        room = left - len(used) - (len(self.yes_no) + 1 if len(self.yes_no) else 0)
+        if room < 1:
+            raise ValueError(
+                f"max_length={self.max_length} leaves no room for the context of question {question.id!r} beside "
+                f"{len(used)} tokens of the question and {sum(map(len, self.special))} special ones."
+            )
+        return used, room
+
+
+@dataclass
+class _Tokens:
+    """A text's tokens: ids (T,), characters (T, 2), and where it is cropped the segments of each."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    segments: int = 0
+    first: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    last: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @classmethod
+    def none(cls) -> _Tokens:
+        return cls(np.empty(0, dtype=np.int32), np.empty((0, 2), dtype=np.int32))
+
+    def between(self, start: int, end: int) -> tuple[int, int]:
+        """The tokens of a span of characters: first, last (inclusive; before the first where there is none)."""
+        first = int(np.searchsorted(self.offsets[:, 1], start, side="right"))
+        return first, int(np.searchsorted(self.offsets[:, 0], end, side="left")) - 1
+
+
+def _tokens(tokenizer: Any, texts: list[str]) -> list[_Tokens]:
+    """Tokenise texts as they would be tokenised in a pair, without special tokens."""
+    if not texts:
+        return []
+    encoded = tokenizer(
+        texts, add_special_tokens=False, truncation=False, padding=False, return_offsets_mapping=True, verbose=False
+    )
+    return [
+        _Tokens(np.array(each.ids, dtype=np.int32), _trimmed(text, np.array(each.offsets).reshape(-1, 2)))
+        for text, each in zip(texts, encoded.encodings, strict=True)
+    ]
+
+
+def _trimmed(text: str, offsets: np.ndarray) -> np.ndarray:
+    """Offsets without the white space with which some tokenizers begin a word."""
+    offsets = offsets.astype(np.int32)
+    characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<U1")
+    space = np.append(np.char.isspace(characters) if len(characters) else np.empty(0, dtype=bool), False)
+    while (move := space[offsets[:, 0]] & (offsets[:, 0] + 1 < offsets[:, 1])).any():
+        offsets[move, 0] += 1
+    return offsets
+
+
+class _Texts:
+    """The tokens of a block of questions, each different text tokenised once."""
+
+    def __init__(self, tokenizer: Any, questions: Sequence[Question], crop: CmpCrop | None) -> None:
+        self.crop = crop
+        asked = list(dict.fromkeys(question.question for question in questions))
+        read = list(dict.fromkeys(passage for question in questions for passage in question.passages))
+        self.questions = dict(zip(asked, _tokens(tokenizer, asked), strict=True))
+        self.passages = dict(zip(read, _tokens(tokenizer, read), strict=True))
+        if crop is not None:
+            for text, tokens in self.passages.items():
+                self._split(text, tokens, crop)
+
+    def _split(self, text: str, tokens: _Tokens, crop: CmpCrop) -> None:
+        segmenter = crop.segmenter
+        spans = segmenter.of_tokens(tokens.offsets) if isinstance(segmenter, Tokens) else segmenter(text)
+        name = getattr(segmenter, "__name__", type(segmenter).__name__)
+        spans = check_segments(text, spans, f"Segments by {name}")
+        tokens.segments = len(spans)
+        tokens.first, tokens.last = segments_of_tokens(tokens.offsets, spans)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Tokens ``first`` to before ``after`` of a passage."""
+
+    passage: int
+    first: int
+    after: int
+
+    def __len__(self) -> int:
+        return self.after - self.first
+
+
+class _Reading:
+    """One question on its way to windows."""
+
+    def __init__(self, question: Question, number: int, texts: _Texts, layout: _Layout, counts: WindowCounts) -> None:
+        self.question, self.number, self.layout, self.counts = question, number, layout, counts
+        self.croppable = texts.crop is not None
+        self.passages = [texts.passages[passage] for passage in question.passages]
+        whole = texts.questions[question.question].ids
+        self.asked, self.room = layout.room(question, whole)
+        counts.questions_cut += len(self.asked) < len(whole)
+        #: Number of the first segment of each passage, counted over all of them.
+        self.base = np.cumsum([0, *(tokens.segments for tokens in self.passages)])
+        self.answers = self._located([(a.passage, a.start, a.end) for a in question.answers])
+        self.support = self._located(question.support or ())
+        if not any(len(tokens.ids) for tokens in self.passages):
+            raise ValueError(f"Question {question.id!r}: the tokenizer finds no token in its context.")
+
+    def _located(self, spans: Sequence[tuple[int, int, int]]) -> list[_Piece]:
+        """Spans of characters as spans of tokens; those without tokens are left out."""
+        found = []
+        for passage, start, end in spans:
+            first, last = self.passages[passage].between(start, end)
+            if last >= first:
+                found.append(_Piece(passage, first, last + 1))
+        return found
+
+    def windows(self) -> Iterator[tuple[Window, bool]]:
+        """The windows, each with whether it holds a part of an answer, but none whole."""
+        answered = False
+        for place, pieces in enumerate(self._contexts()):
+            window, part = self._window(pieces, place)
+            answered |= len(window.spans) > 0
+            yield window, part
+        self.counts.answers_lost += bool(self.question.answers) and not answered
+
+    def _contexts(self) -> list[list[_Piece]]:
+        """The pieces of passages in each window."""
+        overlap = min(self.layout.stride, self.room // 2)
+        contexts: list[list[_Piece]] = []
+        held = 0
+        for number, tokens in enumerate(self.passages):
+            cuts = windows(len(tokens.ids), self.room, self.room - overlap)
+            self.counts.split += len(cuts) > 1
+            for piece in (_Piece(number, first, after) for first, after in cuts):
+                if self.layout.pack and contexts and held + 1 + len(piece) <= self.room:
+                    contexts[-1].append(piece)
+                    held += 1 + len(piece)
+                else:
+                    contexts.append([piece])
+                    held = len(piece)
+        return contexts
+
+    def _window(self, pieces: list[_Piece], place: int) -> tuple[Window, bool]:
+        built = _Input(self.layout)
+        built.add(self.layout.special[0], 0)
+        built.add(self.asked, 1)
+        asked = built.length
+        built.add(self.layout.special[1], 2)
+        if len(self.layout.yes_no):
+            said = built.length
+            built.add(self.layout.yes_no, 3, YES_NO, self.layout.yes_no_offsets)
+            built.add(self.layout.separator, 3)
+        starts = []
+        for number, piece in enumerate(pieces):
+            if number:
+                built.add(self.layout.separator, 3)
+            starts.append(built.length)
+            tokens, part = self.passages[piece.passage], slice(piece.first, piece.after)
+            built.add(tokens.ids[part], 3, piece.passage, tokens.offsets[part])
+        built.add(self.layout.special[2], 4)
+
+        spans, part_of_answer = _inside(self.answers, pieces, starts)
+        supported, part_of_support = _inside(self.support, pieces, starts)
+        seen = bool(supported) or part_of_support
+        yes_or_no = len(self.layout.yes_no) > 0 and self.question.kind in ("yes", "no")
+        if yes_or_no and (seen or not self.support):
+            word = 0 if self.question.kind == "yes" else YES_NO_TEXT.index("no")
+            where = np.flatnonzero(self.layout.yes_no_offsets[:, 1] > word)
+            end = YES_NO_TEXT.index(" ") if not word else len(YES_NO_TEXT)
+            tokens_of_word = where[self.layout.yes_no_offsets[where, 0] < end]
+            spans = [(said + int(tokens_of_word[0]), said + int(tokens_of_word[-1]))]
+        self.counts.support_elsewhere += bool(spans) and len(supported) < len(self.support)
+        features: dict[str, np.ndarray] = {"input_ids": np.concatenate(built.ids, dtype=np.int32)}
+        if self.layout.types is not None:
+            features["token_type_ids"] = np.concatenate(built.types)
+        attended = np.zeros(built.length, dtype=np.int8)
+        attended[:asked] = 1  # the question and the first special token, as Longformer's readers are trained
+        features["global_attention_mask"] = attended
+        segment, until, support = self._segments(pieces, starts, built.length)
+        example = Example(
+            features,
+            segment,
+            support,
+            example_seed(self.question.id, str(place), "window"),
+            until=until,
+            # Evidence that nobody has marked must not be cropped from under a yes or no.
+            croppable=self.croppable and not (yes_or_no and bool(spans) and not seen),
+        )
+        gold = np.array(spans, dtype=np.int32).reshape(-1, 2)
+        start, end = spans[0] if spans else (0, 0)
+        passage, offsets = np.concatenate(built.passage), np.concatenate(built.offsets)
+        window = Window(self.number, example, passage, offsets, int(start), int(end), gold)
+        return window, part_of_answer and not spans
+
+    def _segments(
+        self, pieces: list[_Piece], starts: list[int], length: int
+    ) -> tuple[np.ndarray, np.ndarray | None, frozenset[int]]:
+        """First and last segment of each token, and the segments that hold an answer or support, or a part of one."""
+        segment = np.full(length, -1, dtype=np.int32)
+        if not self.croppable:
+            return segment, None, frozenset()
+        until = segment.copy()
+        support: set[int] = set()
+        for piece, at in zip(pieces, starts, strict=True):
+            tokens, base = self.passages[piece.passage], int(self.base[piece.passage])
+            if not tokens.segments:
+                continue
+            segment[at : at + len(piece)] = tokens.first[piece.first : piece.after] + base
+            until[at : at + len(piece)] = tokens.last[piece.first : piece.after] + base
+            for kept in (*self.answers, *self.support):
+                first, after = max(kept.first, piece.first), min(kept.after, piece.after)
+                if kept.passage == piece.passage and first < after:
+                    support.update(range(int(tokens.first[first]) + base, int(tokens.last[after - 1]) + base + 1))
+        return segment, until, frozenset(support)
+
+
+def _inside(
+    spans: Sequence[_Piece], pieces: Sequence[_Piece], starts: Sequence[int]
+) -> tuple[list[tuple[int, int]], bool]:
+    """Positions (first, last) of the spans that lie whole in a piece of the window; and whether one is cut."""
+    found, cut = [], False
+    for span in spans:
+        for piece, at in zip(pieces, starts, strict=True):
+            if piece.passage != span.passage:
+                continue
+            if piece.first <= span.first and span.after <= piece.after:
+                found.append((at + span.first - piece.first, at + span.after - 1 - piece.first))
+            elif piece.first < span.after and span.first < piece.after:
+                cut = True
+    return found, cut
+
+
+class _Input:
+    """An input of the model, put together part by part."""
+
+    def __init__(self, layout: _Layout) -> None:
+        self.layout = layout
+        self.ids: list[np.ndarray] = []
+        self.types: list[np.ndarray] = []
+        self.passage: list[np.ndarray] = []
+        self.offsets: list[np.ndarray] = []
+        self.length = 0
+
+    def add(self, ids: Any, part: int, passage: int = OUTSIDE, offsets: np.ndarray | None = None) -> None:
+        """Append tokens of a part of the layout: 0 before, 1 question, 2 between, 3 context, 4 behind."""
+        count = len(ids)
+        self.ids.append(np.asarray(ids, dtype=np.int32))
+        if self.layout.types is not None:
+            self.types.append(np.full(count, self.layout.types[part], dtype=np.int8))
+        self.passage.append(np.full(count, passage, dtype=np.int32))
+        self.offsets.append(np.zeros((count, 2), dtype=np.int32) if offsets is None else offsets)
+        self.length += count

@@ -1,0 +1,111 @@
+"""Windows: what of a question and its passages a reader sees in one input, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cmp_rerank.ablation import Example
+from cmp_rerank.segments import Span, stripped
+
+#: Passage numbers of tokens that are no passage's.
+OUTSIDE, YES_NO = -1, -2
+#: The pseudo-passage in which "yes" and "no" are spans.
+YES_NO_TEXT = "yes no"
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """One input of a reader.
+
+    Attributes:
+        question: Index of the question in the list that the windows were made of.
+        example: Its tokens, with segments and support where it can be cropped.
+        passage: (T,) number of the passage of each token; -1 for the question, special tokens and separators, -2 for
+            the pseudo-passage "yes no".
+        offsets: (T, 2) characters of that passage that each token stands for; (0, 0) where there is none.
+        start: Position of the first token of the first gold answer in it, in the whole window (no view); 0 (the first
+            special token) if there is none.
+        end: Position of that answer's last token, inclusive; 0 if there is none.
+        spans: (n, 2) first and last token of all gold answers in it.
+    """
+
+    question: int
+    example: Example
+    passage: np.ndarray
+    offsets: np.ndarray
+    start: int
+    end: int
+    spans: np.ndarray
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return len(self.passage)
+
+
+@dataclass
+class WindowCounts:
+    """What became of the questions when windows were made of them.
+
+    Attributes:
+        questions: Questions.
+        windows: Windows, without dropped ones.
+        answered: Windows that hold a gold answer.
+        split: Passages that are longer than a window.
+        questions_cut: Questions that were cut to leave half of the window to the context.
+        answers_cut: Windows that hold a part of a gold answer, but none whole.
+        dropped: Windows of those that were dropped.
+        answers_lost: Questions with a gold answer that no window holds whole.
+        support_elsewhere: Windows with an answer, some support of which is not in them.
+    """
+
+    questions: int = 0
+    windows: int = 0
+    answered: int = 0
+    split: int = 0
+    questions_cut: int = 0
+    answers_cut: int = 0
+    dropped: int = 0
+    answers_lost: int = 0
+    support_elsewhere: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.windows} windows of {self.questions} questions, {self.answered} with an answer; {self.split} "
+            f"passages are longer than a window, {self.questions_cut} questions were cut; {self.answers_cut} windows "
+            f"hold a part of an answer only ({self.dropped} were dropped), {self.answers_lost} questions lost theirs"
+        )
+
+
+class Windows(list[Window]):
+    """A list of windows, to train on or to answer from, and how it came about.
+
+    Args:
+        windows: The windows.
+        counts: What was cut, dropped and lost.
+    """
+
+    def __init__(self, windows: Iterable[Window] = (), counts: WindowCounts | None = None) -> None:
+        super().__init__(windows)
+        self.counts = counts or WindowCounts()
+
+    def __getitem__(self, index: Any) -> Any:
+        # Samplers count in tensors and numpy integers, too.
+        return super().__getitem__(index if isinstance(index, slice) else int(index))
+
+
+@dataclass(frozen=True)
+class WholePassages:
+    """A segmenter for `CmpCrop`: each passage is one segment, so that a crop drops whole passages.
+
+    Example:
+        >>> WholePassages()(" Bees make honey. It is sweet. ")
+        [(1, 30)]
+    """
+
+    def __call__(self, text: str) -> list[Span]:
+        """The span of the text, without white space around it."""
+        return stripped(text, [(0, len(text))])
