@@ -1,0 +1,365 @@
+"""From start and end logits to answers: the best spans of each question, on one scale over windows and passages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cmp_rerank.reader.measures import MEASURES, score
+from cmp_rerank.reader.records import Question
+from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT
+from cmp_rerank.runs.ranking import check_choice
+
+SCALES = ("null", "raw")
+_CELLS = 500_000  # numbers in the arrays of one block of windows
+
+
+class Located(Protocol):
+    """What is needed of a window: where its tokens come from."""
+
+    @property
+    def question(self) -> int:
+        """Index of the question."""
+
+    @property
+    def passage(self) -> np.ndarray:
+        """(T,) Passage of each token; -1: none; -2: the words yes and no."""
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(T, 2) Characters of each token in its passage."""
+
+
+class Span(NamedTuple):
+    """A candidate answer.
+
+    Attributes:
+        text: The text of the passage between `start` and `end`; "yes" or "no" where the reader says so.
+        score: See `best_answers`.
+        probability: Among the candidates of its question and "no answer": softmax of the scores.
+        passage: Number of the passage; -2 for yes and no, which stand in none.
+        start: First character in that passage.
+        end: The character after the last one.
+    """
+
+    text: str
+    score: float
+    probability: float
+    passage: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a reader answers to one question.
+
+    Attributes:
+        id: Of the question.
+        spans: Candidates, best first.
+        margin: Score of the best candidate minus that of "no answer"; -inf without any candidate.
+        no_answer: Probability that there is no answer, by the same softmax as those of the candidates.
+    """
+
+    id: str
+    spans: tuple[Span, ...]
+    margin: float
+    no_answer: float
+
+    def text(self, threshold: float | None = None) -> str:
+        """The best answer; "" if there is none, or if the margin does not exceed the threshold."""
+        if not self.spans or (threshold is not None and not self.margin > threshold):
+            return ""
+        return self.spans[0].text
+
+
+def predictions(answers: Iterable[Answers], threshold: float | None = None) -> dict[str, str]:
+    """Question id -> best answer, as the measures and the files take them; see `Answers.text`."""
+    return {answer.id: answer.text(threshold) for answer in answers}
+
+
+def best_answers(
+    windows: Sequence[Located],
+    questions: Sequence[Question],
+    start_logits: Sequence[Any] | np.ndarray,
+    end_logits: Sequence[Any] | np.ndarray,
+    *,
+    n_best: int = 20,
+    max_tokens: int = 30,
+    scale: str = "null",
+) -> list[Answers]:
+    """The best spans of each question, over all its windows and passages.
+
+    A span lies in one passage (never in the question, in special tokens or across passages) and has at most
+    `max_tokens` tokens. It is scored by the sum of its start and its end logit. Every span is considered, not only
+    those of the best starts and ends. A span that several windows see counts once, with its best score.
+
+    Logits are trained up to a constant of each window (softmax does not see it), so they cannot simply be compared
+    between windows. With ``scale="null"`` the score that the same window gives to "no answer here" (its first token
+    as start and end) is subtracted: what is left is log p(span) - log p(no answer here), both given the window,
+    which is free of that constant; "no answer" then has score 0. This is right for readers that were trained with
+    windows without answer, which point to the first token. With ``scale="raw"`` sums of logits are compared as they
+    are, for readers that never saw such windows; the score of "no answer" is its lowest one over the windows, as in
+    the reference code of BERT for SQuAD 2.0. With one window for a question both give the same order and margin.
+
+    Args:
+        windows: What the reader read: for each window the index of its question, and the passage and the characters
+            of each token.
+        questions: The questions.
+        start_logits: For each window its T start logits, or an array (windows, T or more); what is beyond T is
+            ignored.
+        end_logits: The same for the end.
+        n_best: How many candidates of each question.
+        max_tokens: The longest answer, in tokens.
+        scale: See above.
+
+    Returns:
+        For each question its candidates, best first; ties by passage, then start, then end.
+
+    Raises:
+        ValueError: An argument is out of its range, logits do not fit the windows, or are NaN.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> question = Question("q", "Who makes honey?", ("Bees do.",))
+        >>> passage, offsets = np.array([-1, 0, 0]), np.array([[0, 0], [0, 4], [5, 7]])
+        >>> window = SimpleNamespace(question=0, passage=passage, offsets=offsets)
+        >>> (found,) = best_answers([window], [question], [[1.0, 3.0, 0.0]], [[1.0, 2.0, 1.0]])
+        >>> [(span.text, span.score) for span in found.spans], found.margin
+        ([('Bees', 3.0), ('Bees do', 2.0), ('do', -1.0)], 3.0)
+    """
+    for name, value in (("n_best", n_best), ("max_tokens", max_tokens)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value!r}")
+    check_choice("scale", scale, SCALES)
+    if not len(windows) == len(start_logits) == len(end_logits):
+        raise ValueError(
+            f"there are {len(windows)} windows, and logits of {len(start_logits)} (start) and {len(end_logits)} (end)"
+        )
+    null = np.zeros(len(windows))
+    parts = list(_blocks(windows, start_logits, end_logits, n_best, max_tokens, null))
+    of = np.array([window.question for window in windows], dtype=np.int64)
+    if len(of) and not 0 <= of.min() <= of.max() < len(questions):
+        raise ValueError(f"a window is of question {int(of.max())}, but there are {len(questions)} (from 0)")
+    lowest = np.full(len(questions), np.inf)
+    np.minimum.at(lowest, of, null)
+    lowest[np.isinf(lowest)] = 0.0  # a question without windows has nothing to compare
+    table = np.concatenate([table for table, _ in parts]) if parts else np.zeros((0, 4), dtype=np.int64)
+    scores = np.concatenate([scores for _, scores in parts]) if parts else np.zeros(0)
+    if scale == "null":
+        scores -= null[table[:, 0]]
+        lowest = np.zeros(len(questions))
+    table[:, 0] = of[table[:, 0]]
+    table, scores = _distinct(table, scores)
+    return _collect(questions, table, scores, lowest, n_best)
+
+
+def _distinct(table: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each span of a question once, with its best score; by question, then best first."""
+    question, passage, start, end = table.T
+    order = np.lexsort((-scores, end, start, passage, question))
+    table, scores = table[order], scores[order]
+    new = np.ones(len(table), dtype=bool)
+    new[1:] = np.any(table[1:] != table[:-1], axis=1)
+    table, scores = table[new], scores[new]
+    order = np.lexsort((table[:, 3], table[:, 2], table[:, 1], -scores, table[:, 0]))
+    return table[order], scores[order]
+
+
+def _collect(
+    questions: Sequence[Question], table: np.ndarray, scores: np.ndarray, null: np.ndarray, n_best: int
+) -> list[Answers]:
+    bounds = np.searchsorted(table[:, 0], np.arange(len(questions) + 1))
+    rank = np.arange(len(table)) - bounds[table[:, 0]]
+    table, scores = table[rank < n_best], scores[rank < n_best]
+    bounds = np.searchsorted(table[:, 0], np.arange(len(questions) + 1))
+    first, last = bounds[:-1], bounds[1:]
+    some = first < last
+    top = null.copy()  # of the softmax; a question without candidates has "no answer" only
+    top[some] = np.maximum(scores[first[some]], null[some])
+    weights = np.exp(scores - top[table[:, 0]])
+    rest = np.where(some, np.exp(np.where(some, null - top, 0.0)), 1.0)
+    total = rest + np.bincount(table[:, 0], weights, minlength=len(questions))
+    probabilities = (weights / total[table[:, 0]]).tolist()
+    no_answer = (rest / total).tolist()
+    plain = scores.tolist()
+    passages, starts, ends = (table[:, i].tolist() for i in (1, 2, 3))
+    result = []
+    for i, question in enumerate(questions):
+        spans = []
+        for j in range(first[i], last[i]):
+            passage, start, end = passages[j], starts[j], ends[j]
+            source = YES_NO_TEXT if passage == YES_NO else question.passages[passage]
+            spans.append(Span(source[start:end], plain[j], probabilities[j], passage, start, end))
+        margin = spans[0].score - float(null[i]) if spans else -np.inf
+        result.append(Answers(question.id, tuple(spans), margin, no_answer[i]))
+    return result
+
+
+def _blocks(
+    windows: Sequence[Located],
+    start_logits: Sequence[Any] | np.ndarray,
+    end_logits: Sequence[Any] | np.ndarray,
+    n_best: int,
+    max_tokens: int,
+    null: np.ndarray,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The best spans of each window, for blocks of windows of similar length: (window, passage, start, end), score.
+
+    The score of "no answer" of each window goes to `null`.
+    """
+    lengths = np.array([len(window.passage) for window in windows], dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        # The last one of a block is the longest, so a block is cut by its own length.
+        size = max(1, int(_CELLS // max(lengths[order[begin]] * max_tokens, 1)))
+        block = order[begin : begin + size]
+        begin += len(block)
+        longest = int(lengths[block[-1]])
+        start, end = np.full((2, len(block), longest), -np.inf)
+        passage = np.full((len(block), longest), OUTSIDE, dtype=np.int64)
+        offsets = np.zeros((len(block), longest, 2), dtype=np.int64)
+        for row, i in enumerate(block.tolist()):
+            length = int(lengths[i])
+            for what, logits, into in (("start", start_logits[i], start), ("end", end_logits[i], end)):
+                if len(logits) < length:
+                    raise ValueError(f"window {i} has {length} tokens, but {len(logits)} {what} logits")
+                into[row, :length] = logits[:length]
+            passage[row, :length] = windows[i].passage
+            offsets[row, :length] = windows[i].offsets
+        if np.isnan(start).any() or np.isnan(end).any():
+            row = int(np.isnan(start + end).any(axis=1).argmax())
+            raise ValueError(f"the logits of window {int(block[row])} are NaN")
+        if longest:
+            null[block] = start[:, 0] + end[:, 0]
+            rows, first, last, scores = _top_spans(start, end, passage, offsets, n_best, max_tokens)
+            found = (block[rows], passage[rows, first], offsets[rows, first, 0], offsets[rows, last, 1])
+            yield np.stack(found, axis=1), scores
+
+
+def _top_spans(
+    start: np.ndarray, end: np.ndarray, passage: np.ndarray, offsets: np.ndarray, n_best: int, max_tokens: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The best spans of each row of (rows, T) logits: row, first and last token, score; exact.
+
+    The n best spans of a row begin at the n starts whose best span is best. So the best span of each start is
+    found first, in a band of `max_tokens`, and only the spans of n starts are compared.
+    """
+    rows, tokens = start.shape
+    width = min(max_tokens, tokens)
+    reach, begins, closes = _limits(passage, offsets)
+    start = np.where(begins, start, -np.inf)
+    end = np.where(closes, end, -np.inf)
+    best = np.full((rows, tokens), -np.inf)
+    for more in range(width):
+        inside = reach[:, : tokens - more] > more
+        ends = np.where(inside, end[:, more:], -np.inf)
+        np.maximum(best[:, : tokens - more], ends, out=best[:, : tokens - more])
+    best += start
+    if tokens > n_best:
+        starts = np.argpartition(-best, n_best - 1, axis=1)[:, :n_best]  # (rows, n)
+    else:
+        starts = np.broadcast_to(np.arange(tokens), (rows, tokens))
+    band = np.arange(width)
+    last = np.minimum(starts[:, :, None] + band, tokens - 1)  # (rows, n, width)
+    row = np.arange(rows)[:, None, None]
+    scores = start[row, starts[:, :, None]] + end[row, last]
+    scores[reach[row, starts[:, :, None]] <= band] = -np.inf
+    flat = scores.reshape(rows, -1)
+    count = min(n_best, flat.shape[1])
+    chosen = np.argpartition(-flat, count - 1, axis=1)[:, :count]  # (rows, count)
+    scores = np.take_along_axis(flat, chosen, axis=1)
+    which, column = np.nonzero(scores > -np.inf)
+    place = chosen[which, column]
+    first = starts[which, place // width]
+    return which, first, first + place % width, scores[which, column]
+
+
+def _limits(passage: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many tokens a span may have that begins at each token; which tokens may begin one, and which end one."""
+    begins = closes = (passage != OUTSIDE) & (offsets[:, :, 1] > offsets[:, :, 0])
+    words = passage == YES_NO
+    run = passage
+    if words.any():
+        # Each of the words is a passage of its own, and an answer as a whole only.
+        second = offsets[:, :, 0] >= len("yes")
+        run = np.where(words & second, YES_NO - 1, passage)
+        begins = begins & (~words | np.isin(offsets[:, :, 0], (0, YES_NO_TEXT.index("no"))))
+        closes = closes & (~words | np.isin(offsets[:, :, 1], (len("yes"), len(YES_NO_TEXT))))
+    tokens = passage.shape[1]
+    last = np.ones(passage.shape, dtype=bool)
+    last[:, :-1] = run[:, :-1] != run[:, 1:]
+    after = np.where(last, np.arange(1, tokens + 1), tokens + 1)
+    reach = np.minimum.accumulate(after[:, ::-1], axis=1)[:, ::-1] - np.arange(tokens)
+    return reach, begins, closes
+
+
+class Threshold(NamedTuple):
+    """A threshold for unanswerable questions, and what it gives on the questions it was tuned on."""
+
+    threshold: float
+    value: float
+
+
+def best_threshold(
+    questions: Sequence[Question],
+    answers: Sequence[Answers],
+    *,
+    measure: str = "F1",
+    rules: str = "squad2",
+) -> Threshold:
+    """The margin above which it is best to answer, on a development set with unanswerable questions.
+
+    All thresholds are tried. Of equally good ones the one nearest to 0 is taken, where "no answer" and the best
+    span have the same score. Tune on other questions than those that are reported.
+
+    Args:
+        questions: With their gold answers.
+        answers: Of the same questions, in the same order.
+        measure: "F1" or "EM".
+        rules: As for `cmp_rerank.reader.measures.f1`.
+
+    Returns:
+        The threshold for `Answers.text`, and the mean of the measure with it.
+
+    Raises:
+        ValueError: No questions, or others than were answered.
+
+    Example:
+        >>> right = Question("1", "Who?", ("Bees do.",), texts=("Bees",))
+        >>> none = Question("2", "Why?", ("Bees do.",), kind="none")
+        >>> span = Span("Bees", 0, 0, 0, 0, 4)
+        >>> answers = [Answers("1", (span,), 3.0, 0.1), Answers("2", (span,), 1.0, 0.2)]
+        >>> best_threshold([right, none], answers)
+        Threshold(threshold=2.0, value=1.0)
+    """
+    check_choice("measure", measure, MEASURES)
+    if not questions or [question.id for question in questions] != [answer.id for answer in answers]:
+        raise ValueError(f"answers of the same questions are needed; got {len(questions)} and {len(answers)}")
+    which = MEASURES.index(measure)
+    answered = np.array([score(a.text(), q.texts, rules)[which] for q, a in zip(questions, answers, strict=True)])
+    abstained = np.array([score("", q.texts, rules)[which] for q in questions])
+    margins = np.array([answer.margin for answer in answers])
+    # Without any candidate the answer is "" whatever the threshold.
+    gains, finite = (answered - abstained)[np.isfinite(margins)], margins[np.isfinite(margins)]
+    cuts, place = np.unique(-finite, return_inverse=True)
+    if not len(cuts):
+        return Threshold(0.0, float(abstained.mean()))
+    edges = -cuts  # margins, descending, each once
+    sums = np.concatenate([[0.0], np.cumsum(np.bincount(place, gains))])  # answering the k highest margins
+    between = (edges[:-1] + edges[1:]) / 2
+    # Between neighbouring floats there is no middle; the lower one itself does not exceed itself.
+    between = np.where(between < edges[:-1], between, edges[1:])
+    thresholds = np.concatenate([[edges[0] + 1], between, [edges[-1] - 1]])
+    best = np.flatnonzero(sums >= sums.max() - 1e-9)
+    # The value of 0 is a threshold too: it gives the same answers as the cut it falls between.
+    zero = int((edges > 0).sum())
+    if zero in best:
+        chosen = 0.0
+    else:
+        chosen = float(min(thresholds[best], key=abs))
+    return Threshold(chosen, float((abstained.sum() + sums.max()) / len(questions)))

@@ -1,0 +1,227 @@
+"""The best spans: against a loop over all spans, and what holds for every answer."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cmp_rerank.reader.answers import Answers, Span, best_answers, best_threshold, predictions
+from cmp_rerank.reader.measures import score
+from cmp_rerank.reader.records import Question
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789" * 3
+
+
+def window(question: int, *passages: tuple[int, int, int], lead: int = 2) -> SimpleNamespace:
+    """A window: `lead` tokens of a question, then of each (passage, first, last) letters "a b c", a token each.
+
+    Passages follow each other without separator, which is the hardest case.
+    """
+    numbers, offsets = [-1] * lead, [(0, 0)] * lead
+    for number, first, last in passages:
+        numbers += [number] * (last - first)
+        offsets += [(2 * i, 2 * i + 1) for i in range(first, last)]
+    return SimpleNamespace(question=question, passage=np.array([*numbers, -1]), offsets=np.array([*offsets, (0, 0)]))
+
+
+def text(letters: int) -> str:
+    return " ".join(LETTERS[:letters])
+
+
+def loop(windows: Any, starts: Any, ends: Any, questions: int, max_tokens: int, scale: str) -> list[dict]:
+    """Every span of every window, one by one: for each question (passage, start, end) -> best score."""
+    found: list[dict] = [{} for _ in range(questions)]
+    for i, one in enumerate(windows):
+        null = starts[i][0] + ends[i][0] if scale == "null" else 0.0
+        for s in range(len(one.passage)):
+            for e in range(s, min(s + max_tokens, len(one.passage))):
+                if one.passage[s] == -1 or any(one.passage[j] != one.passage[s] for j in range(s, e + 1)):
+                    continue
+                key = (int(one.passage[s]), int(one.offsets[s][0]), int(one.offsets[e][1]))
+                value = float(starts[i][s]) + float(ends[i][e]) - null
+                found[one.question][key] = max(found[one.question].get(key, -math.inf), value)
+    return found
+
+
+@st.composite
+def readings(draw: st.DrawFn) -> tuple[list[Any], list[Question], list[Any], list[Any]]:
+    """Questions of up to 3 passages, in windows that overlap or hold several passages; logits without ties."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    questions, windows = [], []
+    for i in range(draw(st.integers(1, 4))):
+        lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=3))
+        questions.append(Question(f"q{i}", "Who?", tuple(map(text, lengths))))
+        for _ in range(draw(st.integers(0, 3))):
+            parts = []
+            for number, length in enumerate(lengths):
+                if draw(st.booleans()):
+                    first = draw(st.integers(0, length - 1))
+                    parts.append((number, first, draw(st.integers(first + 1, length))))
+            windows.append(window(i, *parts, lead=draw(st.integers(1, 5))))
+    logits = [[rng.normal(size=len(one.passage)) * 3 for one in windows] for _ in range(2)]
+    return windows, questions, logits[0], logits[1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(readings(), st.integers(1, 7), st.integers(1, 5), st.sampled_from(["null", "raw"]))
+def test_against_a_loop_over_all_spans(reading: Any, max_tokens: int, n_best: int, scale: str) -> None:
+    windows, questions, starts, ends = reading
+    answers = best_answers(windows, questions, starts, ends, n_best=n_best, max_tokens=max_tokens, scale=scale)
+    expected = loop(windows, starts, ends, len(questions), max_tokens, scale)
+    assert [answer.id for answer in answers] == [question.id for question in questions]
+    for number, (answer, question, all_spans) in enumerate(zip(answers, questions, expected, strict=True)):
+        best = sorted(all_spans.items(), key=lambda item: -item[1])[:n_best]
+        assert [(span.passage, span.start, span.end) for span in answer.spans] == [key for key, _ in best]
+        np.testing.assert_allclose([span.score for span in answer.spans], [value for _, value in best])
+        for span in answer.spans:
+            assert question.passages[span.passage][span.start : span.end] == span.text
+            assert 1 <= len(span.text.split()) <= max_tokens
+        nulls = [s[0] + e[0] for one, s, e in zip(windows, starts, ends, strict=True) if one.question == number]
+        null = 0.0 if scale == "null" else min(nulls, default=0.0)
+        if not best:
+            assert (answer.margin, answer.no_answer, answer.text()) == (-math.inf, 1.0, "")
+            continue
+        assert answer.margin == pytest.approx(best[0][1] - null)
+        weights = np.exp(np.array([value for _, value in best]) - null)
+        total = weights.sum() + 1
+        np.testing.assert_allclose([span.probability for span in answer.spans], weights / total)
+        assert answer.no_answer == pytest.approx(1 / total)
+
+
+@settings(max_examples=50, deadline=None)
+@given(readings(), st.floats(-50, 50))
+def test_a_constant_of_a_window_changes_nothing_on_the_null_scale(reading: Any, constant: float) -> None:
+    windows, questions, starts, ends = reading
+    moved = [values + constant * (i % 2) for i, values in enumerate(starts)]
+    before, after = (best_answers(windows, questions, s, ends) for s in (starts, moved))
+    for one, other in zip(before, after, strict=True):
+        assert [span[4:] for span in one.spans] == [span[4:] for span in other.spans]
+        np.testing.assert_allclose([s.score for s in one.spans], [s.score for s in other.spans], atol=1e-9)
+
+
+def test_the_scales_differ_where_windows_do() -> None:
+    question = Question("q", "Who?", (text(2),))
+    windows = [window(0, (0, 0, 1), lead=1), window(0, (0, 1, 2), lead=1)]
+    # The second window has the higher logits, but an even higher one for "no answer here".
+    starts = [[0.0, 2.0, 0.0], [9.0, 8.0, 0.0]]
+    ends = [[0.0, 2.0, 0.0], [9.0, 8.0, 0.0]]
+    (by_null,) = best_answers(windows, [question], starts, ends)
+    (raw,) = best_answers(windows, [question], starts, ends, scale="raw")
+    assert (by_null.text(), by_null.margin) == ("a", 4.0)
+    assert (raw.text(), raw.margin) == ("b", 16.0)
+
+
+def test_padding_and_order_of_windows_change_nothing() -> None:
+    rng = np.random.default_rng(0)
+    questions = [Question(f"q{i}", "Who?", (text(60),)) for i in range(40)]
+    windows = [window(i % 40, (0, i % 7, 20 + i % 31)) for i in range(300)]
+    starts, ends = rng.normal(size=(2, 300, 64))
+    plain = best_answers(windows, questions, [s[:60] for s in starts], list(ends))
+    assert best_answers(windows, questions, starts, ends) == plain
+    order = rng.permutation(300).tolist()
+    mixed = best_answers([windows[i] for i in order], questions, starts[order], ends[order])
+    assert mixed == plain
+
+
+def test_yes_and_no_are_whole_words_and_nothing_between() -> None:
+    question = Question("q", "Is it?", ("a b",))
+    # "yes" in two tokens, "no" in one, then the passage
+    passage = np.array([-1, -2, -2, -2, -1, 0, 0, -1])
+    offsets = np.array([(0, 0), (0, 2), (2, 3), (4, 6), (0, 0), (0, 1), (2, 3), (0, 0)])
+    one = SimpleNamespace(question=0, passage=passage, offsets=offsets)
+    starts, ends = np.arange(8.0), 10 - np.arange(8.0)
+    (answer,) = best_answers([one], [question], [starts], [ends])
+    found = {(span.passage, span.text) for span in answer.spans}
+    assert found == {(-2, "yes"), (-2, "no"), (0, "a"), (0, "b"), (0, "a b")}
+    scores = {span.text: span.score for span in answer.spans}
+    assert scores["yes"] == starts[1] + ends[2] - 10
+    assert scores["no"] == starts[3] + ends[3] - 10
+
+
+def test_tokens_without_characters_begin_and_end_nothing() -> None:
+    one = SimpleNamespace(
+        question=0, passage=np.array([-1, 0, 0, 0]), offsets=np.array([(0, 0), (0, 1), (1, 1), (2, 3)])
+    )
+    (answer,) = best_answers([one], [Question("q", "Who?", ("a b",))], [[0, 0, 9, 1]], [[0, 0, 9, 1]])
+    assert [(span.text, span.score) for span in answer.spans] == [("b", 2), ("a b", 1), ("a", 0)]
+
+
+def test_infinite_logits_are_no_candidates() -> None:
+    one = window(0, (0, 0, 3), lead=1)
+    starts = [[0.0, 1.0, -math.inf, -math.inf, 0.0]]
+    (answer,) = best_answers([one], [Question("q", "Who?", ("a b c",))], starts, [[0.0, 1.0, 2.0, -math.inf, 0.0]])
+    assert [span.text for span in answer.spans] == ["a b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_best": 0}, "n_best must be at least 1, got 0"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
+        ({"scale": "soft"}, "'soft'"),
+        ({"start_logits": []}, r"1 windows, and logits of 0 \(start\) and 1"),
+        ({"start_logits": [[0.0] * 3]}, "window 0 has 5 tokens, but 3 start logits"),
+        ({"end_logits": [[0.0, math.nan, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN"),
+        ({"questions": []}, "a window is of question 0, but there are 0"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {
+        "windows": [window(0, (0, 0, 2))],
+        "questions": [Question("q", "Who?", ("a b",))],
+        "start_logits": [[0.0] * 5],
+        "end_logits": [[0.0] * 5],
+    } | changes
+    with pytest.raises(ValueError, match=message):
+        best_answers(**arguments)
+
+
+def answered(name: str, margin: float, words: str = "bees") -> Answers:
+    spans = (Span(words, margin, 0.5, 0, 0, 4),) if math.isfinite(margin) else ()
+    return Answers(name, spans, margin, 0.5)
+
+
+def test_threshold_decides_what_is_answered() -> None:
+    answers = [answered("1", 2.0), answered("2", 1.0), answered("3", -math.inf)]
+    assert predictions(answers) == {"1": "bees", "2": "bees", "3": ""}
+    assert predictions(answers, 1.0) == {"1": "bees", "2": "", "3": ""}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([-2.5, -1.0, 0.0, 0.5, 3.0, -math.inf]), st.booleans(), st.booleans()), min_size=1
+    )
+)
+def test_the_threshold_is_the_best_of_all(cases: list[tuple[float, bool, bool]]) -> None:
+    questions, answers = [], []
+    for i, (margin, answerable, right) in enumerate(cases):
+        golds = ("bees wild",) if answerable else ()
+        questions.append(Question(str(i), "Who?", ("Bees.",), texts=golds, kind="span" if answerable else "none"))
+        answers.append(answered(str(i), margin, "wild bees" if right else "wasps"))
+    for number, measure in enumerate(("EM", "F1")):
+
+        def mean(threshold: float, number: int = number) -> float:
+            pairs = zip(questions, answers, strict=True)
+            return float(np.mean([score(a.text(threshold), q.texts, "squad2")[number] for q, a in pairs]))
+
+        threshold, value = best_threshold(questions, answers, measure=measure)
+        assert math.isfinite(threshold)
+        assert mean(threshold) == pytest.approx(value)
+        tried = [mean(t) for t in (-9.0, -2.5, -2, -1.0, -0.5, 0.0, 0.2, 0.5, 1, 3.0, 9)]
+        assert value == pytest.approx(max(tried))
+        if mean(0.0) == pytest.approx(value):
+            assert threshold == 0.0
+
+
+def test_a_threshold_needs_its_questions() -> None:
+    with pytest.raises(ValueError, match="answers of the same questions"):
+        best_threshold([Question("1", "Who?", ("a",))], [answered("2", 1.0)])
+    with pytest.raises(ValueError, match="answers of the same questions"):
+        best_threshold([], [])
