@@ -88,13 +88,74 @@ def compare(
         >>> contrast.randomisation_p  # two of the 2^7 ways to choose the signs are as extreme
         0.015625
     """
-    _check(runs, baseline, alpha, level, power, test, resamples, options)
-    names, specs = tuple(runs), parse_measures(measures)
-    baseline = names[0] if baseline is None else baseline
+    _check_systems(runs, baseline)
+    _check_options(alpha, level, power, test, resamples)
+    if options.get("missing") == "skip":
+        raise ValueError("missing='skip' gives systems different denominators; use 'zero' or 'error' in a comparison")
+    specs = parse_measures(measures)
     judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, options.get("no_relevant", "keep"))
-    evaluations = {name: _evaluations(runs[name], judged, specs, options) for name in names}
+    evaluations = {name: _evaluations(runs[name], judged, specs, options) for name in runs}
+    return compare_evaluations(
+        evaluations,
+        tuple(spec.name for spec in specs),
+        baseline=baseline,
+        alpha=alpha,
+        level=level,
+        power=power,
+        test=test,
+        resamples=resamples,
+        seed=seed,
+        options=options,
+    )
+
+
+def compare_evaluations(
+    systems: Mapping[str, Evaluation | Sequence[Evaluation]],
+    measures: Sequence[str] | None = None,
+    *,
+    baseline: str | None = None,
+    alpha: float = 0.05,
+    level: float = 0.95,
+    power: float = 0.8,
+    test: str = "t",
+    resamples: int = 10_000,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Compare systems that were evaluated already, whatever the task; see :func:`compare`.
+
+    Args:
+        systems: Name -> evaluation, or a list of them (seeds); all over the same queries, or questions.
+        measures: Names of the measures; None takes those of the first evaluation.
+        baseline: As for :func:`compare`, and so are the following ones.
+        alpha: Level of significance.
+        level: Level of the intervals.
+        power: Probability of being found that defines the detectable difference.
+        test: "t" or "randomisation".
+        resamples: Draws of the bootstrap and of the randomisation test.
+        seed: Seed of these draws.
+        options: How the systems were evaluated, for the record.
+
+    Raises:
+        ValueError: As :func:`compare`.
+
+    Example:
+        >>> values = np.array([[0.0], [1.0], [1.0]])
+        >>> one, other = (Evaluation(("EM",), ("q1", "q2", "q3"), v) for v in (values, values * 0.5))
+        >>> compare_evaluations({"one": one, "other": other}).contrast("other", "EM").difference
+        -0.3333333333333333
+    """
+    _check_systems(systems, baseline)
+    _check_options(alpha, level, power, test, resamples)
+    names = tuple(systems)
+    baseline = names[0] if baseline is None else baseline
+    evaluations = {
+        name: (parts,) if isinstance(parts, Evaluation) else tuple(parts) for name, parts in systems.items()
+    }
+    if empty := [name for name, parts in evaluations.items() if not parts]:
+        raise ValueError(f"a system with several seeds needs at least one evaluation, {empty[0]!r} has none")
     queries = evaluations[names[0]][0].queries
-    measure_names = tuple(spec.name for spec in specs)
+    measure_names = evaluations[names[0]][0].measures if measures is None else tuple(measures)
     for name, parts in evaluations.items():
         for part in parts:
             if part.queries != queries or not set(measure_names) <= set(part.measures):
@@ -124,34 +185,28 @@ def compare(
         "test": test,
         "resamples": resamples,
         "seed": seed,
-        "options": dict(options),
+        "options": dict(options or {}),
         "versions": dict(_versions()),
     }
     return Comparison(baseline, names, measure_names, queries, values, tuple(means), contrasts, evaluations, config)
 
 
-def _check(
-    runs: Mapping[str, SystemLike],
-    baseline: str | None,
-    alpha: float,
-    level: float,
-    power: float,
-    test: str,
-    resamples: int,
-    options: Mapping[str, Any],
-) -> None:
-    if len(runs) < 2:
-        raise ValueError(f"a comparison needs at least two systems, got {len(runs)}: {', '.join(runs) or 'none'}")
-    if baseline is not None and baseline not in runs:
-        raise ValueError(f"the baseline {baseline!r} is none of the systems: {', '.join(runs)}")
+def _check_systems(systems: Mapping[str, Any], baseline: str | None) -> None:
+    if len(systems) < 2:
+        raise ValueError(
+            f"a comparison needs at least two systems, got {len(systems)}: {', '.join(systems) or 'none'}"
+        )
+    if baseline is not None and baseline not in systems:
+        raise ValueError(f"the baseline {baseline!r} is none of the systems: {', '.join(systems)}")
+
+
+def _check_options(alpha: float, level: float, power: float, test: str, resamples: int) -> None:
     for name, value, low in (("alpha", alpha, 0.0), ("level", level, 0.0), ("power", power, 0.5)):
         if not low < value < 1 and not (name == "power" and value == low):
             raise ValueError(f"{name} must be between {low:g} and 1, got {value!r}")
     check_choice("test", test, TESTS)
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples!r}")
-    if options.get("missing") == "skip":
-        raise ValueError("missing='skip' gives systems different denominators; use 'zero' or 'error' in a comparison")
 
 
 def _evaluations(
