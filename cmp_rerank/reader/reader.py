@@ -1,0 +1,305 @@
+"""A reader in use: a model, its tokenizer, and how it was trained to read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from cmp_rerank.reader.answers import SCALES, Answers, Span, best_answers
+from cmp_rerank.reader.features import make_windows
+from cmp_rerank.reader.records import Question
+from cmp_rerank.reader.windows import OUTSIDE, Window
+from cmp_rerank.runs.lines import replacing
+from cmp_rerank.runs.ranking import check_choice
+from cmp_rerank.scoring.chunks import cut, singles
+from cmp_rerank.scoring.rows import pad
+
+OPTIONS_FILE = "reader_options.json"
+_BLOCK = 1024  # questions that are tokenised together
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """How a reader reads; it should read as it was trained.
+
+    Attributes:
+        max_length: Tokens of a window, question included.
+        stride: Tokens that windows of one passage share.
+        pack: Whether several passages stand in one window.
+        yes_no: Whether the words yes and no can be answers.
+        scale: How windows are compared, see `cmp_rerank.reader.answers.best_answers`.
+        max_tokens: The longest answer, in tokens.
+        threshold: The margin that an answer must exceed over "no answer", where no answer is allowed.
+
+    Raises:
+        ValueError: The scale is unknown.
+    """
+
+    max_length: int = 384
+    stride: int = 128
+    pack: bool = False
+    yes_no: bool = False
+    scale: str = "null"
+    max_tokens: int = 30
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("scale", self.scale, SCALES)
+
+
+class Reader:
+    """Answer questions from passages.
+
+    Args:
+        model: An `AutoModelForQuestionAnswering` of transformers.
+        tokenizer: Its tokenizer; a fast one, since offsets are needed.
+        options: How it reads.
+        tokens_per_batch: Tokens of one forward pass, padding included. Default: 4,096 on a CPU, 65,536 elsewhere.
+
+    Example:
+        ::
+
+            reader = Reader.from_pretrained("path/to/reader")
+            reader.answer("Who makes honey?", ["Rain fell all day.", "Honey is made by bees."], top_k=1)
+            # [Span(text='bees', score=9.1, probability=0.98, passage=1, start=17, end=21)]
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        options: ReaderOptions | None = None,
+        *,
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.options = options or ReaderOptions()
+        if tokens_per_batch is not None and tokens_per_batch < 1:
+            raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch!r}")
+        self._tokens_per_batch = tokens_per_batch
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device | None = None,
+        *,
+        tokens_per_batch: int | None = None,
+        **options: Any,
+    ) -> Reader:
+        """Load a reader.
+
+        Args:
+            path: A folder, or a name on the hub, of any extractive question answering model of transformers.
+            device: Where it runs; None: on a GPU where there is one.
+            tokens_per_batch: See the class.
+            options: Of `ReaderOptions`, where they should be others than those the checkpoint was saved with.
+
+        Raises:
+            ValueError: An option is unknown, or the model has no head for question answering.
+        """
+        from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path))
+        model, loading = AutoModelForQuestionAnswering.from_pretrained(os.fspath(path), output_loading_info=True)
+        # Parts of the encoder may be missing for good reasons, such as a pooler that no reader has.
+        encoder = model.base_model_prefix + "."
+        untrained = sorted(name for name in loading["missing_keys"] if not name.startswith(encoder))
+        if untrained:
+            raise ValueError(f"{os.fspath(path)} is no reader: {', '.join(untrained)} are missing. Train it first.")
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        chosen = _saved_options(Path(path), tokenizer)
+        unknown = set(options) - {field.name for field in fields(ReaderOptions)}
+        if unknown:
+            names = ", ".join(field.name for field in fields(ReaderOptions))
+            raise ValueError(f"unknown options {', '.join(sorted(unknown))}; there are {names}")
+        return cls(model.to(device), tokenizer, replace(chosen, **options), tokens_per_batch=tokens_per_batch)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write an ordinary checkpoint, with the options in a file beside it.
+
+        `AutoModelForQuestionAnswering` loads it without this package.
+        """
+        self.model.save_pretrained(os.fspath(folder))
+        self.tokenizer.save_pretrained(os.fspath(folder))
+        with replacing(Path(folder) / OPTIONS_FILE) as file:
+            json.dump(asdict(self.options), file, indent=1)
+            file.write("\n")
+
+    @overload
+    def answer(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+        self,
+        question: str,
+        passages: str | Sequence[str],
+        top_k: int = 3,
+        *,
+        no_answer: bool = False,
+        show_progress_bar: bool = False,
+    ) -> list[Span]: ...
+
+    @overload
+    def answer(
+        self,
+        question: Sequence[str],
+        passages: Sequence[str | Sequence[str]],
+        top_k: int = 3,
+        *,
+        no_answer: bool = False,
+        show_progress_bar: bool = False,
+    ) -> list[list[Span]]: ...
+
+    def answer(
+        self,
+        question: str | Sequence[str],
+        passages: str | Sequence[str] | Sequence[str | Sequence[str]],
+        top_k: int = 3,
+        *,
+        no_answer: bool = False,
+        show_progress_bar: bool = False,
+    ) -> list[Span] | list[list[Span]]:
+        """The best answers to a question, or to each of several questions.
+
+        Args:
+            question: A question, or a list of them.
+            passages: What is read: one text of any length or a list of texts; for a list of questions, one such
+                for each.
+            top_k: How many answers.
+            no_answer: Whether "there is no answer" is one of them: an empty text of passage -1, before all answers
+                whose score does not exceed it by more than the threshold of the options.
+            show_progress_bar: Whether to show one.
+
+        Returns:
+            For a question its answers, best first: text, score, probability, number of the passage, and where the
+            answer begins and ends there, in characters. Answers may overlap each other. For a list of questions, a
+            list of such lists.
+
+        Raises:
+            ValueError: An empty question, no passage with text, or numbers that do not match.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k!r}")
+        one = isinstance(question, str)
+        asked: Sequence[Any] = [question] if one else question
+        read: Sequence[Any] = [passages] if one else passages
+        if not one and (isinstance(passages, str) or len(asked) != len(read)):
+            got = "one text" if isinstance(passages, str) else f"{len(read)} of them"
+            raise ValueError(f"a list of {len(asked)} questions needs as many texts or lists of passages, got {got}")
+        questions = [
+            Question(str(i), text, (context,) if isinstance(context, str) else tuple(context))
+            for i, (text, context) in enumerate(zip(asked, read, strict=True))
+        ]
+        found = self.predict(questions, n_best=max(20, top_k), show_progress_bar=show_progress_bar)
+        results = [self._top(answers, top_k, no_answer) for answers in found]
+        return results[0] if one else results
+
+    def _top(self, answers: Answers, top_k: int, no_answer: bool) -> list[Span]:
+        spans = list(answers.spans)
+        if no_answer:
+            null = spans[0].score - answers.margin if spans else 0.0
+            bar = null + self.options.threshold
+            place = sum(span.score > bar for span in spans)
+            spans.insert(place, Span("", null, answers.no_answer, OUTSIDE, 0, 0))
+        return spans[:top_k]
+
+    def predict(
+        self, questions: Sequence[Question], *, n_best: int = 20, show_progress_bar: bool = False
+    ) -> list[Answers]:
+        """The best spans of each question, see `cmp_rerank.reader.answers.best_answers`.
+
+        Args:
+            questions: What to read.
+            n_best: How many candidates of each.
+            show_progress_bar: Whether to show one.
+        """
+        from tqdm.auto import tqdm
+
+        options = self.options
+        answers: list[Answers] = []
+        with tqdm(total=len(questions), desc="Questions", disable=not show_progress_bar) as bar:
+            for first in range(0, len(questions), _BLOCK):
+                block = questions[first : first + _BLOCK]
+                windows = self.windows(block)
+                begun = bar.n
+
+                def report(share: float, begun: int = begun, many: int = len(block)) -> None:
+                    bar.update(begun + int(share * many) - bar.n)
+
+                start, end = self.logits(windows, report)
+                answers += best_answers(
+                    windows,
+                    block,
+                    start,
+                    end,
+                    n_best=n_best,
+                    max_tokens=options.max_tokens,
+                    scale=options.scale,
+                )
+        return answers
+
+    def windows(self, questions: Sequence[Question]) -> list[Window]:
+        """What the model reads of the questions."""
+        options = self.options
+        return make_windows(
+            self.tokenizer,
+            questions,
+            max_length=options.max_length,
+            stride=options.stride,
+            pack=options.pack,
+            yes_no=options.yes_no,
+        )
+
+    def logits(self, windows: Sequence[Window], report: Any = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Start and end logits of each window, one array (T,) each, in float32.
+
+        Windows are read in order of length, so that little is padded, without gradients and dropout.
+        """
+        start: list[Any] = [None] * len(windows)
+        end: list[Any] = [None] * len(windows)
+        done = 0
+        for indices, logits in self._passes(windows):
+            for i, row in zip(indices, logits, strict=True):
+                start[i], end[i] = row[0, : len(windows[i])], row[1, : len(windows[i])]
+            done += len(indices)
+            if report is not None:
+                report(done / len(windows))
+        return start, end
+
+    def _passes(self, windows: Sequence[Window]) -> Iterator[tuple[list[int], np.ndarray]]:
+        device = self.model.device
+        budget = self._tokens_per_batch or (4096 if device.type == "cpu" else 65536)
+        rows = [(window.example, window.example.full()) for window in windows]
+        fill = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
+        training = self.model.training
+        self.model.eval()
+        try:
+            for chunk in cut(singles(rows), rows, budget):
+                mine = [rows[i] for i in chunk]
+                features, _ = pad(mine, mine[0][0].features, fill, device)
+                with torch.inference_mode():
+                    output = self.model(**features)
+                    logits = torch.stack([output.start_logits, output.end_logits], dim=1)  # (rows, 2, T)
+                yield chunk, logits.float().cpu().numpy()
+        finally:
+            self.model.train(training)
+
+
+def _saved_options(folder: Path, tokenizer: Any) -> ReaderOptions:
+    """The options beside a checkpoint; without, the default ones, as far as the tokenizer's window goes."""
+    path = folder / OPTIONS_FILE
+    if not path.is_file():
+        default = ReaderOptions()
+        length = min(default.max_length, tokenizer.model_max_length)
+        return replace(default, max_length=length, stride=min(default.stride, length // 3))
+    try:
+        return ReaderOptions(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: these are no options of a reader ({error})") from error

@@ -1,0 +1,143 @@
+"""A reader in use: against the model called by hand, batched against single, and the checkpoint it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from tiny_models import PASSAGES, QUERIES, TEXTS
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+from cmp_rerank.reader.reader import OPTIONS_FILE, Reader, ReaderOptions
+from cmp_rerank.reader.records import Question
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-reader")
+    auto = AutoModelForQuestionAnswering
+    return tiny_models.save_checkpoint(folder, tiny_models.bert_config(), tiny_models.wordpiece(), auto, 2)
+
+
+@pytest.fixture(scope="module")
+def reader(checkpoint: Path) -> Reader:
+    return Reader.from_pretrained(checkpoint, "cpu")
+
+
+def test_against_the_model_called_by_hand(reader: Reader) -> None:
+    question, passage = QUERIES[0], PASSAGES[0]
+    encoded = reader.tokenizer(question, passage, return_offsets_mapping=True, return_tensors="pt")
+    offsets, inside = encoded.pop("offset_mapping")[0].tolist(), [part == 1 for part in encoded.sequence_ids(0)]
+    with torch.no_grad():
+        output = reader.model.eval()(**encoded)
+    start, end = output.start_logits[0].tolist(), output.end_logits[0].tolist()
+    spans = [
+        (start[s] + end[e] - start[0] - end[0], offsets[s][0], offsets[e][1])
+        for s in range(len(start))
+        for e in range(s, min(len(start), s + 30))
+        if inside[s] and inside[e]
+    ]
+    expected = sorted(spans, reverse=True)[:5]
+    answers = reader.answer(question, passage, top_k=5)
+    assert [(answer.passage, answer.start, answer.end) for answer in answers] == [(0, s, e) for _, s, e in expected]
+    np.testing.assert_allclose([answer.score for answer in answers], [value for value, _, _ in expected], rtol=1e-4)
+    for answer in answers:
+        assert answer.text == passage[answer.start : answer.end]
+        assert 0 < answer.probability < 1
+
+
+def test_batched_equals_single(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    contexts: list[Any] = [PASSAGES[0], [TEXTS[1], TEXTS[2]], PASSAGES[2:], "It rose."]
+    together = reader.answer(QUERIES, contexts, top_k=4)
+    for question, context, answers in zip(QUERIES, contexts, together, strict=True):
+        alone = reader.answer(question, context, top_k=4)
+        assert [answer[3:] for answer in alone] == [answer[3:] for answer in answers]
+        np.testing.assert_allclose([a.score for a in alone], [a.score for a in answers], atol=1e-4)
+    assert capsys.readouterr().err == ""
+    small = Reader(reader.model, reader.tokenizer, reader.options, tokens_per_batch=1)
+    again = small.answer(QUERIES, contexts, top_k=4, show_progress_bar=True)
+    assert [[a[3:] for a in answers] for answers in again] == [[a[3:] for a in answers] for answers in together]
+    assert "Questions" in capsys.readouterr().err
+
+
+def test_long_passages_are_read_whole(reader: Reader) -> None:
+    passage = " ".join(TEXTS[:5] * 4)
+    short = Reader(reader.model, reader.tokenizer, ReaderOptions(max_length=48, stride=16))
+    question = Question("q", QUERIES[0], (passage, TEXTS[0]))
+    windows = short.windows([question])
+    assert len(windows) > 4
+    covered = {int(i) for window in windows for i in window.offsets[window.passage == 0][:, 0]}
+    assert len(covered) > 100
+    answers = short.answer(QUERIES[0], [passage, TEXTS[0]], top_k=20)
+    for answer in answers:
+        assert [passage, TEXTS[0]][answer.passage][answer.start : answer.end] == answer.text
+
+
+def test_no_answer_stands_where_its_score_says(reader: Reader) -> None:
+    plain = reader.answer(QUERIES[0], PASSAGES[0], top_k=20)
+    middle = (plain[1].score + plain[2].score) / 2
+    for threshold, place in ((middle, 2), (plain[0].score + 1, 0)):
+        options = ReaderOptions(threshold=threshold, max_length=128, stride=40)
+        answers = Reader(reader.model, reader.tokenizer, options).answer(
+            QUERIES[0], PASSAGES[0], top_k=20, no_answer=True
+        )
+        assert [answer.text for answer in answers].index("") == place
+        assert answers[place][3:] == (-1, 0, 0)
+        assert answers[place].score == 0.0
+        rest = [answer for answer in answers if answer.text]
+        np.testing.assert_allclose([a.score for a in rest], [a.score for a in plain[:19]], atol=1e-5)
+        total = answers[place].probability + sum(answer.probability for answer in plain)
+        assert total == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_model_is_left_as_it_was(reader: Reader) -> None:
+    reader.model.train()
+    answers = reader.answer(QUERIES[0], PASSAGES[0])
+    assert reader.model.training
+    assert reader.answer(QUERIES[0], PASSAGES[0]) == answers  # no dropout meanwhile
+    reader.model.eval()
+
+
+def test_a_checkpoint_is_an_ordinary_one(reader: Reader, tmp_path: Path) -> None:
+    options = ReaderOptions(max_length=64, stride=20, pack=True, yes_no=True, threshold=1.5)
+    Reader(reader.model, reader.tokenizer, options).save_pretrained(tmp_path)
+    model = AutoModelForQuestionAnswering.from_pretrained(tmp_path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, reader.model.state_dict()[name]), name
+    assert AutoTokenizer.from_pretrained(tmp_path).is_fast
+    assert Reader.from_pretrained(tmp_path, "cpu").options == options
+    assert Reader.from_pretrained(tmp_path, "cpu", stride=10).options.stride == 10
+    (tmp_path / OPTIONS_FILE).write_text(json.dumps({"window": 3}))
+    with pytest.raises(ValueError, match=r"these are no options of a reader.*window"):
+        Reader.from_pretrained(tmp_path)
+
+
+def test_without_options_the_window_is_the_models(reader: Reader) -> None:
+    assert reader.options.max_length == 128  # of the tokenizer
+    assert reader.options.stride < 64
+
+
+def test_what_is_refused(reader: Reader, checkpoint: Path, tiny_checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="the context is empty"):
+        reader.answer("Who?", ["", " "])
+    with pytest.raises(ValueError, match="the question is empty"):
+        reader.answer(" ", ["text"])
+    with pytest.raises(ValueError, match=r"2 questions needs as many .* got 1 of them"):
+        reader.answer(["Who?", "Why?"], [["text"]])
+    with pytest.raises(ValueError, match="got one text"):
+        reader.answer(["Who?", "Why?"], "ab")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        reader.answer("Who?", "text", top_k=0)
+    with pytest.raises(ValueError, match="unknown options window"):
+        Reader.from_pretrained(checkpoint, window=3)
+    with pytest.raises(ValueError, match="tokens_per_batch must be at least 1, got 0"):
+        Reader.from_pretrained(checkpoint, tokens_per_batch=0)
+    with pytest.raises(ValueError, match=r"is no reader: qa_outputs\.bias, qa_outputs\.weight are missing"):
+        Reader.from_pretrained(tiny_checkpoint)
+    with pytest.raises(ValueError, match="'soft'"):
+        ReaderOptions(scale="soft")
