@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 Kind = Literal["span", "yes", "no", "none"]
@@ -100,6 +100,38 @@ class Question:
             # Frozen for users; here it is still being made.
             given = (self.kind,) if self.kind in ("yes", "no") else tuple(answer.text for answer in self.answers)
             object.__setattr__(self, "texts", given)
+
+    def keeping(self, passages: Iterable[int]) -> Question:
+        """The same question with some of its passages only, in the order of the question.
+
+        Answers and support in the other passages are left out; a question that loses all its answers stays of kind
+        "span", and keeps its gold texts.
+
+        Args:
+            passages: Numbers of those to keep.
+
+        Raises:
+            ValueError: With the id: there is no such passage, or none with text is left.
+
+        Example:
+            >>> question = Question("q", "Who makes honey?", ("Rain.", "It is dry.", "Bees."), (Answer("Bees", 2, 0),))
+            >>> question.keeping([2, 0]).passages, question.keeping([2, 0]).answers
+            (('Rain.', 'Bees.'), (Answer(text='Bees', passage=1, start=0),))
+        """
+        kept = sorted(set(passages))
+        if wrong := [i for i in kept if not 0 <= i < len(self.passages)]:
+            raise self._wrong(f"there is no passage {wrong[0]}, but {len(self.passages)} (from 0)")
+        new = {old: i for i, old in enumerate(kept)}
+        support = self.support
+        if support is not None:
+            support = tuple((new[i], start, end) for i, start, end in support if i in new)
+        return replace(
+            self,
+            passages=tuple(self.passages[i] for i in kept),
+            answers=tuple(replace(a, passage=new[a.passage]) for a in self.answers if a.passage in new),
+            support=support,
+            titles=tuple(self.titles[i] for i in kept) if self.titles else (),
+        )
 
     def _check_place(self, what: str, passage: int, start: int, end: int) -> None:
         if not 0 <= passage < len(self.passages):

@@ -76,3 +76,22 @@ def test_what_is_beyond_repair(answer: Answer, message: str) -> None:
 def test_find_is_the_nearest_occurrence(passage: str, text: str, start: int, reach: int) -> None:
     places = [i for i in range(len(passage)) if passage[i : i + len(text)] == text and abs(i - start) <= reach]
     assert find(text, passage, start, reach) == min(places, key=lambda i: abs(i - start), default=None)
+
+
+def test_keeping_some_passages() -> None:
+    passages = ("Rain.", "Honey is made by bees.", "Nothing.", "Bees do.")
+    answers = (Answer("bees", 1, 17), Answer("Bees", 3, 0))
+    support = ((3, 0, 8), (0, 0, 5))
+    question = Question("q", "Who?", passages, answers, support, titles=("a", "b", "c", "d"))
+    less = question.keeping([3, 0, 3])
+    assert less.passages == ("Rain.", "Bees do.")
+    assert less.answers == (Answer("Bees", 1, 0),)
+    assert less.support == ((1, 0, 8), (0, 0, 5))
+    assert (less.titles, less.texts) == (("a", "d"), ("bees", "Bees"))
+    assert question.keeping(range(4)) == question
+    none = question.keeping([2])
+    assert (none.answers, none.support, none.texts) == ((), (), ("bees", "Bees"))
+    with pytest.raises(ValueError, match=r"'q': there is no passage 4, but 4 \(from 0\)"):
+        question.keeping([4])
+    with pytest.raises(ValueError, match="'q': the context is empty"):
+        question.keeping([])
