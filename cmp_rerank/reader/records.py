@@ -114,7 +114,7 @@ class Question:
             ValueError: With the id: there is no such passage, or none with text is left.
 
         Example:
-            >>> question = Question("q", "Who makes honey?", ("Rain.", "It is dry.", "Bees."), (Answer("Bees", 2, 0),))
+            >>> question = Question("q", "Who makes honey?", ("Rain.", "Dry.", "Bees."), (Answer("Bees", 2, 0),))
             >>> question.keeping([2, 0]).passages, question.keeping([2, 0]).answers
             (('Rain.', 'Bees.'), (Answer(text='Bees', passage=1, start=0),))
         """
