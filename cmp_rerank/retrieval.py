@@ -197,6 +197,33 @@ def fuse(runs: Sequence[Run], k: int = 60) -> Run:
     return fused
 
 
+def combine(runs: Sequence[Run]) -> Run:
+    """Sum of scores (CombSUM, Fox and Shaw 1994), those of each run as shares of its best one of the query.
+
+    Unlike ranks, scores say by how much a document is better; scores below 0 count as 0.
+
+    Args:
+        runs: two or more runs; a document that a run lacks gets nothing from it.
+
+    Returns:
+        A run with every query and document of any of them; scores lie between 0 and the number of runs.
+
+    Example:
+        >>> combine([{"q": {"a": 4.0, "b": 3.0}}, {"q": {"b": 0.5, "c": 0.25}}])
+        {'q': {'a': 1.0, 'b': 1.75, 'c': 0.5}}
+    """
+    if len(runs) < 2:
+        raise ValueError(f"a combination needs two runs or more, got {len(runs)}")
+    combined: dict[str, dict[str, float]] = {}
+    for run in runs:
+        for query, scores in run.items():
+            found = combined.setdefault(query, {})
+            best = max(scores.values(), default=0.0)
+            for document, score in scores.items():
+                found[document] = found.get(document, 0.0) + (max(score, 0.0) / best if best > 0 else 0.0)
+    return combined
+
+
 def sample_negatives(
     qrels: Qrels,
     documents: Sequence[str] | Mapping[str, str],

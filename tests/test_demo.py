@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cmp_rerank.cli.main import app
 from cmp_rerank.data import Collection, docstring_collection
 from cmp_rerank.demo import MEASURES, SYSTEMS, DemoConfig, job, run_demo
-from cmp_rerank.demo.job import Reader, ScoredExtracts, training_rows
+from cmp_rerank.demo.job import Reader, ScoredExtracts, training_queries, training_rows
 from cmp_rerank.demo.training import in_order, start_model
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.extracts import Extracts
@@ -77,7 +77,7 @@ def test_what_it_writes(done: Path, config: DemoConfig, collection: Collection) 
     names = {path.name for path in done.iterdir()}
     assert names == {
         *("config.json", "collection", "test.qrels", "runs", "plain", "plain.json"),
-        *("comparative", "comparative.json", "metrics.json", "start", "start.json"),
+        *("comparative", "comparative.json", "metrics.json", "start", "start.json", "training.trec"),
     }
     assert Collection.read_beir(done / "collection") == collection
     metrics = json.loads((done / "metrics.json").read_text())
@@ -97,6 +97,13 @@ def test_what_it_writes(done: Path, config: DemoConfig, collection: Collection) 
             assert entry["mean"] == pytest.approx(means[measure], abs=1e-12)
             assert len(found["per_query"][system][measure]) == 12
     assert {(c["system"], c["baseline"]) for c in metrics["against_plain"]["contrasts"]} == {("comparative", "plain")}
+    told = {(c["system"], c["baseline"]) for c in metrics["against_told"]["contrasts"]}
+    assert told == {("plain", "BM25+bi-encoder"), ("comparative", "BM25+bi-encoder")}
+    similar, both = (read_run(done / "runs" / f"{name}.trec") for name in ("bi-encoder", "BM25+bi-encoder"))
+    for query, scores in candidates.items():
+        for document in scores:
+            shares = [run[query][document] / max(run[query].values()) for run in (candidates, similar)]
+            assert both[query][document] == pytest.approx(sum(max(share, 0) for share in shares), abs=1e-5)
 
 
 def test_the_arms_differ_in_the_loss_only(done: Path) -> None:
@@ -121,8 +128,8 @@ def test_a_checkpoint_loads_without_this_package(done: Path, config: DemoConfig,
     runs = {arm: read_run(done / "runs" / f"{arm}.trec") for arm in ("plain", "comparative")}
     query = next(query for query, scores in runs["plain"].items() if len(scores) > 2)
     found = Collection.read_beir(done / "collection")
-    candidates = read_run(done / "runs" / "BM25.trec")
-    extracts = ScoredExtracts(Extracts(found.documents, config.extract), found.queries, candidates)
+    told = read_run(done / "runs" / "BM25+bi-encoder.trec")
+    extracts = ScoredExtracts(Extracts(found.documents, config.extract), found.queries, told)
     documents = list(runs["plain"][query])
     pairs = [(found.queries[query], extracts(found.queries[query], document)) for document in documents]
     code = """
@@ -151,7 +158,7 @@ print(json.dumps([CrossEncoder(path, device="cpu").predict(pairs).tolist() for p
         assert len(set(scores)) > 1
 
 
-def test_what_is_read_begins_with_the_score_of_the_first_stage() -> None:
+def test_what_is_read_begins_with_the_score_so_far() -> None:
     extracts = Extracts({"a": "Bread is good.", "b": "Butter.", "c": "Bread, too."}, words=3)
     read = ScoredExtracts(extracts, {"q": "bread"}, {"q": {"a": 8.0, "c": 5.0}})
     assert [read("bread", name) for name in "abc"] == ["100 : Bread is good.", "0 : Butter.", "62 : Bread, too."]
@@ -212,8 +219,21 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(
     with pytest.raises(KeyboardInterrupt):
         run_demo(config, out, report=stop_in_training, cache_dir=cache)
     left = {path.name for path in out.iterdir()}
-    assert left == {"config.json", "collection", "test.qrels", "runs", "start", "start.json", "plain", "plain.json"}
-    assert {path.name for path in (out / "runs").iterdir()} == {"BM25.trec", "bi-encoder.trec"}
+    assert left == {
+        "config.json",
+        "collection",
+        "test.qrels",
+        "runs",
+        "start",
+        "start.json",
+        "plain",
+        "plain.json",
+    } | {"training.trec"}
+    assert {path.name for path in (out / "runs").iterdir()} == {
+        "BM25.trec",
+        "bi-encoder.trec",
+        "BM25+bi-encoder.trec",
+    }
 
     (out / ".comparative.left-by-a-kill").mkdir()  # what a killed process cannot clean up
     run_demo(config, out, cache_dir=cache)
@@ -225,9 +245,15 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(
         assert [s["loss"] for s in steps(out, arm)] == [s["loss"] for s in steps(done, arm)]
 
 
+def rows_of(collection: Collection, config: DemoConfig) -> list[dict[str, Any]]:
+    """The rows of a recipe whose rerankers read the scores of BM25."""
+    queries, run = training_queries(collection, config)
+    return training_rows(collection, config, queries, run, run)
+
+
 def test_another_seed_is_another_run(config: DemoConfig, collection: Collection, done: Path) -> None:
     other = replace(config, seed=1)
-    assert training_rows(collection, other) != training_rows(collection, config)
+    assert rows_of(collection, other) != rows_of(collection, config)
     first, second = (start_model(str(config.model), c).state_dict() for c in (config, config))
     assert all(bool((first[name] == second[name]).all()) for name in first)
 
@@ -262,9 +288,9 @@ def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfi
     whole = {"extract": 10_000, "start_extract": 10_000}
     mixed = {"random_negatives": 1, "hard_ranks": (1, 30)}
     big = replace(config, start_steps=20, steps=40, easy_steps=20, **whole, **mixed)
-    rows = training_rows(collection, big)
+    rows = rows_of(collection, big)
     assert len(rows) == 120
-    assert rows[:50] == training_rows(collection, replace(big, steps=5)), "more steps do not change the first ones"
+    assert rows[:50] == rows_of(collection, replace(big, steps=5)), "more steps do not change the first ones"
     id_of = {"".join(text.split()): name for name, text in collection.documents_of("train").items()}
     query_of = {text: query for query, text in collection.split("train").items()}
     run = BM25(collection.documents_of("train")).search(collection.split("train"), 31)
@@ -282,7 +308,7 @@ def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfi
         hard.append(sum(name in band for name in names[1:]))
     assert sum(hard[:40]) / 40 < 1
     assert min(hard[40:]) == 2
-    harder = training_rows(collection, replace(big, random_negatives=0))
+    harder = rows_of(collection, replace(big, random_negatives=0))
     assert harder[:40] == rows[:40]
     assert harder[40:] != rows[40:]
 
@@ -297,7 +323,7 @@ def test_the_command(config: DemoConfig, cache: Path, tmp_path: Path, monkeypatc
     arguments = ["demo", "--fast", "--seed", "3", "--out", str(tmp_path / "out"), "--cache", str(cache)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    for text in (*SYSTEMS, *MEASURES, "plain + BM25", "Training: comparative: 5 of 5", "12 test queries"):
+    for text in (*SYSTEMS, *MEASURES, "plain vs BM25+bi-encoder", "Training: comparative: 5 of 5", "12 test queries"):
         assert text in result.output
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["config"]["seed"] == 3
     arguments[3] = "4"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmp_rerank.extracts import Extracts
-from cmp_rerank.retrieval import BM25, Dense, fuse, sample_negatives
+from cmp_rerank.retrieval import BM25, Dense, combine, fuse, sample_negatives
 from cmp_rerank.runs import rank
 
 DOCUMENTS = {
@@ -171,6 +171,14 @@ def test_fusion_is_its_formula() -> None:
         fuse([first])
     with pytest.raises(ValueError, match="k must be at least 0, got -1"):
         fuse([first, second], k=-1)
+
+
+def test_combination_is_its_formula() -> None:
+    first, second = {"q": {"a": 8.0, "b": 2.0}, "p": {"x": 0.0}}, {"q": {"b": 0.5, "c": 0.1, "d": -0.3}, "r": {}}
+    combined = combine([first, second])
+    assert combined == {"q": {"a": 1.0, "b": 0.25 + 1.0, "c": pytest.approx(0.2), "d": 0.0}, "p": {"x": 0.0}, "r": {}}
+    with pytest.raises(ValueError, match="two runs or more, got 1"):
+        combine([first])
 
 
 ids = st.integers(0, 30).map("d{:02}".format)

@@ -138,23 +138,17 @@ def _table(metrics: dict[str, Any]) -> Any:
     from cmp_rerank.demo import FIRST_STAGE, MEASURES, SYSTEMS
     from cmp_rerank.evaluation.comparison import p_text
 
-    def row(part: str, system: str, training: str = "", style: str | None = None) -> None:
-        means = {entry["measure"]: entry["mean"] for entry in metrics[part]["means"] if entry["system"] == system}
-        test = next(
-            (f"{c['difference']:+.3f}  p {p_text(c['t_p_holm'])}" for c in _contrasts(metrics, part, system)), ""
-        )
-        table.add_row(system, *(f"{means[measure]:.3f}" for measure in MEASURES), test, training, style=style)
-
     table = Table(title=metrics["collection"], title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("system", no_wrap=True)
     for title in (*MEASURES, f"{MEASURES[0]} vs {FIRST_STAGE}", "training"):
         table.add_column(title, justify="right", no_wrap=True)
     for system in SYSTEMS:
+        means = {e["measure"]: e["mean"] for e in metrics["against_first_stage"]["means"] if e["system"] == system}
+        contrasts = _contrasts(metrics, "against_first_stage", system)
+        test = next((f"{c['difference']:+.3f}  p {p_text(c['t_p_holm'])}" for c in contrasts), "")
         trained = metrics["training"].get(system)
-        row("against_first_stage", system, f"{trained['seconds']:.0f} s" if trained else "")
-    table.add_section()
-    for system in metrics["fused"]["systems"][1:]:
-        row("fused", system, style="dim")
+        seconds = f"{trained['seconds']:.0f} s" if trained else ""
+        table.add_row(system, *(f"{means[measure]:.3f}" for measure in MEASURES), test, seconds)
     return table
 
 
@@ -164,20 +158,24 @@ def _contrasts(metrics: dict[str, Any], part: str, system: str) -> list[dict[str
 
 
 def _notes(metrics: dict[str, Any], seconds: float) -> list[str]:
-    from cmp_rerank.demo import COMPARATIVE, FIRST_STAGE, PLAIN, START
+    from cmp_rerank.demo import BOTH, COMPARATIVE, FIRST_STAGE, PLAIN, START
     from cmp_rerank.evaluation.comparison import p_text
 
     config = metrics["config"]
-    arms = ", ".join(
-        f"{c['measure']} {c['difference']:+.3f} (p {p_text(c['t_p_holm'])}, {c['verdict']})"
-        for c in _contrasts(metrics, "against_plain", COMPARATIVE)
-    )
+    pairs = [("against_plain", COMPARATIVE, PLAIN), *(("against_told", arm, BOTH) for arm in (PLAIN, COMPARATIVE))]
+    tests = {
+        f"{system} vs {other}": ", ".join(
+            f"{c['measure']} {c['difference']:+.3f} (p {p_text(c['t_p_holm'])}, {c['verdict']})"
+            for c in _contrasts(metrics, part, system)
+        )
+        for part, system, other in pairs
+    }
     return [
-        f"{COMPARATIVE} vs {PLAIN}: {arms}",
+        *(f"{names}: {told}" for names, told in tests.items()),
         "p: paired t-test over queries, two-sided, Holm-corrected over all comparisons with one baseline.",
         f"{metrics['against_first_stage']['queries']} test queries; all systems rank the {config['depth']} best of "
         f"{FIRST_STAGE}, which hold the relevant document for {metrics['candidates_hold_relevant']:.1%} of them.",
-        f"Below the line, ranks fused with those of {FIRST_STAGE} (reciprocal rank fusion, untuned).",
+        f"The tuned models read the score of {BOTH} before the text.",
         f"Before both arms, {metrics['training'][START]['seconds']:.0f} s of plain training made their common start.",
         f"Seed {config['seed']}; all took {seconds:.0f} s.",
     ]

