@@ -1,0 +1,601 @@
+"""Plain training is `Trainer`'s; comparative training is a slow loop over windows, views and pairs of losses."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers as t
+from tiny_models import SIZES, TEXTS, random_model
+from tiny_readers import READERS, reader, windows, wordpiece
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+
+from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan
+from cmp_rerank.ablation.drop import Ablation
+from cmp_rerank.ablation.examples import example_seed
+from cmp_rerank.reader import ComparativeReaderTrainer, Window
+from cmp_rerank.reader.loss import classification_losses, span_losses
+
+CROP, DROP = CmpCrop(), CmpDrop(p=0.3, layers="top:1")
+
+
+def arguments(folder: Path, **options: Any) -> TrainingArguments:
+    defaults = dict(
+        per_device_train_batch_size=2, learning_rate=1e-3, num_train_epochs=2, logging_steps=1, report_to=[],
+        save_strategy="no", use_cpu=True, disable_tqdm=True, seed=7,
+    )  # fmt: skip
+    return TrainingArguments(str(folder), **(defaults | options))
+
+
+def row(window: Window) -> dict[str, Any]:
+    """A window as users tokenise theirs."""
+    features = {name: value.tolist() for name, value in window.example.features.items()}
+    return features | {
+        "attention_mask": [1] * len(window), "start_positions": window.start, "end_positions": window.end,
+    }  # fmt: skip
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def losses(trainer: Trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+# Without ablations -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_without_ablations_it_is_the_plain_trainer(name: str, tmp_path: Path) -> None:
+    """Bit for bit, with the model's own dropout and accumulated gradients."""
+
+    def run(make: Callable[..., Trainer], seed: int = 7, **options: Any) -> tuple[list[float], torch.Tensor]:
+        model, tokenizer = reader(name)
+        data = windows(tokenizer)
+        if make is Trainer:
+            names = [*tokenizer.model_input_names, "start_positions", "end_positions"]
+            names += ["global_attention_mask"] * (name == "longformer")
+            data = [{key: value for key, value in row(window).items() if key in names} for window in data]
+            if "global_attention_mask" in names:
+
+                def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+                    width = max(len(r["input_ids"]) for r in rows)
+                    rows = [r | {"global_attention_mask": r["global_attention_mask"]
+                                 + [0] * (width - len(r["input_ids"]))} for r in rows]  # fmt: skip
+                    return DataCollatorWithPadding(tokenizer)(rows)
+
+                options["data_collator"] = pad
+        trainer = make(
+            model=model, args=arguments(tmp_path, gradient_accumulation_steps=2, seed=seed), train_dataset=data,
+            processing_class=tokenizer, **options,
+        )  # fmt: skip
+        trainer.train()
+        return losses(trainer), weights(model)
+
+    expected_losses, expected = run(Trainer)
+    found_losses, found = run(ComparativeReaderTrainer, ablations=[])
+    assert found_losses == expected_losses
+    assert torch.equal(found, expected)
+    # The canary: there is something to get wrong.
+    assert not torch.equal(run(Trainer, seed=8)[1], expected)
+    assert (expected - weights(reader(name)[0])).abs().max() > 1e-4
+
+
+# The slow loop ---------------------------------------------------------------------------------------------------
+
+
+def hinge(values: list[torch.Tensor]) -> torch.Tensor:
+    """The mean over pairs of max(0, l(i) - l(j)), with a last loss of 0."""
+    pairs = list(combinations([*values, torch.zeros_like(values[0])], 2))
+    return torch.stack([(a - b).clamp(min=0) for a, b in pairs]).sum() / len(pairs)
+
+
+def oracle(model: Any, data: list[Window], plan: Plan, draw: str) -> tuple[torch.Tensor, list[list[list[float]]]]:
+    """One window, one view, one pass at a time: no padding, labels moved to the tokens that are left."""
+    accepted = set(inspect.signature(model.forward).parameters)
+    ablation = None if plan.drop is None else Ablation(model, plan.drop)
+    total = torch.zeros((), dtype=torch.float64)
+    seen = []
+    for window in data:
+        example = replace(window.example, seed=example_seed(str(window.example.seed), "", draw))
+        of_start, of_end = [], []
+        for view in plan.views(example):
+            features = {
+                name: torch.from_numpy(example.features[name][view.tokens].astype(np.int64))[None]
+                for name in accepted & set(example.features)
+            }
+            positions = torch.from_numpy(view.tokens)[None]
+            features["attention_mask"] = torch.ones_like(positions)
+            if ablation is None:
+                out = model(**features)
+            else:
+                with ablation.installed(), ablation.rows(torch.tensor([example.seed]), positions, [view.depth]):
+                    out = model(**features)
+            at = {int(token): place for place, token in enumerate(view.tokens)}
+            of_start.append(F.cross_entropy(out.start_logits, torch.tensor([at[window.start]])))
+            of_end.append(F.cross_entropy(out.end_logits, torch.tensor([at[window.end]])))
+        total = total + (hinge(of_start) + hinge(of_end)) / 2 / len(data)
+        seen.append([[float(v.detach()) for v in values] for values in (of_start, of_end)])
+    return total, seen
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def close(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert expected.keys() == found.keys()
+    scale = max(float(g.abs().max()) for g in expected.values())
+    assert scale > 1e-6, "nothing is compared: all gradients are zero"
+    worst = max(float((expected[name] - found[name]).abs().max()) for name in expected)
+    assert worst <= tolerance * scale, f"gradients differ by {worst / scale:.2g} of the largest"
+
+
+PLANS = {
+    "crop, drop, drop": [CROP, CmpDrop(p=0.3, layers="top:1", steps=2)],
+    "crop": [CmpCrop(steps=2)],
+}
+
+
+@pytest.mark.parametrize("ablations", PLANS)
+@pytest.mark.parametrize("name", READERS)
+def test_every_strategy_equals_the_slow_loop(name: str, ablations: str, tmp_path: Path) -> None:
+    model, tokenizer = (
+        reader(name, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        if (ablations == "crop")
+        else reader(name)
+    )
+    if ablations == "crop":
+        for module in model.modules():  # without a drop the model's own dropout runs
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        for attribute in ("attention_dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout"):
+            for holder in (model.config, *model.modules()):
+                if isinstance(getattr(holder, attribute, None), float):
+                    setattr(holder, attribute, 0.0)
+    model = model.double().train()
+    data = windows(tokenizer, crop=CROP)
+    assert len({len(w) for w in data}) > 2
+    assert {w.start == 0 for w in data} == {True, False}
+    plan = Plan(PLANS[ablations])
+    draw = "7 (0, 0)"
+    expected, seen = oracle(model, data, plan, draw)
+    expected.backward()
+    wanted = gradients(model)
+    spread = [max(values) - min(values) for pair in seen for values in pair]
+    assert max(spread) > 1e-2  # the steps differ, so that a mixed-up view would show
+
+    def run(strategy: Any) -> None:
+        trainer = ComparativeReaderTrainer(
+            model, arguments(tmp_path), train_dataset=data, processing_class=tokenizer, ablations=PLANS[ablations],
+            strategy=strategy, tokens_per_chunk=150,
+        )  # fmt: skip
+        model.train()
+        loss = trainer.compute_loss(model, trainer.data_collator(data))
+        loss.backward()
+        assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-8)
+        close(wanted, gradients(model), 1e-6)
+        # Diagnostics: the task losses, and how often a step is better than the one before it.
+        each = np.array(seen).reshape(-1, len(plan) + 1)
+        names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(plan) + 1))]
+        assert [float(trainer.diagnostics[n]) for n in names] == pytest.approx(each.mean(axis=0).tolist(), rel=1e-8)
+
+    for strategy in ("naive", "stacked", "hybrid", "auto"):
+        run(strategy)
+    if ablations != "crop":
+        if name in ("bert", "roberta", "modernbert"):
+            run("trunk")
+        else:
+            try:
+                run("trunk")
+            except ValueError as error:
+                assert "cannot be used with" in str(error)  # noqa: PT017
+
+
+def test_the_full_model_runs_without_its_own_dropout(tmp_path: Path) -> None:
+    model, tokenizer = reader("bert")
+    data = windows(tokenizer, crop=CROP)
+    trainer = ComparativeReaderTrainer(
+        model, arguments(tmp_path), train_dataset=data, processing_class=tokenizer, ablations=[DROP]
+    )
+    model.train()
+    batch = trainer.data_collator(data)
+    _, outputs = trainer.compute_loss(model, batch, return_outputs=True)
+    starts, ends = trainer.logits(data)
+    for i, window in enumerate(data):
+        assert torch.allclose(outputs["start_logits"][i, : len(window)], torch.from_numpy(starts[i]), atol=1e-5)
+        assert torch.allclose(outputs["end_logits"][i, : len(window)], torch.from_numpy(ends[i]), atol=1e-5)
+    assert model.training
+    with_own = model(**{n: v for n, v in batch.items() if n in ("input_ids", "token_type_ids", "attention_mask")})
+    assert (with_own.start_logits - outputs["start_logits"]).abs().max() > 1e-3
+    # Crops alone leave it on.
+    cropping = ComparativeReaderTrainer(
+        model, arguments(tmp_path), train_dataset=data, processing_class=tokenizer, ablations=[CROP]
+    )
+    one, other = (cropping.compute_loss(model, batch).item() for _ in range(2))
+    assert one != other
+
+
+def test_views_derive_from_seed_step_and_example(tmp_path: Path) -> None:
+    model, tokenizer = reader("bert")
+    data = windows(tokenizer, crop=CROP)
+    made: list[list[tuple[int, ...]]] = []
+
+    class Noting(ComparativeReaderTrainer):
+        def _compared(self, scores: Any, views: Any, inputs: Any) -> Any:
+            made.append([tuple(steps[-1].tokens) for steps in views])
+            return super()._compared(scores, views, inputs)
+
+    def views(seed: int, step: int, batch: list[Window], batches: int = 1) -> list[tuple[int, ...]]:
+        trainer = Noting(
+            model,
+            arguments(tmp_path, seed=seed),
+            train_dataset=data,
+            processing_class=tokenizer,
+            ablations=[CROP, DROP],
+        )
+        trainer.state.global_step = step
+        model.train()
+        for _ in range(batches):
+            trainer.compute_loss(model, trainer.data_collator(batch))
+        return made[-1]
+
+    first = views(7, 3, data)
+    assert views(7, 3, data) == first
+    assert views(7, 3, data[::-1]) == first[::-1]  # on any row
+    assert views(7, 3, data[2:4]) == first[2:4]  # of any process
+    others = [views(8, 3, data), views(7, 4, data), views(7, 3, data, batches=2)]
+    assert all(other != first for other in others)
+
+
+# The loss of an example --------------------------------------------------------------------------------------------
+
+
+def test_labels_outside_of_the_window_are_ignored(tmp_path: Path) -> None:
+    model, tokenizer = reader("bert")
+    model = model.double()
+    data = list(windows(tokenizer, crop=CROP))
+    outside = [
+        *data[:2],
+        replace(data[2], start=len(data[2]), end=len(data[2]) + 40),
+        replace(data[3], start=-1, end=-1),
+    ]
+    trainer = ComparativeReaderTrainer(
+        model, arguments(tmp_path), train_dataset=outside, processing_class=tokenizer, ablations=[DROP]
+    )
+
+    def run(batch: list[Window]) -> tuple[float, dict[str, torch.Tensor]]:
+        trainer._step = (-1, 0)
+        model.train()
+        loss = trainer.compute_loss(model, trainer.data_collator(batch))
+        loss.backward()
+        return loss.item(), gradients(model)
+
+    found, grad = run(outside)
+    expected, wanted = run([*data[:2], replace(data[3], start=0, end=0)])
+    assert found == pytest.approx(expected, rel=1e-9)
+    close(wanted, grad, 1e-9)
+    nothing, none = run([outside[2]])
+    assert nothing == 0.0
+    assert all(float(g.abs().max()) == 0 for g in none.values())
+
+
+def test_full_losses_are_the_models_own() -> None:
+    """Where nothing is padded the weighted sum of single losses is what transformers computes."""
+    torch.manual_seed(0)
+    logits = torch.randn(3, 2, 10, dtype=torch.float64)
+    kept = torch.ones(3, 2, 5, dtype=torch.bool)
+    starts, ends = torch.tensor([[0], [4], [9]]), torch.tensor([[2], [4], [5]])
+    found = span_losses(logits, kept, starts, ends)
+    for k in range(2):
+        expected = t.loss.loss_utils.ForQuestionAnsweringLoss(logits[:, k, :5], logits[:, k, 5:], starts, ends)
+        value = sum(each.weights @ each.losses[:, k] for each in found) / 2
+        assert float(value) == pytest.approx(float(expected), rel=1e-12)
+    with pytest.raises(ValueError, match="lost the token of its label"):
+        span_losses(
+            logits, kept & (torch.arange(5) < 4), torch.tensor([0, 1, 2]), torch.tensor([0, 1, 3])[[0, 1, 2]] + 0
+        ) if (False) else span_losses(
+            logits, torch.stack([kept[:, 0], kept[:, 0] & (torch.arange(5) < 2)], 1), starts, ends
+        )
+
+
+CLASSES = {
+    "single_label_classification": (3, torch.tensor([0, 2, -100, 1])),
+    "regression": (1, torch.tensor([0.5, -1.0, 2.0, 0.0])),
+    "multi_label_classification": (3, torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 1], [1, 1, 1]])),
+}
+
+
+@pytest.mark.parametrize("problem", CLASSES)
+def test_classification_losses_are_those_of_transformers(problem: str) -> None:
+    width, labels = CLASSES[problem]
+    torch.manual_seed(0)
+    logits = torch.randn(4, 2, width)
+    (found,) = classification_losses(logits, labels, problem)
+    config = t.BertConfig(num_labels=width, problem_type=problem)
+    for k in range(2):
+        expected = t.loss.loss_utils.ForSequenceClassificationLoss(labels, logits[:, k], config)
+        assert float(found.weights @ found.losses[:, k]) == pytest.approx(float(expected), rel=1e-6)
+
+
+# Sequence classification -------------------------------------------------------------------------------------------
+
+
+def classifier(labels: int = 2, **options: Any) -> tuple[Any, Any]:
+    tokenizer = wordpiece()
+    config = t.BertConfig(**SIZES, vocab_size=len(tokenizer), pad_token_id=0, num_labels=labels, **options)
+    return random_model(t.BertForSequenceClassification, config), tokenizer
+
+
+def texts(tokenizer: Any, labels: list[Any]) -> list[dict[str, Any]]:
+    encoded = tokenizer([text[: 30 + 15 * i] for i, text in enumerate(TEXTS[: len(labels)])])
+    return [{name: values[i] for name, values in encoded.items()} | {"labels": labels[i]} for i in range(len(labels))]
+
+
+@pytest.mark.parametrize(
+    ("labels", "width"), [([0, 1, 1, 0], 2), ([0.5, -1.0, 2.0, 0.0], 1), ([[1.0, 0.0], [0.0, 1.0]] * 2, 2)]
+)
+def test_classifiers_without_ablations(labels: list[Any], width: int, tmp_path: Path) -> None:
+    def run(make: Any, **options: Any) -> tuple[list[float], torch.Tensor]:
+        model, tokenizer = classifier(width)
+        trainer = make(
+            model=model, args=arguments(tmp_path, gradient_accumulation_steps=2),
+            train_dataset=texts(tokenizer, labels), processing_class=tokenizer, **options,
+        )  # fmt: skip
+        trainer.train()
+        return losses(trainer), weights(model)
+
+    expected_losses, expected = run(Trainer)
+    found_losses, found = run(ComparativeReaderTrainer)
+    assert found_losses == expected_losses
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_classifiers_equal_the_slow_loop(smoothing: float, tmp_path: Path) -> None:
+    model, tokenizer = classifier()
+    model = model.double().train()
+    data = texts(tokenizer, [0, 1, 1, 0])
+    for each in data:  # two segments in each text, the first of which supports the label
+        n = len(each["input_ids"])
+        each["segment"] = [-1, *[0] * (n // 2 - 1), *[1] * (n - n // 2 - 1), -1]
+        each["support"] = [0]
+    plan = Plan([CmpCrop(), DROP])
+    trainer = ComparativeReaderTrainer(
+        model, arguments(tmp_path, label_smoothing_factor=smoothing), train_dataset=data, processing_class=tokenizer,
+        ablations=plan.ablations, strategy="hybrid",
+    )  # fmt: skip
+    collator = trainer.data_collator
+    ablation = Ablation(model, plan.drop)
+    expected = torch.zeros((), dtype=torch.float64)
+    cropped = 0
+    for each in data:
+        example = collator.example(each)
+        example = replace(example, seed=example_seed(str(example.seed), "", "7 (0, 0)"))
+        values = []
+        for view in plan.views(example):
+            cropped += len(view) < len(example)
+            positions = torch.from_numpy(view.tokens)[None]
+            features = {n: torch.from_numpy(v[view.tokens])[None] for n, v in example.features.items()}
+            with ablation.installed(), ablation.rows(torch.tensor([example.seed]), positions, [view.depth]):
+                logits = model(**features).logits
+            values.append(F.cross_entropy(logits, torch.tensor([each["labels"]]), label_smoothing=smoothing))
+        expected = expected + hinge(values) / len(data)
+    assert cropped
+    expected.backward()
+    wanted = gradients(model)
+    loss = trainer.compute_loss(model, collator(data))
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    close(wanted, gradients(model), 1e-9)
+    logits = trainer.logits(data)
+    assert [len(each) for each in logits] == [2] * 4
+
+
+def test_own_rows_train_like_windows(tmp_path: Path) -> None:
+    """Rows that users tokenised, padded to the longest, give the same loss as windows of the same tokens."""
+    model, tokenizer = reader("bert")
+    data = windows(tokenizer)
+    padded = []
+    for window in data:
+        pad = 90 - len(window)
+        each = {name: value + [0] * pad if isinstance(value, list) else value for name, value in row(window).items()}
+        padded.append(each)
+    found = []
+    for rows in (data, padded):
+        trainer = ComparativeReaderTrainer(
+            model.double(), arguments(tmp_path), train_dataset=rows, processing_class=tokenizer, ablations=[DROP]
+        )
+        model.train()
+        examples = [trainer.data_collator.example(r) for r in rows]
+        seeded = [replace(e, seed=i) for i, e in enumerate(examples)]
+        batch = trainer.data_collator(rows) | {"examples": seeded}
+        found.append(trainer.compute_loss(model, batch).item())
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+# A trainer like any other ------------------------------------------------------------------------------------------
+
+
+def train(folder: Path, resume: Path | None = None, **options: Any) -> tuple[ComparativeReaderTrainer, torch.Tensor]:
+    own = {name: options.pop(name) for name in ("ablations", "tokens_per_batch", "strategy") if name in options}
+    model, tokenizer = reader("bert")
+    data = windows(tokenizer, crop=CROP, pack=False)
+    trainer = ComparativeReaderTrainer(
+        model,
+        arguments(folder, **options),
+        train_dataset=data,
+        eval_dataset=data[:5],
+        processing_class=tokenizer,
+        **own,
+    )
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    return trainer, weights(model)
+
+
+@pytest.mark.parametrize("ablations", [[CROP], [CROP, DROP], []], ids=["crop", "crop-drop", "plain"])
+def test_a_resumed_run_is_the_uninterrupted_one(ablations: list[Any], tmp_path: Path) -> None:
+    options = dict(ablations=ablations, tokens_per_batch=90, num_train_epochs=3, save_strategy="steps", save_steps=4)
+    whole, expected = train(tmp_path / "whole", **options)
+    assert whole.state.max_steps > 8
+    assert (tmp_path / "whole" / "checkpoint-4").is_dir()
+    resumed, found = train(tmp_path / "again", resume=tmp_path / "whole" / "checkpoint-4", **options)
+    assert torch.equal(found, expected)
+    assert losses(resumed) == losses(whole)
+    _, other = train(tmp_path / "other", seed=8, **options)
+    assert not torch.equal(other, expected)
+
+
+def test_the_log_has_the_task_loss_of_each_step(tmp_path: Path) -> None:
+    trainer, _ = train(tmp_path, ablations=[CROP, DROP], logging_steps=2, gradient_accumulation_steps=2)
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert logged
+    for entry in logged:
+        steps = [entry[n] for n in ("task_loss_full", "task_loss_step_1", "task_loss_step_2")]
+        assert all(np.isfinite(value) and value > 0 for value in steps)
+        # Two ablated copies: 3 of 6 pairs are with the 0, and the ordered ones are differences.
+        assert entry["loss"] >= sum(steps) / 6 - 1e-3
+        assert 0 <= entry["violation_rate"] <= 1
+        assert 0 <= entry["zero_weight_rate"] < 1
+    assert set(trainer.diagnostics) <= set(logged[-1])
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_batches_of_similar_length(grouped: bool, tmp_path: Path) -> None:
+    model, tokenizer = reader("bert")
+    data = windows(tokenizer, pack=False, max_length=60) + windows(tokenizer, max_length=100)
+    options: dict[str, Any] = {}
+    if grouped:
+        options["train_sampling_strategy"] = "group_by_length"
+    trainer = ComparativeReaderTrainer(
+        model, arguments(tmp_path, **options), train_dataset=data, processing_class=tokenizer,
+        tokens_per_batch=None if grouped else 100,
+    )  # fmt: skip
+    loader = trainer.get_train_dataloader()
+    epochs = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        batches = [[len(e) for e in batch["examples"]] for batch in loader]
+        assert sorted(n for batch in batches for n in batch) == sorted(map(len, data))
+        assert len(batches) == len(loader)
+        assert all(len(b) <= 2 if grouped else len(b) == 1 or sum(b) <= 100 for b in batches)
+        epochs.append(batches)
+    assert epochs[0] != epochs[1]
+    padding = sum(len(b) * max(b) - sum(b) for b in epochs[0])
+    assert padding < 0.1 * sum(map(len, data))
+
+
+def test_evaluation_prediction_and_callbacks(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Noting(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+            seen.extend(metrics)
+
+    model, tokenizer = reader("bert")
+    data = windows(tokenizer, crop=CROP)
+    trainer = ComparativeReaderTrainer(
+        model, arguments(tmp_path, eval_strategy="epoch", per_device_eval_batch_size=2), train_dataset=data,
+        eval_dataset=data, processing_class=tokenizer, ablations=[CROP, DROP], callbacks=[Noting()],
+        compute_metrics=lambda p: {"windows": float(len(p.predictions[0])), "first": float(p.label_ids[0][0])},
+    )  # fmt: skip
+    trainer.train()
+    assert seen.count("eval_loss") == seen.count("eval_windows") == 2
+    predicted = trainer.predict(data)
+    starts, ends = trainer.logits(data)
+    model.eval()
+    for i, window in enumerate(data):
+        features = {n: torch.from_numpy(v.astype(np.int64))[None] for n, v in window.example.features.items()}
+        features.pop("global_attention_mask")
+        alone = model(**features)
+        assert starts[i].shape == ends[i].shape == (len(window),)
+        assert np.allclose(starts[i], alone.start_logits[0].detach(), atol=1e-5)
+        assert np.allclose(ends[i], alone.end_logits[0].detach(), atol=1e-5)
+        assert np.allclose(predicted.predictions[0][i, : len(window)], starts[i], atol=1e-5)
+        assert np.allclose(predicted.predictions[1][i, : len(window)], ends[i], atol=1e-5)
+    # The value in evaluation is the model's own loss, batch by batch.
+    own = []
+    for first in range(0, len(data), 2):
+        batch = trainer.data_collator(data[first : first + 2])
+        del batch["examples"]
+        own.append(float(model(**batch).loss.detach()) * len(data[first : first + 2]))
+    assert predicted.metrics["test_loss"] == pytest.approx(sum(own) / len(data), rel=1e-5)
+    # Without labels: rows of users, for prediction.
+    rows = [{n: v for n, v in row(w).items() if "positions" not in n} for w in data]
+    unlabelled = trainer.predict(rows)
+    assert np.allclose(unlabelled.predictions[0], predicted.predictions[0], atol=1e-5)
+
+
+def test_the_checkpoint_is_an_ordinary_one(tmp_path: Path) -> None:
+    trainer, expected = train(tmp_path, ablations=[CROP, DROP], num_train_epochs=1)
+    trainer.save_model(str(tmp_path / "reader"))
+    again = t.AutoModelForQuestionAnswering.from_pretrained(tmp_path / "reader")
+    assert torch.equal(weights(again), expected)
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in trainer.model.modules()]
+    assert sum(hooks) == 0
+
+
+def test_data_loader_workers_and_datasets(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    model, tokenizer = reader("bert")
+    rows = [row(w) | {"segment": w.example.segment.tolist(), "support": sorted(w.example.support), "id": "x"}
+            for w in windows(tokenizer, crop=CROP)]  # fmt: skip
+    args = arguments(tmp_path, dataloader_num_workers=1, num_train_epochs=1)
+    trainer = ComparativeReaderTrainer(
+        model, args, train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer, ablations=[CROP, DROP], tokens_per_batch=200,
+    )  # fmt: skip
+    before = weights(model)
+    trainer.train()
+    assert not torch.equal(before, weights(model))
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    model, tokenizer = reader("bert")
+    data = windows(tokenizer)
+    args = arguments(tmp_path)
+
+    def make(model: Any = model, train_dataset: Any = data, **options: Any) -> ComparativeReaderTrainer:
+        return ComparativeReaderTrainer(
+            model, args, train_dataset=train_dataset, processing_class=tokenizer, **options
+        )
+
+    with pytest.raises(ValueError, match=r"no row of the training data has segments.*make_windows"):
+        make(ablations=[CROP])
+    with pytest.raises(ValueError, match=r"tokens_per_batch must be at least 1, got 0"):
+        make(tokens_per_batch=0)
+    with pytest.raises(ValueError, match="baseline"):
+        make(ablations=[DROP], baseline="none")
+    with pytest.raises(ValueError, match="strategy must be one of"):
+        make(ablations=[DROP], strategy="quick")
+    with pytest.raises(ValueError, match="leave data_collator out"):
+        make(ablations=[DROP], data_collator=DataCollatorWithPadding(tokenizer))
+    with pytest.raises(ValueError, match="its examples cannot be compared"):
+        make(ablations=[DROP], compute_loss_func=lambda *_: 0)
+    encoder = random_model(t.BertModel, t.BertConfig(**SIZES, vocab_size=len(tokenizer)))
+    with pytest.raises(ValueError, match="BertModel is no reader and no sequence classifier"):
+        make(encoder)
+    tagger = random_model(t.BertForTokenClassification, t.BertConfig(**SIZES, vocab_size=len(tokenizer)))
+    labelled = [row(w) | {"labels": 1} for w in data]
+    with pytest.raises(ValueError, match=r"logits of \(rows, labels\), got \(2, \d+, 2\) from BertForToken"):
+        make(tagger, labelled, ablations=[DROP]).train()
+    with pytest.raises(ValueError, match="The training data has no start_positions"):
+        make(train_dataset=[{"input_ids": [2, 7, 3]}] * 4, ablations=[DROP]).train()
+    with pytest.raises(ValueError, match="must be a Window, or have the column input_ids"):
+        make(train_dataset=[{"question": "what?"}] * 4, ablations=[DROP]).train()
+    with pytest.raises(ValueError, match="A row has 3 tokens, but 2 segments"):
+        make(train_dataset=[{"input_ids": [2, 7, 3], "segment": [-1, 0]}] * 4, ablations=[DROP]).train()
+    with pytest.raises(ValueError, match="padding before its tokens"):
+        make(train_dataset=[{"input_ids": [0, 7, 3], "attention_mask": [0, 1, 1]}] * 4, ablations=[DROP]).train()
