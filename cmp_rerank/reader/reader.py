@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, overload
@@ -12,17 +12,18 @@ from typing import Any, overload
 import numpy as np
 import torch
 
+from cmp_rerank.reader.adapters import Padding, SpanAdapter
 from cmp_rerank.reader.answers import SCALES, Answers, Span, best_answers
 from cmp_rerank.reader.features import make_windows
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.windows import OUTSIDE, Window
 from cmp_rerank.runs.lines import replacing
 from cmp_rerank.runs.ranking import check_choice
-from cmp_rerank.scoring.chunks import cut, singles
-from cmp_rerank.scoring.rows import pad
+from cmp_rerank.scoring import Scorer
 
 OPTIONS_FILE = "reader_options.json"
 _BLOCK = 1024  # questions that are tokenised together
+_WINDOWS = 256  # windows that are scored together
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Reader:
         self.options = options or ReaderOptions()
         if tokens_per_batch is not None and tokens_per_batch < 1:
             raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch!r}")
-        self._tokens_per_batch = tokens_per_batch
+        adapter = SpanAdapter(Padding.of(model, tokenizer))
+        self._scorer = Scorer(None, tokens_per_batch, adapter=adapter)
 
     @classmethod
     def from_pretrained(
@@ -257,39 +259,37 @@ class Reader:
             yes_no=options.yes_no,
         )
 
-    def logits(self, windows: Sequence[Window], report: Any = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def logits(
+        self, windows: Sequence[Window], report: Callable[[float], None] | None = None
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Start and end logits of each window, one array (T,) each, in float32.
 
         Windows are read in order of length, so that little is padded, without gradients and dropout.
+
+        Args:
+            windows: What to read.
+            report: Called with the share that is done.
         """
+        order = sorted(range(len(windows)), key=lambda i: len(windows[i]), reverse=True)
         start: list[Any] = [None] * len(windows)
         end: list[Any] = [None] * len(windows)
-        done = 0
-        for indices, logits in self._passes(windows):
-            for i, row in zip(indices, logits, strict=True):
-                start[i], end[i] = row[0, : len(windows[i])], row[1, : len(windows[i])]
-            done += len(indices)
-            if report is not None:
-                report(done / len(windows))
-        return start, end
-
-    def _passes(self, windows: Sequence[Window]) -> Iterator[tuple[list[int], np.ndarray]]:
-        device = self.model.device
-        budget = self._tokens_per_batch or (4096 if device.type == "cpu" else 65536)
-        rows = [(window.example, window.example.full()) for window in windows]
-        fill = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id}
         training = self.model.training
         self.model.eval()
         try:
-            for chunk in cut(singles(rows), rows, budget):
-                mine = [rows[i] for i in chunk]
-                features, _ = pad(mine, mine[0][0].features, fill, device)
+            for first in range(0, len(order), _WINDOWS):
+                block = order[first : first + _WINDOWS]
+                examples = [windows[i].example for i in block]
                 with torch.inference_mode():
-                    output = self.model(**features)
-                    logits = torch.stack([output.start_logits, output.end_logits], dim=1)  # (rows, 2, T)
-                yield chunk, logits.float().cpu().numpy()
+                    scores = self._scorer(self.model, examples, [[example.full()] for example in examples])
+                longest = scores.shape[-1] // 2
+                for i, row in zip(block, scores[:, 0].cpu().numpy(), strict=True):
+                    start[i] = row[: len(windows[i])]
+                    end[i] = row[longest : longest + len(windows[i])]
+                if report is not None:
+                    report((first + len(block)) / len(order))
         finally:
             self.model.train(training)
+        return start, end
 
 
 def _saved_options(folder: Path, tokenizer: Any) -> ReaderOptions:
