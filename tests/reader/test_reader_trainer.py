@@ -18,9 +18,10 @@ from tiny_models import SIZES, TEXTS, random_model
 from tiny_readers import READERS, reader, windows, wordpiece
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
-from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan
+from cmp_rerank.ablation import CmpCrop, CmpDrop, Example, Plan
 from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.ablation.examples import example_seed
+from cmp_rerank.ablation.noise import dropout_rates
 from cmp_rerank.reader import ComparativeReaderTrainer, Window
 from cmp_rerank.reader.loss import classification_losses, span_losses
 
@@ -102,19 +103,23 @@ def hinge(values: list[torch.Tensor]) -> torch.Tensor:
 def oracle(model: Any, data: list[Window], plan: Plan, draw: str) -> tuple[torch.Tensor, list[list[list[float]]]]:
     """One window, one view, one pass at a time: no padding, labels moved to the tokens that are left."""
     accepted = set(inspect.signature(model.forward).parameters)
-    ablation = None if plan.drop is None else Ablation(model, plan.drop)
+
+    def inputs(example: Example, tokens: np.ndarray) -> dict[str, torch.Tensor]:
+        known = {name: example.features[name][tokens] for name in accepted & set(example.features)}
+        known["attention_mask"] = np.ones_like(tokens)
+        return {name: torch.from_numpy(value.astype(np.int64))[None] for name, value in known.items()}
+
+    first = data[0].example
+    probe = {name: value.repeat(2, 1) for name, value in inputs(first, first.full().tokens).items()}
+    ablation = None if plan.drop is None else Ablation(model, plan.drop, lambda: model(**probe))
     total = torch.zeros((), dtype=torch.float64)
     seen = []
     for window in data:
         example = replace(window.example, seed=example_seed(str(window.example.seed), "", draw))
         of_start, of_end = [], []
         for view in plan.views(example):
-            features = {
-                name: torch.from_numpy(example.features[name][view.tokens].astype(np.int64))[None]
-                for name in accepted & set(example.features)
-            }
+            features = inputs(example, view.tokens)
             positions = torch.from_numpy(view.tokens)[None]
-            features["attention_mask"] = torch.ones_like(positions)
             if ablation is None:
                 out = model(**features)
             else:
@@ -151,20 +156,12 @@ PLANS = {
 @pytest.mark.parametrize("ablations", PLANS)
 @pytest.mark.parametrize("name", READERS)
 def test_every_strategy_equals_the_slow_loop(name: str, ablations: str, tmp_path: Path) -> None:
-    model, tokenizer = (
-        reader(name, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        if (ablations == "crop")
-        else reader(name)
-    )
-    if ablations == "crop":
-        for module in model.modules():  # without a drop the model's own dropout runs
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        for attribute in ("attention_dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout"):
-            for holder in (model.config, *model.modules()):
-                if isinstance(getattr(holder, attribute, None), float):
-                    setattr(holder, attribute, 0.0)
-    model = model.double().train()
+    model, tokenizer = reader(name)
+    if ablations == "crop":  # without a drop the model's own dropout runs
+        for holder, rate, _ in dropout_rates(model):
+            holder[rate] = 0.0
+    # In float64 the gradients of transformers' Longformer are no numbers where a batch is padded.
+    model, tolerance = (model.train(), 2e-5) if name == "longformer" else (model.double().train(), 1e-6)
     data = windows(tokenizer, crop=CROP)
     assert len({len(w) for w in data}) > 2
     assert {w.start == 0 for w in data} == {True, False}
@@ -184,12 +181,13 @@ def test_every_strategy_equals_the_slow_loop(name: str, ablations: str, tmp_path
         model.train()
         loss = trainer.compute_loss(model, trainer.data_collator(data))
         loss.backward()
-        assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-8)
-        close(wanted, gradients(model), 1e-6)
+        assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=tolerance / 10)
+        close(wanted, gradients(model), tolerance)
         # Diagnostics: the task losses, and how often a step is better than the one before it.
         each = np.array(seen).reshape(-1, len(plan) + 1)
         names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(plan) + 1))]
-        assert [float(trainer.diagnostics[n]) for n in names] == pytest.approx(each.mean(axis=0).tolist(), rel=1e-8)
+        means = each.mean(axis=0).tolist()
+        assert [float(trainer.diagnostics[n]) for n in names] == pytest.approx(means, rel=tolerance / 10)
 
     for strategy in ("naive", "stacked", "hybrid", "auto"):
         run(strategy)
@@ -302,12 +300,9 @@ def test_full_losses_are_the_models_own() -> None:
         expected = t.loss.loss_utils.ForQuestionAnsweringLoss(logits[:, k, :5], logits[:, k, 5:], starts, ends)
         value = sum(each.weights @ each.losses[:, k] for each in found) / 2
         assert float(value) == pytest.approx(float(expected), rel=1e-12)
+    kept[:, 1] &= torch.arange(5) < 2
     with pytest.raises(ValueError, match="lost the token of its label"):
-        span_losses(
-            logits, kept & (torch.arange(5) < 4), torch.tensor([0, 1, 2]), torch.tensor([0, 1, 3])[[0, 1, 2]] + 0
-        ) if (False) else span_losses(
-            logits, torch.stack([kept[:, 0], kept[:, 0] & (torch.arange(5) < 2)], 1), starts, ends
-        )
+        span_losses(logits, kept, starts, ends)
 
 
 CLASSES = {
