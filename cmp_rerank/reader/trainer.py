@@ -121,6 +121,12 @@ class ComparativeReaderTrainer(Trainer):
                 "neither start_positions nor labels. Load it by AutoModelForQuestionAnswering or "
                 "AutoModelForSequenceClassification."
             )
+        labels = getattr(_base(self.model).config, "num_labels", 2)
+        if self.spans and labels != 2:
+            raise ValueError(
+                f"A reader gives two logits for each token, start and end, and this model has num_labels={labels} "
+                "as rerankers have. Load it by AutoModelForQuestionAnswering.from_pretrained(..., num_labels=2)."
+            )
         self.baseline: Baseline = baseline
         self.reduction: Reduction = reduction
         self.tokens_per_batch = tokens_per_batch

@@ -582,6 +582,8 @@ def test_bad_input(tmp_path: Path) -> None:
     encoder = random_model(t.BertModel, t.BertConfig(**SIZES, vocab_size=len(tokenizer)))
     with pytest.raises(ValueError, match="BertModel is no reader and no sequence classifier"):
         make(encoder)
+    with pytest.raises(ValueError, match=r"this model has num_labels=1 as rerankers have"):
+        make(reader("bert", num_labels=1)[0])
     tagger = random_model(t.BertForTokenClassification, t.BertConfig(**SIZES, vocab_size=len(tokenizer)))
     labelled = [row(w) | {"labels": 1} for w in data]
     with pytest.raises(ValueError, match=r"logits of \(rows, labels\), got \(2, \d+, 2\) from BertForToken"):
