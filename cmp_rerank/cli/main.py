@@ -2,16 +2,18 @@
 
 import typer
 
+from cmp_rerank.cli.answer import answer
 from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
 from cmp_rerank.cli.report import report
+from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
 
 app = typer.Typer(
     name="cmp-rerank",
-    help="Fine-tune rerankers with comparative loss, and measure whether it helped.",
+    help="Fine-tune rerankers and readers with comparative loss, and measure whether it helped.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
@@ -19,7 +21,7 @@ app = typer.Typer(
 
 @app.callback()
 def main() -> None:
-    """Fine-tune rerankers with comparative loss, and measure whether it helped."""
+    """Fine-tune rerankers and readers with comparative loss, and measure whether it helped."""
 
 
 app.command("evaluate")(evaluate)
@@ -28,3 +30,5 @@ app.command("report")(report)
 app.command("demo")(demo)
 app.command("views")(views)
 app.command("curves")(curves)
+app.command("train-reader")(train_reader)
+app.command("answer")(answer)

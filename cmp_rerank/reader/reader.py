@@ -200,10 +200,11 @@ class Reader:
             for i, (text, context) in enumerate(zip(asked, read, strict=True))
         ]
         found = self.predict(questions, n_best=max(20, top_k), show_progress_bar=show_progress_bar)
-        results = [self._top(answers, top_k, no_answer) for answers in found]
+        results = [self.top(answers, top_k, no_answer) for answers in found]
         return results[0] if one else results
 
-    def _top(self, answers: Answers, top_k: int, no_answer: bool) -> list[Span]:
+    def top(self, answers: Answers, top_k: int = 3, no_answer: bool = False) -> list[Span]:
+        """The best candidates of one question, "there is no answer" among them if that is allowed; see `answer`."""
         spans = list(answers.spans)
         if no_answer:
             null = spans[0].score - answers.margin if spans else 0.0

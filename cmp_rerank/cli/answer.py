@@ -1,0 +1,130 @@
+"""`cmp-rerank answer`: answers from passages that are given, or from the best passages of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cmp_rerank.cli import options
+
+
+def answer(
+    model: Annotated[str, typer.Argument(help="A reader: a folder or a name on the hub.")],
+    question: Annotated[
+        str, typer.Option("--question", "-q", help="One question, for the passages given here.")
+    ] = "",
+    passage: Annotated[
+        list[str] | None, typer.Option("--passage", "-p", help="A passage; may be given several times.")
+    ] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option("--file", "-f", help="A text file as one passage; '-' is stdin.")
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="Questions with passages: SQuAD, HotpotQA or a table.")
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="Queries: BEIR JSON lines or TSV; with --run, --corpus.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="A run whose best passages are read.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Texts of the run's documents: BEIR JSON lines or TSV.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="How many passages of a run are read for each query.")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="How many answers are printed for a question.")] = 3,
+    no_answer: Annotated[
+        bool, typer.Option("--no-answer", help="'There is no answer' may be the answer: an empty text.")
+    ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="By how much an answer must score above 'no answer'; default: the reader's.")
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write the best answers here as well: id -> text.")] = None,
+    hotpotqa: Annotated[bool, typer.Option("--hotpotqa", help="Write these in the format of HotpotQA.")] = False,
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda:0; '': a GPU where there is one.")] = "",
+) -> None:
+    """Answer questions from passages.
+
+    \b
+    Examples:
+      cmp-rerank answer reader -q "Who makes honey?" -p "Rain fell all day." -p "Honey is made by bees."
+      cmp-rerank answer reader -q "What is the default port?" -f manual.txt --top-k 1
+      cmp-rerank answer reader --questions squad/dev.json --predictions predictions.json
+      cmp-rerank answer reader --queries queries.jsonl --run reranked.trec --corpus corpus.jsonl --k 10
+
+    Prints one JSON object for each question, with its answers, best first: text, score (how far above "no answer
+    here", in logits), probability among the candidates, the passage (its number, or the id of its document), and
+    where the answer begins and ends in it, in characters.
+    """
+    with options.clean_exit():
+        from cmp_rerank.reader.reader import Reader
+
+        asked = _questions(question, passage, file, questions, queries, run, corpus, k)
+        chosen: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+        reader = Reader.from_pretrained(model, device or None, **chosen)
+        from cmp_rerank.reader.files import write_hotpotqa, write_squad
+
+        found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50)
+        best = {}
+        for one, answers in zip(asked, found, strict=True):
+            spans = reader.top(answers, top_k, no_answer)
+            best[one.id] = spans[0].text if spans else ""
+            names = one.titles if run is not None else ()
+            rows = [
+                span._asdict() | ({"document": names[span.passage]} if names and span.text else {}) for span in spans
+            ]
+            typer.echo(json.dumps({"id": one.id, "question": one.question, "answers": rows}, ensure_ascii=False))
+        if predictions is not None:
+            (write_hotpotqa if hotpotqa else write_squad)(predictions, best)
+
+
+def _questions(
+    question: str,
+    passages: list[str] | None,
+    files: list[Path] | None,
+    questions: Path | None,
+    queries: Path | None,
+    run: Path | None,
+    corpus: Path | None,
+    k: int,
+) -> Any:
+    from cmp_rerank.reader.records import Question
+
+    given = [bool(question), questions is not None, queries is not None]
+    if sum(given) != 1:
+        raise ValueError("give one of --question (with --passage or --file), --questions, or --queries")
+    if question:
+        texts = [*(passages or []), *(_text(path) for path in files or [])]
+        if not texts:
+            raise ValueError("a --question needs at least one --passage or --file to be answered from")
+        return [Question("0", question, tuple(texts))]
+    if passages or files:
+        raise ValueError("--passage and --file go with --question; a file of questions has its passages")
+    if questions is not None:
+        from cmp_rerank.reader.files import read_questions
+
+        loaded = read_questions(questions)
+    else:
+        from cmp_rerank.reader.retrieved import from_run
+        from cmp_rerank.runs import rank, read_corpus, read_queries, read_run
+
+        if run is None or corpus is None:
+            raise ValueError("--queries need a --run and its --corpus")
+        ranked = read_run(run)
+        wanted = {doc for scores in ranked.values() for doc, _ in rank(scores)[:k]}
+        loaded = from_run(read_queries(queries), ranked, read_corpus(corpus, ids=wanted), k=k)  # type: ignore[arg-type]
+    options.warn(loaded.notes())
+    return loaded
+
+
+def _text(path: Path) -> str:
+    if str(path) == "-":
+        import sys
+
+        return sys.stdin.read()
+    from cmp_rerank.runs.lines import open_bytes
+
+    with open_bytes(path) as file:
+        try:
+            return file.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 ({error.reason})") from error

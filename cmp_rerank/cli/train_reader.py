@@ -1,0 +1,239 @@
+"""`cmp-rerank train-reader`: train an extractive reader, plainly or comparatively, and evaluate it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cmp_rerank.cli import options
+
+
+def train_reader(
+    train: Annotated[Path, typer.Argument(help="Training questions: SQuAD, HotpotQA or a table (see below).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the checkpoint, predictions and metrics.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Checkpoint to start from: an encoder or a reader.")],
+    dev: Annotated[Path | None, typer.Option(help="Questions to evaluate on; without, nothing is evaluated.")] = None,
+    format: Annotated[str, typer.Option(help="'squad', 'hotpotqa' or 'table'; '' looks at the files.")] = "",
+    ablations: Annotated[
+        str,
+        typer.Option(help="Steps in order: drop, drop:LAYERS, crop, as 'crop drop' or 'drop drop'; 'none': plainly."),
+    ] = "drop drop",
+    p: Annotated[float, typer.Option(help="Rate of one drop step.")] = 0.1,
+    segments: Annotated[str, typer.Option(help="What a crop drops: 'sentences' or whole 'passages'.")] = "sentences",
+    baseline: Annotated[str, typer.Option(help="Baseline of the comparative loss: 'zero' or 'full'.")] = "zero",
+    strategy: Annotated[str, typer.Option(help="auto, stacked, hybrid, trunk or naive.")] = "auto",
+    epochs: Annotated[float, typer.Option(help="Passes over the training data.")] = 2.0,
+    batch: Annotated[int, typer.Option(min=1, help="Windows of a batch.")] = 16,
+    rate: Annotated[float, typer.Option(help="Peak learning rate, after 10% warm-up.")] = 3e-5,
+    max_length: Annotated[int, typer.Option(min=16, help="Tokens of a window, question included.")] = 384,
+    stride: Annotated[int, typer.Option(min=0, help="Tokens that windows of one passage share.")] = 128,
+    pack: Annotated[
+        bool | None, typer.Option(help="Several passages in one window; default: where questions have several.")
+    ] = None,
+    max_questions: Annotated[int, typer.Option(min=0, help="Only the first so many of each file; 0: all.")] = 0,
+    max_steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps; 0: by --epochs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the head, the order of the data, masks and crops.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the folder.")] = False,
+) -> None:
+    """Train a reader that finds answers in passages, plainly or with comparative loss.
+
+    \b
+    Examples:
+      cmp-rerank train-reader squad/train.json --dev squad/dev.json -m bert-base-uncased -o reader
+      cmp-rerank train-reader hotpot_train.json --dev hotpot_dev.json -m roberta-base -o reader \\
+          --ablations "crop drop" --segments passages
+      cmp-rerank train-reader questions.jsonl -m reader -o tuned --ablations none
+
+    Files are SQuAD 1.1 or 2.0 JSON, HotpotQA JSON (distractor setting), or a table with the columns id, question,
+    context or passages, and answers: JSON lines, parquet or a folder of `datasets`. Each step of --ablations takes
+    more away from the model, and the loss of the full model is compared with those of its ablated copies: "drop"
+    drops neurons (drop:top:2 those of the two highest layers), "crop" drops sentences or passages without answer
+    and supporting facts. Two or three steps are enough; the more, the slower a training step.
+
+    The folder then holds an ordinary checkpoint, which AutoModelForQuestionAnswering and `cmp-rerank answer` load,
+    predictions.json in the official format, and metrics.json: EM and F1 with intervals, values of every question,
+    losses, settings and versions. With unanswerable questions, the threshold is tuned on --dev, and kept for
+    `cmp-rerank answer`.
+    """
+    with options.clean_exit():
+        plan = plan_of(ablations, p, segments)
+        from cmp_rerank.reader.files import read_questions
+
+        files = [("training", train), *([("dev", dev)] if dev is not None else [])]
+        loaded = {name: read_questions(path, format or None) for name, path in files}
+        for name, questions in loaded.items():
+            options.warn([f"{name}: {note}" for note in questions.notes()])
+            if max_questions:
+                del questions[max_questions:]
+        settings = {
+            "model": model,
+            "train": train.name,
+            "dev": dev.name if dev else None,
+            "ablations": repr(plan),
+            "baseline": baseline,
+            "strategy": strategy,
+            "epochs": epochs,
+            "batch": batch,
+            "rate": rate,
+            "max_questions": max_questions,
+            "max_steps": max_steps,
+            "seed": seed,
+        }
+        reader, record = _train(loaded["training"], plan, out, settings, max_length, stride, pack, resume)
+        record = {"settings": settings, "versions": _versions()} | record
+        if dev is not None:
+            record["dev"] = evaluated(reader, loaded["dev"], out)
+        reader.save_pretrained(out)
+        _write(out / "metrics.json", record)
+        typer.echo(f"written to {out}")
+
+
+def plan_of(notation: str, p: float, segments: str) -> list[Any]:
+    """The ablations of a notation such as "crop drop:top:2"."""
+    from cmp_rerank.ablation import CmpCrop, CmpDrop
+    from cmp_rerank.reader import WholePassages
+    from cmp_rerank.runs.ranking import check_choice
+    from cmp_rerank.segments import Sentences
+
+    check_choice("--segments", segments, ("sentences", "passages"))
+    steps: list[Any] = []
+    for word in notation.replace(",", " ").split():
+        name, _, layers = word.partition(":")
+        if name == "drop":
+            steps.append(CmpDrop(p=p, layers=layers or "all"))
+        elif name == "crop" and not layers:
+            steps.append(CmpCrop(segmenter=WholePassages() if segments == "passages" else Sentences()))
+        elif notation.strip() != "none":
+            raise ValueError(f"--ablations takes drop, drop:all, drop:top:K and crop, or none; got {word!r}")
+    return steps
+
+
+def _train(
+    questions: Any,
+    plan: list[Any],
+    out: Path,
+    settings: dict[str, Any],
+    max_length: int,
+    stride: int,
+    pack: bool | None,
+    resume: bool,
+) -> tuple[Any, dict[str, Any]]:
+    import torch
+    import transformers
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
+
+    from cmp_rerank.ablation import CmpCrop
+    from cmp_rerank.reader import ComparativeReaderTrainer, make_windows
+    from cmp_rerank.reader.reader import Reader, ReaderOptions
+
+    known = [question for question in questions if question.answers or question.kind != "span"]
+    if not known:
+        raise ValueError("no training question has an answer in its passages, and none is said to have no answer")
+    if len(known) < len(questions):
+        options.warn([f"{len(questions) - len(known)} questions without a known answer are not trained on"])
+    transformers.set_seed(settings["seed"])
+    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+    model = AutoModelForQuestionAnswering.from_pretrained(settings["model"])
+    several = any(len(question.passages) > 1 for question in known)
+    reading = ReaderOptions(
+        max_length=min(max_length, tokenizer.model_max_length),
+        stride=stride,
+        pack=several if pack is None else pack,
+        yes_no=any(question.kind in ("yes", "no") for question in known),
+    )
+    windows = make_windows(
+        tokenizer,
+        known,
+        max_length=reading.max_length,
+        stride=reading.stride,
+        pack=reading.pack,
+        yes_no=reading.yes_no,
+        crop=next((step for step in plan if isinstance(step, CmpCrop)), None),
+    )
+    options.warn([str(windows.counts)])
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = ComparativeReaderTrainer(
+        model,
+        TrainingArguments(
+            output_dir=str(out / "trainer"),
+            num_train_epochs=settings["epochs"],
+            max_steps=settings["max_steps"] or -1,
+            per_device_train_batch_size=settings["batch"],
+            learning_rate=settings["rate"],
+            warmup_steps=0.1,
+            weight_decay=0.01,
+            train_sampling_strategy="group_by_length",
+            dataloader_pin_memory=torch.cuda.is_available(),
+            logging_steps=10,
+            save_steps=500,
+            save_total_limit=1,
+            report_to=[],
+            seed=settings["seed"],
+        ),
+        train_dataset=windows,
+        processing_class=tokenizer,
+        ablations=plan,
+        baseline=settings["baseline"],
+        strategy=settings["strategy"],
+    )
+    saved = any((out / "trainer").glob("checkpoint-*"))
+    if resume and not saved:
+        raise ValueError(f"{out / 'trainer'} has no checkpoint to go on from; leave --resume out")
+    result = trainer.train(resume_from_checkpoint=resume)
+    record = {
+        "windows": vars(windows.counts),
+        "training": {"steps": trainer.state.global_step, "seconds": round(result.metrics["train_runtime"], 1)},
+        "log": trainer.state.log_history,
+    }
+    return Reader(trainer.model, tokenizer, reading), record
+
+
+def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
+    """Measures of a reader on questions; predictions and, for unanswerable questions, a tuned threshold."""
+    from dataclasses import replace
+
+    from cmp_rerank.reader.answers import best_threshold, predictions
+    from cmp_rerank.reader.files import write_hotpotqa, write_no_answer, write_squad
+    from cmp_rerank.reader.measures import evaluate_answers, summary
+
+    rules = questions.format if questions.format in ("squad2", "hotpotqa") else "squad"
+    if any(not question.texts for question in questions):
+        rules = "squad2"
+    answers = reader.predict(questions, show_progress_bar=True)
+    result: dict[str, Any] = {}
+    threshold = None
+    if rules == "squad2":
+        tuned = best_threshold(questions, answers)
+        reader.options = replace(reader.options, threshold=tuned.threshold)
+        threshold = tuned.threshold
+        plain = evaluate_answers(questions, predictions(answers, 0.0), rules=rules)
+        result["threshold"] = {"tuned on the same questions": threshold, "F1 and EM with 0": plain.means}
+        write_no_answer(out / "na_probs.json", {answer.id: answer.no_answer for answer in answers})
+    found = predictions(answers, threshold)
+    (write_hotpotqa if rules == "hotpotqa" else write_squad)(out / "predictions.json", found)
+    evaluation = evaluate_answers(questions, found, rules=rules)
+    measures = summary(questions, evaluation)
+    for part, values in measures.items():
+        for measure in evaluation.measures:
+            value = values[measure]
+            name = measure if part == "all" else f"{part}-{measure}"
+            typer.echo(f"{name}\t{value['mean']:.4f}\t[{value['low']:.4f}, {value['high']:.4f}]")
+    return result | {"rules": rules, "measures": measures, "per_question": evaluation.per_query}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("cmp-rerank", "torch", "transformers", "tokenizers", "numpy")}
+
+
+def _write(path: Path, content: Any) -> None:
+    import json
+
+    from cmp_rerank.runs.lines import replacing
+
+    with replacing(path) as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.write("\n")

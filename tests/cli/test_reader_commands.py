@@ -1,0 +1,144 @@
+"""`cmp-rerank train-reader` and `cmp-rerank answer`: files in, checkpoint, answers and measures out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from click.testing import Result
+from tiny_models import PASSAGES, QUERIES
+from transformers import AutoModelForQuestionAnswering
+from typer.testing import CliRunner
+
+from cmp_rerank.cli.main import app
+from cmp_rerank.reader.files import read_predictions
+from cmp_rerank.reader.reader import Reader
+from cmp_rerank.runs import write_corpus, write_queries, write_run
+
+GOLD = ["bamboo", "Bees", "an hour", "The river rose"]
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random reader, and questions."""
+    folder = tmp_path_factory.mktemp("reader-commands")
+    auto = AutoModelForQuestionAnswering
+    tiny_models.save_checkpoint(folder / "model", tiny_models.bert_config(), tiny_models.wordpiece(), auto, 2)
+    qas = [
+        {"id": f"q{i}", "question": question, "answers": [{"text": gold, "answer_start": passage.index(gold)}]}
+        for i, (question, passage, gold) in enumerate(zip(QUERIES, PASSAGES, GOLD, strict=True))
+    ]
+    paragraphs = [{"context": passage, "qas": [qa]} for passage, qa in zip(PASSAGES, qas, strict=True)]
+    (folder / "squad.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    none = {"id": "q9", "question": "Who sleeps?", "is_impossible": True, "answers": []}
+    paragraphs.append({"context": PASSAGES[0], "qas": [none]})
+    (folder / "squad2.json").write_text(json.dumps({"version": "v2.0", "data": [{"paragraphs": paragraphs}]}))
+    return folder
+
+
+def test_train_then_answer(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "reader"
+    options = ["--model", folder / "model", "--out", out, "--max-steps", 2, "--batch", 2, "--max-length", 96]
+    result = run("train-reader", folder / "squad2.json", "--dev", folder / "squad2.json", *options, "--stride", 8)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["settings"]["ablations"] == "[CmpDrop(p=0.1), CmpDrop(p=0.1)]"
+    assert metrics["training"]["steps"] == 2
+    assert metrics["dev"]["rules"] == "squad2"
+    assert set(metrics["dev"]["measures"]) == {"all", "HasAns", "NoAns"}
+    assert set(metrics["dev"]["per_question"]["EM"]) == {"q0", "q1", "q2", "q3", "q9"}
+    printed = dict(line.split("\t")[:2] for line in result.stdout.splitlines() if line.count("\t") == 2)
+    assert printed["F1"] == f"{metrics['dev']['measures']['all']['F1']['mean']:.4f}"
+    assert "HasAns-EM" in printed
+    found = read_predictions(out / "predictions.json")
+    assert set(json.loads((out / "na_probs.json").read_text())) == set(found)
+    reader = Reader.from_pretrained(out, "cpu")
+    assert reader.options.threshold == metrics["dev"]["threshold"]["tuned on the same questions"]
+    assert (reader.options.max_length, reader.options.stride, reader.options.pack) == (96, 8, False)
+
+    again = tmp_path / "again.json"
+    arguments = ["answer", out, "--questions", folder / "squad2.json", "--no-answer", "--device", "cpu"]
+    result = run(*arguments, "--predictions", again)
+    assert result.exit_code == 0, result.output
+    assert read_predictions(again) == found
+    rows = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert [row["id"] for row in rows] == ["q0", "q1", "q2", "q3", "q9"]
+    assert all(len(row["answers"]) == 3 for row in rows)
+
+
+def test_plans_crop_and_drop(folder: Path, tmp_path: Path) -> None:
+    options = ["--model", folder / "model", "--out", tmp_path / "reader", "--max-steps", 1, "--batch", 2]
+    more = ["--max-length", 96, "--stride", 8, "--ablations", "crop drop:top:1", "--p", 0.2]
+    result = run("train-reader", folder / "squad.json", *options, *more)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "reader" / "metrics.json").read_text())
+    assert metrics["settings"]["ablations"] == "[CmpCrop(), CmpDrop(p=0.2, layers='top:1')]"
+    assert "dev" not in metrics
+    AutoModelForQuestionAnswering.from_pretrained(tmp_path / "reader")
+
+
+def test_one_question(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(PASSAGES[1])
+    arguments = ["answer", folder / "model", "-q", QUERIES[0], "--device", "cpu"]
+    result = run(*arguments, "-p", PASSAGES[0], "-f", tmp_path / "text.txt", "--top-k", 5)
+    assert result.exit_code == 0, result.output
+    (row,) = (json.loads(line) for line in result.stdout.splitlines() if line.startswith("{"))
+    expected = Reader.from_pretrained(folder / "model", "cpu").answer(QUERIES[0], [PASSAGES[0], PASSAGES[1]], 5)
+    assert row["answers"] == [answer._asdict() for answer in expected]
+
+
+def test_the_passages_of_a_run(folder: Path, tmp_path: Path) -> None:
+    write_queries(tmp_path / "queries.jsonl", {"a": QUERIES[0], "b": QUERIES[1], "c": "What?"})
+    write_corpus(tmp_path / "corpus.jsonl", {f"d{i}": passage for i, passage in enumerate(PASSAGES)})
+    write_run(tmp_path / "run.trec", {"a": {"d0": 3.0, "d1": 1.0, "d2": 2.0}, "b": {"d3": 1.0}})
+    arguments = ["answer", folder / "model", "--queries", tmp_path / "queries.jsonl", "--run", tmp_path / "run.trec"]
+    more = ["--k", 2, "--top-k", 20, "--predictions", tmp_path / "found.json", "--hotpotqa", "--device", "cpu"]
+    result = run(*arguments, "--corpus", tmp_path / "corpus.jsonl", *more)
+    assert result.exit_code == 0, result.output
+    rows = {row["id"]: row for row in map(json.loads, (x for x in result.stdout.splitlines() if x.startswith("{")))}
+    assert set(rows) == {"a", "b"}
+    assert {answer["document"] for answer in rows["a"]["answers"]} <= {"d0", "d2"}
+    for answer in rows["b"]["answers"]:
+        assert answer["document"] == "d3"
+        assert PASSAGES[3][answer["start"] : answer["end"]] == answer["text"]
+    assert "queries without passages: 1" in result.output
+    assert set(json.loads((tmp_path / "found.json").read_text())["answer"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["answer", "MODEL"], "give one of --question"),
+        (["answer", "MODEL", "-q", "Who?"], "needs at least one --passage"),
+        (["answer", "MODEL", "-q", "Who?", "-f", "nothing.txt"], "nothing.txt: no such file"),
+        (["answer", "MODEL", "--questions", "nothing.json"], "nothing.json: no such file"),
+        (["answer", "MODEL", "--questions", "x", "-p", "text"], "--passage and --file go with --question"),
+        (["answer", "MODEL", "--queries", "x"], "--queries need a --run and its --corpus"),
+        (["train-reader", "nothing.json", "-m", "MODEL", "-o", "OUT"], "nothing.json: no such file"),
+        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "chop"], "got 'chop'"),
+        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "drop:top:0"], "'top:0'"),
+        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--segments", "words"], "'words'"),
+        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--stride", "8", "--resume"], "has no checkpoint"),
+        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--format", "hotpotqa"], "HotpotQA is a list"),
+    ],
+)
+def test_what_is_refused(folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    names = {"MODEL": folder / "model", "SQUAD": folder / "squad.json", "OUT": tmp_path / "out"}
+    result = run(*[names.get(argument, argument) for argument in arguments])
+    assert result.exit_code == 1, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_help_teaches_by_examples() -> None:
+    for command in ("train-reader", "answer"):
+        result = run(command, "--help")
+        assert result.exit_code == 0
+        assert f"cmp-rerank {command} " in result.output
