@@ -58,6 +58,7 @@ class ComparativeLoss(nn.Module):
         seed: what all random choices derive from, together with the training step and the texts.
         tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`.
         strategy: how the steps are run: what is kept, recomputed or shared. All give equal gradients; see `Scorer`.
+        unpadded: whether the encoder's layers run without padding, where the model allows it; see `Scorer`.
 
     Raises:
         ValueError: if an argument is out of its range, or the loss belongs to another model.
@@ -88,6 +89,7 @@ class ComparativeLoss(nn.Module):
         seed: int = 0,
         tokens_per_chunk: int | None = None,
         strategy: Strategy = "auto",
+        unpadded: bool = False,
     ) -> None:
         super().__init__()
         check_baseline(baseline)
@@ -105,7 +107,7 @@ class ComparativeLoss(nn.Module):
         self.baseline: Baseline = baseline
         self.reduction: Reduction = reduction
         self.seed = seed
-        self.scorer = Scorer(self.plan.drop, tokens_per_chunk, strategy)
+        self.scorer = Scorer(self.plan.drop, tokens_per_chunk, strategy, unpadded=unpadded)
         #: Of the last training batch: task losses by step, and the rates of violations and of zero weights.
         self.diagnostics: dict[str, Tensor] = {}
         #: What the model's window has cut of the passages so far.

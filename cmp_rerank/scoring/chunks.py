@@ -1,4 +1,4 @@
-"""Chunks: rows in order of length, cut so that each forward pass holds at most so many tokens."""
+"""Chunks: rows in order of length, cut so that little is padded and no forward pass holds too many tokens."""
 
 from __future__ import annotations
 
@@ -31,25 +31,45 @@ def _same_tokens(one: View, other: View) -> bool:
     return one.tokens is other.tokens or np.array_equal(one.tokens, other.tokens)
 
 
-def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int) -> list[list[int]]:
-    """Cut groups of rows, longest first, into chunks of at most ``budget`` tokens, padding included.
+def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int, start: int = 4096) -> list[list[int]]:
+    """Cut groups of rows, longest first, into the chunks that cost least, of at most ``budget`` tokens each.
 
-    A group is never divided, so a chunk has at least one group, whatever its length.
+    A chunk costs its tokens, padding included, and what it takes to start a pass. A group is never divided, so a
+    chunk has at least one group, whatever its length.
+
+    Args:
+        groups: which rows stay together, longest first.
+        rows: the rows.
+        budget: how many tokens a chunk may hold, padding included.
+        start: what starting a pass costs, in tokens. At 0 nothing is padded; the more it is, the fewer the chunks.
 
     Example:
         >>> import numpy as np
         >>> from cmp_rerank.ablation import Example, View
         >>> example = Example({}, segment=np.full(9, -1))
         >>> rows = [(example, View(np.arange(n), 0)) for n in (3, 9, 4, 4)]
-        >>> cut(singles(rows), rows, budget=9)
+        >>> cut(singles(rows), rows, budget=100, start=0), cut(singles(rows), rows, budget=100, start=5)
+        ([[1], [2, 3], [0]], [[1], [2, 3, 0]])
+        >>> cut(singles(rows), rows, budget=9, start=5)
         [[1], [2, 3], [0]]
     """
+    n = len(groups)
+    length = np.array([len(rows[group[0]][1]) for group in groups], dtype=np.int64)
+    before = np.concatenate([[0], np.cumsum([len(group) for group in groups])]).astype(np.int64)
+    # From the end: the least that the groups from i on cost, and where their first chunk ends.
+    least = np.zeros(n + 1, dtype=np.int64)
+    end = np.zeros(n, dtype=np.int64)
+    for i in reversed(range(n)):
+        most = np.searchsorted(before, before[i] + budget // length[i], side="right") - 1
+        j = np.arange(max(int(most), i + 1), i, -1)  # the longest chunk first: it wins a tie
+        costs = (before[j] - before[i]) * length[i] + start + least[j]
+        best = int(costs.argmin())
+        least[i], end[i] = costs[best], j[best]
     chunks: list[list[int]] = []
-    for group in groups:
-        if chunks and (len(chunks[-1]) + len(group)) * len(rows[chunks[-1][0]][1]) <= budget:
-            chunks[-1].extend(group)
-        else:
-            chunks.append(list(group))
+    i = 0
+    while i < n:
+        chunks.append([row for group in groups[i : end[i]] for row in group])
+        i = int(end[i])
     return chunks
 
 

@@ -14,6 +14,7 @@ from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.scoring.adapters import Adapter
 from cmp_rerank.scoring.rows import Row
 from cmp_rerank.scoring.trunk import Trunk
+from cmp_rerank.scoring.unpadded import Unpadded
 
 
 class Passes:
@@ -25,6 +26,7 @@ class Passes:
         longest: tokens of the longest example, see `Adapter.scores`.
         ablation: drops the units of rows with a drop depth; None: the model runs as it is, own dropout included.
         trunk: runs the layers below the ablated ones once for rows that read the same tokens; None: does not.
+        unpadded: runs the layers on tokens instead of padded rows; None: does not.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Passes:
         longest: int,
         ablation: Ablation | None,
         trunk: Trunk | None = None,
+        unpadded: Unpadded | None = None,
     ) -> None:
         self.model = model
         self.adapter = adapter
@@ -41,6 +44,7 @@ class Passes:
         self.inner = adapter.inner(model)
         self.ablation = ablation
         self.trunk = trunk
+        self.unpadded = unpadded
         #: What the last pass that was begun holds, padding included.
         self.tokens = 0
         self._bare = without_ddp(model)
@@ -54,6 +58,8 @@ class Passes:
                 stack.enter_context(self.ablation.installed())
             if self.trunk is not None:
                 stack.enter_context(self.trunk.installed())
+            if self.unpadded is not None:
+                stack.enter_context(self.unpadded.installed())
             yield
 
     def run(self, rows: Sequence[Row]) -> Tensor:
@@ -61,9 +67,18 @@ class Passes:
         features, positions = self.adapter.collate(self.inner, rows)
         self.tokens = positions.numel()
         with ExitStack() as stack:
+            packing = None
+            if self.unpadded is not None:
+                packing = stack.enter_context(self.unpadded.packed(features["attention_mask"]))
             if self.ablation is not None:
                 seeds = torch.tensor([example.seed for example, _ in rows], device=positions.device)
-                stack.enter_context(self.ablation.rows(seeds, positions, [view.depth for _, view in rows]))
+                depths = [view.depth for _, view in rows]
+                if packing is None:
+                    stack.enter_context(self.ablation.rows(seeds, positions, depths))
+                else:  # each token is a row
+                    lengths = (len(view) for _, view in rows)
+                    by_token = [depth for depth, n in zip(depths, lengths, strict=True) for _ in range(n)]
+                    stack.enter_context(self.ablation.rows(packing.row(seeds), packing.taken(positions), by_token))
             if self.trunk is not None:
                 stack.enter_context(self.trunk.fork(rows))
             return self.adapter.scores(self._module(), features, positions, self.longest)

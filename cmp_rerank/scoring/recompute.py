@@ -79,7 +79,7 @@ class _Work:
         self.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
     def scores(self) -> Tensor:
-        self.chunks = cut(self.grouping(self.rows), self.rows, self.budget.of(self.device))
+        self.chunks = self._cut(self.rows)
         parts = []
         for chunk in self.chunks:
             self.states.append(_random_state(self.device))
@@ -89,6 +89,9 @@ class _Work:
         where = torch.empty(len(self.rows), dtype=torch.int64)
         where[[i for chunk in self.chunks for i in chunk]] = torch.arange(len(self.rows))
         return together[where.to(together.device)]
+
+    def _cut(self, rows: Sequence[Row]) -> list[list[int]]:
+        return cut(self.grouping(rows), rows, self.budget.of(self.device), self.budget.start(self.device))
 
     def _run(self, chunk: Sequence[int]) -> Tensor:
         return self.passes.run([self.rows[i] for i in chunk])
@@ -138,7 +141,7 @@ class _Work:
             return
         alive = [i for i, needed in enumerate(live) if needed]
         rows = [self.rows[i] for i in alive]
-        for chunk in cut(self.grouping(rows), rows, self.budget.of(self.device)):
+        for chunk in self._cut(rows):
             yield [alive[i] for i in chunk], None
 
     def _gradients_of(

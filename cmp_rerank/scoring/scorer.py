@@ -14,11 +14,12 @@ from cmp_rerank.ablation import CmpDrop, Example, View
 from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.scoring.adapters import Adapter, CrossEncoderAdapter
 from cmp_rerank.scoring.chunks import cut, forks, singles
-from cmp_rerank.scoring.memory import Budget, free, out_of_memory
+from cmp_rerank.scoring.memory import Budget, available, free, kept_bytes, out_of_memory
 from cmp_rerank.scoring.passes import Passes, is_sharded, most_passes, without_ddp
 from cmp_rerank.scoring.recompute import recomputed
 from cmp_rerank.scoring.rows import Row, pooled
 from cmp_rerank.scoring.trunk import Trunk
+from cmp_rerank.scoring.unpadded import Unpadded
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,8 @@ class Scorer:
       backward pass again, with gradients, where the gradient of their score is not zero.
     - ``"trunk"``: stacked, but the layers below the ablated ones run once for rows that read the same tokens.
     - ``"naive"``: one pass for each step, of the whole batch, as slow as it is obvious. For tests.
-    - ``"auto"``: ``"trunk"`` where there are layers to share and it is right for the model; else ``"hybrid"`` on
-      a CPU, where moving activations through memory costs about what running rows again does; on an
-      accelerator ``"stacked"`` if its activations are expected to fit, else ``"hybrid"``.
+    - ``"auto"``: ``"trunk"`` where there are layers to share and it is right for the model; else ``"stacked"`` if its
+      activations are expected to fit into the memory that is free, else ``"hybrid"``.
 
     When memory runs out, the chunk is halved for good, activations are from then on recomputed instead of kept,
     and the pass is repeated; this is logged.
@@ -52,6 +52,9 @@ class Scorer:
             65,536 elsewhere.
         strategy: see above.
         adapter: the kind of model. Default: cross-encoders of sentence-transformers.
+        unpadded: whether the encoder's layers run on tokens instead of padded rows, see
+            `cmp_rerank.scoring.unpadded.Unpadded`. It is compared with a padded pass once; where it cannot be, or
+            does not give the same scores, the log says why, and rows are padded. Not with ``"trunk"``.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -63,16 +66,20 @@ class Scorer:
         tokens_per_chunk: int | None = None,
         strategy: Strategy = "auto",
         adapter: Adapter | None = None,
+        unpadded: bool = False,
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
         self.drop = drop
         self.strategy: Strategy = strategy
         self.adapter: Adapter = adapter or CrossEncoderAdapter()
+        self.unpadded = unpadded
         self.budget = Budget(tokens_per_chunk)
         self._ablation: Ablation | None = None
         self._trunk: Trunk | None = None
         self._no_trunk: str | None = None
+        self._unpadded: Unpadded | None = None
+        self._unpadded_for: nn.Module | None = None
         self._bytes_per_token: float | None = None
 
     def __call__(self, model: nn.Module, examples: Sequence[Example], views: Sequence[Sequence[View]]) -> Tensor:
@@ -122,6 +129,8 @@ class Scorer:
         if strategy == "trunk":
             passes.trunk = self._trunk
             grouping = forks
+        elif self.unpadded:
+            passes.unpadded = self._without_padding(passes, rows)
         everything = range(len(rows))
         kept: Sequence[int] = everything
         if torch.is_grad_enabled() and not sharded:
@@ -136,19 +145,21 @@ class Scorer:
         parts: list[Tensor] = []
         order: list[int] = []
         with passes.ready():
-            if kept:
-                mine = [rows[i] for i in kept]
-                chunks = cut(grouping(mine), mine, self.budget.of(passes.inner.device))
-                # Every pass gathers parameters from all processes, so all need the same number of them.
-                idle = most_passes(len(chunks), passes.inner.device) - len(chunks) if sharded else 0
-                for chunk in chunks:
-                    parts.append(self._measured(passes, [mine[i] for i in chunk]))
-                    order += [kept[i] for i in chunk]
-                for _ in range(idle):
-                    parts[0] = parts[0] + 0 * passes.run(mine[:1]).sum()
+            # Backward, autograd takes the latest first: what is kept is let go before anything is run again.
             if again:
                 parts.append(recomputed(passes, [rows[i] for i in again], grouping, self.budget))
                 order += again
+            if kept:
+                mine = [rows[i] for i in kept]
+                device = passes.inner.device
+                chunks = cut(grouping(mine), mine, self.budget.of(device), self.budget.start(device))
+                # Every pass gathers parameters from all processes, so all need the same number of them.
+                idle = most_passes(len(chunks), device) - len(chunks) if sharded else 0
+                for chunk in chunks:
+                    parts.append(passes.run([mine[i] for i in chunk]))
+                    order += [kept[i] for i in chunk]
+                for _ in range(idle):
+                    parts[0] = parts[0] + 0 * passes.run(mine[:1]).sum()
         where = torch.empty(len(rows), dtype=torch.int64)
         where[order] = torch.arange(len(rows))
         together = torch.cat(parts)
@@ -170,7 +181,7 @@ class Scorer:
             return "trunk"
         if self.strategy == "trunk":
             raise ValueError(f'strategy="trunk" cannot be used with {type(passes.inner).__name__}: {self._no_trunk}')
-        if sharded or self._fits(passes.inner.device, sum(len(view) for _, view in rows)):
+        if sharded or (torch.is_grad_enabled() and not self.budget.lean and self._fits(passes, rows)):
             return "stacked"
         return "hybrid"
 
@@ -197,23 +208,39 @@ class Scorer:
         self._no_trunk = reason
         return False
 
-    def _fits(self, device: torch.device, tokens: int) -> bool:
-        """Whether the activations of all rows are expected to fit into an accelerator's memory."""
-        if device.type != "cuda" or self._bytes_per_token is None:
-            return False
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return self._bytes_per_token * tokens < 0.7 * (free_bytes + cached)
+    def _without_padding(self, passes: Passes, rows: Sequence[Row]) -> Unpadded | None:
+        """What runs this model unpadded, if that is right for it; found out once."""
+        if self._unpadded_for is passes.inner:
+            return self._unpadded
+        self._unpadded, self._unpadded_for = None, passes.inner
+        try:
+            if self.drop is not None and self.drop.masks == "native":
+                raise ValueError('masks="native" needs padded rows')
+            if hasattr(passes.model, "_orig_mod"):
+                raise ValueError("it is compiled")
+            unpadded = Unpadded(passes.inner)
+            trial = Passes(passes.inner, self.adapter, passes.longest, passes.ablation, unpadded=unpadded)
+            with trial.ready():
+                reason = unpadded.verify(trial.run, max(rows, key=lambda row: (row[1].depth, len(row[1]))))
+            if reason is not None:
+                raise ValueError(reason)
+            self._unpadded = unpadded
+        except ValueError as error:
+            logger.warning("%s cannot run unpadded (%s): rows are padded.", type(passes.inner).__name__, error)
+        return self._unpadded
 
-    def _measured(self, passes: Passes, rows: Sequence[Row]) -> Tensor:
-        """One pass; on a CUDA device, note how much memory its graph holds for each token."""
-        device = passes.inner.device
-        if device.type != "cuda" or not torch.is_grad_enabled():
-            return passes.run(rows)
-        before = torch.cuda.memory_allocated(device)
-        scores = passes.run(rows)
-        self._bytes_per_token = (torch.cuda.memory_allocated(device) - before) / passes.tokens
-        return scores
+    def _fits(self, passes: Passes, rows: Sequence[Row]) -> bool:
+        """Whether the activations of all rows are expected to fit into the memory that is free."""
+        room = available(passes.inner.device)
+        if room is None:
+            return False
+        if self._bytes_per_token is None:  # measured once, on one row, by a pass that leaves no trace
+            trial = Passes(passes.inner, self.adapter, passes.longest, passes.ablation)
+            devices = [passes.inner.device] if passes.inner.device.type == "cuda" else []
+            with torch.random.fork_rng(devices), trial.ready(), kept_bytes(passes.inner) as kept:
+                trial.run([max(rows, key=lambda row: len(row[1]))])
+            self._bytes_per_token = kept[0] / trial.tokens
+        return self._bytes_per_token * sum(len(view) for _, view in rows) < room
 
     def _attach(self, inner: nn.Module, rows: list[Row], longest: int) -> Ablation | None:
         if self.drop is None:
@@ -221,7 +248,7 @@ class Scorer:
         if self._ablation is None or self._ablation.model is not inner:
             probe = Passes(inner, self.adapter, longest, None)
             self._ablation = Ablation(inner, self.drop, lambda: probe.run(rows[:1] * 2))
-            self._trunk = self._no_trunk = None
+            self._trunk = self._no_trunk = self._bytes_per_token = None
         return self._ablation
 
 

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from cmp_rerank.ablation import View
 from cmp_rerank.ablation.drop import repeated_layers
+from cmp_rerank.scoring.places import Place, changed, differ, observe
 from cmp_rerank.scoring.rows import Row
-
-Place = tuple[Any, ...]  # where an argument stands: indices and names, from the outside in
 
 
 class Trunk:
@@ -65,41 +64,24 @@ class Trunk:
         # Groups of different sizes: where rows of a batch are mixed, repeating them equally would change nothing.
         trial = [(example, View(t, depth)) for number, t in enumerate(tokens) for depth in range(4 - number)]
         fewer = trial[:-2]
+
+        def observed(rows: Sequence[Row]) -> tuple[list[set[Place]], Tensor]:
+            return observe(self.layers, lambda: run(rows), lambda x: x.ndim > 0 and len(x) == len(rows))
+
         with torch.no_grad():
             try:
                 self._places = None
-                seen = [self._observe(run, rows) for rows in (fewer, trial)]
+                seen = [observed(fewer), observed(trial)]
                 plain = seen[1][1].double()
                 self._places = [a & b for a, b in zip(seen[0][0], seen[1][0], strict=True)]
                 shared = run(trial).double()
             except Exception as error:  # whatever a model raises on rows that do not fit together
                 self._places = None
                 return f"{type(error).__name__}: {error}"
-        scale = float(plain.abs().max())
-        difference = float((shared - plain).abs().max())
-        # Far above the rounding of other batch sizes, far below what a wrong row makes.
-        tolerance = min(1e3 * torch.finfo(seen[1][1].dtype).eps, 0.05) * max(scale, 1e-3)
-        if not difference <= tolerance:  # also where it is not a number
+        reason = differ(shared, plain, seen[1][1].dtype)
+        if reason is not None:
             self._places = None
-            return f"its scores differ by {difference:.3g} (scores up to {scale:.3g})"
-        return None
-
-    def _observe(
-        self, run: Callable[[Sequence[Row]], Tensor], rows: Sequence[Row]
-    ) -> tuple[list[set[Place]], Tensor]:
-        """A plain pass, and for each layer the places of the tensors with as many rows as the batch."""
-        seen: list[set[Place]] = [set() for _ in self.layers]
-        with ExitStack() as stack:
-            for number, layer in enumerate(self.layers):
-
-                def note(_: nn.Module, args: Any, kwargs: Any, number: int = number) -> None:
-                    seen[number] |= {place for place, x in _tensors((args, kwargs)) if x.ndim and len(x) == len(rows)}
-
-                stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
-            scores = run(rows)
-        if not all(seen):
-            raise ValueError("its layers are not run one after the other on the batch")
-        return seen, scores
+        return reason
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -147,30 +129,7 @@ class Trunk:
                 return x
 
             places, rows = self._places[number], self._rows
-            changed: tuple[Any, Any] = _changed((args, kwargs), change)
-            return changed
+            fitting: tuple[Any, Any] = changed((args, kwargs), change)
+            return fitting
 
         return fit
-
-
-def _tensors(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
-    """All tensors in nested tuples, lists and dictionaries, with their places."""
-    if isinstance(value, Tensor):
-        yield place, value
-    elif isinstance(value, (tuple, list)):
-        for i, item in enumerate(value):
-            yield from _tensors(item, (*place, i))
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _tensors(item, (*place, name))
-
-
-def _changed(value: Any, change: Callable[[Place, Tensor], Tensor], place: Place = ()) -> Any:
-    """The same structure with every tensor replaced."""
-    if isinstance(value, Tensor):
-        return change(place, value)
-    if type(value) in (tuple, list):
-        return type(value)(_changed(item, change, (*place, i)) for i, item in enumerate(value))
-    if type(value) is dict:
-        return {name: _changed(item, change, (*place, name)) for name, item in value.items()}
-    return value

@@ -16,6 +16,8 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
             used. Default: batches of as many rows as that says.
         tokens_per_chunk: how many tokens, padding included, one forward pass of a plain loss may hold; a
             `ComparativeLoss` has its own. Default: 4,096 on a CPU, 65,536 elsewhere.
+        unpadded: whether the encoder's layers run without padding for a plain loss, where the model allows it; a
+            `ComparativeLoss` has its own.
         length_bucketing: whether the rows of a batch have similar lengths. They are drawn at random otherwise, and
             where ``batch_sampler`` is not the default one.
         token_cache: folder in which tokenised datasets are kept for other runs. Default: temporary files.
@@ -26,6 +28,7 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
 
     tokens_per_batch: int | None = field(default=None, metadata={"help": "Tokens of a batch for one device."})
     tokens_per_chunk: int | None = field(default=None, metadata={"help": "Tokens of one forward pass."})
+    unpadded: bool = field(default=False, metadata={"help": "Run the encoder's layers without padding."})
     length_bucketing: bool = field(default=True, metadata={"help": "Put rows of similar length into a batch."})
     token_cache: str | None = field(default=None, metadata={"help": "Folder that keeps tokenised datasets."})
 

@@ -57,7 +57,9 @@ class RerankerTrainer(CrossEncoderTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._plain = Scorer(None, getattr(self.args, "tokens_per_chunk", None))
+        self._plain = Scorer(
+            None, getattr(self.args, "tokens_per_chunk", None), unpadded=getattr(self.args, "unpadded", False)
+        )
         self._store: TokenStore | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lengths: dict[int, Any] = {}

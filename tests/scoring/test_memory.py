@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def test_training_goes_on(
         with caplog.at_level(logging.WARNING):
             found = gradient(tiny_model, scorer)
         assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
-        if only_second_passes and strategy == "stacked":
+        if only_second_passes and strategy != "hybrid":
             assert scorer.budget.events == 0  # no pass is run twice
             return
         assert scorer.budget.events > 0
@@ -109,3 +110,67 @@ def test_lean_training_keeps_no_activations(tiny_model: CrossEncoder) -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         scorer(tiny_model, batch, [PLAN.views(e) for e in batch])
     assert kept < 100
+
+
+def test_memory_that_is_free(tmp_path: Path) -> None:
+    from cmp_rerank.scoring.memory import _free_in_container, _free_in_system, available
+
+    total = _free_in_system()
+    assert total is not None
+    assert 2**20 < total < 2**50
+    assert 0 < (available(torch.device("cpu")) or 0) < total
+    assert available(torch.device("meta")) is None  # nothing is known of others
+    assert _free_in_container(tmp_path) is None
+    (tmp_path / "memory.current").write_text("300\n")
+    for limit, left in (("1000\n", 700), ("max\n", None), ("200\n", 0)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert _free_in_container(tmp_path) == left
+
+
+def test_kept_bytes_are_those_of_the_graph() -> None:
+    from cmp_rerank.scoring.memory import kept_bytes
+
+    layer = torch.nn.Linear(10, 10, bias=False)
+    x = torch.randn(7, 10, requires_grad=True)
+    with kept_bytes(layer) as kept:
+        (layer(x) + layer(x)).exp()
+    # x, once for both, and the result of exp; neither the weights nor the sum.
+    assert kept == [2 * 7 * 10 * 4]
+
+
+@pytest.mark.parametrize(("room", "strategy"), [(2**40, "stacked"), (1000, "hybrid"), (None, "hybrid")])
+def test_auto_keeps_what_fits(
+    room: int | None, strategy: str, tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cmp_rerank.scoring import scorer as module
+
+    monkeypatch.setattr(module, "available", lambda device: room)
+    state = torch.get_rng_state()
+    scorer = Scorer(PLAN.drop)
+    batch = tokenise(tiny_model, list(zip(QUERIES, PASSAGES, strict=True)), PLAN)
+    kept = 0
+
+    def note(x: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += x.numel() * (not x.requires_grad or x.grad_fn is not None)
+        return x
+
+    tiny_model.train()
+    views = [PLAN.views(e) for e in batch]
+    scorer(tiny_model, batch, views)  # measures
+    assert torch.equal(torch.get_rng_state(), state)  # by a pass that leaves no trace
+
+    def of(scorer: Scorer) -> int:
+        nonlocal kept
+        kept = 0
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            scorer(tiny_model, batch, views)
+        return kept
+
+    assert of(scorer) == pytest.approx(of(Scorer(PLAN.drop, strategy=strategy)), rel=0.01)  # type: ignore[arg-type]
+    if room == 1000:
+        # The measure is right to some padding: a little more room than it says is enough.
+        assert scorer._bytes_per_token is not None
+        tokens = sum(len(view) for steps in views for view in steps)
+        monkeypatch.setattr(module, "available", lambda device: scorer._bytes_per_token * tokens + 1)
+        assert of(scorer) > 2 * of(Scorer(PLAN.drop, strategy="hybrid"))
