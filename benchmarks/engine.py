@@ -1,6 +1,6 @@
 """Time and memory of training steps: comparative and plain, by every strategy, against CrossEncoderTrainer.
 
-    python benchmarks/engine.py                 # everything that fits on a small machine, about 40 minutes
+    python benchmarks/engine.py --threads 1     # what fits on a small machine: about 30 minutes of a core
     python benchmarks/engine.py --quick         # a few steps, to see that it works; its figures mean little
 
 All arms train one model in turns, step by step, so that whatever else the machine does hits them alike. A step is
@@ -78,12 +78,33 @@ def modernbert() -> CrossEncoder:
     return random_model(transformers.ModernBertConfig(**special))
 
 
+def modernbert_quarter() -> CrossEncoder:
+    """ModernBERT-base with 6 of its 22 layers, for small machines."""
+    special = {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102}
+    return random_model(transformers.ModernBertConfig(num_hidden_layers=6, **special))
+
+
 def bert_base() -> CrossEncoder:
     """As large as BERT-base (110 M)."""
     return random_model(transformers.BertConfig())
 
 
-MODELS: dict[str, Callable[[], CrossEncoder]] = {"minilm": minilm, "modernbert": modernbert, "bert-base": bert_base}
+MODELS: dict[str, Callable[[], CrossEncoder]] = {
+    "minilm": minilm, "modernbert": modernbert, "modernbert-quarter": modernbert_quarter, "bert-base": bert_base,
+}  # fmt: skip
+
+#: (model, shortest, longest, rows of a batch, steps of an epoch)
+ON_A_CPU = [
+    ("minilm", 20, 256, 32, 1),
+    ("modernbert-quarter", 20, 256, 4, 1),
+    ("minilm", 64, 512, 32, 1),
+    ("modernbert-quarter", 64, 512, 4, 1),
+]
+ON_A_GPU = [
+    (model, low, high, 32, 8)
+    for model in ("minilm", "modernbert", "bert-base")
+    for low, high in ((20, 256), (64, 512))
+]
 
 
 def device() -> str:
@@ -300,8 +321,8 @@ def matrix_peak() -> float:
 # The benchmark ------------------------------------------------------------------------------------------
 
 
-def measure(name: str, low: int, high: int, batch: int, batches: int, rounds: int) -> dict[str, Any]:
-    """All arms on one model and one range of lengths."""
+def measure(name: str, low: int, high: int, batch: int, batches: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """All arms on one model and one range of lengths; yields what is known after each round."""
     torch.manual_seed(SEED)
     model = MODELS[name]()
     layers = model[0].model.config.num_hidden_layers
@@ -335,6 +356,7 @@ def measure(name: str, low: int, high: int, batch: int, batches: int, rounds: in
         facts[arm]["tokens"] = totals["real"]
         facts[arm]["padding"] = round(1 - totals["real"] / totals["padded"], 4)
         facts[arm]["tokenizer_calls_in_steps"] = totals["tokenizer_calls"]
+        print(f"  {arm}: {facts[arm]}", flush=True)
 
     wall: dict[str, list[float]] = {arm: [] for arm in running}
     cpu: dict[str, list[float]] = {arm: [] for arm in running}
@@ -352,28 +374,37 @@ def measure(name: str, low: int, high: int, batch: int, batches: int, rounds: in
                 wall[arm][-1] += time.perf_counter() - start
                 cpu[arm][-1] += time.process_time() - cpu_start
         print(f"  round {turn + 1} of {rounds}", flush=True)
+        yield {
+            "model": name, "parameters": sum(p.numel() for p in model.parameters()), "layers": layers,
+            "lengths": [low, high], "batch": batch, "batches": batches, "rounds": turn + 1,
+        } | _summary(model, facts, wall, cpu, batches)  # fmt: skip
 
-    base = next(iter(running))
+
+def _summary(
+    model: CrossEncoder,
+    facts: dict[str, dict[str, Any]],
+    wall: dict[str, list[float]],
+    cpu: dict[str, list[float]],
+    batches: int,
+) -> dict[str, Any]:
+    """Medians over the rounds so far, as ratios to the first arm."""
+    base = next(iter(wall))
     result: dict[str, Any] = {}
-    for arm in running:
-        result[arm] = facts[arm] | {
-            "step_s": round(statistics.median(wall[arm]) / batches, 4),
+    for arm, known in facts.items():
+        seconds = statistics.median(wall[arm])
+        result[arm] = known | {
+            "step_s": round(seconds / batches, 4),
             "time": _ratio(wall[arm], wall[base]),
             "cpu_time": _ratio(cpu[arm], cpu[base]),
-            "memory": round(facts[arm]["saved_bytes"] / facts[base]["saved_bytes"], 4),
-            "wall_s": [round(seconds, 3) for seconds in wall[arm]],
-            "cpu_s": [round(seconds, 3) for seconds in cpu[arm]],
+            "memory": round(known["saved_bytes"] / facts[base]["saved_bytes"], 4),
+            "wall_s": [round(each, 3) for each in wall[arm]],
+            "cpu_s": [round(each, 3) for each in cpu[arm]],
         }
         if torch.cuda.is_available():
             parameters = sum(p.numel() for n, p in model.named_parameters() if "embedding" not in n)
-            seconds = statistics.median(wall[arm])
-            result[arm]["tokens_per_s"] = round(facts[arm]["tokens"] / seconds)
-            result[arm]["share_of_peak"] = round(6 * parameters * facts[arm]["tokens"] / seconds / matrix_peak(), 4)
-    return {
-        "model": name, "parameters": sum(p.numel() for p in model.parameters()), "lengths": [low, high],
-        "batch": batch, "batches": batches, "rounds": rounds, "arms": result,
-        "targets": _judge(result, wall, cpu, facts),
-    }  # fmt: skip
+            result[arm]["tokens_per_s"] = round(known["tokens"] / seconds)
+            result[arm]["share_of_peak"] = round(6 * parameters * known["tokens"] / seconds / matrix_peak(), 4)
+    return {"arms": result, "targets": _judge(result, wall, cpu, facts)}
 
 
 def _before(first: Any, others: Iterator[Any]) -> Iterator[Any]:
@@ -448,43 +479,8 @@ def write_docs() -> None:
     page.write_text("\n".join([before + "<!-- engine:begin -->", *lines, "<!-- engine:end -->" + after]))
 
 
-def main() -> None:
-    """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few steps of the small model")
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="default: minilm and modernbert")
-    parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"))
-    parser.add_argument("--batch", type=int, help="rows; default 32, on a CPU 8 for models other than minilm")
-    parser.add_argument("--batches", type=int, help="steps of an epoch")
-    parser.add_argument("--rounds", type=int, help="epochs of each arm")
-    parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--docs", action="store_true", help="run nothing; write the last results into docs/engine.md")
-    given = parser.parse_args()
-    if given.docs:
-        write_docs()
-        return
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    models = given.models or (["minilm"] if given.quick else ["minilm", "modernbert"])
-    runs = []
-    for name in models:
-        small = name == "minilm" or device() == "cuda"
-        batch = given.batch or (32 if small else 8)
-        for low, high in given.lengths or ([[20, 256]] if given.quick else [[20, 256], [64, 512]]):
-            batches = given.batches or (2 if given.quick else 4 if small else 2)
-            rounds = given.rounds or (1 if given.quick else 5 if small else 3)
-            print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
-            run = measure(name, low, high, batch, batches, rounds)
-            runs.append(run)
-            print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
-            for arm, figures in run["arms"].items():
-                print(
-                    f"  {arm:32} {figures['time']:6.2f} {figures['cpu_time']:6.2f} {figures['memory']:6.2f} "
-                    f"{figures['padding']:7.1%}"
-                )
-            for target in run["targets"]:
-                print("  " + json.dumps(target))
+def write(path: Path, runs: list[dict[str, Any]]) -> None:
+    """The result file, with all that the figures depend on."""
     outcome = {
         "command": "python benchmarks/engine.py" + "".join(f" {arg}" for arg in sys.argv[1:]),
         "seed": SEED,
@@ -502,10 +498,50 @@ def main() -> None:
         },
         "runs": runs,
     }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    part = given.output.with_suffix(".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
     part.write_text(json.dumps(outcome, indent=1) + "\n")
-    part.rename(given.output)
+    part.rename(path)
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few steps of the small model")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="only these")
+    parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"), help="only these")
+    parser.add_argument("--batch", type=int, help="rows of a batch")
+    parser.add_argument("--batches", type=int, help="steps of an epoch")
+    parser.add_argument("--rounds", type=int, default=3, help="epochs of each arm")
+    parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--docs", action="store_true", help="run nothing; write the last results into docs/engine.md")
+    given = parser.parse_args()
+    if given.docs:
+        write_docs()
+        return
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    setups = ON_A_CPU if device() == "cpu" else ON_A_GPU
+    if given.quick:
+        setups, given.rounds = [("minilm", 20, 256, 8, 1)], 1
+    runs: list[dict[str, Any]] = []
+    for name, low, high, rows, steps in setups:
+        if name not in (given.models or MODELS) or [low, high] not in (given.lengths or [[low, high]]):
+            continue
+        batch, batches = given.batch or rows, given.batches or steps
+        print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
+        for run in measure(name, low, high, batch, batches, given.rounds):
+            write(given.output, [*runs, run])  # what there is of a run that is broken off
+        runs.append(run)
+        print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
+        for arm, figures in run["arms"].items():
+            print(
+                f"  {arm:32} {figures['time']:6.2f} {figures['cpu_time']:6.2f} {figures['memory']:6.2f} "
+                f"{figures['padding']:7.1%}"
+            )
+        for target in run["targets"]:
+            print("  " + json.dumps(target))
     print(f"Written to {given.output}")
 
 
