@@ -172,7 +172,7 @@ def train(arm: str, seed: int, train: Questions, folder: Path, options: argparse
     path = start_of(options)
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.model_max_length = 512
-    model = AutoModelForQuestionAnswering.from_pretrained(path)
+    model = AutoModelForQuestionAnswering.from_pretrained(path, num_labels=2)
     reading = ReaderOptions(max_length=options.max_length, stride=options.stride, pack=hotpot, yes_no=hotpot)
     crop = next((ablation for ablation in ablations if isinstance(ablation, CmpCrop)), None)
     windows = make_windows(

@@ -135,7 +135,7 @@ def _train(
         options.warn([f"{len(questions) - len(known)} questions without a known answer are not trained on"])
     transformers.set_seed(settings["seed"])
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
-    model = AutoModelForQuestionAnswering.from_pretrained(settings["model"])
+    model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
     several = any(len(question.passages) > 1 for question in known)
     reading = ReaderOptions(
         max_length=min(max_length, tokenizer.model_max_length),
