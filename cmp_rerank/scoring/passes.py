@@ -114,6 +114,16 @@ def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(module, kinds) for module in model.modules())
 
 
+def is_reentrant(model: nn.Module) -> bool:
+    """Whether activations are checkpointed in the reentrant way, which cannot be run inside of a backward pass."""
+    for module in model.modules():
+        function: Any = vars(module).get("_gradient_checkpointing_func")
+        on = getattr(module, "gradient_checkpointing", False) is True and module.training
+        if on and getattr(function, "keywords", {}).get("use_reentrant"):
+            return True
+    return False
+
+
 def most_passes(passes: int, device: torch.device) -> int:
     """The greatest number of passes that any process needs."""
     count = torch.tensor(passes, device=device)

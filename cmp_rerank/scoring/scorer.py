@@ -15,7 +15,7 @@ from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.scoring.adapters import Adapter, CrossEncoderAdapter
 from cmp_rerank.scoring.chunks import cut, forks, singles
 from cmp_rerank.scoring.memory import Budget, available, free, kept_bytes, out_of_memory
-from cmp_rerank.scoring.passes import Passes, is_sharded, most_passes, without_ddp
+from cmp_rerank.scoring.passes import Passes, is_reentrant, is_sharded, most_passes, without_ddp
 from cmp_rerank.scoring.recompute import recomputed
 from cmp_rerank.scoring.rows import Row, pooled
 from cmp_rerank.scoring.trunk import Trunk
@@ -174,6 +174,13 @@ class Scorer:
                 'parameters (FSDP) every pass waits for all processes. Use "stacked", with gradient checkpointing '
                 "where memory is short."
             )
+        reentrant = torch.is_grad_enabled() and is_reentrant(passes.inner)
+        if reentrant and (self.strategy == "hybrid" or self.budget.lean):
+            what = 'strategy="hybrid"' if self.strategy == "hybrid" else "what is done after memory ran out"
+            raise ValueError(
+                f"{what} runs rows again inside of the backward pass, and reentrant gradient checkpoints cannot: "
+                'set gradient_checkpointing_kwargs={"use_reentrant": False}, or use strategy="stacked".'
+            )
         if self.strategy in ("stacked", "hybrid"):
             return self.strategy
         shared = self.strategy == "trunk" or len(forks(rows)) < len(rows)
@@ -181,7 +188,7 @@ class Scorer:
             return "trunk"
         if self.strategy == "trunk":
             raise ValueError(f'strategy="trunk" cannot be used with {type(passes.inner).__name__}: {self._no_trunk}')
-        if sharded or (torch.is_grad_enabled() and not self.budget.lean and self._fits(passes, rows)):
+        if sharded or reentrant or (torch.is_grad_enabled() and not self.budget.lean and self._fits(passes, rows)):
             return "stacked"
         return "hybrid"
 

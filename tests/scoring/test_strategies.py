@@ -297,6 +297,59 @@ def test_hybrid_holds_the_activations_of_the_full_rows_only(tiny_model: CrossEnc
     assert saved("hybrid", 4) < 1.1 * full
 
 
+def test_hybrid_lets_kept_graphs_go_before_rows_run_again(tiny_model: CrossEncoder) -> None:
+    """Together they would be the memory of two: backward, the kept graph must be over when a second pass begins."""
+    tiny_model.train()
+    plan = Plan([CmpDrop(p=0.3)])
+    batch = examples(tiny_model, plan)
+    events: list[str] = []
+    embeddings = tiny_model[0].model.bert.embeddings
+    embeddings.register_forward_hook(lambda *_: events.append("forward" if torch.is_grad_enabled() else "no graph"))
+    scorer = Scorer(plan.drop, strategy="hybrid", tokens_per_chunk=10**6)
+    views = [plan.views(e) for e in batch]
+    scorer(tiny_model, batch, views)  # finds the sites, once
+
+    def note(_: Any, __: Any, out: torch.Tensor) -> None:
+        if out.requires_grad:
+            out.register_hook(lambda _: events.append("backward"))
+
+    embeddings.register_forward_hook(note)
+    events.clear()
+    scores = scorer(tiny_model, batch, views)
+    assert "no graph" in events
+    first = events.index("forward")
+    assert events[:first] == ["no graph"] * first
+    kept = len(events) - first
+    events.clear()
+    scores.sum().backward()
+    assert events[:kept] == ["backward"] * kept
+    assert events[kept:] == ["forward", "backward"] * ((len(events) - kept) // 2)
+    assert len(events) > kept
+
+
+@pytest.mark.parametrize("strategy", ["stacked", "trunk", "auto"])
+def test_reentrant_checkpoints(strategy: str, tiny_model: CrossEncoder) -> None:
+    """They cannot run inside of a backward pass: hybrid says so, the others do not need it."""
+    tiny_model.double().train()
+    _, expected = run(tiny_model, PLAN, strategy="naive")
+    # What is checkpointed in this way must be given something that has a gradient.
+    tiny_model[0].model.bert.embeddings.register_forward_hook(lambda _, __, out: out.requires_grad_())
+    encoder = tiny_model[0].model
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+    enable(dict(use_reentrant=True))
+    _, found = run(tiny_model, PLAN, strategy=strategy)
+    close(expected, found, 1e-9)
+    with pytest.raises(ValueError, match=r'strategy="hybrid" runs rows again .*"use_reentrant": False'):
+        run(tiny_model, PLAN, strategy="hybrid")
+    lean = Scorer(PLAN.drop, strategy="stacked")
+    lean.budget.lean = True
+    batch = examples(tiny_model, PLAN)
+    with pytest.raises(ValueError, match="after memory ran out runs rows again"):
+        lean(tiny_model, batch, [PLAN.views(e) for e in batch])
+    with torch.no_grad():  # nothing is run again
+        Scorer(PLAN.drop, strategy="hybrid")(tiny_model, batch, [PLAN.views(e) for e in batch])
+
+
 def test_trunk_runs_the_lower_layers_once_for_each_selection(tiny_model: CrossEncoder) -> None:
     tiny_model.train()
     batch = examples(tiny_model, PLAN)
