@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from cmp_rerank.cli.main import app
 from cmp_rerank.data import Collection, docstring_collection
 from cmp_rerank.demo import MEASURES, SYSTEMS, DemoConfig, job, run_demo
-from cmp_rerank.demo.job import Reader, ScoredExtracts, training_queries, training_rows
+from cmp_rerank.demo.job import MarkedExtracts, Reader, training_queries, training_rows
 from cmp_rerank.demo.training import in_order, start_model
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.extracts import Extracts
@@ -129,7 +130,7 @@ def test_a_checkpoint_loads_without_this_package(done: Path, config: DemoConfig,
     query = next(query for query, scores in runs["plain"].items() if len(scores) > 2)
     found = Collection.read_beir(done / "collection")
     told = read_run(done / "runs" / "BM25+bi-encoder.trec")
-    extracts = ScoredExtracts(Extracts(found.documents, config.extract), found.queries, told)
+    extracts = MarkedExtracts(Extracts(found.documents, config.extract), found.queries, told)
     documents = list(runs["plain"][query])
     pairs = [(found.queries[query], extracts(found.queries[query], document)) for document in documents]
     code = """
@@ -158,12 +159,18 @@ print(json.dumps([CrossEncoder(path, device="cpu").predict(pairs).tolist() for p
         assert len(set(scores)) > 1
 
 
-def test_what_is_read_begins_with_the_score_so_far() -> None:
+def test_what_is_read_begins_with_marks_for_the_rank_so_far() -> None:
     extracts = Extracts({"a": "Bread is good.", "b": "Butter.", "c": "Bread, too."}, words=3)
-    read = ScoredExtracts(extracts, {"q": "bread"}, {"q": {"a": 8.0, "c": 5.0}})
-    assert [read("bread", name) for name in "abc"] == ["100 : Bread is good.", "0 : Butter.", "62 : Bread, too."]
-    nothing_found = ScoredExtracts(extracts, {"q": "bread"}, {"q": {}})
-    assert nothing_found("bread", "b") == "0 : Butter."
+    read = MarkedExtracts(extracts, {"q": "bread"}, {"q": {"a": 5.0, "c": 8.0}})
+    assert [read("bread", name) for name in "abc"] == [" : Bread is good.", " : Butter.", "++++++++ : Bread, too."]
+    nothing_found = MarkedExtracts(extracts, {"q": "bread"}, {"q": {}})
+    assert nothing_found("bread", "b") == " : Butter."
+    several = job.marks({f"d{i:02}": -float(i) for i in range(25)})
+    expected = [round(8 * (1 - math.log(i + 1) / math.log(25))) for i in range(25)]
+    assert [several[f"d{i:02}"] for i in range(25)] == expected
+    assert expected[:5] == [8, 6, 5, 5, 4]
+    assert expected[-1] == 0
+    assert job.marks({"only": 3.0}) == {"only": 8}
 
 
 def test_the_reader_scores_extracts_one_by_one(tiny_model: CrossEncoder) -> None:
@@ -246,7 +253,7 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(
 
 
 def rows_of(collection: Collection, config: DemoConfig) -> list[dict[str, Any]]:
-    """The rows of a recipe whose rerankers read the scores of BM25."""
+    """The rows of a recipe whose rerankers read the ranks of BM25."""
     queries, run = training_queries(collection, config)
     return training_rows(collection, config, queries, run, run)
 
@@ -297,11 +304,10 @@ def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfi
     hard = []
     for row in rows:
         query = query_of[row["query"]]
-        scores, texts = zip(*(text.split(" : ", 1) for text in row["docs"]), strict=True)
+        marked, texts = zip(*(text.split(" : ", 1) for text in row["docs"]), strict=True)
         names = [id_of["".join(text.split())] for text in texts]
-        best = max(run[query].values())
-        found = {name: str(round(100 * run[query][name] / best)) for name in names if name in run[query]}
-        assert all(found.get(name, score) == score for name, score in zip(names, scores, strict=True))
+        found = job.marks(run[query])
+        assert [len(marks) for marks in marked] == [found.get(name, 0) for name in names]
         assert names[0] == query.removeprefix("q:")
         assert len(set(names)) == 4
         band = [name for name, _ in rank(run[query]) if name != names[0]][:30]

