@@ -214,15 +214,17 @@ def train(arm: str, seed: int, train: Questions, folder: Path, options: argparse
         callbacks=[Steps(folder.name, options.print_steps)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    saved = sorted((folder / "trainer").glob("checkpoint-*/trainer_state.json"))
-    trainer.train(resume_from_checkpoint=bool(saved))
+    # The state is what a checkpoint gets last: without it, the checkpoint was cut short.
+    complete = [path.parent for path in (folder / "trainer").glob("checkpoint-*/trainer_state.json")]
+    saved = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     record = {
         "windows": vars(windows.counts),
         "steps": trainer.state.global_step,
         "cpu_seconds": round(sum(entry["cpu_seconds"] for entry in history), 1),
         "cpu_seconds_per_step": round(statistics.median(entry["cpu_seconds"] for entry in history), 3),
-        "resumed": bool(saved),
+        "resumed": saved is not None,
         "losses": [round(entry["loss"], 5) for entry in history],
         "logs": {
             name: [entry[name] for entry in history]

@@ -182,6 +182,8 @@ def _hotpotqa(content: Any, source: str) -> Questions:
         if "supporting_facts" in entry:
             support = []
             for title, number in _pairs(record, entry, "supporting_facts", "title", "sent_id"):
+                if not isinstance(number, int):
+                    record.wrong(f"a supporting fact is [title, number of the sentence], got {[title, number]!r:.80}")
                 # The published files have facts that point nowhere.
                 at = titles.index(title) if title in titles else -1
                 if at < 0 or not 0 <= number < len(starts[at]) - 1 or starts[at][number] == starts[at][number + 1]:
@@ -209,7 +211,10 @@ def _pairs(record: _Record, entry: Any, key: str, first: str, second: str) -> li
     """Pairs as the official files have them, or two columns, as `datasets` has them."""
     value = record.of(entry, key, (list, dict))
     if isinstance(value, dict):
-        return list(zip(record.of(value, first, list), record.of(value, second, list), strict=True))
+        columns = record.of(value, first, list), record.of(value, second, list)
+        if len(columns[0]) != len(columns[1]):
+            record.wrong(f"{key!r} has {len(columns[0])} of {first!r} and {len(columns[1])} of {second!r}")
+        return list(zip(*columns, strict=True))
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
         record.wrong(f"{key!r} must be a list of [{first}, {second}], got {value!r:.80}")
     return [(pair[0], pair[1]) for pair in value]

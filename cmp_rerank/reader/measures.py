@@ -132,7 +132,8 @@ def evaluate_answers(
     if not ids:
         raise ValueError("there is no question to evaluate")
     if lacking and missing == "error":
-        raise ValueError(f"{len(lacking)} of {len(ids)} questions have no prediction: {', '.join(lacking[:5])}, ...")
+        some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+        raise ValueError(f"{len(lacking)} of {len(ids)} questions have no prediction: {some}")
     unknown = len(predictions.keys() - set(ids))
     return Evaluation(MEASURES, tuple(ids), np.array(values), tuple(lacking), unknown)
 

@@ -158,6 +158,8 @@ def test_hotpotqa_as_columns(tmp_path: Path) -> None:
         ({"context": ["Bees"]}, "question 'h1': 'context' must be a list of"),
         ({"context": [["Bees", []]], "supporting_facts": []}, "file.json: question 'h1': the context is empty"),
         ({"answer": 7}, "question 'h1': 'answer' must be str, got 7"),
+        ({"supporting_facts": [["Bees", "1"]]}, r"question 'h1': a supporting fact is .* got \['Bees', '1'\]"),
+        ({"supporting_facts": {"title": ["Bees"], "sent_id": []}}, "has 1 of 'title' and 0 of 'sent_id'"),
         ({"_id": 7}, "record 0: '_id' must be str, got 7"),
     ],
 )
