@@ -398,6 +398,26 @@ def test_classifiers_equal_the_slow_loop(smoothing: float, tmp_path: Path) -> No
     assert [len(each) for each in logits] == [2] * 4
 
 
+def test_accumulated_batches_are_averaged(tmp_path: Path) -> None:
+    """Models that count items of an accumulated batch themselves would have the sum."""
+    model, tokenizer = classifier()
+    seen: list[float] = []
+
+    class Noting(ComparativeReaderTrainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(*args, **kwargs)
+            seen.append(float(loss.detach()))
+            return loss
+
+    trainer = Noting(
+        model, arguments(tmp_path, gradient_accumulation_steps=2, num_train_epochs=1),
+        train_dataset=texts(tokenizer, [0, 1, 1, 0]), processing_class=tokenizer, ablations=[DROP],
+    )  # fmt: skip
+    trainer.train()
+    assert len(seen) == 2
+    assert losses(trainer) == pytest.approx([sum(seen) / 2], abs=1e-3)
+
+
 def test_own_rows_train_like_windows(tmp_path: Path) -> None:
     """Rows that users tokenised, padded to the longest, give the same loss as windows of the same tokens."""
     model, tokenizer = reader("bert")
