@@ -22,9 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -38,7 +39,7 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor, nn
 
-from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, masks
 from cmp_rerank.ablation import Plan
 from cmp_rerank.ablation.examples import tokenise
 from cmp_rerank.objective import comparative_loss
@@ -88,6 +89,9 @@ def bert_base() -> CrossEncoder:
     """As large as BERT-base (110 M)."""
     return random_model(transformers.BertConfig())
 
+
+#: What targets are judged by. The process does not wait for anything on a CPU, and others may use the machine, too.
+CLOCK = "time" if torch.cuda.is_available() else "process time"
 
 MODELS: dict[str, Callable[[], CrossEncoder]] = {
     "minilm": minilm, "modernbert": modernbert, "modernbert-quarter": modernbert_quarter, "bert-base": bert_base,
@@ -305,6 +309,53 @@ def counting(model: CrossEncoder) -> Iterator[dict[str, int]]:
         del encoder.forward, model.preprocess
 
 
+PARTS = ("data", "forward", "backward", "optimizer", "dropout")
+
+
+def shares(arm: Arm, batches: int) -> dict[str, float]:
+    """Which part of the steps' process time goes where.
+
+    Rows that run again do so in the backward pass. Dropout is part of forward and backward: masks of CmpDrop
+    both ways, the library's dropout forward only.
+    """
+    spent = dict.fromkeys(PARTS, 0.0)
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[part] += time.process_time() - start
+
+        return run
+
+    class Timed:
+        def __init__(self, batches: Iterator[Any]) -> None:
+            self.next = timed("data", lambda: next(batches))
+
+        def __next__(self) -> Any:
+            return self.next()
+
+    trainer = arm.trainer
+    with ExitStack() as stack:
+        for owner, name, part in (
+            (trainer, "compute_loss", "forward"),
+            (trainer.accelerator, "backward", "backward"),
+            (arm.optimizer, "step", "optimizer"),
+            (masks, "_apply", "dropout"),
+            (nn.functional, "dropout", "dropout"),
+        ):
+            stack.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
+        arm.begin()
+        arm.batches = Timed(arm.batches)  # type: ignore[assignment]
+        start = time.process_time()
+        for _ in range(batches):
+            arm.step()
+        whole = time.process_time() - start
+    return {part: round(seconds / whole, 4) for part, seconds in spent.items()}
+
+
 def matrix_peak() -> float:
     """FLOP/s of a large bf16 matrix product on this device."""
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
@@ -321,7 +372,9 @@ def matrix_peak() -> float:
 # The benchmark ------------------------------------------------------------------------------------------
 
 
-def measure(name: str, low: int, high: int, batch: int, batches: int, rounds: int) -> Iterator[dict[str, Any]]:
+def measure(
+    name: str, low: int, high: int, batch: int, batches: int, rounds: int, profile: bool
+) -> Iterator[dict[str, Any]]:
     """All arms on one model and one range of lengths; yields what is known after each round."""
     torch.manual_seed(SEED)
     model = MODELS[name]()
@@ -357,6 +410,11 @@ def measure(name: str, low: int, high: int, batch: int, batches: int, rounds: in
         facts[arm]["padding"] = round(1 - totals["real"] / totals["padded"], 4)
         facts[arm]["tokenizer_calls_in_steps"] = totals["tokenizer_calls"]
         print(f"  {arm}: {facts[arm]}", flush=True)
+
+    if profile:
+        for arm, each in running.items():
+            facts[arm]["shares"] = shares(each, batches)
+            print(f"  {arm}: {facts[arm]['shares']}", flush=True)
 
     wall: dict[str, list[float]] = {arm: [] for arm in running}
     cpu: dict[str, list[float]] = {arm: [] for arm in running}
@@ -419,7 +477,7 @@ def _ratio(one: list[float], other: list[float]) -> float:
 def _judge(result: dict[str, Any], wall: Any, cpu: Any, facts: Any) -> list[dict[str, Any]]:
     judged = []
     for what, candidates, against, time_target, memory_target in TARGETS:
-        best = min(candidates, key=lambda arm: statistics.median(wall[arm]))
+        best = min(candidates, key=lambda arm: statistics.median(cpu[arm] if CLOCK == "process time" else wall[arm]))
         least = min(candidates, key=lambda arm: facts[arm]["saved_bytes"])
         judged.append(
             {
@@ -440,22 +498,21 @@ def _judge(result: dict[str, Any], wall: Any, cpu: Any, facts: Any) -> list[dict
 
 def write_docs() -> None:
     """Put the figures of the result file into the docs."""
-    outcome = json.loads(RESULTS.read_text())
-    machine = outcome["machine"]
     lines = [
-        f"Made by `{outcome['command']}` on {machine['device']}, {machine['cores']} cores, "
-        f"{machine['threads']} threads, "
-        f"load average {machine['load'][0]} at the end; torch {outcome['versions']['torch']}, "
-        f"sentence-transformers {outcome['versions']['sentence-transformers']}. Time and memory are ratios to "
-        "plain training with `CrossEncoderTrainer`: time of an epoch in the same round, median over rounds; "
-        "memory as the greatest number of bytes that autograd keeps.",
+        "Time and memory are ratios to plain training with `CrossEncoderTrainer`: time of an epoch in the same "
+        "round, median over rounds; process time likewise; memory as the greatest number of bytes that autograd "
+        "keeps. Where other programs share the machine, process time says more: targets on a CPU are judged by it."
     ]
-    for run in outcome["runs"]:
+    for run in json.loads(RESULTS.read_text())["runs"]:
+        machine, versions = run["machine"], run["versions"]
         low, high = run["lengths"]
         lines += [
             "",
-            f"{run['model']}, {run['parameters'] / 1e6:.0f} M parameters, {low} to {high} tokens, batches of "
-            f"{run['batch']}, {run['rounds']} rounds of {run['batches']} steps:",
+            f"**{run['model']}**, {run['parameters'] / 1e6:.0f} M parameters, {low} to {high} tokens, batches of "
+            f"{run['batch']}, {run['rounds']} rounds of {run['batches']} steps; `{run['command']}` on "
+            f"{machine['device']}, {machine['cores']} cores, {machine['threads']} threads, load average "
+            f"{machine['load'][0]}; torch {versions['torch']}, sentence-transformers "
+            f"{versions['sentence-transformers']}:",
             "",
             "| | time | process time | memory | padding |",
             "|---|---|---|---|---|",
@@ -464,26 +521,45 @@ def write_docs() -> None:
             f"| {arm} | {f['time']:.2f} | {f['cpu_time']:.2f} | {f['memory']:.2f} | {f['padding']:.1%} |"
             for arm, f in run["arms"].items()
         ]
-        lines += ["", "| target | against | fastest | time (target) | memory (target) |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"| target | against | fastest | {run['clock']} (target) | memory (target) |",
+            "|---|---|---|---|---|",
+        ]
         for t in run["targets"]:
             if "against" in t:
                 memory = "" if t["memory_target"] is None else f"{t['memory_of_fastest']:.2f} ({t['memory_target']})"
-                time_ = f"{t['time']:.2f} ({t['time_target']})"
+                figure = t["cpu_time"] if run["clock"] == "process time" else t["time"]
+                time_ = f"{figure:.2f} ({t['time_target']})"
                 lines.append(f"| {t['what']} | {t['against']} | {t['fastest']} | {time_} | {memory} |")
             else:
                 value = t["worst"] if "worst" in t else t["all"]
                 lines.append(f"| {t['what']} | | | {value} ({t['target']}) | |")
+        if all("shares" in f for f in run["arms"].values()):
+            lines += [
+                "",
+                "Shares of the process time of a step (rows that run again do so in the backward pass; dropout is part of"
+                " forward and backward: masks both ways, the library's dropout forward only):",
+                "",
+                "| | " + " | ".join(PARTS) + " |",
+                "|---" * (1 + len(PARTS)) + "|",
+            ]
+            lines += [
+                f"| {arm} | " + " | ".join(f"{f['shares'][part]:.1%}" for part in PARTS) + " |"
+                for arm, f in run["arms"].items()
+            ]
     page = RESULTS.parents[2] / "docs" / "engine.md"
     before, rest = page.read_text().split("<!-- engine:begin -->\n")
     after = rest.split("<!-- engine:end -->")[1]
     page.write_text("\n".join([before + "<!-- engine:begin -->", *lines, "<!-- engine:end -->" + after]))
 
 
-def write(path: Path, runs: list[dict[str, Any]]) -> None:
-    """The result file, with all that the figures depend on."""
-    outcome = {
+def write(path: Path, run: dict[str, Any]) -> None:
+    """Put a run into the result file, with all that its figures depend on, in place of an older one of its kind."""
+    run = {
         "command": "python benchmarks/engine.py" + "".join(f" {arg}" for arg in sys.argv[1:]),
         "seed": SEED,
+        "clock": CLOCK,
         "machine": {
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
             "cores": os.cpu_count(),
@@ -496,11 +572,16 @@ def write(path: Path, runs: list[dict[str, Any]]) -> None:
             "transformers": transformers.__version__,
             "sentence-transformers": sentence_transformers.__version__,
         },
-        "runs": runs,
-    }
+    } | run
+
+    def kind(run: dict[str, Any]) -> list[Any]:
+        return [run["model"], run["lengths"], run["batch"], run["machine"]["device"]]
+
+    before = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = [other for other in before if kind(other) != kind(run)] + [run]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(outcome, indent=1) + "\n")
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
     part.rename(path)
 
 
@@ -513,6 +594,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="rows of a batch")
     parser.add_argument("--batches", type=int, help="steps of an epoch")
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each arm")
+    parser.add_argument("--profile", action="store_true", help="also measure which part of a step takes how long")
     parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--docs", action="store_true", help="run nothing; write the last results into docs/engine.md")
@@ -525,15 +607,13 @@ def main() -> None:
     setups = ON_A_CPU if device() == "cpu" else ON_A_GPU
     if given.quick:
         setups, given.rounds = [("minilm", 20, 256, 8, 1)], 1
-    runs: list[dict[str, Any]] = []
     for name, low, high, rows, steps in setups:
         if name not in (given.models or MODELS) or [low, high] not in (given.lengths or [[low, high]]):
             continue
         batch, batches = given.batch or rows, given.batches or steps
         print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
-        for run in measure(name, low, high, batch, batches, given.rounds):
-            write(given.output, [*runs, run])  # what there is of a run that is broken off
-        runs.append(run)
+        for run in measure(name, low, high, batch, batches, given.rounds, given.profile):
+            write(given.output, run)  # so that there is something of a run that is broken off
         print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
         for arm, figures in run["arms"].items():
             print(
