@@ -261,6 +261,9 @@ def main() -> None:
             "cpu_seconds": round(time.process_time() - cpu, 1),
             "coverage_of_the_last_model": coverage,
             "comparison": result.to_dict(),
+            "against_maxp": compare(
+                {arm: runs[arm] for arm in ("MaxP", "MaxP + CmpCrop")}, qrels, MEASURES, baseline="MaxP"
+            ).to_dict(per_query=False),
             "training": training,
         }
         write(options.out, record)

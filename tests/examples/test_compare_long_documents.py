@@ -38,6 +38,7 @@ def test_the_short_form_compares_all_arms(tiny_checkpoint: Path, tmp_path: Path)
     assert [len(several) for several in result["training"].values()] == [2, 2, 2]  # folds
     assert "documents exceed the window" in result["coverage_of_the_last_model"]
     assert result["config"]["seeds"] == [0]
+    assert {(c["system"], c["baseline"]) for c in result["against_maxp"]["contrasts"]} == {("MaxP + CmpCrop", "MaxP")}
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
