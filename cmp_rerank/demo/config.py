@@ -49,8 +49,8 @@ class DemoConfig:
     extract: int = 45
     start_length: int = 64
     start_extract: int = 26
-    start_steps: int = 140
-    steps: int = 70
+    start_steps: int = 120
+    steps: int = 60
     queries_per_step: int = 8
     negatives: int = 3
     easy_steps: int = 10
