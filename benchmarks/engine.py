@@ -535,9 +535,8 @@ def write_docs() -> None:
         for t in run["targets"]:
             if "against" in t:
                 memory = "" if t["memory_target"] is None else f"{t['memory']:.2f} ({t['memory_target']})"
-                lines.append(
-                    f"| {t['what']} | {t['against']} | {t['best']} | {t['time']:.2f} ({t['time_target']}) | {memory} |"
-                )
+                time_ = f"{t['time']:.2f} ({t['time_target']})"
+                lines.append(f"| {t['what']} | {t['against']} | {t['best']} | {time_} | {memory} |")
             else:
                 value = f"{t['worst']:.1%} (5%)" if "worst" in t else f"{t['all']} ({t['target']})"
                 lines.append(f"| {t['what']} | | | {value} | |")
