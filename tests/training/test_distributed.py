@@ -28,7 +28,7 @@ def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int) -> 
     ran = subprocess.run(
         [*command, str(SCRIPT), str(checkpoint), str(output), *scenarios],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=400, check=False,
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-4000:]
 

@@ -120,6 +120,33 @@ def test_nothing_is_tokenised_in_the_step(
     assert inside == [0, 0, 0]
 
 
+@pytest.mark.parametrize("name", ["bce", "comparative"])
+def test_without_padding_the_weights_are_the_same(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data, make_loss = LOSSES[name]
+    found = []
+    for unpadded in (False, True):
+        made: list[Any] = []
+
+        def make(model: CrossEncoder, unpadded: bool = unpadded, made: list[Any] = made) -> Any:
+            loss = make_loss(model)
+            if isinstance(loss, ComparativeLoss):
+                loss = ComparativeLoss(model, loss.loss, list(loss.plan.ablations), unpadded=unpadded)
+            made.append(loss)
+            return loss
+
+        args = arguments(tmp_path, unpadded=unpadded, length_bucketing=False, tokens_per_chunk=10**6)
+        model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu"))
+        trainer = RerankerTrainer(model=model, args=args, train_dataset=data, loss=make(model))
+        trainer.train()
+        scorer = made[0].scorer if name == "comparative" else trainer._plain
+        assert (scorer._unpadded is not None) == unpadded
+        found.append(weights(model))
+    start = weights(CrossEncoder(str(tiny_checkpoint), device="cpu"))
+    moved = (found[0] - start).abs().max()
+    assert moved > 1e-4
+    assert (found[0] - found[1]).abs().max() < 1e-5 * moved + 1e-7
+
+
 def test_training_pairs_are_tokenised_once(tiny_model: CrossEncoder, tmp_path: Path, monkeypatch: Any) -> None:
     seen: list[tuple[str, str]] = []
     preprocess = CrossEncoder.preprocess
