@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tqdm.autonotebook import trange
 from cmp_rerank.ablation import Example, View
 from cmp_rerank.ablation.encoding import PASSAGE, QUERY, Encoded, encode
 from cmp_rerank.scoring.chunks import cut, singles
+from cmp_rerank.scoring.memory import Budget
 from cmp_rerank.scoring.rows import Row, collate
 from cmp_rerank.segments import windows
 
@@ -261,9 +263,10 @@ class LongDocumentReranker(CrossEncoder):
             )
             for row, mask in enumerate(real)
         ]
-        budget = self.tokens_per_chunk or (4096 if self.device.type == "cpu" else 65_536)
+        budget = Budget(self.tokens_per_chunk)
+        chunk = partial(cut, budget=budget.of(self.device), start=budget.start(self.device))
         begins = torch.from_numpy(real.argmax(axis=1))  # where the padding on the left ends
-        scores = self._score(examples, lambda rows: cut(singles(rows), rows, budget), begins, **kwargs)
+        scores = self._score(examples, lambda rows: chunk(singles(rows), rows), begins, **kwargs)
         return input | {"scores": scores}
 
     @contextmanager

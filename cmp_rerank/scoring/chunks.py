@@ -31,7 +31,7 @@ def _same_tokens(one: View, other: View) -> bool:
     return one.tokens is other.tokens or np.array_equal(one.tokens, other.tokens)
 
 
-def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int, start: int = 4096) -> list[list[int]]:
+def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int, start: int) -> list[list[int]]:
     """Cut groups of rows, longest first, into the chunks that cost least, of at most ``budget`` tokens each.
 
     A chunk costs its tokens, padding included, and what it takes to start a pass. A group is never divided, so a
