@@ -175,7 +175,7 @@ def _notes(metrics: dict[str, Any], seconds: float) -> list[str]:
         "p: paired t-test over queries, two-sided, Holm-corrected over all comparisons with one baseline.",
         f"{metrics['against_first_stage']['queries']} test queries; all systems rank the {config['depth']} best of "
         f"{FIRST_STAGE}, which hold the relevant document for {metrics['candidates_hold_relevant']:.1%} of them.",
-        f"The tuned models read the score of {BOTH} before the text.",
+        f"The tuned models read marks for the rank by {BOTH} before the text.",
         f"Before both arms, {metrics['training'][START]['seconds']:.0f} s of plain training made their common start.",
         f"Seed {config['seed']}; all took {seconds:.0f} s.",
     ]
