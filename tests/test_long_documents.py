@@ -108,6 +108,23 @@ def test_documents_that_fit_score_as_the_model_itself(model: CrossEncoder) -> No
     assert passages.predict(long) != pytest.approx(model.predict(long), abs=1e-4)
 
 
+def test_a_window_of_8192_tokens_runs_natively(tmp_path: Path) -> None:
+    """ModernBERT's window, with local attention in most layers: documents of thousands of tokens in one pass."""
+    model = tiny_models.cross_encoder(tmp_path, tiny_models.modernbert_config, max_position_embeddings=8192)
+    model.max_seq_length = 8192
+    logits = {"activation_fn": torch.nn.Identity()}
+    long = " ".join(TEXTS * 40)
+    tokens = len(model.tokenizer.encode(long, add_special_tokens=False, verbose=False))
+    assert 2048 < tokens < 8000
+    pairs = [(QUERIES[0], long), (QUERIES[1], TEXTS[0])]
+    reranker = LongDocumentReranker(model)
+    assert reranker.predict(pairs, **logits) == pytest.approx(model.predict(pairs, **logits), abs=1e-5)
+    assert reranker.coverage.long == 0
+    passages = LongDocumentReranker(model, passage_tokens=512)
+    assert passages.predict(pairs, **logits)[0] != pytest.approx(model.predict(pairs, **logits)[0], abs=1e-4)
+    assert passages.coverage.passages > tokens / 512
+
+
 def test_coverage_counts_what_truncation_would_lose(model: CrossEncoder) -> None:
     reranker = LongDocumentReranker(model, passage_tokens=10, stride=10)
     reranker.predict(PAIRS)
