@@ -225,7 +225,9 @@ def test_repeated_views_are_scored_once(tiny_model: CrossEncoder, monkeypatch: p
         CrossEncoder, "forward", lambda self, x, **kw: (seen.append(len(x["input_ids"])), forward(self, x, **kw))[1]
     )
     one_sentence = ["Pandas eat bamboo"] * 4
-    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop(steps=3), CmpDrop()])
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+    # "auto" would run one more row, to see how much memory it takes.
+    loss = ComparativeLoss(tiny_model, plain, [CmpCrop(steps=3), CmpDrop()], strategy="stacked")
     loss([QUERIES, one_sentence], BINARY)
     assert sum(seen) == 2 * 2 + 4 * 2  # two passes of two rows find the sites; then each pair in full and dropped
 
