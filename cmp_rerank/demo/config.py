@@ -97,5 +97,6 @@ class DemoConfig:
             steps=8,
             queries_per_step=4,
             easy_steps=8,
+            hard_ranks=(1, 8),
             warmup_steps=3,
         )
