@@ -84,7 +84,8 @@ def test_the_weights_are_those_of_the_base_trainer(name: str, tiny_checkpoint: P
     start = weights(CrossEncoder(str(tiny_checkpoint), device="cpu"))
     moved = (weights(base) - start).abs().max()
     assert moved > 1e-4
-    assert (weights(base) - weights(ours)).abs().max() < 1e-5 * moved + 1e-7
+    # Some roundings of float32, which Adam can double in a step: 2.4e-7 was seen.
+    assert (weights(base) - weights(ours)).abs().max() < 1e-5 * moved + 1e-6
 
 
 @pytest.mark.parametrize("name", LOSSES)
