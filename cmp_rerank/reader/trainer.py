@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer
 
 from cmp_rerank.ablation import Plan
@@ -202,6 +202,15 @@ class ComparativeReaderTrainer(Trainer):
         finally:
             self.accelerator.even_batches = before
         return prepared
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
+        """In order, whatever the sampling in training: predictions belong to the windows they are asked for.
+
+        ``Trainer`` would group evaluation by length as well, and give predictions back in that order.
+        """
+        if eval_dataset is None or not hasattr(eval_dataset, "__len__") or self.args.world_size > 1:
+            return None
+        return SequentialSampler(eval_dataset)
 
     # Steps --------------------------------------------------------------------------------------------------
 

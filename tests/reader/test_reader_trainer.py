@@ -133,6 +133,19 @@ def oracle(model: Any, data: list[Window], plan: Plan, draw: str) -> tuple[torch
     return total, seen
 
 
+def rates(examples: list[list[float]]) -> tuple[float, float]:
+    """Shares of examples of which some step does better than one before it, and of steps whose loss no pair moves."""
+    wrong = sum(any(a > b for a, b in combinations(values, 2)) for values in examples) / len(examples)
+    idle = []
+    for values in examples:
+        leveled = [*values, 0.0]
+        for i in range(len(values)):
+            down = sum(leveled[i] > leveled[j] for j in range(i + 1, len(leveled)))
+            up = sum(leveled[j] > leveled[i] for j in range(i))
+            idle.append(down == up)
+    return wrong, sum(idle) / len(idle)
+
+
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -188,6 +201,9 @@ def test_every_strategy_equals_the_slow_loop(name: str, ablations: str, tmp_path
         names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(plan) + 1))]
         means = each.mean(axis=0).tolist()
         assert [float(trainer.diagnostics[n]) for n in names] == pytest.approx(means, rel=tolerance / 10)
+        wrong, idle = rates(each.tolist())
+        assert float(trainer.diagnostics["violation_rate"]) == pytest.approx(wrong, abs=1e-6)
+        assert float(trainer.diagnostics["zero_weight_rate"]) == pytest.approx(idle, abs=1e-6)
 
     for strategy in ("naive", "stacked", "hybrid", "auto"):
         run(strategy)
@@ -550,6 +566,33 @@ def test_evaluation_prediction_and_callbacks(tmp_path: Path) -> None:
     rows = [{n: v for n, v in row(w).items() if "positions" not in n} for w in data]
     unlabelled = trainer.predict(rows)
     assert np.allclose(unlabelled.predictions[0], predicted.predictions[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["windows", "rows"])
+def test_evaluation_keeps_the_order_whatever_the_sampling_in_training(kind: str, tmp_path: Path) -> None:
+    model, tokenizer = reader("bert")
+    made = windows(tokenizer, crop=CROP)
+    lengths = [len(window) for window in made]
+    assert lengths != sorted(lengths, reverse=True)  # so that grouping by length would show
+    data: Any = made if kind == "windows" else [row(window) for window in made]
+    trainer = ComparativeReaderTrainer(
+        model,
+        arguments(
+            tmp_path, train_sampling_strategy="group_by_length", eval_strategy="epoch", num_train_epochs=1,
+            per_device_eval_batch_size=2,
+        ),
+        train_dataset=made, eval_dataset=data, processing_class=tokenizer, ablations=[DROP],
+    )  # fmt: skip
+    trainer.train()
+    assert sum("eval_loss" in entry for entry in trainer.state.log_history) == 1
+    predicted = trainer.predict(data)
+    assert predicted.label_ids[0].tolist() == [window.start for window in made]
+    starts, _ = trainer.logits(data)
+    for i, length in enumerate(lengths):
+        assert np.allclose(predicted.predictions[0][i, :length], starts[i], atol=1e-5)
+    # Data without a length, and several processes, have no sampler.
+    assert trainer._get_eval_sampler(iter(data)) is None
+    assert trainer._get_eval_sampler(None) is None
 
 
 def test_the_checkpoint_is_an_ordinary_one(tmp_path: Path) -> None:
