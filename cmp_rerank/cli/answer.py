@@ -30,11 +30,18 @@ def answer(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="A run whose best passages are read.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Texts of the run's documents: BEIR JSON lines or TSV.")] = None,
-    k: Annotated[int, typer.Option(min=1, help="How many passages of a run are read for each query.")] = 5,
+    k: Annotated[
+        int | None, typer.Option(min=1, help="How many passages of a run are read for each query; default: 5.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many answers are printed for a question.")] = 3,
     no_answer: Annotated[
-        bool, typer.Option("--no-answer", help="'There is no answer' may be the answer: an empty text.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--no-answer/--always-answer",
+            help="Whether 'there is no answer' may be the answer, an empty text; default: where there is a "
+            "threshold, given here or tuned with the reader.",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="By how much an answer must score above 'no answer'; default: the reader's.")
     ] = None,
@@ -53,14 +60,23 @@ def answer(
 
     Prints one JSON object for each question, with its answers, best first: text, score (how far above "no answer
     here", in logits), probability among the candidates, the passage (its number, or the id of its document), and
-    where the answer begins and ends in it, in characters.
+    where the answer begins and ends in it, in characters. A reader that was tuned on questions without answer may
+    say that there is none; others do so with --no-answer or --threshold.
     """
     with options.clean_exit():
+        if threshold is not None and no_answer is False:
+            raise ValueError("--threshold says when there is no answer; leave it or --always-answer out")
+        if hotpotqa and predictions is None:
+            raise ValueError("--hotpotqa says how predictions are written: give a file by --predictions, too")
+        if predictions is not None and not predictions.parent.is_dir():
+            raise ValueError(f"{predictions.parent}: no such directory; create it before writing {predictions.name}")
         from cmp_rerank.reader.reader import Reader
 
         asked = _questions(question, passage, file, questions, queries, run, corpus, k)
         chosen: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
         reader = Reader.from_pretrained(model, device or None, **chosen)
+        if no_answer is None:
+            no_answer = reader.options.threshold is not None
         from cmp_rerank.reader.files import write_hotpotqa, write_squad
 
         found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50)
@@ -69,8 +85,10 @@ def answer(
             spans = reader.top(answers, top_k, no_answer)
             best[one.id] = spans[0].text if spans else ""
             names = one.titles if run is not None else ()
+            # "No answer", yes and no stand in no document.
             rows = [
-                span._asdict() | ({"document": names[span.passage]} if names and span.text else {}) for span in spans
+                span._asdict() | ({"document": names[span.passage]} if names and span.passage >= 0 else {})
+                for span in spans
             ]
             typer.echo(json.dumps({"id": one.id, "question": one.question, "answers": rows}, ensure_ascii=False))
         if predictions is not None:
@@ -85,13 +103,15 @@ def _questions(
     queries: Path | None,
     run: Path | None,
     corpus: Path | None,
-    k: int,
+    k: int | None,
 ) -> Any:
     from cmp_rerank.reader.records import Question
 
     given = [bool(question), questions is not None, queries is not None]
     if sum(given) != 1:
         raise ValueError("give one of --question (with --passage or --file), --questions, or --queries")
+    if queries is None and (run, corpus, k) != (None, None, None):
+        raise ValueError("--run, --corpus and --k go with --queries: what they find is not read for other questions")
     if question:
         texts = [*(passages or []), *(_text(path) for path in files or [])]
         if not texts:
@@ -109,6 +129,7 @@ def _questions(
 
         if run is None or corpus is None:
             raise ValueError("--queries need a --run and its --corpus")
+        k = 5 if k is None else k
         ranked = read_run(run)
         wanted = {doc for scores in ranked.values() for doc, _ in rank(scores)[:k]}
         loaded = from_run(read_queries(queries), ranked, read_corpus(corpus, ids=wanted), k=k)  # type: ignore[arg-type]
@@ -120,11 +141,13 @@ def _text(path: Path) -> str:
     if str(path) == "-":
         import sys
 
-        return sys.stdin.read()
-    from cmp_rerank.runs.lines import open_bytes
+        raw = sys.stdin.buffer.read()  # UTF-8 here too, whatever the locale
+    else:
+        from cmp_rerank.runs.lines import open_bytes
 
-    with open_bytes(path) as file:
-        try:
-            return file.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 ({error.reason})") from error
+        with open_bytes(path) as file:
+            raw = file.read()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,11 +13,12 @@ from typing import Any, overload
 import numpy as np
 import torch
 
+from cmp_rerank.ablation import CmpCrop
 from cmp_rerank.reader.adapters import Padding, SpanAdapter
 from cmp_rerank.reader.answers import SCALES, Answers, Span, best_answers
 from cmp_rerank.reader.features import make_windows
 from cmp_rerank.reader.records import Question
-from cmp_rerank.reader.windows import OUTSIDE, Window
+from cmp_rerank.reader.windows import OUTSIDE, Window, Windows
 from cmp_rerank.runs.lines import replacing
 from cmp_rerank.runs.ranking import check_choice
 from cmp_rerank.scoring import Scorer
@@ -37,10 +39,11 @@ class ReaderOptions:
         yes_no: Whether the words yes and no can be answers.
         scale: How windows are compared, see `cmp_rerank.reader.answers.best_answers`.
         max_tokens: The longest answer, in tokens.
-        threshold: The margin that an answer must exceed over "no answer", where no answer is allowed.
+        threshold: The margin that an answer must exceed over "no answer", where no answer is allowed. None: it was
+            not tuned, and is 0.
 
     Raises:
-        ValueError: The scale is unknown.
+        ValueError: An option is of another type or out of its range.
     """
 
     max_length: int = 384
@@ -49,10 +52,35 @@ class ReaderOptions:
     yes_no: bool = False
     scale: str = "null"
     max_tokens: int = 30
-    threshold: float = 0.0
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
+        for name, lowest in (("max_length", 1), ("stride", 0), ("max_tokens", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise ValueError(f"{name} must be a whole number, {lowest} or more, got {value!r}")
+        for name in ("pack", "yes_no"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         check_choice("scale", self.scale, SCALES)
+        if self.threshold is not None and not (
+            isinstance(self.threshold, int | float)
+            and not isinstance(self.threshold, bool)
+            and math.isfinite(self.threshold)
+        ):
+            raise ValueError(f"threshold must be a finite number or None, got {self.threshold!r}")
+
+    def windows(self, tokenizer: Any, questions: Sequence[Question], crop: CmpCrop | None = None) -> Windows:
+        """What a reader with these options reads of questions, see `cmp_rerank.reader.make_windows`."""
+        return make_windows(
+            tokenizer,
+            questions,
+            max_length=self.max_length,
+            stride=self.stride,
+            pack=self.pack,
+            yes_no=self.yes_no,
+            crop=crop,
+        )
 
 
 class Reader:
@@ -119,7 +147,7 @@ class Reader:
             raise ValueError(f"{os.fspath(path)} is no reader: {', '.join(untrained)} are missing. Train it first.")
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        chosen = _saved_options(Path(path), tokenizer)
+        chosen = _saved_options(os.fspath(path), tokenizer)
         unknown = set(options) - {field.name for field in fields(ReaderOptions)}
         if unknown:
             names = ", ".join(field.name for field in fields(ReaderOptions))
@@ -133,6 +161,10 @@ class Reader:
         """
         self.model.save_pretrained(os.fspath(folder))
         self.tokenizer.save_pretrained(os.fspath(folder))
+        self.save_options(folder)
+
+    def save_options(self, folder: str | os.PathLike[str]) -> None:
+        """Write the options alone, beside a checkpoint that is there already."""
         with replacing(Path(folder) / OPTIONS_FILE) as file:
             json.dump(asdict(self.options), file, indent=1)
             file.write("\n")
@@ -208,7 +240,7 @@ class Reader:
         spans = list(answers.spans)
         if no_answer:
             null = spans[0].score - answers.margin if spans else 0.0
-            bar = null + self.options.threshold
+            bar = null + (self.options.threshold or 0.0)
             place = sum(span.score > bar for span in spans)
             spans.insert(place, Span("", null, answers.no_answer, OUTSIDE, 0, 0))
         return spans[:top_k]
@@ -248,17 +280,9 @@ class Reader:
                 )
         return answers
 
-    def windows(self, questions: Sequence[Question]) -> list[Window]:
+    def windows(self, questions: Sequence[Question]) -> Windows:
         """What the model reads of the questions."""
-        options = self.options
-        return make_windows(
-            self.tokenizer,
-            questions,
-            max_length=options.max_length,
-            stride=options.stride,
-            pack=options.pack,
-            yes_no=options.yes_no,
-        )
+        return self.options.windows(self.tokenizer, questions)
 
     def logits(
         self, windows: Sequence[Window], report: Callable[[float], None] | None = None
@@ -293,14 +317,24 @@ class Reader:
         return start, end
 
 
-def _saved_options(folder: Path, tokenizer: Any) -> ReaderOptions:
+def _saved_options(path: str, tokenizer: Any) -> ReaderOptions:
     """The options beside a checkpoint; without, the default ones, as far as the tokenizer's window goes."""
-    path = folder / OPTIONS_FILE
-    if not path.is_file():
+    from transformers.utils import cached_file
+
+    # Of a folder or of the hub, like the checkpoint itself; many readers have no such file, and offline a missing
+    # one cannot be told from one that was never fetched.
+    found = cached_file(
+        path,
+        OPTIONS_FILE,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if found is None:
         default = ReaderOptions()
         length = min(default.max_length, tokenizer.model_max_length)
         return replace(default, max_length=length, stride=min(default.stride, length // 3))
     try:
-        return ReaderOptions(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: these are no options of a reader ({error})") from error
+        return ReaderOptions(**json.loads(Path(found).read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{found}: these are no options of a reader ({error})") from error

@@ -15,14 +15,20 @@ from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
 from cmp_rerank.reader.files import read_predictions
-from cmp_rerank.reader.reader import Reader
+from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.runs import write_corpus, write_queries, write_run
 
 GOLD = ["bamboo", "Bees", "an hour", "The river rose"]
 
 
-def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def run(*arguments: Any, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+def answered(result: Result) -> list[dict[str, Any]]:
+    """The rows that `answer` printed."""
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +71,12 @@ def test_train_then_answer(folder: Path, tmp_path: Path) -> None:
 
     again = tmp_path / "again.json"
     arguments = ["answer", out, "--questions", folder / "squad2.json", "--no-answer", "--device", "cpu"]
-    result = run(*arguments, "--predictions", again)
-    assert result.exit_code == 0, result.output
+    rows = answered(run(*arguments, "--predictions", again))
     assert read_predictions(again) == found
-    rows = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert [row["id"] for row in rows] == ["q0", "q1", "q2", "q3", "q9"]
     assert all(len(row["answers"]) == 3 for row in rows)
+    # The tuned threshold of the reader says as much as --no-answer does.
+    assert answered(run(*[argument for argument in arguments if argument != "--no-answer"])) == rows
 
 
 def test_plans_crop_and_drop(folder: Path, tmp_path: Path) -> None:
@@ -87,11 +93,37 @@ def test_plans_crop_and_drop(folder: Path, tmp_path: Path) -> None:
 def test_one_question(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(PASSAGES[1])
     arguments = ["answer", folder / "model", "-q", QUERIES[0], "--device", "cpu"]
-    result = run(*arguments, "-p", PASSAGES[0], "-f", tmp_path / "text.txt", "--top-k", 5)
-    assert result.exit_code == 0, result.output
-    (row,) = (json.loads(line) for line in result.stdout.splitlines() if line.startswith("{"))
+    (row,) = answered(run(*arguments, "-p", PASSAGES[0], "-f", tmp_path / "text.txt", "--top-k", 5))
     expected = Reader.from_pretrained(folder / "model", "cpu").answer(QUERIES[0], [PASSAGES[0], PASSAGES[1]], 5)
     assert row["answers"] == [answer._asdict() for answer in expected]
+
+
+@pytest.mark.parametrize("where", ["file", "stdin"])
+def test_a_byte_order_mark_is_no_part_of_a_text(where: str, folder: Path, tmp_path: Path) -> None:
+    text = "熊猫 " + PASSAGES[0]
+    arguments = ["answer", folder / "model", "-q", QUERIES[0], "--device", "cpu", "--top-k", 5]
+    (expected,) = answered(run(*arguments, "-p", text))
+    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    source, stdin = ("-", b"\xef\xbb\xbf" + text.encode()) if where == "stdin" else (tmp_path / "text.txt", None)
+    assert answered(run(*arguments, "-f", source, stdin=stdin)) == [expected]
+
+
+def test_when_there_may_be_no_answer(folder: Path, tmp_path: Path) -> None:
+    def first(model: Path, *more: Any) -> str:
+        arguments = ["answer", model, "-q", QUERIES[0], "-p", PASSAGES[0], "--top-k", 1, "--device", "cpu"]
+        (row,) = answered(run(*arguments, *more))
+        return str(row["answers"][0]["text"])
+
+    best = first(folder / "model")
+    assert best
+    # A threshold, given here or saved with the reader, means that there may be none.
+    assert first(folder / "model", "--threshold", 1e9) == ""
+    assert first(folder / "model", "--threshold", -1e9) == best
+    reader = Reader.from_pretrained(folder / "model", "cpu", threshold=1e9)
+    reader.save_pretrained(tmp_path)
+    assert first(tmp_path) == ""
+    assert first(tmp_path, "--always-answer") == best
+    assert first(tmp_path, "--threshold", -1e9) == best
 
 
 def test_the_passages_of_a_run(folder: Path, tmp_path: Path) -> None:
@@ -102,14 +134,34 @@ def test_the_passages_of_a_run(folder: Path, tmp_path: Path) -> None:
     more = ["--k", 2, "--top-k", 20, "--predictions", tmp_path / "found.json", "--hotpotqa", "--device", "cpu"]
     result = run(*arguments, "--corpus", tmp_path / "corpus.jsonl", *more)
     assert result.exit_code == 0, result.output
-    rows = {row["id"]: row for row in map(json.loads, (x for x in result.stdout.splitlines() if x.startswith("{")))}
+    rows = {row["id"]: row for row in answered(result)}
     assert set(rows) == {"a", "b"}
-    assert {answer["document"] for answer in rows["a"]["answers"]} <= {"d0", "d2"}
-    for answer in rows["b"]["answers"]:
-        assert answer["document"] == "d3"
-        assert PASSAGES[3][answer["start"] : answer["end"]] == answer["text"]
+    assert {answer["document"] for answer in rows["a"]["answers"]} == {"d0", "d2"}
+    assert {answer["document"] for answer in rows["b"]["answers"]} == {"d3"}
+    for answer in rows["a"]["answers"] + rows["b"]["answers"]:
+        text = PASSAGES[int(answer["document"][1:])]
+        assert text[answer["start"] : answer["end"]] == answer["text"] != ""
     assert "queries without passages: 1" in result.output
     assert set(json.loads((tmp_path / "found.json").read_text())["answer"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_yes_and_no_stand_in_no_document(k: int, folder: Path, tmp_path: Path) -> None:
+    options = ReaderOptions(max_length=96, stride=8, yes_no=True)
+    reader = Reader.from_pretrained(folder / "model", "cpu")
+    Reader(reader.model, reader.tokenizer, options).save_pretrained(tmp_path / "reader")
+    write_queries(tmp_path / "queries.jsonl", {"a": QUERIES[0]})
+    write_corpus(tmp_path / "corpus.jsonl", {f"d{i}": passage for i, passage in enumerate(PASSAGES)})
+    write_run(tmp_path / "run.trec", {"a": {"d0": 3.0, "d1": 1.0, "d2": 2.0}})
+    arguments = ["answer", tmp_path / "reader", "--queries", tmp_path / "queries.jsonl", "--device", "cpu"]
+    more = ["--run", tmp_path / "run.trec", "--corpus", tmp_path / "corpus.jsonl", "--k", k, "--top-k", 3000]
+    (row,) = answered(run(*arguments, *more, "--no-answer"))
+    of: dict[int, set[Any]] = {number: set() for number in range(-2, k)}
+    for answer in row["answers"]:
+        of[answer["passage"]].add((answer.get("document"), answer["text"] if answer["passage"] < 0 else ""))
+    assert of.pop(-2) == {(None, "yes"), (None, "no")}
+    assert of.pop(-1) == {(None, "")}
+    assert of == {i: {(name, "")} for i, name in enumerate(["d0", "d2", "d1"][:k])}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +173,13 @@ def test_the_passages_of_a_run(folder: Path, tmp_path: Path) -> None:
         (["answer", "MODEL", "--questions", "nothing.json"], "nothing.json: no such file"),
         (["answer", "MODEL", "--questions", "x", "-p", "text"], "--passage and --file go with --question"),
         (["answer", "MODEL", "--queries", "x"], "--queries need a --run and its --corpus"),
+        (["answer", "MODEL", "-q", "Who?", "-p", "text", "--run", "x"], "--run, --corpus and --k go with --queries"),
+        (["answer", "MODEL", "--questions", "SQUAD", "--corpus", "x"], "--run, --corpus and --k go with --queries"),
+        (["answer", "MODEL", "--questions", "SQUAD", "--k", "2"], "--run, --corpus and --k go with --queries"),
+        (["answer", "MODEL", "-q", "Who?", "-p", "text", "--hotpotqa"], "give a file by --predictions, too"),
+        (["answer", "MODEL", "-q", "Who?", "-p", "text", "--predictions", "no/x.json"], "no: no such directory"),
+        (["answer", "MODEL", "-q", "W?", "-p", "t", "--threshold", "1", "--always-answer"], "--always-answer out"),
+        (["answer", "MODEL", "-q", "Who?", "-p", "text", "--threshold", "nan"], "threshold must be a finite number"),
         (["train-reader", "nothing.json", "-m", "MODEL", "-o", "OUT"], "nothing.json: no such file"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "chop"], "got 'chop'"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "drop:top:0"], "'top:0'"),

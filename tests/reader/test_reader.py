@@ -13,6 +13,7 @@ import torch
 from tiny_models import PASSAGES, QUERIES, TEXTS
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
+from cmp_rerank.reader.answers import best_answers
 from cmp_rerank.reader.reader import OPTIONS_FILE, Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
 
@@ -71,8 +72,17 @@ def test_long_passages_are_read_whole(reader: Reader) -> None:
     question = Question("q", QUERIES[0], (passage, TEXTS[0]))
     windows = short.windows([question])
     assert len(windows) > 4
-    covered = {int(i) for window in windows for i in window.offsets[window.passage == 0][:, 0]}
-    assert len(covered) > 100
+    for number, text in enumerate(question.passages):
+        encoded = reader.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        seen = {tuple(pair) for window in windows for pair in window.offsets[window.passage == number].tolist()}
+        assert seen == set(encoded["offset_mapping"])
+    # The best answer of the question is the best of any window, the last one of the long passage too.
+    last = max(i for i, window in enumerate(windows) if 0 in window.passage)
+    (token,) = np.flatnonzero(windows[last].offsets[:, 1] == len(passage))
+    starts, ends = short.logits(windows)
+    starts[last][token] += 100
+    (found,) = best_answers(windows, [question], starts, ends)
+    assert (found.spans[0].passage, found.spans[0].start) == (0, windows[last].offsets[token, 0])
     answers = short.answer(QUERIES[0], [passage, TEXTS[0]], top_k=20)
     for answer in answers:
         assert [passage, TEXTS[0]][answer.passage][answer.start : answer.end] == answer.text
@@ -81,7 +91,8 @@ def test_long_passages_are_read_whole(reader: Reader) -> None:
 def test_no_answer_stands_where_its_score_says(reader: Reader) -> None:
     plain = reader.answer(QUERIES[0], PASSAGES[0], top_k=20)
     middle = (plain[1].score + plain[2].score) / 2
-    for threshold, place in ((middle, 2), (plain[0].score + 1, 0)):
+    # An answer must exceed the threshold: at exactly its score, "no answer" comes first.
+    for threshold, place in ((middle, 2), (plain[0].score + 1, 0), (plain[2].score, 2), (plain[0].score, 0)):
         options = ReaderOptions(threshold=threshold, max_length=128, stride=40)
         answers = Reader(reader.model, reader.tokenizer, options).answer(
             QUERIES[0], PASSAGES[0], top_k=20, no_answer=True
@@ -114,6 +125,47 @@ def test_a_checkpoint_is_an_ordinary_one(reader: Reader, tmp_path: Path) -> None
     assert Reader.from_pretrained(tmp_path, "cpu", stride=10).options.stride == 10
     (tmp_path / OPTIONS_FILE).write_text(json.dumps({"window": 3}))
     with pytest.raises(ValueError, match=r"these are no options of a reader.*window"):
+        Reader.from_pretrained(tmp_path)
+
+
+def test_options_come_from_the_hub_with_the_checkpoint(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    options = ReaderOptions(max_length=64, stride=20, threshold=1.5)
+    for name, chosen in (("with", options), ("without", None)):
+        cached = tmp_path / f"models--someone--{name}"
+        Reader(reader.model, reader.tokenizer, chosen).save_pretrained(cached / "snapshots" / ("0" * 40))
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("0" * 40)
+    (tmp_path / "models--someone--without" / "snapshots" / ("0" * 40) / OPTIONS_FILE).unlink()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert Reader.from_pretrained("someone/with", "cpu").options == options
+    assert Reader.from_pretrained("someone/without", "cpu").options == reader.options
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"max_length": "96"}, "max_length must be a whole number, 1 or more, got '96'"),
+        ({"max_length": True}, "max_length must be .* got True"),
+        ({"stride": -1}, "stride must be a whole number, 0 or more, got -1"),
+        ({"max_tokens": None}, "max_tokens must be .* got None"),
+        ({"pack": 1}, "pack must be true or false, got 1"),
+        ({"yes_no": None}, "yes_no must be true or false, got None"),
+        ({"threshold": float("nan")}, "threshold must be a finite number or None, got nan"),
+        ({"threshold": "1"}, "threshold must be a finite number or None, got '1'"),
+        ([], "these are no options of a reader"),
+    ],
+)
+def test_wrong_options(saved: Any, message: str, reader: Reader, tmp_path: Path) -> None:
+    if saved:
+        with pytest.raises(ValueError, match=message):
+            ReaderOptions(**saved)
+    reader.save_pretrained(tmp_path)
+    (tmp_path / OPTIONS_FILE).write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=f"these are no options of a reader .*{message if saved else ''}"):
         Reader.from_pretrained(tmp_path)
 
 
