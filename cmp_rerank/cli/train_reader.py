@@ -35,7 +35,9 @@ def train_reader(
     max_questions: Annotated[int, typer.Option(min=0, help="Only the first so many of each file; 0: all.")] = 0,
     max_steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps; 0: by --epochs.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the head, the order of the data, masks and crops.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder, with the same settings.")
+    ] = False,
 ) -> None:
     """Train a reader that finds answers in passages, plainly or with comparative loss.
 
@@ -56,36 +58,58 @@ def train_reader(
     predictions.json in the official format, and metrics.json: EM and F1 with intervals, values of every question,
     losses, settings and versions. With unanswerable questions, the threshold is tuned on --dev, and kept for
     `cmp-rerank answer`.
+
+    A training that was interrupted goes on with --resume and the settings it was begun with; one that is finished is
+    not trained further, but evaluated again.
     """
     with options.clean_exit():
         plan = plan_of(ablations, p, segments)
+        from cmp_rerank.objective import check_baseline
         from cmp_rerank.reader.files import read_questions
+        from cmp_rerank.reader.measures import check_gold
+        from cmp_rerank.runs.ranking import check_choice
+        from cmp_rerank.scoring.scorer import STRATEGIES
 
+        check_baseline(baseline)
+        check_choice("--strategy", strategy, STRATEGIES)
         files = [("training", train), *([("dev", dev)] if dev is not None else [])]
         loaded = {name: read_questions(path, format or None) for name, path in files}
         for name, questions in loaded.items():
             options.warn([f"{name}: {note}" for note in questions.notes()])
             if max_questions:
                 del questions[max_questions:]
+        if dev is not None:
+            try:
+                check_gold(loaded["dev"])
+            except ValueError as error:
+                raise ValueError(f"{dev}: {error}") from None
         settings = {
             "model": model,
             "train": train.name,
             "dev": dev.name if dev else None,
+            "format": loaded["training"].format,
             "ablations": repr(plan),
+            "p": p,
+            "segments": segments,
             "baseline": baseline,
             "strategy": strategy,
             "epochs": epochs,
             "batch": batch,
             "rate": rate,
+            "max_length": max_length,
+            "stride": stride,
+            "pack": pack,
             "max_questions": max_questions,
             "max_steps": max_steps,
             "seed": seed,
         }
-        reader, record = _train(loaded["training"], plan, out, settings, max_length, stride, pack, resume)
+        reader, record = _train(loaded["training"], plan, out, settings, resume)
+        # Whatever becomes of the evaluation, what was trained is kept.
+        reader.save_pretrained(out)
         record = {"settings": settings, "versions": _versions()} | record
         if dev is not None:
             record["dev"] = evaluated(reader, loaded["dev"], out)
-        reader.save_pretrained(out)
+            reader.save_options(out)  # the threshold is tuned now
         _write(out / "metrics.json", record)
         typer.echo(f"written to {out}")
 
@@ -107,25 +131,24 @@ def plan_of(notation: str, p: float, segments: str) -> list[Any]:
             steps.append(CmpCrop(segmenter=WholePassages() if segments == "passages" else Sentences()))
         elif notation.strip() != "none":
             raise ValueError(f"--ablations takes drop, drop:all, drop:top:K and crop, or none; got {word!r}")
+    if not steps and notation.strip() != "none":
+        raise ValueError(f"--ablations names no step, got {notation!r}; to train plainly, say none")
     return steps
 
 
 def _train(
-    questions: Any,
-    plan: list[Any],
-    out: Path,
-    settings: dict[str, Any],
-    max_length: int,
-    stride: int,
-    pack: bool | None,
-    resume: bool,
+    questions: Any, plan: list[Any], out: Path, settings: dict[str, Any], resume: bool
 ) -> tuple[Any, dict[str, Any]]:
+    """Train; complete the settings by what they come to for this model and these questions."""
+    import time
+
     import torch
     import transformers
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablation import CmpCrop
-    from cmp_rerank.reader import ComparativeReaderTrainer, make_windows
+    from cmp_rerank.reader import ComparativeReaderTrainer
+    from cmp_rerank.reader import resume as resuming
     from cmp_rerank.reader.reader import Reader, ReaderOptions
 
     known = [question for question in questions if question.answers or question.kind != "span"]
@@ -133,31 +156,37 @@ def _train(
         raise ValueError("no training question has an answer in its passages, and none is said to have no answer")
     if len(known) < len(questions):
         options.warn([f"{len(questions) - len(known)} questions without a known answer are not trained on"])
+    folder = out / "trainer"
+    checkpoint = resuming.last_checkpoint(folder)
+    if resume and checkpoint is None:
+        raise ValueError(f"{folder} has no checkpoint to go on from; leave --resume out")
+    if checkpoint is not None and not resume:
+        raise ValueError(f"{folder} has checkpoints of a training: go on with --resume, or choose another --out")
     transformers.set_seed(settings["seed"])
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
     model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
     several = any(len(question.passages) > 1 for question in known)
     reading = ReaderOptions(
-        max_length=min(max_length, tokenizer.model_max_length),
-        stride=stride,
-        pack=several if pack is None else pack,
+        max_length=min(settings["max_length"], tokenizer.model_max_length),
+        stride=settings["stride"],
+        pack=several if settings["pack"] is None else settings["pack"],
         yes_no=any(question.kind in ("yes", "no") for question in known),
     )
-    windows = make_windows(
-        tokenizer,
-        known,
-        max_length=reading.max_length,
-        stride=reading.stride,
-        pack=reading.pack,
-        yes_no=reading.yes_no,
-        crop=next((step for step in plan if isinstance(step, CmpCrop)), None),
-    )
-    options.warn([str(windows.counts)])
+    settings |= {name: getattr(reading, name) for name in ("max_length", "stride", "pack", "yes_no")}
+    settings |= {
+        "weights": resuming.weights_digest(settings["model"]),
+        "questions": resuming.questions_digest(known),
+    }
     out.mkdir(parents=True, exist_ok=True)
+    # Names of files may change, what is in them may not; and what is evaluated does not matter to the training.
+    fixed = {name: value for name, value in settings.items() if name not in ("model", "train", "dev")}
+    resuming.same_training(out / "settings.json", fixed, begun=checkpoint is not None)
+    windows = reading.windows(tokenizer, known, next((step for step in plan if isinstance(step, CmpCrop)), None))
+    options.warn([str(windows.counts)])
     trainer = ComparativeReaderTrainer(
         model,
         TrainingArguments(
-            output_dir=str(out / "trainer"),
+            output_dir=str(folder),
             num_train_epochs=settings["epochs"],
             max_steps=settings["max_steps"] or -1,
             per_device_train_batch_size=settings["batch"],
@@ -178,13 +207,15 @@ def _train(
         baseline=settings["baseline"],
         strategy=settings["strategy"],
     )
-    saved = any((out / "trainer").glob("checkpoint-*"))
-    if resume and not saved:
-        raise ValueError(f"{out / 'trainer'} has no checkpoint to go on from; leave --resume out")
-    result = trainer.train(resume_from_checkpoint=resume)
+    begin = time.perf_counter()
+    resuming.train(trainer, checkpoint)
     record = {
         "windows": vars(windows.counts),
-        "training": {"steps": trainer.state.global_step, "seconds": round(result.metrics["train_runtime"], 1)},
+        "training": {
+            "steps": trainer.state.global_step,
+            "seconds": round(time.perf_counter() - begin, 1),
+            "resumed": checkpoint is not None,
+        },
         "log": trainer.state.log_history,
     }
     return Reader(trainer.model, tokenizer, reading), record

@@ -91,6 +91,24 @@ def score(prediction: str, texts: Sequence[str], rules: str = "squad") -> tuple[
     return max(exact_match(prediction, text) for text in texts), max(f1(prediction, text, rules) for text in texts)
 
 
+def check_gold(questions: Iterable[Question]) -> None:
+    """Check that questions can be evaluated: worth doing before a long training.
+
+    Raises:
+        ValueError: With the id of one that is to be answered, and has no gold answer.
+
+    Example:
+        >>> check_gold([Question("q1", "Who?", ("Bees.",), kind="none"), Question("q2", "Who?", ("Bees.",))])
+        Traceback (most recent call last):
+        ValueError: question 'q2' has no gold answer to compare with; leave it out, or say that it has none
+    """
+    for question in questions:
+        if question.kind != "none" and not question.texts:
+            raise ValueError(
+                f"question {question.id!r} has no gold answer to compare with; leave it out, or say that it has none"
+            )
+
+
 def evaluate_answers(
     questions: Iterable[Question],
     predictions: Mapping[str, str],
@@ -119,10 +137,10 @@ def evaluate_answers(
     """
     check_choice("rules", rules, RULES)
     check_choice("missing", missing, MISSING)
+    questions = list(questions)
+    check_gold(questions)
     ids, values, lacking, unknown = [], [], [], 0
     for question in questions:
-        if question.kind != "none" and not question.texts:
-            raise ValueError(f"question {question.id!r} has no gold answer to compare with")
         ids.append(question.id)
         if question.id in predictions:
             values.append(score(predictions[question.id], question.texts, rules))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+import torch
 from click.testing import Result
 from tiny_models import PASSAGES, QUERIES
 from transformers import AutoModelForQuestionAnswering
@@ -77,6 +78,80 @@ def test_train_then_answer(folder: Path, tmp_path: Path) -> None:
     assert all(len(row["answers"]) == 3 for row in rows)
     # The tuned threshold of the reader says as much as --no-answer does.
     assert answered(run(*[argument for argument in arguments if argument != "--no-answer"])) == rows
+
+
+def test_questions_that_cannot_be_evaluated_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": f"q{i}", "question": question, "context": passage, "answers": [gold]}
+        for i, (question, passage, gold) in enumerate(zip(QUERIES, PASSAGES, GOLD, strict=True))
+    ]
+    del rows[2]["answers"]
+    (tmp_path / "dev.json").write_text(json.dumps(rows))
+    arguments = ["train-reader", folder / "squad.json", "--dev", tmp_path / "dev.json", "-m", folder / "model"]
+    result = run(*arguments, "-o", tmp_path / "out", "--max-steps", 1, "--max-length", 96, "--stride", 8)
+    assert result.exit_code == 1
+    assert "dev.json: question 'q2' has no gold answer" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_trained_is_kept_when_the_evaluation_fails(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("cmp_rerank.cli.train_reader.evaluated", fail)
+    arguments = ["train-reader", folder / "squad.json", "--dev", folder / "squad.json", "-m", folder / "model"]
+    more = ["-o", tmp_path / "out", "--max-steps", 1, "--max-length", 96, "--stride", 8]
+    result = run(*arguments, *more)
+    assert result.exit_code == 1
+    assert "no space left" in result.output
+    assert Reader.from_pretrained(tmp_path / "out", "cpu").options.max_length == 96
+
+
+def test_resume(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "reader"
+    arguments = ["train-reader", folder / "squad2.json", "--model", folder / "model", "--out", out, "--batch", 2]
+    arguments += ["--max-steps", 2, "--max-length", 96, "--stride", 8]
+
+    def state() -> tuple[Any, dict[str, Any]]:
+        model = AutoModelForQuestionAnswering.from_pretrained(out)
+        return model.state_dict(), json.loads((out / "metrics.json").read_text())
+
+    assert run(*arguments).exit_code == 0
+    trained, metrics = state()
+    assert metrics["training"]["resumed"] is False
+    settings = metrics["settings"]
+    expected = {"max_length": 96, "stride": 8, "pack": False, "yes_no": False, "format": "squad2", "p": 0.1}
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["segments"] == "sentences"
+    # Finished: evaluated once more, on other questions if need be, but not trained.
+    result = run(*arguments, "--resume", "--dev", folder / "squad.json")
+    assert result.exit_code == 0, result.output
+    again, metrics = state()
+    assert (metrics["training"]["steps"], metrics["training"]["resumed"]) == (2, True)
+    assert set(metrics["dev"]["per_question"]["EM"]) == {"q0", "q1", "q2", "q3"}
+    assert all(torch.equal(value, trained[name]) for name, value in again.items())
+    # One that was cut short: what is not complete is not taken.
+    (out / "trainer" / "checkpoint-9").mkdir()
+    assert run(*arguments, "--resume").exit_code == 0
+    other = ["--rate", "1e-3", "--seed", 5, "--ablations", "none", "--max-steps", 4]
+    result = run(*arguments, *other, "--resume")
+    assert result.exit_code == 1
+    for change in ("rate was 3e-05, now 0.001", "seed was 0, now 5", "now '[]'", "max_steps was 2, now 4"):
+        assert change in result.output
+    (tmp_path / "else").mkdir()
+    few = json.loads((folder / "squad2.json").read_text())
+    few["data"][0]["paragraphs"].pop()
+    (tmp_path / "else" / "squad2.json").write_text(json.dumps(few))
+    result = run("train-reader", tmp_path / "else" / "squad2.json", *arguments[2:], "--resume")
+    assert result.exit_code == 1
+    assert "questions was" in result.output
+    # Without --resume a training that is there is not written over.
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "has checkpoints of a training: go on with --resume" in result.output
+    assert all(torch.equal(value, trained[name]) for name, value in state()[0].items())
 
 
 def test_plans_crop_and_drop(folder: Path, tmp_path: Path) -> None:
@@ -184,6 +259,9 @@ def test_yes_and_no_stand_in_no_document(k: int, folder: Path, tmp_path: Path) -
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "chop"], "got 'chop'"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "drop:top:0"], "'top:0'"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--segments", "words"], "'words'"),
+        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", ""], "names no step, got ''"),
+        (["train-reader", "no.json", "-m", "MODEL", "-o", "OUT", "--strategy", "quick"], "got 'quick'"),
+        (["train-reader", "no.json", "-m", "MODEL", "-o", "OUT", "--baseline", "none"], "got 'none'"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--stride", "8", "--resume"], "has no checkpoint"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--format", "hotpotqa"], "HotpotQA is a list"),
     ],

@@ -97,6 +97,46 @@ def test_arms_of_separate_runs_are_merged(folder: Path, monkeypatch: pytest.Monk
         call(monkeypatch, arguments(folder, "squad", "--rate", "0.5"))
 
 
+def test_other_settings_are_neither_resumed_nor_compared(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def case(arm: str, **changes: Any) -> None:
+        config = {"arm": arm, "seed": 0, "rate": 1e-4, "weights": "a"} | changes
+        per_question = {measure: {f"q{i}": i % 2 for i in range(20)} for measure in ("EM", "F1")}
+        record = {"config": config, "versions": {}, "training": {"cpu_seconds": 1.0}, "curve": None}
+        (tmp_path / f"{arm}-0").mkdir(exist_ok=True)
+        run = record | {"dev": {"measures": {}, "per_question": per_question}}
+        (tmp_path / f"{arm}-0" / "run.json").write_text(json.dumps(run))
+
+    merge = [str(SCRIPT), "--out", str(tmp_path), "--merge"]
+    case("plain")
+    for changes in ({"rate": 2e-4}, {"weights": "b"}, {"stride": 3}):
+        case("comparative", **changes)
+        with pytest.raises(SystemExit, match=rf"were made with other settings \({next(iter(changes))}\)"):
+            call(monkeypatch, merge)
+    assert not (tmp_path / "metrics.json").exists()
+    case("comparative", seed=1)
+    call(monkeypatch, merge)
+    # A training that was interrupted, and begun with another rate.
+    again = [*arguments(folder, "squad", "--arms", "plain"), "--out", str(tmp_path / "again")]
+    checkpoint = tmp_path / "again" / "plain-0" / "trainer" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+    (tmp_path / "again" / "plain-0" / "settings.json").write_text('{"rate": 0.5}')
+    with pytest.raises(SystemExit, match=r"begun with other settings \(rate was 0.5, now 0.0001; "):
+        call(monkeypatch, again)
+
+
+def test_questions_that_cannot_be_evaluated_are_refused_before_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dev.json").write_text(json.dumps([{"id": "q1", "question": "Who?", "context": "Bees do."}]))
+    command = [*arguments(folder, "squad"), "--dev", str(tmp_path / "dev.json"), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=r"dev.json: question 'q1' has no gold answer"):
+        call(monkeypatch, command)
+    assert not (tmp_path / "out").exists()
+
+
 def test_hotpotqa_is_cropped_then_dropped(folder: Path) -> None:
     done = run(folder, "hotpot", "--out", str(folder / "out" / "hotpot"))
     assert done.returncode == 0, done.stderr[-2000:]

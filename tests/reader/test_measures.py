@@ -104,7 +104,7 @@ def test_evaluation() -> None:
 def test_what_cannot_be_evaluated() -> None:
     with pytest.raises(ValueError, match="there is no question"):
         evaluate_answers([], {})
-    with pytest.raises(ValueError, match="question '1' has no gold answer"):
+    with pytest.raises(ValueError, match="question '1' has no gold answer to compare with; leave it out"):
         evaluate_answers([question("1")], {"1": "bee"})
     with pytest.raises(ValueError, match="1 of 2 questions have no prediction: 2"):
         evaluate_answers([question("1", "a"), question("2", "b")], {"1": "a"}, missing="error")

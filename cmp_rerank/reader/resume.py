@@ -1,0 +1,117 @@
+"""Going on with a training of a reader that was interrupted: with the same one, and no further than it should go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cmp_rerank.reader.records import Question
+from cmp_rerank.runs.lines import PathLike, replacing
+from cmp_rerank.runs.reading import read_json
+
+_STATE = "trainer_state.json"
+
+
+def last_checkpoint(folder: PathLike) -> Path | None:
+    """The complete checkpoint of a trainer's folder with the most steps; None without any.
+
+    The state is what a checkpoint gets last: one without a state that can be read was cut short.
+    """
+    complete: dict[int, Path] = {}
+    for path in Path(folder).glob(f"checkpoint-*/{_STATE}"):
+        try:
+            complete[int(json.loads(path.read_text(encoding="utf-8"))["global_step"])] = path.parent
+        except (ValueError, TypeError, KeyError):
+            continue
+    return complete[max(complete)] if complete else None
+
+
+def train(trainer: Any, checkpoint: Path | None) -> None:
+    """Train from a checkpoint, or from the start where there is none.
+
+    A training that has done all its steps is only loaded: ``Trainer`` counts after a step, and would do one more.
+
+    Args:
+        trainer: A ``transformers.Trainer``.
+        checkpoint: Of the same training, see `last_checkpoint`.
+    """
+    if checkpoint is not None:
+        from transformers import TrainerState
+
+        state = TrainerState.load_from_json(str(checkpoint / _STATE))
+        if state.global_step >= (trainer.args.max_steps if trainer.args.max_steps > 0 else state.max_steps):
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = state
+            return
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def same_training(path: PathLike, settings: Mapping[str, Any], begun: bool) -> None:
+    """Keep the settings of a training that begins; refuse others for one that goes on.
+
+    The number of steps is a setting like others: the learning rate falls to 0 at the last of them, so that more
+    steps are another training, not the same one for longer.
+
+    Args:
+        path: The file of the settings.
+        settings: What the training depends on, as JSON has it.
+        begun: Whether it goes on.
+
+    Raises:
+        ValueError: With what differs, or if nobody knows how the training was begun.
+    """
+    now = json.loads(json.dumps(settings))
+    if not begun:
+        with replacing(path) as file:
+            json.dump(now, file, indent=1)
+            file.write("\n")
+        return
+    before = read_json(path)
+    changed = [
+        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{path}: the training here was begun with other settings ({'; '.join(changed)}): give the same ones, or "
+            "another folder"
+        )
+
+
+def weights_digest(model: str) -> str:
+    """A digest of the weights of a checkpoint, a folder or a name on the hub: two of one name may differ.
+
+    Raises:
+        ValueError: There are no weights.
+    """
+    from transformers.utils import cached_file
+
+    config = cached_file(model, "config.json")
+    folder = Path(model) if config is None else Path(config).parent
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise ValueError(f"{model}: there are no weights (*.safetensors or pytorch_model*.bin) in {folder}")
+    digest = hashlib.blake2b(digest_size=8)
+    for each in files:
+        with each.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()
+
+
+def questions_digest(questions: Iterable[Question]) -> str:
+    """A digest of questions, their passages and answers.
+
+    Example:
+        >>> questions = [Question("q", "Who?", ("Bees do.",)), Question("r", "Who?", ("Bees do.",))]
+        >>> questions_digest(questions) == questions_digest(questions[:1])
+        False
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for question in questions:
+        digest.update(repr(question).encode("ascii", "backslashreplace") + b"\n")
+    return digest.hexdigest()

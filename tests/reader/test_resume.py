@@ -1,0 +1,114 @@
+"""Going on with a training: from a complete checkpoint, with the same settings, and not beyond its last step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_readers import questions, reader, windows
+from transformers import TrainingArguments
+
+from cmp_rerank.ablation import CmpDrop
+from cmp_rerank.reader import ComparativeReaderTrainer
+from cmp_rerank.reader.records import Answer, Question
+from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, train, weights_digest
+
+
+def trainer(folder: Path, **options: Any) -> ComparativeReaderTrainer:
+    model, tokenizer = reader("bert")
+    defaults = dict(
+        per_device_train_batch_size=2, learning_rate=1e-2, save_steps=2, report_to=[], use_cpu=True,
+        disable_tqdm=True, logging_steps=1, lr_scheduler_type="constant",
+    )  # fmt: skip
+    args = TrainingArguments(str(folder), **(defaults | options))
+    return ComparativeReaderTrainer(
+        model, args, train_dataset=windows(tokenizer), processing_class=tokenizer, ablations=[CmpDrop()]
+    )
+
+
+def weights(made: ComparativeReaderTrainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in made.model.parameters()])
+
+
+@pytest.mark.parametrize(("length", "steps"), [({"max_steps": 2}, 2), ({"num_train_epochs": 1}, 3)])
+def test_a_finished_training_is_not_trained_further(length: dict[str, Any], steps: int, tmp_path: Path) -> None:
+    done = trainer(tmp_path, **length)
+    train(done, None)
+    assert done.state.global_step == steps  # in the middle of an epoch, or at its end
+    assert not torch.equal(weights(done), weights(trainer(tmp_path, **length)))  # there was something to learn
+    checkpoint = last_checkpoint(tmp_path)
+    assert checkpoint == tmp_path / f"checkpoint-{steps}"
+    again = trainer(tmp_path, **length)
+    train(again, checkpoint)
+    assert again.state.global_step == steps
+    assert torch.equal(weights(again), weights(done))
+    assert [e["loss"] for e in again.state.log_history if "loss" in e] == [
+        e["loss"] for e in done.state.log_history if "loss" in e
+    ]
+
+
+def test_an_interrupted_training_goes_on_from_the_last_complete_checkpoint(tmp_path: Path) -> None:
+    done = trainer(tmp_path, max_steps=4)
+    train(done, None)
+    state = tmp_path / "checkpoint-4" / "trainer_state.json"
+    written = state.read_text()
+    for cut in ("", written[: len(written) // 2], "[]", "{}"):
+        state.write_text(cut)
+        assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    state.unlink()
+    (tmp_path / "checkpoint-10").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    again = trainer(tmp_path, max_steps=4)
+    train(again, last_checkpoint(tmp_path))
+    assert again.state.global_step == 4
+    assert torch.equal(weights(again), weights(done))
+    # By number, not by name.
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_step": 10}')
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_settings_must_be_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    settings = {"rate": 0.1, "steps": 3, "layers": (1, 2)}
+    same_training(path, settings, begun=False)
+    assert json.loads(path.read_text()) == {"rate": 0.1, "steps": 3, "layers": [1, 2]}
+    same_training(path, settings, begun=True)
+    for changes, message in [
+        ({"rate": 0.2}, r"settings.json: .*\(rate was 0.1, now 0.2\)"),
+        ({"steps": 4, "seed": 1}, r"\(steps was 3, now 4; seed was None, now 1\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            same_training(path, settings | changes, begun=True)
+    same_training(path, settings | {"seed": 1}, begun=False)
+    with pytest.raises(ValueError, match="seed was 1, now None"):
+        same_training(path, settings, begun=True)
+    with pytest.raises(ValueError, match=r"none\.json: no such file"):
+        same_training(tmp_path / "none.json", settings, begun=True)
+
+
+def test_digests_tell_weights_and_questions_apart(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        reader("bert", seed)[0].save_pretrained(tmp_path / str(seed) / "model")
+    reader("bert", 0)[0].save_pretrained(tmp_path / "copy", max_shard_size="20KB")
+    first, other = (weights_digest(str(tmp_path / str(seed) / "model")) for seed in (0, 1))
+    assert first != other
+    assert weights_digest(str(tmp_path / "0" / "model")) == first
+    assert len(list((tmp_path / "copy").glob("*.safetensors"))) > 1
+    shard = max((tmp_path / "copy").glob("*.safetensors"))
+    before = weights_digest(str(tmp_path / "copy"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    assert weights_digest(str(tmp_path / "copy")) != before
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: there are no weights"):
+        weights_digest(str(tmp_path / "empty"))
+    asked = questions()
+    assert questions_digest(asked) == questions_digest(questions())
+    moved = Question("q", "Who?", ("bees, bees",), (Answer("bees", 0, 0),))
+    variants = [asked, asked[::-1], [*asked, moved], [*asked, replace(moved, answers=(Answer("bees", 0, 6),))]]
+    odd = replace(moved, question="Who \ud83d?")
+    assert len({questions_digest(some) for some in [*variants, [odd], [moved]]}) == 6
