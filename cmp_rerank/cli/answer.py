@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,7 +76,7 @@ def answer(
         reader = Reader.from_pretrained(model, device or None, **chosen)
         if no_answer is None:
             no_answer = reader.options.threshold is not None
-        from cmp_rerank.reader.files import write_hotpotqa, write_squad
+        from cmp_rerank.reader.files import one_line, write_hotpotqa, write_squad
 
         found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50)
         best = {}
@@ -90,7 +89,7 @@ def answer(
                 span._asdict() | ({"document": names[span.passage]} if names and span.passage >= 0 else {})
                 for span in spans
             ]
-            typer.echo(json.dumps({"id": one.id, "question": one.question, "answers": rows}, ensure_ascii=False))
+            typer.echo(one_line({"id": one.id, "question": one.question, "answers": rows}))
         if predictions is not None:
             (write_hotpotqa if hotpotqa else write_squad)(predictions, best)
 

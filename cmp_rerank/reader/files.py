@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,16 +50,29 @@ class _Record:
         raise ValueError(f"{self.source}, {self.place}: {what}")
 
     def of(self, record: Any, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        """The value of a key, of the right type."""
+        """The value of a key, of the right type. Where there is a default, None is as good as no key.
+
+        Tables of `datasets` have None where a record lacks what another one has.
+        """
         if not isinstance(record, Mapping):
             self.wrong(f"expected an object with {key!r}, got {record!r:.80}")
         value = record.get(key, default)
+        if value is None and default is not ...:
+            return default
         if value is ...:
             self.wrong(f"{key!r} is missing; there are {', '.join(map(repr, record)) or 'no keys'}")
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-            kinds = kind if isinstance(kind, tuple) else (kind,)
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if value is not default and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             self.wrong(f"{key!r} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r:.80}")
         return value
+
+    def texts(self, record: Any, key: str) -> list[str]:
+        """A list of texts."""
+        value = self.of(record, key, (list, tuple))
+        for each in value:
+            if not isinstance(each, str):
+                self.wrong(f"{key!r} must be a list of texts, got {each!r:.80} in it")
+        return list(value)
 
     def add(self, id: Any, question: Any, passages: Sequence[str], answers: Iterable[Answer], **more: Any) -> None:
         """Check and keep one question; its answers are set right, where they are a few characters off."""
@@ -143,10 +157,10 @@ def _squad(content: Any, source: str) -> Questions:
             where = record.place
             for k, qa in enumerate(record.of(paragraph, "qas", list)):
                 record.place = f"{where}, question {k}"
-                name = record.of(qa, "id", str)
+                name = str(record.of(qa, "id", (str, int)))
                 record.place = f"question {name!r}"
                 impossible = record.of(qa, "is_impossible", bool, False)
-                second |= "is_impossible" in qa
+                second |= qa.get("is_impossible") is not None
                 answers = [
                     Answer(record.of(answer, "text", str), 0, record.of(answer, "answer_start", int))
                     # 2.0 puts misleading answers elsewhere; some files in its format leave them here.
@@ -165,7 +179,7 @@ def _hotpotqa(content: Any, source: str) -> Questions:
         record.wrong(f"HotpotQA is a list of records, got {type(content).__name__}")
     for i, entry in enumerate(content):
         record.place = f"record {i}"
-        name = record.of(entry, "_id" if "_id" in entry else "id", str)
+        name = str(record.of(entry, "_id" if isinstance(entry, Mapping) and "_id" in entry else "id", (str, int)))
         record.place = f"question {name!r}"
         context = _pairs(record, entry, "context", "title", "sentences")
         titles = tuple(str(title) for title, _ in context)
@@ -179,7 +193,7 @@ def _hotpotqa(content: Any, source: str) -> Questions:
             starts.append(ends)
             passages.append("".join(sentences))
         support = None
-        if "supporting_facts" in entry:
+        if entry.get("supporting_facts") is not None:
             support = []
             for title, number in _pairs(record, entry, "supporting_facts", "title", "sent_id"):
                 if not isinstance(number, int):
@@ -190,7 +204,7 @@ def _hotpotqa(content: Any, source: str) -> Questions:
                     record.counts["support not found"] += 1
                 else:
                     support.append((at, starts[at][number], starts[at][number + 1]))
-        answer = record.of(entry, "answer", str, None) if "answer" in entry else None
+        answer = record.of(entry, "answer", str, None)
         kind: Kind = answer if answer in ("yes", "no") else "span"  # type: ignore[assignment]
         found = located([answer], passages, support or ()) if answer and kind == "span" else ()
         record.counts["answers not found"] += kind == "span" and bool(answer) and not found
@@ -227,9 +241,11 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
         table: Records with ``id``, ``question``, and ``context`` (a text) or ``passages`` (a list of texts);
             ``answers``: SQuAD's ``{"text": [...], "answer_start": [...]}``, where several passages also have a list
             ``"passage"`` of their numbers; a list of ``{"text", "answer_start", "passage"}``; or texts without
-            offsets, which are looked for in the passages. Optional are ``support``, a list of [passage, start,
-            end] in characters; ``titles`` (or ``title``); ``kind``; and ``is_impossible``. Records without the key
-            ``answers`` are to be answered. A table of HotpotQA as published on the hub is read too.
+            offsets, which are looked for in the passages. Empty texts are no answers. Optional are ``support``, a
+            list of [passage, start, end] in characters; ``titles`` (or ``title``); ``kind``; and
+            ``is_impossible``: answers of such a question are misleading ones, and left out. Records without
+            ``answers`` are to be answered. What is None counts as missing. A table of HotpotQA as published on the
+            hub is read too.
         source: Its name, for messages.
 
     Returns:
@@ -251,28 +267,29 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
         record.place = f"record {i}"
         name = record.of(row, "id", (str, int))
         record.place = f"record {i} (id {name!r})"
-        if "passages" in row:
-            passages = record.of(row, "passages", (list, tuple))
+        if row.get("passages") is not None:
+            passages = record.texts(row, "passages")
         else:
             context = record.of(row, "context", (str, list))
-            passages = [context] if isinstance(context, str) else context
-        if not all(isinstance(passage, str) for passage in passages):
-            record.wrong(f"passages must be texts, got {passages!r:.80}")
-        given = row.get("answers")
-        known = given is not None
-        placed, texts = _answers(record, given if known else [])
+            passages = [context] if isinstance(context, str) else record.texts(row, "context")
+        given, impossible = row.get("answers"), record.of(row, "is_impossible", bool, None)
+        # Answers of a question that is said to have none are misleading ones, as those of SQuAD 2.0.
+        placed, texts = _answers(record, given) if given is not None and not impossible else ([], [])
+        if impossible is None:
+            impossible = given is not None and not placed and not texts
+        kind = record.of(row, "kind", str, "none" if impossible else "span")
+        if impossible and kind != "none":
+            record.wrong(f"it has no answer, but its kind is {kind!r}")
+        support = record.of(row, "support", (list, tuple), None)
         found = located(texts, passages) if texts else ()
         record.counts["answers not found"] += bool(texts) and not found
-        impossible = record.of(row, "is_impossible", bool, known and not placed and not texts)
-        kind = record.of(row, "kind", str, None) if row.get("kind") else "none" if impossible else "span"
         record.counts["without an answer"] += kind == "none"
-        titles = record.of(row, "titles", (list, tuple), ())
+        titles = record.texts(row, "titles") if row.get("titles") is not None else []
         if isinstance(row.get("title"), str) and len(passages) == 1:
-            titles = (row["title"],)
-        support = row.get("support")
+            titles = [row["title"]]
         if support is not None:
             try:
-                support = tuple((int(at), int(start), int(end)) for at, start, end in support)
+                support = tuple((index(at), index(start), index(end)) for at, start, end in support)
             except (TypeError, ValueError):
                 record.wrong(f"'support' must be a list of [passage, start, end], got {support!r:.80}")
         record.add(
@@ -289,32 +306,30 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
 
 
 def _answers(record: _Record, given: Any) -> tuple[list[Answer], list[str]]:
-    """Answers with offsets, and those that are only texts."""
+    """Answers with offsets, and those that are only texts. An empty text is no answer."""
     if isinstance(given, str):
-        return [], [given]
+        given = [given]
     if isinstance(given, Mapping):
-        texts = list(record.of(given, "text", (list, tuple)))
-        if "answer_start" not in given:
-            return [], texts
-        starts = list(record.of(given, "answer_start", (list, tuple)))
-        numbers = list(given.get("passage", [0] * len(texts)))
-        if not len(texts) == len(starts) == len(numbers):
-            record.wrong(f"answers have {len(texts)} texts, {len(starts)} starts and {len(numbers)} passages")
-        given = [
-            {"text": text, "answer_start": start, "passage": number}
-            for text, start, number in zip(texts, starts, numbers, strict=True)
-        ]
+        texts = record.texts(given, "text")
+        if given.get("answer_start") is None:
+            given = texts
+        else:
+            starts = record.of(given, "answer_start", (list, tuple))
+            numbers = record.of(given, "passage", (list, tuple), [None] * len(texts))
+            if not len(texts) == len(starts) == len(numbers):
+                record.wrong(f"answers have {len(texts)} texts, {len(starts)} starts and {len(numbers)} passages")
+            given = [
+                {"text": text, "answer_start": start, "passage": number}
+                for text, start, number in zip(texts, starts, numbers, strict=True)
+            ]
     if not isinstance(given, list | tuple):
         record.wrong(f"'answers' must be texts or records with text and answer_start, got {given!r:.80}")
     if all(isinstance(answer, str) for answer in given):
-        return [], list(given)
+        return [], [answer for answer in given if answer.strip()]
     return [
-        Answer(
-            record.of(answer, "text", str),
-            record.of(answer, "passage", int, 0),
-            record.of(answer, "answer_start", int),
-        )
+        Answer(text, record.of(answer, "passage", int, 0), record.of(answer, "answer_start", int))
         for answer in given
+        if (text := record.of(answer, "text", str)).strip()
     ], []
 
 
@@ -402,6 +417,17 @@ def read_predictions(path: PathLike) -> dict[str, str]:
     return content
 
 
+def one_line(content: Any) -> str:
+    """JSON that can be written as UTF-8: of a character that was cut in two, such as half an emoji, an escape.
+
+    Example:
+        >>> one_line({"text": "Bären \\ud83d"})
+        '{"text": "Bären \\\\ud83d"}'
+    """
+    line = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _checked(predictions: Mapping[str, str]) -> dict[str, str]:
     for name, prediction in predictions.items():
         if not isinstance(prediction, str):
@@ -411,5 +437,4 @@ def _checked(predictions: Mapping[str, str]) -> dict[str, str]:
 
 def _write(path: PathLike, content: Any) -> None:
     with replacing(path) as file:
-        json.dump(content, file, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+        file.write(one_line(content) + "\n")

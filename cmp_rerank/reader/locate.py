@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from cmp_rerank.reader.records import Answer
@@ -13,8 +14,8 @@ Span = tuple[int, int, int]
 def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Span] = ()) -> tuple[Answer, ...]:
     """Where answers stand in passages, as alternatives.
 
-    Whole words are looked for first, then whole words in any case, then anything; each in the support, then in
-    the passages that hold support, then in all of them. What is found first is taken, with all its occurrences.
+    The support is searched first, then the passages that hold support, then all of them; each for whole words, then
+    for whole words in any case, then for parts of words. What is found first is taken, with all its occurrences.
 
     Args:
         texts: Gold answers.
@@ -28,7 +29,7 @@ def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Spa
         >>> located(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"])
         (Answer(text='bee', passage=0, start=11), Answer(text='bee', passage=1, start=9))
         >>> located(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"], support=[(1, 0, 5)])
-        (Answer(text='bee', passage=1, start=9),)
+        (Answer(text='Bee', passage=1, start=2),)
         >>> located(["wasp"], ["Bees."])
         ()
     """
@@ -41,13 +42,21 @@ def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Spa
     everything = [(i, 0, len(passage)) for i, passage in enumerate(passages)]
     holding = {passage for passage, _, _ in support}
     areas = [sorted(set(support)), [area for area in everything if area[0] in holding], everything]
-    for pattern in (re.compile(whole), re.compile(whole, re.IGNORECASE), re.compile(choice)):
-        for area in areas:
+    patterns = (re.compile(whole), re.compile(whole, re.IGNORECASE), re.compile(choice))
+    for area in areas:
+        for pattern in patterns:
             found = {
                 (number, match.start()): Answer(match.group(), number, match.start())
                 for number, start, end in area
                 for match in pattern.finditer(passages[number], start, end)
+                if pattern is patterns[-1] or not _cuts_a_letter(passages[number], *match.span())
             }
             if found:
                 return tuple(found[place] for place in sorted(found))
     return ()
+
+
+def _cuts_a_letter(text: str, start: int, end: int) -> bool:
+    """Whether a combining mark stands before or behind a part of a text; `re` takes those for no part of a word."""
+    beside = text[max(start - 1, 0) : start] + text[end : end + 1]
+    return any(unicodedata.category(mark).startswith("M") for mark in beside)

@@ -20,7 +20,7 @@ from cmp_rerank.reader.files import (
     write_squad,
 )
 from cmp_rerank.reader.locate import located
-from cmp_rerank.reader.records import Answer
+from cmp_rerank.reader.records import Answer, Question
 from cmp_rerank.reader.retrieved import from_run
 
 CONTEXT = "Honey is made by bees. Bears like it."
@@ -75,6 +75,13 @@ def test_squad_2(tmp_path: Path) -> None:
     assert questions.counts["without an answer"] == 1
 
 
+def test_squad_with_numbers_as_ids_and_nothing_as_title(tmp_path: Path) -> None:
+    content = squad(qa(name=5, is_impossible=None))
+    content["data"][0]["title"] = None
+    (question,) = questions = read_questions(write(tmp_path, content))
+    assert (question.id, question.titles, question.kind, questions.format) == ("5", (), "span", "squad")
+
+
 def test_packed_and_plain_files_are_the_same(tmp_path: Path) -> None:
     path = tmp_path / "file.json.gz"
     path.write_bytes(gzip.compress(json.dumps(squad(qa())).encode()))
@@ -87,6 +94,15 @@ def test_packed_and_plain_files_are_the_same(tmp_path: Path) -> None:
         (squad(qa(text="wasps")), "file.json: question 'q1': the answer 'wasps' should stand at 17"),
         (squad(qa(start="17")), "file.json, question 'q1': 'answer_start' must be int, got '17'"),
         (squad(qa(start=True)), "'answer_start' must be int, got True"),
+        (squad(qa(text=None)), "file.json, question 'q1': 'text' must be str, got None"),
+        (squad(qa(answers=[None])), "question 'q1': expected an object with 'text', got None"),
+        (squad(qa() | {"answers": ["bees"]}), "question 'q1': expected an object with 'text', got 'bees'"),
+        (squad(qa(is_impossible=1)), "question 'q1': 'is_impossible' must be bool, got 1"),
+        (squad(qa(name=True)), "question 0: 'id' must be str or int, got True"),
+        (squad(qa(name=5), qa(name="5")), "question '5': the id '5' occurs twice"),
+        (squad(None), r"paragraph 0, question 0: expected an object with 'id', got None"),
+        ({"data": [None]}, "article 0: expected an object with 'title', got None"),
+        ({"data": [{"title": "T", "paragraphs": [5]}]}, "paragraph 0: expected an object with 'context', got 5"),
         (squad(qa(), qa()), "file.json, question 'q1': the id 'q1' occurs twice"),
         (squad({"question": "Who?"}), r"article 0 \('Honey'\), paragraph 0, question 0: 'id' is missing.*'question'"),
         (squad({"id": "q1"}), "question 'q1': 'question' is missing"),
@@ -160,12 +176,26 @@ def test_hotpotqa_as_columns(tmp_path: Path) -> None:
         ({"answer": 7}, "question 'h1': 'answer' must be str, got 7"),
         ({"supporting_facts": [["Bees", "1"]]}, r"question 'h1': a supporting fact is .* got \['Bees', '1'\]"),
         ({"supporting_facts": {"title": ["Bees"], "sent_id": []}}, "has 1 of 'title' and 0 of 'sent_id'"),
-        ({"_id": 7}, "record 0: '_id' must be str, got 7"),
+        ({"_id": None}, "record 0: '_id' must be str or int, got None"),
+        ({"context": [["Bees", [None]]]}, r"question 'h1': a paragraph is \[title"),
+        ({"context": None}, "question 'h1': 'context' must be list or dict, got None"),
+        ({"context": {"title": ["Bees"], "sentences": None}}, "question 'h1': 'sentences' must be list, got None"),
     ],
 )
 def test_wrong_hotpotqa(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_questions(write(tmp_path, [hotpot(**changes)]))
+
+
+@pytest.mark.parametrize("odd", [5, None, "h2", ["h2"]])
+def test_wrong_hotpotqa_record(tmp_path: Path, odd: Any) -> None:
+    with pytest.raises(ValueError, match=r"record 1: expected an object with 'id', got"):
+        read_questions(write(tmp_path, [hotpot(), odd]))
+
+
+def test_hotpotqa_without_answers_and_support(tmp_path: Path) -> None:
+    (question,) = read_questions(write(tmp_path, [hotpot(_id=7, answer=None, supporting_facts=None)]))
+    assert (question.id, question.texts, question.support, question.kind) == ("7", (), None, "span")
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -176,10 +206,21 @@ def test_tables(tmp_path: Path) -> None:
         {"id": "4", "passages": ["Bees do.", CONTEXT], "answers": ["bees", "wasps"], "support": [[1, 0, 22]]},
         {"id": "5", "context": CONTEXT},
         {"id": "6", "context": CONTEXT, "answers": "wasps"},
+        # Misleading answers of questions without one.
+        {"id": "7", "context": CONTEXT, "answers": {"text": ["bees"], "answer_start": [17]}, "is_impossible": True},
+        {"id": "8", "context": CONTEXT, "answers": ["bees"], "is_impossible": True},
+        {"id": "9", "context": CONTEXT, "answers": ["", " "]},
+        {"id": "10", "context": CONTEXT, "answers": {"text": [""], "answer_start": [0]}},
+        {"id": "11", "context": CONTEXT, "answers": [], "is_impossible": False},
+        {"id": "12", "context": CONTEXT, "answers": ["bees"], "kind": "none"},
     ]
     rows = [{"question": "Who?", **row} for row in rows]
     questions = read_table(rows)
-    assert [question.kind for question in questions] == ["span", "none", "span", "span", "span", "span"]
+    kinds = ["span", "none", "span", "span", "span", "span", "none", "none", "none", "none", "span", "none"]
+    assert [question.kind for question in questions] == kinds
+    assert [(question.answers, question.texts) for question in questions[6:11]] == [((), ())] * 5
+    # Said to be of kind none, with a gold answer: these passages do not hold it, as with retrieved ones.
+    assert (questions[11].answers, questions[11].texts) == ((), ("bees",))
     assert questions[0].answers == (Answer("bees", 0, 17),)
     assert questions[2].answers == (Answer("it", 1, 34),)
     assert questions[3].answers == (Answer("bees", 1, 17),)  # whole words in this case come first
@@ -187,10 +228,28 @@ def test_tables(tmp_path: Path) -> None:
     assert questions[3].support == ((1, 0, 22),)
     assert questions[4].texts == ()
     assert questions[5].texts == ("wasps",)
-    assert dict(questions.counts) == {"offsets repaired": 0, "without an answer": 1, "answers not found": 1}
+    assert dict(questions.counts) == {"offsets repaired": 0, "without an answer": 6, "answers not found": 1}
     path = write(tmp_path, "\n".join(json.dumps(row) for row in rows), "file.jsonl")
     assert list(read_questions(path)) == list(questions)
     assert list(read_questions(write(tmp_path, rows))) == list(questions)
+
+
+def test_none_is_missing_in_tables() -> None:
+    """As `datasets` fills a column that some records lack."""
+    columns = ("passages", "titles", "title", "support", "kind", "is_impossible", "answers")
+    row = {"id": "1", "question": "Who?", "context": CONTEXT}
+    for answers in (["bees"], {"text": ["bees"], "answer_start": [17]}, [{"text": "bees", "answer_start": 17}]):
+        plain = row | {"answers": answers}
+        filled = dict.fromkeys(columns) | plain
+        if not isinstance(answers, list):
+            filled["answers"] = answers | {"passage": None}
+        elif isinstance(answers[0], dict):
+            filled["answers"] = [answers[0] | {"passage": None}]
+        assert list(read_table([filled])) == list(read_table([plain]))
+    (several,) = read_table([dict.fromkeys(columns) | row | {"context": None, "passages": ["Rain.", "Bees."]}])
+    assert several.passages == ("Rain.", "Bees.")
+    (texts,) = read_table([row | {"answers": {"text": ["bees"], "answer_start": None}}])
+    assert texts.answers == (Answer("bees", 0, 17),)
 
 
 def test_tables_of_datasets(tmp_path: Path) -> None:
@@ -216,12 +275,30 @@ def test_tables_of_datasets(tmp_path: Path) -> None:
     [
         ({"id": None}, "table, record 0: 'id' must be str or int, got None"),
         ({"context": ""}, "question '1': the context is empty"),
-        ({"passages": ["a", 1]}, r"record 0 \(id '1'\): passages must be texts"),
+        ({"id": True}, "table, record 0: 'id' must be str or int, got True"),
+        ({"passages": ["a", 1]}, r"record 0 \(id '1'\): 'passages' must be a list of texts, got 1 in it"),
+        ({"context": ["a", None]}, r"record 0 \(id '1'\): 'context' must be a list of texts, got None in it"),
+        ({"titles": [None]}, "'titles' must be a list of texts, got None in it"),
+        ({"titles": "Honey"}, "'titles' must be list or tuple, got 'Honey'"),
+        ({"answers": {"text": [None]}}, "'text' must be a list of texts, got None in it"),
+        ({"answers": {"text": [1947], "answer_start": [0]}}, "'text' must be a list of texts, got 1947 in it"),
+        ({"answers": {"text": None}}, "'text' must be list or tuple, got None"),
+        ({"answers": {"text": ["bees"], "answer_start": [None]}}, "'answer_start' must be int, got None"),
+        ({"answers": {"text": ["bees"], "answer_start": 17}}, "'answer_start' must be list or tuple, got 17"),
+        ({"answers": {"text": ["bees"], "answer_start": [17], "passage": 0}}, "'passage' must be list or tuple"),
+        ({"answers": [1947]}, "expected an object with 'text', got 1947"),
+        ({"answers": ["bees", None]}, "expected an object with 'text', got 'bees'"),
+        ({"answers": [{"text": None, "answer_start": 0}]}, "'text' must be str, got None"),
+        ({"is_impossible": "no"}, "'is_impossible' must be bool, got 'no'"),
+        ({"is_impossible": True, "kind": "span"}, "it has no answer, but its kind is 'span'"),
+        ({"kind": 5}, "'kind' must be str, got 5"),
+        ({"support": [[0, 1.9, 5.5]]}, "'support' must be a list"),
         ({"answers": {"text": ["bees"], "answer_start": []}}, "answers have 1 texts, 0 starts and 1 passages"),
         ({"answers": 7}, "'answers' must be texts or records"),
         ({"answers": [{"text": "bees"}]}, "'answer_start' is missing"),
         ({"answers": [{"text": "bees", "answer_start": 0}]}, "should stand at 0"),
         ({"support": [1, 2]}, "'support' must be a list"),
+        ({"support": 3}, "'support' must be list or tuple, got 3"),
         ({"support": [[0, 5, 999]]}, "question '1': support from 5 to 999"),
         ({"kind": "maybe"}, "question '1': kind must be"),
     ],
@@ -240,6 +317,26 @@ def test_whole_words_come_before_any_case_and_parts() -> None:
     assert located([" "], passages) == ()
 
 
+def test_the_support_comes_first() -> None:
+    passages = ("We like bears. Forbears too.", "Bears sleep.", "Sixbears.")
+    # In the sentence, although in another case; then in its passage; only then elsewhere.
+    assert located(["Bears"], passages, [(0, 0, 14)]) == (Answer("bears", 0, 8),)
+    assert located(["Bears"], passages, [(0, 15, 28)]) == (Answer("bears", 0, 8),)
+    assert located(["Bears"], passages, [(2, 0, 9)]) == (Answer("Bears", 1, 0),)
+    assert located(["bears"], passages, [(2, 0, 9)]) == (Answer("bears", 2, 3),)
+    assert located(["bears"], passages, [(0, 15, 28)]) == (Answer("bears", 0, 18),)
+    # Where words are not told apart by spaces.
+    assert located(["北京"], ("我在北京住。", "他问:北京。"), [(0, 0, 6)]) == (Answer("北京", 0, 2),)
+    assert located(["Bears"], passages) == (Answer("Bears", 1, 0),)
+
+
+def test_a_letter_and_its_mark_are_not_cut_apart() -> None:
+    assert located(["cafe"], ["cafe\u0301 is closed", "cafe"]) == (Answer("cafe", 1, 0),)
+    assert located(["cafe\u0301"], ["cafe", "a cafe\u0301 is"]) == (Answer("cafe\u0301", 1, 2),)
+    assert located(["bear"], ["e\u0301bear", "bear"]) == (Answer("bear", 1, 0),)
+    assert located(["cafe"], ["cafe\u0301"]) == (Answer("cafe", 0, 0),)  # as a part, where there is nothing else
+
+
 def test_from_run() -> None:
     queries = {"q1": "Who?", "q2": "What?", "q3": "Why?"}
     corpus = {"d1": "Rain.", "d2": "Bees do.", "d3": "Bears like bees."}
@@ -252,6 +349,11 @@ def test_from_run() -> None:
     assert questions.counts == {"queries without passages": 1, "answers not found": 1}
     again = from_run(queries, run, corpus, k=2, gold=questions)
     assert again[0].answers == questions[0].answers
+    said = [
+        Question("q1", "Are they?", ("-",), kind="yes"), Question("q2", "Is it?", ("-",), kind="no"),
+    ]  # fmt: skip
+    yes, no = from_run(queries, run, {**corpus, "d1": "No rain, yes."}, k=2, gold=said)
+    assert [(q.kind, q.answers, q.texts) for q in (yes, no)] == [("yes", (), ("yes",)), ("no", (), ("no",))]
     with pytest.raises(ValueError, match="query 'q1': there is no text for document 'd3'"):
         from_run(queries, run, {"d1": "Rain."})
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
@@ -273,6 +375,13 @@ def test_predictions(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "na.json").read_text()) == {"q1": 0.25}
     with pytest.raises(ValueError, match="predictions are one JSON object"):
         read_predictions(write(tmp_path, {"q1": 1}))
+
+
+def test_half_an_emoji_is_written_as_an_escape(tmp_path: Path) -> None:
+    given = {"q1": "Bären \ud83d"}
+    write_squad(tmp_path / "squad.json", given)
+    assert "Bären" in (tmp_path / "squad.json").read_text("utf-8")
+    assert read_predictions(tmp_path / "squad.json") == given
 
 
 def test_nothing_is_half_written(tmp_path: Path) -> None:
