@@ -51,7 +51,9 @@ class ReaderCollator:
         if ids.ndim != 1 or not len(ids):
             raise ValueError(f"A row must be a Window, or have the column input_ids, a list; got {sorted(row)}.")
         real = np.flatnonzero(np.asarray(row.get("attention_mask", np.ones(len(ids)))))
-        if self.spans and real[:1] != [0]:
+        if not len(real):
+            raise ValueError(f"A row has {len(ids)} tokens, but its attention_mask is 0 for all of them.")
+        if self.spans and real[0] != 0:
             raise ValueError("A row has padding before its tokens: labels of spans would move. Pad on the right.")
         features = {
             name: np.asarray(row[name])[real]

@@ -6,6 +6,7 @@ pair: a test compares them.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -41,8 +42,10 @@ def make_windows(
     question leaves of the window is split into overlapping windows. The question is never cropped by an ablation;
     only one that would take more than half of the window is cut to that half, and counted.
 
-    A window that holds no whole answer has its label at position 0, the first special token. So has one in which
-    an answer is cut in two, unless such windows are dropped. Both are counted.
+    A window that holds no whole answer has its label at position 0, the first token (a special one for tokenizers
+    that begin with one). So has one in which an answer is cut in two, unless such windows are dropped, and each of a
+    question whose answer nobody knows: leave such questions out of training data. All are counted, and so are
+    questions without windows, in whose context the tokenizer finds no token.
 
     Args:
         tokenizer: A fast tokenizer, of the reader.
@@ -78,7 +81,7 @@ def make_windows(
         raise ValueError(f"cut_answers must be one of {get_args(CutAnswers)}, got {cut_answers!r}.")
     if crop is not None and not isinstance(crop, CmpCrop):
         raise ValueError(f"crop must be a CmpCrop object or None, got {crop!r}.")
-    _check_ids(questions)
+    check_ids(questions)
     made = Windows()
     made.counts.questions = len(questions)
     for first in range(0, len(questions), _BLOCK):
@@ -98,7 +101,8 @@ def make_windows(
     return made
 
 
-def _check_ids(questions: Sequence[Question]) -> None:
+def check_ids(questions: Sequence[Question]) -> None:
+    """Raise ValueError for what is no question, and for two of one id."""
     seen: set[str] = set()
     for number, question in enumerate(questions):
         if not isinstance(question, Question):
@@ -206,8 +210,14 @@ def _tokens(tokenizer: Any, texts: list[str]) -> list[_Tokens]:
     """Tokenise texts as they would be tokenised in a pair, without special tokens."""
     if not texts:
         return []
+    readable = [_readable(text) for text in texts]
     encoded = tokenizer(
-        texts, add_special_tokens=False, truncation=False, padding=False, return_offsets_mapping=True, verbose=False
+        readable,
+        add_special_tokens=False,
+        truncation=False,
+        padding=False,
+        return_offsets_mapping=True,
+        verbose=False,
     )
     return [
         _Tokens(np.array(each.ids, dtype=np.int32), _trimmed(text, np.array(each.offsets).reshape(-1, 2)))
@@ -215,13 +225,33 @@ def _tokens(tokenizer: Any, texts: list[str]) -> list[_Tokens]:
     ]
 
 
+def _readable(text: str) -> str:
+    """The text with a question mark for each half of a character, such as a cut emoji: tokenizers refuse those."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text
+
+
 def _trimmed(text: str, offsets: np.ndarray) -> np.ndarray:
-    """Offsets without the white space with which some tokenizers begin a word."""
+    """Offsets without the white space with which some tokenizers begin a word, and with the marks of its last letter.
+
+    Tokenizers that strip accents have no token for a combining mark; it belongs to the token before it.
+    """
     offsets = offsets.astype(np.int32)
     characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<U1")
     space = np.append(np.char.isspace(characters) if len(characters) else np.empty(0, dtype=bool), False)
     while (move := space[offsets[:, 0]] & (offsets[:, 0] + 1 < offsets[:, 1])).any():
         offsets[move, 0] += 1
+    if text.isascii():
+        return offsets
+    marks = np.array([unicodedata.category(character).startswith("M") for character in text] + [False])
+    if marks.any() and len(offsets):
+        following = np.append(offsets[1:, 0], len(text))
+        ends = offsets[:, 1]
+        while (move := marks[ends] & (ends < following) & (offsets[:, 0] < ends)).any():
+            ends[move] += 1
     return offsets
 
 
@@ -273,8 +303,10 @@ class _Reading:
         self.base = np.cumsum([0, *(tokens.segments for tokens in self.passages)])
         self.answers = self._located([(a.passage, a.start, a.end) for a in question.answers])
         self.support = self._located(question.support or ())
-        if not any(len(tokens.ids) for tokens in self.passages):
-            raise ValueError(f"Question {question.id!r}: the tokenizer finds no token in its context.")
+        counts.empty += not any(len(tokens.ids) for tokens in self.passages)
+        # What the label of a window could be: a span of an answer, a word, or rightly nothing.
+        known = {"span": bool(question.answers), "none": True}.get(question.kind, len(layout.yes_no) > 0)
+        counts.unknown += not known
 
     def _located(self, spans: Sequence[tuple[int, int, int]]) -> list[_Piece]:
         """Spans of characters as spans of tokens; those without tokens are left out."""

@@ -16,7 +16,7 @@ import torch
 from cmp_rerank.ablation import CmpCrop
 from cmp_rerank.reader.adapters import Padding, SpanAdapter
 from cmp_rerank.reader.answers import SCALES, Answers, Span, best_answers
-from cmp_rerank.reader.features import make_windows
+from cmp_rerank.reader.features import check_ids, make_windows
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.windows import OUTSIDE, Window, Windows
 from cmp_rerank.runs.lines import replacing
@@ -254,9 +254,16 @@ class Reader:
             questions: What to read.
             n_best: How many candidates of each.
             show_progress_bar: Whether to show one.
+
+        Returns:
+            For each question its candidates; none where the tokenizer finds no token in its passages.
+
+        Raises:
+            ValueError: Two questions of one id, or a question that leaves no room for its context.
         """
         from tqdm.auto import tqdm
 
+        check_ids(questions)
         options = self.options
         answers: list[Answers] = []
         with tqdm(total=len(questions), desc="Questions", disable=not show_progress_bar) as bar:

@@ -27,8 +27,8 @@ class Window:
         passage: (T,) number of the passage of each token; -1 for the question, special tokens and separators, -2 for
             the pseudo-passage "yes no".
         offsets: (T, 2) characters of that passage that each token stands for; (0, 0) where there is none.
-        start: Position of the first token of the first gold answer in it, in the whole window (no view); 0 (the first
-            special token) if there is none.
+        start: Position of the first token of the first gold answer in it, in the whole window (no view); 0, the first
+            token, if there is none.
         end: Position of that answer's last token, inclusive; 0 if there is none.
         spans: (n, 2) first and last token of all gold answers in it.
     """
@@ -60,6 +60,9 @@ class WindowCounts:
         dropped: Windows of those that were dropped.
         answers_lost: Questions with a gold answer that no window holds whole.
         support_elsewhere: Windows with an answer, some support of which is not in them.
+        unknown: Questions whose answer is not known, or is yes or no where windows cannot say so. They are labelled
+            as if they had none.
+        empty: Questions in whose context the tokenizer finds no token; they have no window.
     """
 
     questions: int = 0
@@ -71,12 +74,15 @@ class WindowCounts:
     dropped: int = 0
     answers_lost: int = 0
     support_elsewhere: int = 0
+    unknown: int = 0
+    empty: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.windows} windows of {self.questions} questions, {self.answered} with an answer; {self.split} "
             f"passages are longer than a window, {self.questions_cut} questions were cut; {self.answers_cut} windows "
-            f"hold a part of an answer only ({self.dropped} were dropped), {self.answers_lost} questions lost theirs"
+            f"hold a part of an answer only ({self.dropped} were dropped), {self.answers_lost} questions lost "
+            f"theirs; {self.unknown} questions have no known answer, {self.empty} no context that has tokens"
         )
 
 

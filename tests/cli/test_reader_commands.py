@@ -183,6 +183,16 @@ def test_a_byte_order_mark_is_no_part_of_a_text(where: str, folder: Path, tmp_pa
     assert answered(run(*arguments, "-f", source, stdin=stdin)) == [expected]
 
 
+def test_half_an_emoji_does_no_harm(folder: Path, tmp_path: Path) -> None:
+    row = {"id": "q", "question": "Who \ud83d?", "context": "Bees \ud83d do.", "answers": ["Bees"]}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = ["--questions", tmp_path / "questions.jsonl", "--predictions", tmp_path / "found.json"]
+    (found,) = answered(run("answer", folder / "model", *arguments, "--top-k", 50, "--device", "cpu"))
+    assert found["question"] == "Who \ud83d?"
+    assert {"Bees", "\ud83d", "Bees \ud83d do."} <= {answer["text"] for answer in found["answers"]}
+    assert read_predictions(tmp_path / "found.json") == {"q": found["answers"][0]["text"]}
+
+
 def test_when_there_may_be_no_answer(folder: Path, tmp_path: Path) -> None:
     def first(model: Path, *more: Any) -> str:
         arguments = ["answer", model, "-q", QUERIES[0], "-p", PASSAGES[0], "--top-k", 1, "--device", "cpu"]

@@ -101,6 +101,15 @@ def test_evaluation() -> None:
     assert list(summary(questions[:2], evaluate_answers(questions[:2], predictions))) == ["all"]
 
 
+def test_what_has_an_answer_is_said_by_the_gold_texts() -> None:
+    """Not by the kind: the passages that were read may lack an answer that the question has."""
+    questions = [question("1", "bee", kind="none"), question("2", kind="none"), question("3", "bee")]
+    evaluation = evaluate_answers(questions, {"1": "bee", "2": "", "3": "wasp"}, rules="squad2")
+    parts = summary(questions, evaluation, resamples=10)
+    assert {name: part["questions"] for name, part in parts.items()} == {"all": 3, "HasAns": 2, "NoAns": 1}
+    assert (parts["HasAns"]["EM"]["mean"], parts["NoAns"]["EM"]["mean"]) == (0.5, 1.0)
+
+
 def test_what_cannot_be_evaluated() -> None:
     with pytest.raises(ValueError, match="there is no question"):
         evaluate_answers([], {})

@@ -88,6 +88,23 @@ def test_long_passages_are_read_whole(reader: Reader) -> None:
         assert [passage, TEXTS[0]][answer.passage][answer.start : answer.end] == answer.text
 
 
+def test_a_passage_without_tokens_has_no_answer(reader: Reader) -> None:
+    questions, contexts = [QUERIES[0], "Who?", QUERIES[1]], [[PASSAGES[0]], ["\u200b\u200d"], [PASSAGES[1]]]
+    first, empty, last = reader.answer(questions, contexts)
+    assert empty == []
+    assert [a[3:] for a in first] == [a[3:] for a in reader.answer(QUERIES[0], PASSAGES[0])]
+    assert [a[3:] for a in last] == [a[3:] for a in reader.answer(QUERIES[1], PASSAGES[1])]
+    (nothing,) = reader.answer("Who?", "\u200b", no_answer=True)
+    assert (nothing.text, nothing.probability) == ("", 1.0)
+
+
+def test_ids_differ_in_all_blocks(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmp_rerank.reader.reader._BLOCK", 1)
+    question = Question("same", "Who?", (PASSAGES[0],))
+    with pytest.raises(ValueError, match="Two questions have the id 'same'"):
+        reader.predict([question, question])
+
+
 def test_no_answer_stands_where_its_score_says(reader: Reader) -> None:
     plain = reader.answer(QUERIES[0], PASSAGES[0], top_k=20)
     middle = (plain[1].score + plain[2].score) / 2

@@ -456,6 +456,21 @@ def test_own_rows_train_like_windows(tmp_path: Path) -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
+def test_segments_of_the_label_are_support(tmp_path: Path) -> None:
+    """Of rows that users tokenised, too: an answer may begin in one segment and end in another."""
+    model, tokenizer = reader("bert")
+    trainer = ComparativeReaderTrainer(
+        model, arguments(tmp_path), train_dataset=windows(tokenizer), processing_class=tokenizer, ablations=[DROP]
+    )
+    ids, segment = list(range(10, 20)), [-1, 0, 0, 1, 1, 2, 2, 3, 3, -1]
+    for start, end, support in [(4, 6, {1, 2}), (3, 4, {1}), (7, 7, {3}), (1, 8, {0, 1, 2, 3})]:
+        made = {"input_ids": ids, "segment": segment, "start_positions": start, "end_positions": end}
+        assert trainer.data_collator.example(made).support - {-1} == support
+        assert trainer.data_collator.example(made | {"support": [3]}).support - {-1} == support | {3}
+    unlabelled = {"input_ids": ids, "segment": segment, "support": [2]}
+    assert trainer.data_collator.example(unlabelled).support == {2}
+
+
 # A trainer like any other ------------------------------------------------------------------------------------------
 
 
@@ -657,5 +672,7 @@ def test_bad_input(tmp_path: Path) -> None:
         make(train_dataset=[{"question": "what?"}] * 4, ablations=[DROP]).train()
     with pytest.raises(ValueError, match="A row has 3 tokens, but 2 segments"):
         make(train_dataset=[{"input_ids": [2, 7, 3], "segment": [-1, 0]}] * 4, ablations=[DROP]).train()
+    with pytest.raises(ValueError, match="A row has 2 tokens, but its attention_mask is 0 for all of them"):
+        make(train_dataset=[{"input_ids": [2, 7], "attention_mask": [0, 0]}] * 4, ablations=[DROP]).train()
     with pytest.raises(ValueError, match="padding before its tokens"):
         make(train_dataset=[{"input_ids": [0, 7, 3], "attention_mask": [0, 1, 1]}] * 4, ablations=[DROP]).train()
