@@ -120,7 +120,8 @@ def best_answers(
         For each question its candidates, best first; ties by passage, then start, then end.
 
     Raises:
-        ValueError: An argument is out of its range, logits do not fit the windows, or are NaN.
+        ValueError: An argument is out of its range, logits do not fit the windows, or are NaN or infinite; -inf is
+            allowed, but not for the first token: no answer begins, or ends, at such a token.
 
     Example:
         >>> from types import SimpleNamespace
@@ -212,14 +213,16 @@ def _blocks(
     The score of "no answer" of each window goes to `null`.
     """
     lengths = np.array([len(window.passage) for window in windows], dtype=np.int64)
-    order = np.argsort(lengths, kind="stable")
+    repeats = np.array([_repeats(window) for window in windows], dtype=np.int64)
+    order = np.lexsort((-lengths, repeats))
     begin = 0
     while begin < len(order):
-        # The last one of a block is the longest, so a block is cut by its own length.
-        size = max(1, int(_CELLS // max(lengths[order[begin]] * max_tokens, 1)))
+        # The first one of a block is the longest, so that no block has more cells than it should.
+        longest, copies = int(lengths[order[begin]]), int(repeats[order[begin]])
+        size = max(1, int(_CELLS // max(longest * max_tokens, 1)))
         block = order[begin : begin + size]
+        block = block[repeats[block] == copies]
         begin += len(block)
-        longest = int(lengths[block[-1]])
         start, end = np.full((2, len(block), longest), -np.inf)
         passage = np.full((len(block), longest), OUTSIDE, dtype=np.int64)
         offsets = np.zeros((len(block), longest, 2), dtype=np.int64)
@@ -231,14 +234,35 @@ def _blocks(
                 into[row, :length] = logits[:length]
             passage[row, :length] = windows[i].passage
             offsets[row, :length] = windows[i].offsets
-        if np.isnan(start).any() or np.isnan(end).any():
-            row = int(np.isnan(start + end).any(axis=1).argmax())
-            raise ValueError(f"the logits of window {int(block[row])} are NaN")
+        # -inf is for tokens that shall not be answers; the others, and "no answer" itself, must have a score.
+        wrong = ~(start < np.inf) | ~(end < np.inf)
+        wrong[:, :1] |= np.isneginf(start[:, :1]) | np.isneginf(end[:, :1])
+        if wrong.any():
+            row = int(wrong.any(axis=1).argmax())
+            raise ValueError(f"the logits of window {int(block[row])} are NaN or infinite")
         if longest:
             null[block] = start[:, 0] + end[:, 0]
-            rows, first, last, scores = _top_spans(start, end, passage, offsets, n_best, max_tokens)
+            rows, first, last, scores = _top_spans(start, end, passage, offsets, n_best * copies, max_tokens)
             found = (block[rows], passage[rows, first], offsets[rows, first, 0], offsets[rows, last, 1])
             yield np.stack(found, axis=1), scores
+
+
+def _repeats(window: Located) -> int:
+    """How often one span of characters may occur among the spans of tokens, at most.
+
+    Byte-level tokenizers have several tokens for a rare character, each of which stands for all of it. The n best
+    spans of characters are among the n * repeats best spans of tokens.
+    """
+    passage = np.asarray(window.passage)
+    offsets = np.asarray(window.offsets)
+    one = (passage[1:] == passage[:-1]) & (passage[1:] != OUTSIDE)
+    result = 1
+    for column in (0, 1):
+        same = one & (offsets[1:, column] == offsets[:-1, column])
+        if same.any():
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]])))
+            result *= 1 + int((edges[1::2] - edges[::2]).max())
+    return result
 
 
 def _top_spans(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,15 +20,18 @@ from cmp_rerank.reader.records import Question
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789" * 3
 
 
-def window(question: int, *passages: tuple[int, int, int], lead: int = 2) -> SimpleNamespace:
-    """A window: `lead` tokens of a question, then of each (passage, first, last) letters "a b c", a token each.
+def window(
+    question: int, *passages: tuple[int, int, int], lead: int = 2, tokens: Callable[[], int] = lambda: 1
+) -> SimpleNamespace:
+    """A window: `lead` tokens of a question, then of each (passage, first, last) letters "a b c", `tokens` each.
 
     Passages follow each other without separator, which is the hardest case.
     """
     numbers, offsets = [-1] * lead, [(0, 0)] * lead
     for number, first, last in passages:
-        numbers += [number] * (last - first)
-        offsets += [(2 * i, 2 * i + 1) for i in range(first, last)]
+        letters = [(2 * i, 2 * i + 1) for i in range(first, last) for _ in range(tokens())]
+        numbers += [number] * len(letters)
+        offsets += letters
     return SimpleNamespace(question=question, passage=np.array([*numbers, -1]), offsets=np.array([*offsets, (0, 0)]))
 
 
@@ -51,8 +56,12 @@ def loop(windows: Any, starts: Any, ends: Any, questions: int, max_tokens: int, 
 
 @st.composite
 def readings(draw: st.DrawFn) -> tuple[list[Any], list[Question], list[Any], list[Any]]:
-    """Questions of up to 3 passages, in windows that overlap or hold several passages; logits without ties."""
+    """Questions of up to 3 passages, in windows that overlap or hold several passages; logits without ties.
+
+    A letter may have several tokens, as rare characters of byte-level tokenizers have.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    most = draw(st.integers(1, 4))
     questions, windows = [], []
     for i in range(draw(st.integers(1, 4))):
         lengths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=3))
@@ -63,7 +72,8 @@ def readings(draw: st.DrawFn) -> tuple[list[Any], list[Question], list[Any], lis
                 if draw(st.booleans()):
                     first = draw(st.integers(0, length - 1))
                     parts.append((number, first, draw(st.integers(first + 1, length))))
-            windows.append(window(i, *parts, lead=draw(st.integers(1, 5))))
+            tokens = partial(lambda high: int(rng.integers(1, high + 1)), draw(st.integers(1, most)))
+            windows.append(window(i, *parts, lead=draw(st.integers(1, 5)), tokens=tokens))
     logits = [[rng.normal(size=len(one.passage)) * 3 for one in windows] for _ in range(2)]
     return windows, questions, logits[0], logits[1]
 
@@ -82,6 +92,7 @@ def test_against_a_loop_over_all_spans(reading: Any, max_tokens: int, n_best: in
         for span in answer.spans:
             assert question.passages[span.passage][span.start : span.end] == span.text
             assert 1 <= len(span.text.split()) <= max_tokens
+        assert len({span[3:] for span in answer.spans}) == len(answer.spans)
         nulls = [s[0] + e[0] for one, s, e in zip(windows, starts, ends, strict=True) if one.question == number]
         null = 0.0 if scale == "null" else min(nulls, default=0.0)
         if not best:
@@ -144,6 +155,15 @@ def test_yes_and_no_are_whole_words_and_nothing_between() -> None:
     assert scores["no"] == starts[3] + ends[3] - 10
 
 
+def test_a_character_of_several_tokens_is_one_candidate() -> None:
+    passage = np.array([-1, 0, 0, 0, 0])
+    offsets = np.array([(0, 0), (0, 1), (0, 1), (0, 1), (3, 4)])  # three tokens of one emoji
+    one = SimpleNamespace(question=0, passage=passage, offsets=offsets)
+    logits = [[0.0, 5.0, 5.0, 5.0, 1.0]]
+    (answer,) = best_answers([one], [Question("q", "Who?", ("x cd",))], logits, logits, n_best=3)
+    assert [(span.text, span.score) for span in answer.spans] == [("x", 10.0), ("x cd", 6.0), ("d", 2.0)]
+
+
 def test_tokens_without_characters_begin_and_end_nothing() -> None:
     one = SimpleNamespace(
         question=0, passage=np.array([-1, 0, 0, 0]), offsets=np.array([(0, 0), (0, 1), (1, 1), (2, 3)])
@@ -167,7 +187,11 @@ def test_infinite_logits_are_no_candidates() -> None:
         ({"scale": "soft"}, "'soft'"),
         ({"start_logits": []}, r"1 windows, and logits of 0 \(start\) and 1"),
         ({"start_logits": [[0.0] * 3]}, "window 0 has 5 tokens, but 3 start logits"),
-        ({"end_logits": [[0.0, math.nan, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN"),
+        ({"end_logits": [[0.0, math.nan, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
+        ({"start_logits": [[0.0, math.inf, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
+        ({"end_logits": [[math.inf, 0.0, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
+        ({"start_logits": [[-math.inf, 0.0, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
+        ({"end_logits": [[-math.inf, 0.0, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
         ({"questions": []}, "a window is of question 0, but there are 0"),
     ],
 )
