@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
-from cmp_rerank.scoring import Row, pad
+from cmp_rerank.ablation import Example
+from cmp_rerank.scoring import Row, Scorer, pad
 
 #: Positions are counted anew for every view, and the mask is made when rows are padded.
 _NOT_FEATURES = ("attention_mask", "position_ids", "labels", "start_positions", "end_positions")
+#: Examples that are scored together, of similar length.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,41 @@ def unwrapped(model: nn.Module) -> Any:
     return inner
 
 
+def plain_scores(
+    scorer: Scorer,
+    model: nn.Module,
+    examples: Sequence[Example],
+    order: Sequence[int],
+    report: Callable[[float], None] | None = None,
+) -> list[tuple[int, np.ndarray]]:
+    """Scores of whole examples by the model as it is, without gradients and its own dropout.
+
+    Args:
+        scorer: Without ablations.
+        model: The model; its mode is put back.
+        examples: The examples.
+        order: Which of them, in the order in which they are read; neighbours are padded to one length.
+        report: Called with the share that is done.
+
+    Returns:
+        Number of the example and its scores, as the adapter of the scorer gives them, in that order.
+    """
+    found: list[tuple[int, np.ndarray]] = []
+    training = model.training
+    model.eval()
+    try:
+        for first in range(0, len(order), _BLOCK):
+            block = order[first : first + _BLOCK]
+            with torch.no_grad():
+                scores = scorer(model, [examples[i] for i in block], [[examples[i].full()] for i in block])
+            found += zip(block, scores[:, 0].cpu().numpy(), strict=True)
+            if report is not None:
+                report((first + len(block)) / len(order))
+    finally:
+        model.train(training)
+    return found
+
+
 class _TransformersAdapter:
     def __init__(self, padding: Padding) -> None:
         self.padding = padding
@@ -77,6 +116,12 @@ class SpanAdapter(_TransformersAdapter):
     A row's width is twice the tokens of the longest window of the batch. Where a view has no token, the value is 0
     and means nothing: the loss must leave such places out.
     """
+
+    @staticmethod
+    def halves(row: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """The start and the end logits of an example of so many tokens, from its row of scores."""
+        longest = len(row) // 2
+        return row[:length].copy(), row[longest : longest + length].copy()
 
     def scores(self, module: nn.Module, features: dict[str, Any], positions: Tensor, longest: int) -> Tensor:
         """Logits of starts and ends, (rows, 2 * longest)."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cmp_rerank.ablation import CmpCrop
-from cmp_rerank.reader.adapters import Padding, SpanAdapter
+from cmp_rerank.reader.adapters import Padding, SpanAdapter, plain_scores
 from cmp_rerank.reader.answers import SCALES, Answers, Span, best_answers
 from cmp_rerank.reader.features import check_ids, make_windows
 from cmp_rerank.reader.records import Question
@@ -25,7 +25,6 @@ from cmp_rerank.scoring import Scorer
 
 OPTIONS_FILE = "reader_options.json"
 _BLOCK = 1024  # questions that are tokenised together
-_WINDOWS = 256  # windows that are scored together
 
 
 @dataclass(frozen=True)
@@ -302,25 +301,12 @@ class Reader:
             windows: What to read.
             report: Called with the share that is done.
         """
+        examples = [window.example for window in windows]
         order = sorted(range(len(windows)), key=lambda i: len(windows[i]), reverse=True)
         start: list[Any] = [None] * len(windows)
         end: list[Any] = [None] * len(windows)
-        training = self.model.training
-        self.model.eval()
-        try:
-            for first in range(0, len(order), _WINDOWS):
-                block = order[first : first + _WINDOWS]
-                examples = [windows[i].example for i in block]
-                with torch.inference_mode():
-                    scores = self._scorer(self.model, examples, [[example.full()] for example in examples])
-                longest = scores.shape[-1] // 2
-                for i, row in zip(block, scores[:, 0].cpu().numpy(), strict=True):
-                    start[i] = row[: len(windows[i])]
-                    end[i] = row[longest : longest + len(windows[i])]
-                if report is not None:
-                    report((first + len(block)) / len(order))
-        finally:
-            self.model.train(training)
+        for i, row in plain_scores(self._scorer, self.model, examples, order, report):
+            start[i], end[i] = SpanAdapter.halves(row, len(windows[i]))
         return start, end
 
 

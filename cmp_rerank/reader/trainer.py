@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
@@ -26,15 +25,12 @@ from cmp_rerank.objective import (
     comparative_weights,
     violations,
 )
-from cmp_rerank.reader.adapters import ClassificationAdapter, Padding, SpanAdapter, unwrapped
+from cmp_rerank.reader.adapters import ClassificationAdapter, Padding, SpanAdapter, plain_scores, unwrapped
 from cmp_rerank.reader.collator import EXAMPLES, SEGMENT, SPAN_LABELS, SUPPORT, ReaderCollator
 from cmp_rerank.reader.loss import Compared, classification_losses, kept_tokens, problem_type, span_losses
 from cmp_rerank.reader.windows import Window
 from cmp_rerank.scoring import Scorer, Strategy
 from cmp_rerank.training.batches import Dealt, LengthBatches
-
-#: Windows that are scored at once by `ComparativeReaderTrainer.logits`.
-_BLOCK = 256
 
 
 class ComparativeReaderTrainer(Trainer):
@@ -282,29 +278,15 @@ class ComparativeReaderTrainer(Trainer):
         examples = [collator.example(data[i]) for i in range(len(data))]
         order = sorted(range(len(examples)), key=lambda i: len(examples[i]), reverse=True)
         mine = order[self.args.process_index :: self.args.world_size]
-        found: list[tuple[int, np.ndarray]] = []
-        model: Any = unwrapped(self.model)
-        training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                for first in range(0, len(mine), _BLOCK):
-                    block = [examples[i] for i in mine[first : first + _BLOCK]]
-                    scores = self._plain(model, block, [[example.full()] for example in block])[:, 0].cpu().numpy()
-                    found += zip(mine[first : first + _BLOCK], scores, strict=True)
-        finally:
-            model.train(training)
+        found = plain_scores(self._plain, unwrapped(self.model), examples, mine)
         if self.args.world_size > 1:
             found = gather_object(found)
         by_row = dict(found)
         rows = [by_row[i] for i in range(len(examples))]
         if not self.spans:
             return rows
-        ends = [row[len(row) // 2 :] for row in rows]
-        return [
-            [logits[: len(example)].copy() for logits, example in zip(half, examples, strict=True)]
-            for half in (rows, ends)
-        ]
+        both = [SpanAdapter.halves(row, len(example)) for row, example in zip(rows, examples, strict=True)]
+        return [[starts for starts, _ in both], [ends for _, ends in both]]
 
     # What is told -------------------------------------------------------------------------------------------
 
