@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cmp_rerank.ablation.native import NativeDropout
 from cmp_rerank.ablation.noise import Rate, dropout_rates, silenced
-from cmp_rerank.ablation.recompute import replayed
+from cmp_rerank.ablation.recompute import Change
 from cmp_rerank.ablation.sites import Site, Survey, default_probe, repeated_layers, survey
 from cmp_rerank.masks import Rows, drop_rate, nested_dropout, unit_keys
 
@@ -202,8 +202,7 @@ class Ablation:
         chosen = drop.select(self.depth)
         self.sites = [site for site in everywhere if site.layer in chosen]
         self._pads = not found.adds_tokens
-        self._pass: _Pass | None = None
-        self._installed = False
+        self._passes: Change[_Pass] = Change(model, self._ablating, lambda now: replace(now, calls=dict(now.calls)))
         self._rates: list[Rate] = []
         self._keys: dict[torch.device, list[Tensor]] = {}
         shared = {site.module for site in everywhere if site.call}
@@ -252,8 +251,7 @@ class Ablation:
                 yield self
                 return
             self._rates = dropout_rates(self.model)
-            stack.enter_context(self._in_place())
-            stack.enter_context(replayed(self.model, self._replayable))
+            stack.enter_context(self._passes.installed())
             yield self
 
     @contextmanager
@@ -295,7 +293,7 @@ class Ablation:
             rates = [self.drop.rate(depth) for depth in depths]
             by_token = positions if self.drop.unit == "neuron" else None
             current = _Pass(Rows.of(seeds, by_token, rates), self._unit_keys(seeds.device))
-        with self._at(current):
+        with self._passes.at(current):
             yield
         if current.rows is not None and not current.used:
             raise ValueError(
@@ -304,44 +302,14 @@ class Ablation:
             )
 
     @contextmanager
-    def _at(self, current: _Pass | None) -> Iterator[None]:
-        before, self._pass = self._pass, current
-        try:
-            yield
-        finally:
-            self._pass = before
-
-    @contextmanager
-    def _in_place(self) -> Iterator[None]:
-        """Own dropout off and hooks on, unless they are already."""
-        if self._installed:
-            yield
-            return
+    def _ablating(self) -> Iterator[None]:
+        """Own dropout off and hooks on."""
         with ExitStack() as stack:
             stack.enter_context(silenced(self._rates))
             for module, hook, before in self._hooks:
                 register = module.register_forward_pre_hook if before else module.register_forward_hook
                 stack.callback(register(hook).remove)
-            stack.callback(setattr, self, "_installed", False)
-            self._installed = True
             yield
-
-    def _replayable(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that ablates again as now whenever it is called again, after all this is over."""
-        now = self._pass
-        calls = dict(now.calls) if now is not None else {}
-        first = True
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            nonlocal first
-            if first:
-                first = False
-                return function(*args, **kwargs)
-            again = None if now is None else replace(now, calls=dict(calls))
-            with self._in_place(), self._at(again):
-                return function(*args, **kwargs)
-
-        return run
 
     def _unit_keys(self, device: torch.device) -> list[Tensor]:
         if device not in self._keys:
@@ -354,7 +322,7 @@ class Ablation:
         only = next(iter(by_call.values()))
 
         def ablated(x: Tensor) -> Tensor:
-            now = self._pass
+            now = self._passes.now
             if now is None or now.rows is None:
                 return x
             index: int | None = only

@@ -9,8 +9,8 @@ row of the batch is measured, not guessed from names.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,17 @@ from torch import Tensor, nn
 
 from cmp_rerank.ablation import View
 from cmp_rerank.ablation.drop import repeated_layers
+from cmp_rerank.ablation.recompute import Change
+from cmp_rerank.scoring.memory import out_of_memory
 from cmp_rerank.scoring.places import Place, changed, differ, observe
 from cmp_rerank.scoring.rows import Row
+
+
+class _Fork(NamedTuple):
+    """Which rows of a pass read the same tokens."""
+
+    group: Tensor  # (rows,) the group of each row
+    one_of_each: Tensor  # (groups,) the first row of each group
 
 
 class Trunk:
@@ -41,9 +50,7 @@ class Trunk:
             raise ValueError("Its layers share one module, which cannot be told to run on other rows each time.")
         self.layers: list[nn.Module] = layers[: first + 1]
         self._places: list[set[Place]] | None = None
-        self._rows = 0
-        self._one_of_each: Tensor | None = None  # (groups,) the first row of each group
-        self._group: Tensor | None = None  # (rows,) the group of each row
+        self._passes: Change[_Fork] = Change(model, self._hooked)
 
     def verify(self, run: Callable[[Sequence[Row]], Tensor], row: Row) -> str | None:
         """Find out which arguments belong to rows, and whether the trunk gives the scores of a plain pass.
@@ -77,15 +84,20 @@ class Trunk:
                 shared = run(trial).double()
             except Exception as error:  # whatever a model raises on rows that do not fit together
                 self._places = None
+                if out_of_memory(error):
+                    raise
                 return f"{type(error).__name__}: {error}"
         reason = differ(shared, plain, seen[1][1].dtype)
         if reason is not None:
             self._places = None
         return reason
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> AbstractContextManager[None]:
         """The hooks are on the layers inside, and off again outside."""
+        return self._passes.installed()
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
         with ExitStack() as stack:
             for number, layer in enumerate(self.layers):
                 stack.callback(layer.register_forward_pre_hook(self._hook(number), with_kwargs=True).remove)
@@ -103,32 +115,28 @@ class Trunk:
             yield
             return
         device = next(self.layers[0].parameters()).device
-        self._rows = len(rows)
-        self._group = torch.from_numpy(group).to(device)
-        self._one_of_each = torch.from_numpy(np.searchsorted(group, np.arange(groups))).to(device)
-        try:
+        one_of_each = torch.from_numpy(np.searchsorted(group, np.arange(groups)))
+        with self._passes.at(_Fork(torch.from_numpy(group).to(device), one_of_each.to(device))):
             yield
-        finally:
-            self._group = self._one_of_each = None
 
     def _hook(self, number: int) -> Callable[..., tuple[Any, Any] | None]:
         last = number == len(self.layers) - 1
 
         def fit(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-            group, one_of_each = self._group, self._one_of_each
-            if group is None or one_of_each is None or self._places is None:
+            now = self._passes.now
+            if now is None or self._places is None:
                 return None
 
             def change(place: Place, x: Tensor) -> Tensor:
                 if place not in places:
                     return x
-                if last and len(x) == len(one_of_each):
-                    return x[group]
-                if not last and len(x) == rows:
-                    return x[one_of_each]
+                if last and len(x) == len(now.one_of_each):
+                    return x[now.group]
+                if not last and len(x) == len(now.group):
+                    return x[now.one_of_each]
                 return x
 
-            places, rows = self._places[number], self._rows
+            places = self._places[number]
             fitting: tuple[Any, Any] = changed((args, kwargs), change)
             return fitting
 

@@ -4,25 +4,29 @@ Embeddings and head of a model see the padded batch. Before the first layer, hoo
 a row of one token: (rows, tokens, units) becomes (all tokens, 1, units). All that works on single tokens (linear
 maps, norms, rotary positions, masks of CmpDrop) is right as it is. Attention is not: while layers run unpadded,
 transformers' attention interface leads to a function that puts the tokens of each row together again, attends
-within rows, with rows of equal length in one call, and takes them apart. After the last layer tokens go back to
-their places.
+within rows, and takes them apart: on CUDA as nested tensors, in one call of a variable-length kernel, if every token
+sees all tokens of its row; else with rows of equal length in one call. After the last layer tokens go back to their
+places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nested import nested_tensor_from_jagged
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cmp_rerank.ablation import View
 from cmp_rerank.ablation.drop import repeated_layers
 from cmp_rerank.ablation.noise import own_dropout_off
-from cmp_rerank.ablation.recompute import replayed
+from cmp_rerank.ablation.recompute import Change
+from cmp_rerank.scoring.memory import out_of_memory
 from cmp_rerank.scoring.places import Place, changed, differ, observe
 from cmp_rerank.scoring.rows import Row
 
@@ -60,7 +64,12 @@ class _Packing:
             else:
                 self.runs.append(_Run(slice(row, row + 1), columns, tokens))
         self.tokens = begin
+        lengths = [length for _, length in spans]
+        self.shortest, self.longest = min(lengths), max(lengths)
+        self.offsets = torch.tensor([0, *accumulate(lengths)], device=mask.device)
+        self._real = real
         self._masks: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+        self._open: dict[int, tuple[Tensor, bool]] = {}
 
     def row(self, x: Tensor) -> Tensor:
         """(rows,) as (all tokens,)."""
@@ -75,6 +84,22 @@ class _Packing:
         rows, columns = self.shape
         padded = x.new_zeros(rows * columns, *x.shape[2:]).index_copy(0, self.index, x.squeeze(1))
         return padded.unflatten(0, self.shape)
+
+    def open(self, mask: Tensor | None) -> bool:
+        """Whether an attention mask lets every token see all tokens of its row."""
+        if mask is None or mask.dtype != torch.bool:
+            return mask is None
+        known = self._open.get(id(mask))
+        if known is None or known[0] is not mask:
+            pair = self._real[:, None, :, None] & self._real[:, None, None, :]
+            known = self._open[id(mask)] = (mask, bool((mask | ~pair).all()))
+        return known[1]
+
+    def nested(self, x: Tensor) -> Tensor:
+        """(all tokens, heads, 1, units) as a nested tensor, (rows, heads, tokens of the row, units)."""
+        return nested_tensor_from_jagged(
+            x.squeeze(2).contiguous(), self.offsets, min_seqlen=self.shortest, max_seqlen=self.longest
+        ).transpose(1, 2)
 
     def mask(self, mask: Tensor, number: int, causal: bool) -> Tensor | None:
         """The part of an attention mask for one run; None where nothing is masked."""
@@ -95,6 +120,11 @@ def _square(x: Tensor, run: _Run, shape: tuple[int, int]) -> Tensor:
     return (x if len(x) == 1 else x[run.rows])[..., run.columns, run.columns]
 
 
+def _has_kernel(device: torch.device) -> bool:
+    """Whether nested attention has a kernel of its own; on a CPU it is slower than a call for each length."""
+    return device.type == "cuda"
+
+
 class Unpadded:
     """Runs the layers of a model on tokens instead of padded rows.
 
@@ -110,8 +140,7 @@ class Unpadded:
         self.layers = list(repeated_layers(model)[1])
         self._inside = {id(module) for layer in self.layers for module in layer.modules()}
         self._places: list[set[Place]] | None = None
-        self._now: _Packing | None = None
-        self._attends = False
+        self._passes: Change[_Packing] = Change(model, self._running)
         self._attended = 0  # how often
         if hasattr(model, "divided"):
             raise ValueError("it cuts its rows into passages itself")
@@ -157,22 +186,17 @@ class Unpadded:
                     raise ValueError("its attention does not go through transformers' attention interface")
             except Exception as error:  # whatever a model raises on rows that do not fit together
                 self._places = None
+                if out_of_memory(error):
+                    raise
                 return f"{type(error).__name__}: {error}"
         reason = differ(found.double(), more[1].double(), found.dtype)
         if reason is not None:
             self._places = None
         return reason
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> AbstractContextManager[None]:
         """Hooks and attention are in place inside, and as they were outside."""
-        with ExitStack() as stack:
-            for number, layer in enumerate(self.layers):
-                stack.callback(layer.register_forward_pre_hook(self._before(number), with_kwargs=True).remove)
-            stack.callback(self.layers[-1].register_forward_hook(self._after).remove)
-            stack.enter_context(self._attending())
-            stack.enter_context(replayed(self.model, self._replayable))
-            yield
+        return self._passes.installed()
 
     @contextmanager
     def packed(self, mask: Tensor) -> Iterator[_Packing | None]:
@@ -180,40 +204,29 @@ class Unpadded:
         if self._places is None or bool(mask.all()):
             yield None
             return
-        with self._at(_Packing(mask)):
-            yield self._now
+        packing = _Packing(mask)
+        with self._passes.at(packing):
+            yield packing
 
     @contextmanager
-    def _at(self, packing: _Packing | None) -> Iterator[None]:
-        before, self._now = self._now, packing
-        try:
-            yield
-        finally:
-            self._now = before
-
-    @contextmanager
-    def _attending(self) -> Iterator[None]:
-        """Attention of this model goes through `_attention`, that of others as always."""
-        if self._attends:  # in a second pass, where a checkpoint is run again
-            yield
-            return
+    def _running(self) -> Iterator[None]:
+        """Hooks are on the layers; attention of this model goes through `_attention`, that of others as always."""
         plain = ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
         local = ALL_ATTENTION_FUNCTIONS._local_mapping
         before = dict(local)
 
         def attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if self._now is None or id(module) not in self._inside:
+            if self._passes.now is None or id(module) not in self._inside:
                 return plain(module, *args, **kwargs)
-            return self._attention(self._now, plain, module, *args, **kwargs)
+            return self._attention(self._passes.now, plain, module, *args, **kwargs)
 
-        ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = attention
-        self._attends = True
-        try:
+        with ExitStack() as stack:
+            for number, layer in enumerate(self.layers):
+                stack.callback(layer.register_forward_pre_hook(self._before(number), with_kwargs=True).remove)
+            stack.callback(self.layers[-1].register_forward_hook(self._after).remove)
+            stack.callback(lambda: (local.clear(), local.update(before)))
+            ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = attention
             yield
-        finally:
-            self._attends = False
-            local.clear()
-            local.update(before)
 
     def _attention(
         self,
@@ -233,6 +246,16 @@ class Unpadded:
             raise ValueError("its attention is not from each token to the tokens of its row")
         causal = kwargs.get("is_causal")
         causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
+        alike = query.shape == key.shape == value.shape
+        if _has_kernel(query.device) and alike and not causal and position_bias is None and now.open(attention_mask):
+            out = nn.functional.scaled_dot_product_attention(
+                now.nested(query),
+                now.nested(key),
+                now.nested(value),
+                dropout_p=kwargs.get("dropout", 0.0),
+                scale=kwargs.get("scaling"),
+            )
+            return out.transpose(1, 2).values().unsqueeze(1), None
         parts = []
         for number, run in enumerate(now.runs):
             rows = run.rows.stop - run.rows.start
@@ -250,7 +273,7 @@ class Unpadded:
 
     def _before(self, number: int) -> Callable[..., tuple[Any, Any] | None]:
         def take(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-            now = self._now
+            now = self._passes.now
             if now is None or self._places is None:
                 return None
             places = self._places[number]
@@ -265,22 +288,7 @@ class Unpadded:
         return take
 
     def _after(self, _: nn.Module, args: Any, output: Any) -> Any:
-        now = self._now
+        now = self._passes.now
         if now is None:
             return None
         return changed(output, lambda _, x: now.back(x) if tuple(x.shape[:2]) == (now.tokens, 1) else x)
-
-    def _replayable(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that attends as now whenever it is called again, after all this is over."""
-        now = self._now
-        first = True
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            nonlocal first
-            if first:
-                first = False
-                return function(*args, **kwargs)
-            with self._attending(), self._at(now):
-                return function(*args, **kwargs)
-
-        return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan
 from cmp_rerank.ablation.examples import tokenise
-from cmp_rerank.scoring import Scorer
+from cmp_rerank.scoring import Scorer, unpadded
 
 SIZES: dict[str, Any] = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
 
@@ -105,6 +106,42 @@ def test_scores_and_gradients_are_those_of_padded_passes(
     assert any(shape[:-1].count(1) and max(shape[:-1]) > 100 for shape in seen)  # tokens of several rows at once
     tolerance = 1e-6 if name == "qwen3" else 1e-9  # its norms compute in float32, whatever the model's precision
     assert (expected_scores[:, 1:] - expected_scores[:, :-1]).abs().max() > 1e-3
+    assert (scores - expected_scores).abs().max() <= tolerance
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_attention_over_nested_tensors(
+    name: str, encoders: dict[str, CrossEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs on CUDA, by the way of computing it that a CPU has."""
+    model, calls = encoders[name], []
+    expected_scores, expected = run(model, Scorer(PLAN.drop, strategy="naive"), PLAN)
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(query: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(query.is_nested)
+        return plain(query, *args, **kwargs)
+
+    monkeypatch.setattr(unpadded, "_has_kernel", lambda device: True)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    scorer = Scorer(PLAN.drop, strategy="hybrid", unpadded=True, tokens_per_chunk=10**6)
+    run(model, scorer, PLAN)  # compares itself with padded passes once
+    calls.clear()
+    passes: list[Any] = []
+    with ExitStack() as stack:
+        stack.callback(model.register_forward_pre_hook(lambda *args: passes.append(args)).remove)
+        scores, found = run(model, scorer, PLAN)
+    assert scorer._unpadded is not None
+    if name == "qwen3":  # not causal attention
+        assert not any(calls)
+    elif name == "modernbert-local":  # not local attention: two layers of three
+        assert sum(calls) > 1
+        assert calls.count(False) > 2 * sum(calls)
+    else:
+        assert all(calls)
+        assert len(calls) == 3 * len(passes)  # one call for each layer
+    tolerance = 1e-6 if name == "qwen3" else 1e-9
     assert (scores - expected_scores).abs().max() <= tolerance
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
