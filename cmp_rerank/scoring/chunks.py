@@ -34,11 +34,11 @@ def _same_tokens(one: View, other: View) -> bool:
 def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int, start: int) -> list[list[int]]:
     """Cut groups of rows, longest first, into the chunks that cost least, of at most ``budget`` tokens each.
 
-    A chunk costs its tokens, padding included, and what it takes to start a pass. A group is never divided, so a
-    chunk has at least one group, whatever its length.
+    A chunk costs its tokens, padding included, and what it takes to start a pass. A group is divided only if it
+    alone is more than the budget; a chunk has at least one row, whatever its length.
 
     Args:
-        groups: which rows stay together, longest first.
+        groups: which rows, of equal length, stay together, longest first.
         rows: the rows.
         budget: how many tokens a chunk may hold, padding included.
         start: what starting a pass costs, in tokens. At 0 nothing is padded; the more it is, the fewer the chunks.
@@ -53,6 +53,7 @@ def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int, start
         >>> cut(singles(rows), rows, budget=9, start=5)
         [[1], [2, 3], [0]]
     """
+    groups = [part for group in groups for part in _fitting(group, len(rows[group[0]][1]), budget)]
     n = len(groups)
     length = np.array([len(rows[group[0]][1]) for group in groups], dtype=np.int64)
     before = np.concatenate([[0], np.cumsum([len(group) for group in groups])]).astype(np.int64)
@@ -71,6 +72,12 @@ def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int, start
         chunks.append([row for group in groups[i : end[i]] for row in group])
         i = int(end[i])
     return chunks
+
+
+def _fitting(group: Sequence[int], length: int, budget: int) -> list[Sequence[int]]:
+    """A group of rows of one length in parts that the budget allows."""
+    most = max(1, budget // length)
+    return [group[i : i + most] for i in range(0, len(group), most)]
 
 
 def padding_share(chunks: Sequence[Sequence[int]], rows: Sequence[Row]) -> float:

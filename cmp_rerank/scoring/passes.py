@@ -42,6 +42,7 @@ class Passes:
         self.adapter = adapter
         self.longest = longest
         self.inner = adapter.inner(model)
+        self.trial = for_trials(model, self.inner)
         self.ablation = ablation
         self.trunk = trunk
         self.unpadded = unpadded
@@ -83,6 +84,13 @@ class Passes:
                 stack.enter_context(self.trunk.fork(rows))
             return self.adapter.scores(self._module(), features, positions, self.longest)
 
+    def repeat(self) -> None:
+        """Say that the passes of this step are given up, and those that come next are of the same step."""
+        wrapper = _ddp(self.model)
+        if wrapper is not None and self._wrapped:
+            # It has sent buffers to the other processes for this step: they do not wait for them again.
+            wrapper.require_forward_param_sync = False
+
     def _module(self) -> nn.Module:
         """The wrapper for the first pass with a graph, what it wraps for the others.
 
@@ -95,23 +103,38 @@ class Passes:
         return self._bare
 
 
-def without_ddp(model: nn.Module) -> nn.Module:
-    """What a wrapper for distributed data parallel training wraps; the model itself where there is none."""
+def _ddp(model: nn.Module) -> DistributedDataParallel | None:
     inner: Any = model
     while inner is not None:
         if isinstance(inner, DistributedDataParallel):
-            return inner.module
+            return inner
         inner = getattr(inner, "_orig_mod", None)
+    return None
+
+
+def without_ddp(model: nn.Module) -> nn.Module:
+    """What a wrapper for distributed data parallel training wraps; the model itself where there is none."""
+    wrapper = _ddp(model)
+    return model if wrapper is None else wrapper.module
+
+
+def for_trials(model: nn.Module, inner: nn.Module) -> nn.Module:
+    """The model to try things out on: without wrappers, but for one that has to gather parameters (FSDP1)."""
+    while model is not inner and not isinstance(model, _fsdp_kinds()):
+        model = getattr(model, "module", None) or model._orig_mod  # type: ignore[assignment]
     return model
 
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the parameters are sharded over processes (FSDP): then every pass of one waits for the others."""
+    return any(isinstance(module, _fsdp_kinds()) for module in model.modules())
+
+
+def _fsdp_kinds() -> tuple[type, ...]:
     from torch.distributed import fsdp
 
     names = ("FSDPModule", "FullyShardedDataParallel")  # the first came with torch 2.6
-    kinds = tuple(getattr(fsdp, name) for name in names if hasattr(fsdp, name))
-    return any(isinstance(module, kinds) for module in model.modules())
+    return tuple(getattr(fsdp, name) for name in names if hasattr(fsdp, name))
 
 
 def is_reentrant(model: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.scoring.adapters import Adapter, CrossEncoderAdapter
 from cmp_rerank.scoring.chunks import cut, forks, singles
 from cmp_rerank.scoring.memory import Budget, available, free, kept_bytes, out_of_memory
-from cmp_rerank.scoring.passes import Passes, is_reentrant, is_sharded, most_passes, without_ddp
+from cmp_rerank.scoring.passes import Passes, for_trials, is_reentrant, is_sharded, most_passes, without_ddp
 from cmp_rerank.scoring.recompute import recomputed
 from cmp_rerank.scoring.rows import Row, pooled
 from cmp_rerank.scoring.trunk import Trunk
@@ -99,7 +99,7 @@ class Scorer:
         """
         rows, index = pooled(examples, views)
         longest = max(map(len, examples))
-        ablation = self._attach(self.adapter.inner(model), rows, longest)
+        ablation = self._attach(model, rows, longest)
         if self.strategy == "naive":
             passes = Passes(model, self.adapter, longest, ablation)
             with passes.ready():
@@ -115,10 +115,11 @@ class Scorer:
                 break
             except Exception as error:
                 exhausted = self.budget.lean and passes.tokens <= max(len(view) for _, view in rows)
-                if exhausted or not out_of_memory(error):
-                    raise
-                self.budget.halve(passes.tokens, error)
+                if exhausted or not out_of_memory(error) or is_sharded(model):
+                    raise  # sharded: the other processes wait for the passes that were planned, and no others
+                self.budget.halve(passes.tokens or self.budget.of(passes.inner.device), error)
             free()
+            passes.repeat()
         return _precise(scores)[torch.from_numpy(index).to(scores.device)]
 
     def _score(self, passes: Passes, rows: list[Row], full: np.ndarray) -> Tensor:
@@ -203,7 +204,7 @@ class Scorer:
             except ValueError as error:
                 reason = str(error)
             else:
-                trial = Passes(passes.inner, self.adapter, passes.longest, passes.ablation, trunk)
+                trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation, trunk)
                 with trial.ready():
                     reason = trunk.verify(trial.run, rows[0])
                 if reason is None:
@@ -226,7 +227,7 @@ class Scorer:
             if hasattr(passes.model, "_orig_mod"):
                 raise ValueError("it is compiled")
             unpadded = Unpadded(passes.inner)
-            trial = Passes(passes.inner, self.adapter, passes.longest, passes.ablation, unpadded=unpadded)
+            trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation, unpadded=unpadded)
             with trial.ready():
                 reason = unpadded.verify(trial.run, max(rows, key=lambda row: (row[1].depth, len(row[1]))))
             if reason is not None:
@@ -242,18 +243,19 @@ class Scorer:
         if room is None:
             return False
         if self._bytes_per_token is None:  # measured once, on one row, by a pass that leaves no trace
-            trial = Passes(passes.inner, self.adapter, passes.longest, passes.ablation)
+            trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation)
             devices = [passes.inner.device] if passes.inner.device.type == "cuda" else []
             with torch.random.fork_rng(devices), trial.ready(), kept_bytes(passes.inner) as kept:
                 trial.run([max(rows, key=lambda row: len(row[1]))])
             self._bytes_per_token = kept[0] / trial.tokens
         return self._bytes_per_token * sum(len(view) for _, view in rows) < room
 
-    def _attach(self, inner: nn.Module, rows: list[Row], longest: int) -> Ablation | None:
+    def _attach(self, model: nn.Module, rows: list[Row], longest: int) -> Ablation | None:
         if self.drop is None:
             return None
+        inner = self.adapter.inner(model)
         if self._ablation is None or self._ablation.model is not inner:
-            probe = Passes(inner, self.adapter, longest, None)
+            probe = Passes(for_trials(model, inner), self.adapter, longest, None)
             self._ablation = Ablation(inner, self.drop, lambda: probe.run(rows[:1] * 2))
             self._trunk = self._no_trunk = self._bytes_per_token = None
         return self._ablation

@@ -46,15 +46,17 @@ def test_no_other_way_to_cut_costs_less(lengths: list[int], budget: int, start: 
     assert cost(chunks, lengths, start) == least
 
 
-def test_groups_are_never_divided() -> None:
+def test_groups_are_divided_only_where_they_alone_are_too_much() -> None:
     example = Example({}, segment=np.full(9, -1))
     tokens = np.arange(9)
     rows = [(example, View(tokens, depth)) for depth in range(3)] + rows_of([5])
     groups = forks(rows)
     assert groups == [[0, 1, 2], [3]]
-    assert cut(groups, rows, budget=1, start=1000) == [[0, 1, 2], [3]]
     assert cut(groups, rows, budget=36, start=1000) == [[0, 1, 2, 3]]
     assert cut(groups, rows, budget=35, start=1000) == [[0, 1, 2], [3]]
+    assert cut(groups, rows, budget=27, start=1000) == [[0, 1, 2], [3]]
+    assert cut(groups, rows, budget=26, start=1000) == [[0, 1], [2, 3]]
+    assert cut(groups, rows, budget=1, start=1000) == [[0], [1], [2], [3]]
 
 
 def test_the_price_of_a_pass_decides_how_much_is_padded() -> None:

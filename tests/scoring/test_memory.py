@@ -18,6 +18,7 @@ from cmp_rerank.ablation.examples import tokenise
 from cmp_rerank.scoring import Scorer
 
 PLAN = Plan([CmpDrop(p=0.3, steps=2)])
+TOP = Plan([CmpDrop(p=0.3, steps=2, layers="top:1")])  # with layers below, that steps can share
 
 
 @contextmanager
@@ -37,10 +38,10 @@ def small_memory(model: CrossEncoder, tokens: int, *, only_second_passes: bool =
     hook.remove()
 
 
-def gradient(model: CrossEncoder, scorer: Scorer) -> torch.Tensor:
+def gradient(model: CrossEncoder, scorer: Scorer, plan: Plan = PLAN) -> torch.Tensor:
     pairs = [*zip(QUERIES, PASSAGES, strict=True), *zip(QUERIES, OTHERS, strict=True)]
-    batch = tokenise(model, pairs, PLAN)
-    scores = scorer(model.train(), batch, [PLAN.views(e) for e in batch])
+    batch = tokenise(model, pairs, plan)
+    scores = scorer(model.train(), batch, [plan.views(e) for e in batch])
     (torch.linspace(1, 2, scores.numel(), dtype=scores.dtype).reshape(scores.shape) * scores).sum().backward()
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad(set_to_none=True)
@@ -48,28 +49,36 @@ def gradient(model: CrossEncoder, scorer: Scorer) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("strategy", ["stacked", "hybrid", "auto"])
+@pytest.mark.parametrize(
+    ("strategy", "plan", "memory"),
+    [("stacked", PLAN, 200), ("hybrid", PLAN, 200), ("auto", PLAN, 200), ("trunk", TOP, 200), ("auto", TOP, 120)],
+)
 @pytest.mark.parametrize("only_second_passes", [False, True], ids=["anywhere", "in the backward pass"])
 def test_training_goes_on(
-    strategy: Any, only_second_passes: bool, tiny_model: CrossEncoder, caplog: pytest.LogCaptureFixture
+    strategy: Any,
+    plan: Plan,
+    memory: int,
+    only_second_passes: bool,
+    tiny_model: CrossEncoder,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     tiny_model.double()
-    expected = gradient(tiny_model, Scorer(PLAN.drop, strategy="naive"))
-    scorer = Scorer(PLAN.drop, strategy=strategy, tokens_per_chunk=2000)
-    gradient(tiny_model, Scorer(PLAN.drop, strategy=strategy))
-    with small_memory(tiny_model, 200, only_second_passes=only_second_passes) as taken:
+    expected = gradient(tiny_model, Scorer(plan.drop, strategy="naive"), plan)
+    scorer = Scorer(plan.drop, strategy=strategy, tokens_per_chunk=2000)
+    gradient(tiny_model, scorer, plan)  # what it finds out once, it finds out here
+    with small_memory(tiny_model, memory, only_second_passes=only_second_passes) as taken:
         with caplog.at_level(logging.WARNING):
-            found = gradient(tiny_model, scorer)
+            found = gradient(tiny_model, scorer, plan)
         assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
         if only_second_passes and strategy != "hybrid":
             assert scorer.budget.events == 0  # no pass is run twice
             return
         assert scorer.budget.events > 0
         assert scorer.budget.tokens is not None
-        assert scorer.budget.tokens <= 200
+        assert scorer.budget.tokens <= memory
         assert sum("Out of memory in a pass of" in r.message for r in caplog.records) == scorer.budget.events
         events = scorer.budget.events
-        gradient(tiny_model, scorer)
+        gradient(tiny_model, scorer, plan)
         assert scorer.budget.events == events  # it has learned how much fits
         assert max(taken) > 50  # and does not crawl
 
@@ -77,8 +86,37 @@ def test_training_goes_on(
 def test_one_row_that_does_not_fit_is_an_error(tiny_model: CrossEncoder) -> None:
     with small_memory(tiny_model, 10), pytest.raises(torch.OutOfMemoryError):
         gradient(tiny_model, Scorer(PLAN.drop, tokens_per_chunk=100))
+    trunk = Scorer(TOP.drop, strategy="trunk")
+    gradient(tiny_model, trunk, TOP)
+    with small_memory(tiny_model, 10), pytest.raises(torch.OutOfMemoryError):
+        gradient(tiny_model, trunk, TOP)
     with small_memory(tiny_model, 10, only_second_passes=True), pytest.raises(torch.OutOfMemoryError):
         gradient(tiny_model, Scorer(PLAN.drop, strategy="hybrid"))
+
+
+def test_a_pass_that_only_finds_out_may_fail(tiny_model: CrossEncoder) -> None:
+    """It says nothing about how many tokens fit, nor about what is right for the model."""
+    for scorer, plan in ((Scorer(PLAN.drop), PLAN), (Scorer(TOP.drop, strategy="trunk"), TOP)):
+        expected = gradient(tiny_model, Scorer(plan.drop, strategy="naive"), plan)
+        gradient_of_sites = Scorer(plan.drop, strategy="stacked")  # knows the sites, and nothing else
+        gradient(tiny_model, gradient_of_sites, plan)
+        scorer._ablation = gradient_of_sites._ablation
+        failed = []
+
+        def fail(*_: Any, failed: list[int] = failed) -> None:
+            if not failed:
+                failed.append(1)
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        hook = tiny_model[0].model.bert.register_forward_pre_hook(fail)
+        found = gradient(tiny_model, scorer, plan)
+        hook.remove()
+        assert failed
+        assert torch.allclose(found, expected, atol=1e-6 * float(expected.abs().max()))
+        assert scorer.budget.events == 1
+        assert scorer.budget.tokens is not None
+        assert scorer.budget.tokens > 1000
+        assert scorer.strategy != "trunk" or scorer._trunk is not None
 
 
 def test_other_errors_are_not_swallowed(tiny_model: CrossEncoder) -> None:

@@ -21,6 +21,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES, TEXTS
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
@@ -57,6 +58,8 @@ SCENARIOS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "trunk": (POINTWISE, lambda m: bce(m, "trunk"), {"length_bucketing": False}),
     "lean": (POINTWISE, lambda m: bce(m, "hybrid"), {"length_bucketing": False}),
     "accumulating": (POINTWISE, lambda m: bce(m, "hybrid"), {"gradient_accumulation_steps": 2, "max_steps": 2}),
+    "out-of-memory-3": (POINTWISE, lambda m: bce(m, "stacked"), {"length_bucketing": False}),
+    "out-of-memory-4": (POINTWISE, lambda m: bce(m, "stacked"), {"length_bucketing": False}),
     "checkpointing": (POINTWISE, lambda m: bce(m, "hybrid"), {"gradient_checkpointing": True}),
 }
 
@@ -83,13 +86,22 @@ def run(checkpoint: str, output: Path, scenario: str) -> None:
         output_dir=str(output / "run"), per_device_train_batch_size=8 // world, max_steps=4, report_to="none",
         use_cpu=True, ddp_backend="gloo" if world > 1 else None, seed=1, save_strategy="no", disable_tqdm=True,
         learning_rate=0.1, optim="sgd", dataloader_drop_last=True, dataloader_pin_memory=False,
-        eval_strategy="steps", eval_steps=2,
+        eval_strategy="no" if "FSDP_VERSION" in os.environ else "steps", eval_steps=2,
     ) | options))  # fmt: skip
     loss = make_loss(model)
     if scenario == "lean":
         loss.scorer.budget.lean = True
     passes: list[int] = []
     model[0].model.bert.embeddings.register_forward_hook(lambda *_: passes.append(1))
+    if scenario.startswith("out-of-memory") and world > 1 and int(os.environ["RANK"]) == 1:
+        begun: list[int] = []
+
+        def fail(*_: Any) -> None:  # in the first of its chunks or the second; before them, two passes look for sites
+            begun.append(1)
+            if len(begun) == int(scenario[-1]):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        model[0].model.bert.register_forward_pre_hook(fail)
     evaluator = CrossEncoderClassificationEvaluator(list(zip(QUERIES, PASSAGES, strict=True)), [1, 0, 1, 0])
     evaluations: list[int] = []
     called = CrossEncoderClassificationEvaluator.__call__
@@ -100,26 +112,47 @@ def run(checkpoint: str, output: Path, scenario: str) -> None:
 
     CrossEncoderClassificationEvaluator.__call__ = noted  # type: ignore[method-assign]
     trainer = (RerankerTrainer if world > 1 else OneProcess)(
-        model=model, args=args, train_dataset=data, loss=loss, evaluator=evaluator
+        model=model, args=args, train_dataset=data, loss=loss, evaluator=evaluator if args.do_eval else None
     )
     trainer.train()
     CrossEncoderClassificationEvaluator.__call__ = called  # type: ignore[method-assign]
-    state = dict(model.state_dict())
     rank = int(os.environ.get("RANK", "0"))
     facts = {"passes": len(passes), "evaluations": len(evaluations), "wrapper": type(trainer.model_wrapped).__name__}
     (output / f"{scenario}-{rank}-of-{world}.json").write_text(json.dumps(facts))
-    write(state, output / f"{scenario}-of-{world}.pt")
+    write(trainer.model_wrapped, output / f"{scenario}-of-{world}.pt")
 
 
-def write(state: dict[str, torch.Tensor], path: Path) -> None:
+def write(model: torch.nn.Module, path: Path) -> None:
+    state: Any = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
     if os.environ.get("RANK", "0") == "0":
         numbers = [state[name] for name in sorted(state) if state[name].is_floating_point()]
         torch.save(torch.cat([x.detach().flatten().double() for x in numbers]), path)
 
 
+def allow_sharding() -> None:
+    """Accelerate shards parameters on accelerators only: let it take this for one."""
+    from accelerate import DistributedType, PartialState
+    from accelerate.state import AcceleratorState
+
+    os.environ.update(
+        ACCELERATE_USE_FSDP="true",
+        FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP",
+        FSDP_TRANSFORMER_CLS_TO_WRAP="BertLayer",
+    )
+    made = AcceleratorState.__init__
+
+    def init(self: AcceleratorState, *args: Any, **kwargs: Any) -> None:
+        if not AcceleratorState._shared_state:
+            PartialState(cpu=True, backend="gloo")
+            PartialState._shared_state["device"] = torch.device("cpu")
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_MUSA
+        made(self, *args, **kwargs)
+
+    AcceleratorState.__init__ = init  # type: ignore[method-assign]
+
+
 def run_sharded(checkpoint: str, output: Path, strategy: str) -> None:
-    """FSDP, by torch itself: accelerate offers it on accelerators only."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    """FSDP by torch itself, without a trainer."""
     from torch.distributed.fsdp import fully_shard
 
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -145,14 +178,15 @@ def run_sharded(checkpoint: str, output: Path, strategy: str) -> None:
         loss([rows["query"], rows["passage"]], torch.tensor(rows["label"])).backward()
         optimizer.step()
         optimizer.zero_grad()
-    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     facts = {"passes": len(passes), "wrapper": type(model).__name__}
     (output / f"fsdp-{strategy}-{rank}-of-{world}.json").write_text(json.dumps(facts))
-    write(state, output / f"fsdp-{strategy}-of-{world}.pt")
+    write(model, output / f"fsdp-{strategy}-of-{world}.pt")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if "FSDP_VERSION" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        allow_sharding()
     for name in sys.argv[3:]:
         if name.startswith("fsdp-"):
             run_sharded(sys.argv[1], Path(sys.argv[2]), name.removeprefix("fsdp-"))

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
-FAST = ["plain-token-budget", "hybrid", "lean", "fsdp-stacked"]
+FAST = ["plain-token-budget", "hybrid", "lean", "out-of-memory-3", "out-of-memory-4", "fsdp-stacked"]
 SLOW = ["plain", "plain-small-chunks", "lists", "stacked", "trunk", "accumulating", "checkpointing", "fsdp-trunk"]
 
 
-def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int) -> None:
+def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int, **env: str) -> None:
     command = [sys.executable]
     if world > 1:
         with socket.socket() as free:
@@ -27,7 +27,7 @@ def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int) -> 
         command += ["-m", "torch.distributed.run", f"--nproc_per_node={world}", f"--master_port={port}"]
     ran = subprocess.run(
         [*command, str(SCRIPT), str(checkpoint), str(output), *scenarios],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
         capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-4000:]
@@ -68,3 +68,18 @@ def test_two_processes_train_what_one_does(scenarios: list[str], tiny_checkpoint
             assert theirs["evaluations"] == 0 < ours["evaluations"]  # on the main process only
         if scenario == "hybrid":
             assert ours["passes"] != theirs["passes"]  # no process waits for the other's chunks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_the_trainer_with_sharded_parameters(version: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """As `accelerate launch` does it, in both of its ways."""
+    scenarios = ["plain", "plain-token-budget", "stacked", "trunk"]
+    start(tiny_checkpoint, tmp_path)
+    for world in (1, 2):
+        launch(tiny_checkpoint, tmp_path, scenarios, world, FSDP_VERSION=version)
+    for scenario in scenarios:
+        compare(tmp_path, scenario)
+        ours, theirs = facts(tmp_path, scenario)
+        assert ours["wrapper"] == {"1": "FullyShardedDataParallel", "2": "FSDPCrossEncoder"}[version]
+        assert ours["passes"] == theirs["passes"]
