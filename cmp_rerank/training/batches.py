@@ -23,7 +23,7 @@ class LengthBatches(BatchSampler):
 
     A batch is the rows of all processes, one process after the other, each with the same number of rows and nearly
     the same number of tokens. An epoch has every row once. Where rows would be left over (fewer than there are
-    processes; with ``drop_last``, fewer than a full batch), so many are left out, other ones in each epoch.
+    processes; with ``drop_last``, fewer than a full batch), so many are left out, drawn anew in each epoch.
 
     Args:
         lengths: tokens of each row of the dataset.
@@ -70,11 +70,10 @@ class LengthBatches(BatchSampler):
         classes = np.ceil(np.log(self.lengths) / math.log(CLASS_RATIO) - 1e-9).astype(np.int64)
         self._classes = classes
         inside = np.sort(classes)
-        spare = len(inside) % unit
-        # Left out at the same places of the order in each epoch, so that the cut is the same, too.
-        self._taken = np.ones(len(inside), dtype=bool)
-        self._taken[np.linspace(0, len(inside) - 1, spare).astype(np.int64)] = False
-        self._bounds = self._cut(np.floor(CLASS_RATIO ** inside[self._taken] + 1e-9).astype(np.int64))
+        self._spare = len(inside) % unit
+        # The n-th of the rows that are left is at most as long as that of the longest rows: whichever are left out
+        # in an epoch, the same cut keeps to the budget.
+        self._bounds = self._cut(np.floor(CLASS_RATIO ** inside[self._spare :] + 1e-9).astype(np.int64))
 
     def _cut(self, rounded: np.ndarray) -> list[int]:
         """Where batches begin and end in the order of the classes."""
@@ -99,7 +98,8 @@ class LengthBatches(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = np.lexsort([rng.random(len(self.lengths)), self._classes])[self._taken]
+        order = np.lexsort([rng.random(len(self.lengths)), self._classes])
+        order = np.delete(order, rng.choice(len(order), self._spare, replace=False))
         batches = [order[a:b] for a, b in zip(self._bounds[:-1], self._bounds[1:], strict=True) if b > a]
         for i in rng.permutation(len(batches)):
             yield self._deal(batches[i])

@@ -110,6 +110,19 @@ def test_left_out_rows_change() -> None:
     assert left_out[0] != left_out[1]
 
 
+@pytest.mark.parametrize("size", [{"rows": 4}, {"tokens": 40}, {"rows": 4, "drop_last": True}])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_no_row_is_left_out_for_good(size: dict[str, int], world: int) -> None:
+    """Not even the only one of its length, the shortest or the longest."""
+    lengths = [10] * 103 + [1, 500, 30]
+    sampler = LengthBatches(lengths, **size, world=world)  # type: ignore[arg-type]
+    seen: set[int] = set()
+    for epoch in range(60):
+        sampler.set_epoch(epoch)
+        seen |= {row for batch in sampler for row in batch}
+    assert seen == set(range(106))
+
+
 def test_dealt_gives_each_process_its_part() -> None:
     class Fixed(LengthBatches):
         def __iter__(self):  # type: ignore[no-untyped-def]
