@@ -10,6 +10,7 @@ builds them again.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,7 +211,9 @@ class Given:
         return len(self._segments)
 
     def __repr__(self) -> str:
-        return f"<Given segments of {len(self)} texts>"
+        # What is made with them is kept under their description, which therefore has to tell its contents.
+        content = repr((sorted(self._segments.items()), self.otherwise)).encode(errors="surrogatepass")
+        return f"<Given segments of {len(self)} texts, {hashlib.blake2b(content, digest_size=8).hexdigest()}>"
 
 
 def windows(count: int, size: int, stride: int | None = None) -> list[tuple[int, int]]:

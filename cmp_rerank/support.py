@@ -6,6 +6,7 @@ or by any callable ``(query, segments) -> scores``, for instance a bi-encoder.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -136,7 +137,9 @@ class GivenSupport:
         return len(self._support)
 
     def __repr__(self) -> str:
-        return f"<GivenSupport of {len(self)} pairs>"
+        # What is made with it is kept under its description, which therefore has to tell its contents.
+        content = repr((sorted(self._support.items()), self.otherwise)).encode(errors="surrogatepass")
+        return f"<GivenSupport of {len(self)} pairs, {hashlib.blake2b(content, digest_size=8).hexdigest()}>"
 
     def segments(self, query: str, passage: str, spans: Sequence[Span]) -> frozenset[int]:
         """The segments of a passage that overlap what supports its label.

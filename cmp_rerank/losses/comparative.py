@@ -113,7 +113,8 @@ class ComparativeLoss(nn.Module):
         #: What the model's window has cut of the passages so far.
         self.truncation = Truncation()
         self._method = "unreduced"
-        self._step = (-1, 0)
+        #: Training step of the last batch that was drawn for, and which of its batches it was.
+        self.drawn = (-1, 0)
         self._reported = False
 
     def forward(
@@ -184,16 +185,16 @@ class ComparativeLoss(nn.Module):
 
     def _draw(self, trainer: BaseTrainer | None) -> str:
         """Seed, training step and batch within the step: the same after a resume, and on every process."""
-        last, batch = self._step
+        last, batch = self.drawn
         step = last + 1 if trainer is None else trainer.state.global_step
-        self._step = (step, batch + 1 if step == last else 0)
-        return f"{self.seed} {self._step}"
+        self.drawn = (step, batch + 1 if step == last else 0)
+        return f"{self.seed} {self.drawn}"
 
     def _report_truncation(self) -> None:
         if self.truncation.cut and not self._reported:
             self._reported = True
             logger.warning(
-                "In the first batch with long passages, %s. Reported once; `loss.truncation` goes on counting.",
+                "%s so far. Reported once; `loss.truncation` goes on counting.",
                 self.truncation,
             )
 

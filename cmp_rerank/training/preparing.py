@@ -47,6 +47,7 @@ class Preparer:
         loss: the loss, or one for each name of a dataset.
         store: pairs that are tokenised already.
         seed: what random negatives derive from, together with the texts.
+        told: the names of losses of which the log has said already that they cannot be prepared.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Preparer:
         loss: nn.Module | dict[str, nn.Module],
         store: TokenStore | None = None,
         seed: int = 0,
+        told: set[str] | None = None,
     ) -> None:
         self.model = model
         self.loss = loss
@@ -63,7 +65,12 @@ class Preparer:
         #: What the model's window cut of the pairs that `own_pairs` tokenised.
         self.truncation = Truncation()
         self._twins: dict[int, nn.Module] = {}
-        self._told: set[str] = set()
+        self._told: set[str] = set() if told is None else told
+        for each in loss.values() if isinstance(loss, dict) else [loss]:
+            try:  # here, since a worker cannot copy from an accelerator
+                self._twin(task_loss(each))
+            except Exception as error:
+                self._tell(each, error)
 
     def __call__(self, batch: dict[str, Any]) -> Prepared | None:
         """Prepare a collated batch; None where that is not possible, and the loss does all of its work itself."""

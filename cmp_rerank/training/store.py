@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -79,8 +80,8 @@ class TokenStore:
             notes: asked at the end for what else to keep; `meta` has it.
         """
         folder = Path(folder)
-        part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
-        shutil.rmtree(part, ignore_errors=True)
+        # Not by the number of the process: those of several machines may write to one place.
+        part = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex}")
         part.mkdir(parents=True)
         keys: list[int] = []
         places: list[tuple[int, int]] = []
@@ -105,7 +106,12 @@ class TokenStore:
             np.save(part / "places.npy", np.array(places, dtype=np.int64).reshape(-1, 2)[order])
             (part / "meta.json").write_text(json.dumps({"datasets": list(datasets)} | notes()))
             shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
+            try:
+                part.rename(folder)
+            except OSError:
+                if not (folder / "meta.json").exists():
+                    raise
+                # Another process was faster.
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return cls(folder)

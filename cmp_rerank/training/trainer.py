@@ -5,26 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import sentence_transformers
 import torch
+import transformers
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
+import cmp_rerank
 from cmp_rerank.ablation.examples import Truncation
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.prepared import Prepared, PreparedColumns, add_truncation
 from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.scoring import Scorer, cross_encoder
 from cmp_rerank.scoring.memory import Budget, free, out_of_memory
+from cmp_rerank.training import store
 from cmp_rerank.training.batches import Dealt, LengthBatches
 from cmp_rerank.training.preparing import PREPARED, Preparer, RerankerCollator, task_loss
 from cmp_rerank.training.store import Item, TokenStore
@@ -32,6 +38,7 @@ from cmp_rerank.training.store import Item, TokenStore
 logger = logging.getLogger(__name__)
 
 _BLOCK = 512  # rows of a dataset that are tokenised together
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class RerankerTrainer(CrossEncoderTrainer):
@@ -64,6 +71,8 @@ class RerankerTrainer(CrossEncoderTrainer):
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lengths: dict[int, Any] = {}
         self._prepared: Prepared | None = None
+        self._training_data = False  # whether it is their loader that is being made
+        self._told: set[str] = set()
 
     # Data ---------------------------------------------------------------------------------------------------
 
@@ -71,7 +80,11 @@ class RerankerTrainer(CrossEncoderTrainer):
         """The training data, tokenised."""
         if self.train_dataset is not None:
             self._tokenise(self.train_dataset)
-        return super().get_train_dataloader()
+        self._training_data = True
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self._training_data = False
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The evaluation data, tokenised as it is collated."""
@@ -82,7 +95,7 @@ class RerankerTrainer(CrossEncoderTrainer):
         """Give the collator what it needs to tokenise."""
         if not isinstance(self.data_collator, RerankerCollator):
             return None  # the caller's own
-        preparer = Preparer(cross_encoder(self.model), self.loss, self._store, self.args.seed)
+        preparer = Preparer(cross_encoder(self.model), self.loss, self._store, self.args.seed, self._told)
         self.data_collator.preparer = preparer
         return preparer
 
@@ -99,10 +112,10 @@ class RerankerTrainer(CrossEncoderTrainer):
         # With a folder of their own the processes need not wait for each other.
         with self.args.main_process_first(desc="tokenise") if cache else nullcontext():
             if (folder / "meta.json").exists():
-                store = TokenStore(folder)
+                tokens = TokenStore(folder)
             else:
                 try:
-                    store = TokenStore.write(
+                    tokens = TokenStore.write(
                         folder,
                         {name: self._rows(preparer, data) for name, data in named.items()},
                         lambda: {"truncation": asdict(preparer.truncation)},
@@ -115,12 +128,12 @@ class RerankerTrainer(CrossEncoderTrainer):
                     )
                     return
                 seconds = time.perf_counter() - start
-                logger.info("Tokenised %d pairs in %.1f s, to %s", len(store), seconds, folder)
-        self._store = preparer.store = store
-        self._lengths = {id(data): store.lengths(name) for name, data in named.items()}
+                logger.info("Tokenised %d pairs in %.1f s, to %s", len(tokens), seconds, folder)
+        self._store = preparer.store = tokens
+        self._lengths = {id(data): tokens.lengths(name) for name, data in named.items()}
         for loss in self._losses():
             if isinstance(loss, ComparativeLoss):
-                add_truncation(loss.truncation, Truncation(**store.meta["truncation"]))
+                add_truncation(loss.truncation, Truncation(**tokens.meta["truncation"]))
 
     def _rows(self, preparer: Preparer, dataset: Any) -> Iterator[tuple[list[Item], int]]:
         for start in range(0, len(dataset), _BLOCK):
@@ -131,20 +144,22 @@ class RerankerTrainer(CrossEncoderTrainer):
 
     def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> str:
         """Stands for all that the tokens depend on."""
-        from cmp_rerank.training import store
-
         tokenizer = preparer.model.tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         settings = [
             sorted((name, data._fingerprint, len(data)) for name, data in named.items()),
             backend.to_str() if backend is not None else repr(tokenizer),
             [tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side],
+            [getattr(tokenizer, "chat_template", None), repr(getattr(preparer.model[0], "processing_kwargs", None))],
             getattr(preparer.model, "max_seq_length", None),
             [repr(getattr(loss, "plan", None)) for loss in self._losses()],
             [self.args.prompts, self.args.router_mapping, repr(preparer.model.prompts)],
-            Path(store.__file__).read_text(),
+            [sentence_transformers.__version__, transformers.__version__, _own_code()],
         ]
-        return hashlib.blake2b(json.dumps(settings, default=repr).encode(), digest_size=16).hexdigest()
+        text = json.dumps(settings, default=repr)
+        if _ADDRESS.search(text):  # an object that says nothing of its contents; the next run may have another there
+            text += uuid.uuid4().hex
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def get_batch_sampler(
         self,
@@ -156,7 +171,7 @@ class RerankerTrainer(CrossEncoderTrainer):
         seed: int = 0,
     ) -> BatchSampler | None:
         """Batches of similar length for training data, unless the caller has chosen a sampler."""
-        lengths = self._lengths.get(id(dataset))
+        lengths = self._lengths.get(id(dataset)) if self._training_data else None
         default = self.args.batch_sampler == BatchSamplers.BATCH_SAMPLER
         if lengths is None or not default or not getattr(self.args, "length_bucketing", True):
             return super().get_batch_sampler(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
@@ -218,12 +233,16 @@ class RerankerTrainer(CrossEncoderTrainer):
         which it is not known whether they are complete, and no other process that waits.
         """
         fresh = self.args.world_size == 1 and all(p.grad is None for p in model.parameters())
+        comparative = [loss for loss in self._losses() if isinstance(loss, ComparativeLoss)]
+        drawn = [loss.drawn for loss in comparative]
         while True:
             try:
                 return super().training_step(model, dict(inputs), num_items_in_batch)
             except Exception as error:
                 if not fresh or not out_of_memory(error) or not self._shrink(error):
                     raise
+            for loss, before in zip(comparative, drawn, strict=True):
+                loss.drawn = before  # the same views again
             model.zero_grad(set_to_none=True)
             free()
 
@@ -245,3 +264,13 @@ class RerankerTrainer(CrossEncoderTrainer):
         free()
         result: dict[str, float] = super().evaluate(*args, **kwargs)
         return result
+
+
+def _own_code() -> str:
+    """Stands for the code that tokens come from: what another version of it made is not what this one makes."""
+    package = Path(cmp_rerank.__file__).parent
+    sources = [*sorted(package.glob("*.py")), *sorted((package / "ablation").glob("*.py")), Path(store.__file__)]
+    digest = hashlib.blake2b(digest_size=16)
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()

@@ -212,7 +212,7 @@ def test_crop_alone_keeps_the_models_own_dropout(tiny_model: CrossEncoder) -> No
     values = set()
     for seed in (0, 1):
         torch.manual_seed(seed)
-        loss._step = (-1, 0)  # the same views
+        loss.drawn = (-1, 0)  # the same views
         values.add(loss([QUERIES, PASSAGES], BINARY).item())
     assert len(values) == 2
 

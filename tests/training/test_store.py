@@ -47,6 +47,21 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_may_write_to_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes, on two machines perhaps, the second finds what the first has written."""
+    monkeypatch.setattr("os.getpid", lambda: 7)
+
+    def rows():  # type: ignore[no-untyped-def]
+        yield [(1, example(3))], 3
+        TokenStore.write(tmp_path / "store", {"x": [([(1, example(3))], 3)]})  # the other one, meanwhile
+        monkeypatch.setattr("shutil.rmtree", lambda *args, **kwargs: None)  # and it is there when this one renames
+        yield [(2, example(4))], 4
+
+    store = TokenStore.write(tmp_path / "store", {"x": rows()})
+    assert store.get(1) is not None
+    assert len(store) == 1
+
+
 def test_empty(tmp_path: Path) -> None:
     store = TokenStore.write(tmp_path / "store", {"x": []})
     assert len(store) == 0

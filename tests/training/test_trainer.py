@@ -17,8 +17,11 @@ from tiny_models import OTHERS, PASSAGES, QUERIES
 from transformers import TrainerCallback
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.segments import Given
+from cmp_rerank.support import GivenSupport
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training.batches import Dealt
+from cmp_rerank.training.preparing import Preparer, pair_key
 
 POINTWISE = Dataset.from_dict(
     {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
@@ -170,6 +173,68 @@ def test_training_pairs_are_tokenised_once(tiny_model: CrossEncoder, tmp_path: P
     assert len(seen) == 2 * len(POINTWISE) + 8
 
 
+def test_kept_tokens_are_those_of_the_same_settings(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    """Support, segments and templates are contents: as many of them, under the same names, are not the same ones."""
+    args = arguments(tmp_path, token_cache=str(tmp_path / "tokens"))
+    texts = POINTWISE["passage"]
+
+    def kept(make_crop: Any) -> tuple[Path, list[Any]]:
+        loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [make_crop()])
+        trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss)
+        trainer.get_train_dataloader()
+        assert trainer._store is not None
+        pairs = zip(POINTWISE["query"], texts, POINTWISE["label"], strict=True)
+        found = [trainer._store.get(pair_key((q, p), loss.plan, y > 0, {})) for q, p, y in pairs]
+        return trainer._store.folder, [(e.support, e.segment.tolist()) for e in found if e is not None]
+
+    def supported(number: int) -> Any:
+        support = {(q, p): [number] for q, p in zip(POINTWISE["query"], texts, strict=True)}
+        return lambda: CmpCrop(support=GivenSupport(support))
+
+    def divided(at: int) -> Any:
+        return lambda: CmpCrop(segmenter=Given({text: [(0, at), (at, len(text))] for text in texts}))
+
+    class Nameless:  # its description is where it lies
+        def __call__(self, text: str) -> list[tuple[int, int]]:
+            return [(0, 4), (4, len(text))]
+
+    nameless = Nameless()
+    for one, other in ((supported(0), supported(1)), (divided(5), divided(9))):
+        folder, first = kept(one)
+        assert kept(one) == (folder, first)
+        assert len(first) == len(POINTWISE)
+        elsewhere, second = kept(other)
+        assert folder != elsewhere
+        assert first != second
+    assert kept(lambda: CmpCrop(segmenter=nameless))[0] != kept(lambda: CmpCrop(segmenter=nameless))[0]
+    folder, _ = kept(CmpCrop)
+    tiny_model.tokenizer.chat_template = "{{ query }}"
+    assert kept(CmpCrop)[0] != folder
+
+
+def test_evaluation_has_its_own_batches(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    """Also where the data are those that it trains on."""
+    args = arguments(tmp_path, tokens_per_batch=60, per_device_eval_batch_size=8)
+    trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, eval_dataset=POINTWISE)
+    trainer.train()
+    batches = [batch["label"] for batch in trainer.get_eval_dataloader()]
+    assert [len(batch) for batch in batches] == [8, 8]
+    assert sorted(torch.cat(batches).tolist()) == sorted(POINTWISE["label"])
+
+
+def test_losses_are_copied_where_an_accelerator_may_be_touched(
+    tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the main process, when the loader is made: not in its workers."""
+    monkeypatch.setattr(CrossEncoder, "device", property(lambda self: torch.device("cuda")))
+    loss = upstream.BinaryCrossEntropyLoss(tiny_model, pos_weight=torch.tensor(2.0))
+    preparer = Preparer(tiny_model, {"a": loss, "b": ComparativeLoss(tiny_model, loss, [CmpDrop()])})
+    (twin,) = preparer._twins.values()
+    assert twin is not loss
+    assert twin.bce_with_logits_loss.pos_weight == 2.0
+    assert not list(twin.parameters())  # the model stays where it is
+
+
 def test_batches_have_similar_lengths(tiny_model: CrossEncoder, tmp_path: Path) -> None:
     def sampler(**options: Any) -> Any:
         args = arguments(tmp_path, **options)
@@ -260,12 +325,17 @@ def test_a_loss_that_needs_its_model_runs_as_it_is(
             return super().forward([[text.upper() for text in column] for column in inputs], labels, **kwargs)
 
     found = []
-    for cls, args in (
-        (CrossEncoderTrainer, arguments(tmp_path, CrossEncoderTrainingArguments)),
-        (RerankerTrainer, arguments(tmp_path, length_bucketing=False)),
+    for cls, kind, options in (
+        (CrossEncoderTrainer, CrossEncoderTrainingArguments, {}),
+        (RerankerTrainer, RerankerTrainingArguments, {"length_bucketing": False}),
     ):
+        model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu")).double()
+        args = arguments(tmp_path, kind, eval_strategy="steps", eval_steps=1, **options)
         with caplog.at_level(logging.WARNING):
-            found.append(weights(trained(cls, tiny_checkpoint, tmp_path, POINTWISE, Shouting, args)))
+            cls(
+                model=model, args=args, train_dataset=POINTWISE, eval_dataset=POINTWISE, loss=Shouting(model)
+            ).train()  # fmt: skip
+        found.append(weights(model))
     assert torch.equal(*found)
     told = [r.message for r in caplog.records if "could not be prepared" in r.message]
     assert len(told) == 1
@@ -304,48 +374,77 @@ def test_memory_that_runs_out_in_the_backward_pass(tiny_checkpoint: Path, tmp_pa
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return grad
 
-    found = []
-    for failing in (False, True):
-        Once.fail = int(failing)
-        model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu"))
-        if failing:
-            model[0].model.bert.embeddings.register_forward_hook(lambda _, __, out: Once.apply(out))
-        trainer = RerankerTrainer(model=model, args=arguments(tmp_path), train_dataset=POINTWISE)
-        trainer.train()
-        assert trainer._plain.budget.events == int(failing)
-        found.append(weights(model))
-    assert (found[0] - found[1]).abs().max() < 1e-6
+    start = weights(CrossEncoder(str(tiny_checkpoint), device="cpu"))
+    for ablations in ([], [CmpCrop(), CmpDrop(p=0.2)]):
+        found, draws = [], []
+        for failing in (False, True):
+            Once.fail = int(failing)
+            model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu")).double()
+            if failing:
+                model[0].model.bert.embeddings.register_forward_hook(lambda _, __, out: Once.apply(out))
+            loss: Any = upstream.BinaryCrossEntropyLoss(model)
+            if ablations:
+                loss = ComparativeLoss(model, loss, ablations, strategy="stacked")
+                loss.register_forward_hook(lambda loss, _, __, draws=draws: draws.append(loss.drawn))
+            trainer = RerankerTrainer(model=model, args=arguments(tmp_path), train_dataset=POINTWISE, loss=loss)
+            trainer.train()
+            assert trainer._plain.budget.events == int(failing)
+            found.append(weights(model))
+        moved = (found[0] - start).abs().max()
+        assert moved > 1e-4
+        assert (found[0] - found[1]).abs().max() < 1e-9 * moved
+        if ablations:  # the step that is repeated has the same views again
+            assert draws == [(0, 0), (1, 0), (2, 0), (0, 0), (0, 0), (1, 0), (2, 0)]
     assert any("Out of memory" in record.message for record in caplog.records)
+
+
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bf16": {"bf16": True},
+    "checkpointing": {"gradient_checkpointing": True},
+    "lora": {},
+    "compile": {"torch_compile": True, "torch_compile_backend": "eager"},
+}
+
+
+def in_mode(mode: str, strategy: Any, checkpoint: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights before and after training, in double precision but for bf16."""
+    model = no_dropout(CrossEncoder(str(checkpoint), device="cpu"))
+    if mode == "lora":
+        from peft import LoraConfig, TaskType
+
+        torch.manual_seed(0)
+        model.add_adapter(LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["query", "value"]))
+    if mode != "bf16":
+        model.double()
+    kinds: set[torch.dtype] = set()
+    model[0].model.base_model.encoder.layer[0].register_forward_hook(lambda _, __, out: kinds.add(out.dtype))
+    loss = ComparativeLoss(
+        model, upstream.BinaryCrossEntropyLoss(model), [CmpCrop(), CmpDrop(p=0.2, layers="top:1")], strategy=strategy
+    )
+    before = weights(model)
+    args = arguments(folder, **MODES[mode])
+    trainer = RerankerTrainer(model=model, args=args, train_dataset=POINTWISE, loss=loss)
+    trainer.train()
+    assert all(entry["loss"] > 0 for entry in trainer.state.log_history if "loss" in entry)
+    assert loss.diagnostics["task_loss_full"] != loss.diagnostics["task_loss_step_2"]  # something was dropped
+    if mode != "bf16":
+        assert kinds == {torch.float64}
+    return before, weights(model)
 
 
 @pytest.mark.parametrize("strategy", ["stacked", "hybrid", "trunk"])
 @pytest.mark.parametrize("mode", ["bf16", "checkpointing", "lora", pytest.param("compile", marks=pytest.mark.slow)])
-def test_modes_of_training(mode: str, strategy: Any, tiny_model: CrossEncoder, tmp_path: Path) -> None:
-    options: dict[str, Any] = {
-        "bf16": {"bf16": True},
-        "checkpointing": {"gradient_checkpointing": True},
-        "lora": {},
-        "compile": {"torch_compile": True, "torch_compile_backend": "eager"},
-    }[mode]
-    if mode == "lora":
-        from peft import LoraConfig, TaskType
-
-        tiny_model.add_adapter(LoraConfig(task_type=TaskType.SEQ_CLS, r=2, target_modules=["query", "value"]))
-    seen: set[torch.dtype] = set()
-    tiny_model[0].model.base_model.encoder.layer[0].register_forward_hook(lambda _, __, out: seen.add(out.dtype))
-    before = weights(tiny_model)
-    loss = ComparativeLoss(
-        tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpDrop(p=0.2, layers="top:1")], strategy=strategy
+def test_modes_of_training(mode: str, strategy: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The weights are those of one pass for each step; and where a mode changes no gradient, those of no mode."""
+    before, found = in_mode(mode, strategy, tiny_checkpoint, tmp_path)
+    moved = (found - before).abs().max()
+    assert moved > 1e-3
+    assert ((found != before).double().mean() < 0.2) == (mode == "lora")  # adapters and head only
+    _, expected = in_mode(
+        "plain" if mode in ("checkpointing", "compile") else mode, "naive", tiny_checkpoint, tmp_path
     )
-    args = arguments(tmp_path, max_steps=2, optim="adamw_torch", learning_rate=1e-3, **options)
-    trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss)
-    trainer.train()
-    moved = (weights(tiny_model) != before).double().mean()
-    assert moved > 0
-    assert (moved < 0.2) == (mode == "lora")  # adapters and head only
-    assert torch.isfinite(weights(tiny_model)).all()
-    assert all(entry["loss"] > 0 for entry in trainer.state.log_history if "loss" in entry)
-    assert loss.diagnostics["task_loss_full"] != loss.diagnostics["task_loss_step_1"]  # something was dropped
+    assert (found - expected).abs().max() < (0.02 if mode == "bf16" else 1e-9) * moved
 
 
 @pytest.mark.slow
