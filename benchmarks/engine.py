@@ -174,8 +174,8 @@ def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
     bce = BinaryCrossEntropyLoss(model)
     top = CmpDrop(layers=f"top:{max(1, layers // 3)}")
 
-    def comparative(ablations: list[Any], strategy: Any) -> tuple[type, nn.Module]:
-        return RerankerTrainer, ComparativeLoss(model, bce, ablations, strategy=strategy)
+    def comparative(ablations: list[Any], strategy: Any, unpadded: bool = False) -> tuple[type, nn.Module]:
+        return RerankerTrainer, ComparativeLoss(model, bce, ablations, strategy=strategy, unpadded=unpadded)
 
     return {
         "plain, CrossEncoderTrainer": (CrossEncoderTrainer, bce),
@@ -186,6 +186,7 @@ def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
         "drop, hybrid": comparative([CmpDrop()], "hybrid"),
         "drop top third, trunk": comparative([top], "trunk"),
         "crop + drop, stacked": comparative([CmpCrop(), CmpDrop()], "stacked"),
+        "crop + drop, stacked, unpadded": comparative([CmpCrop(), CmpDrop()], "stacked", unpadded=True),
         "crop + drop, hybrid": comparative([CmpCrop(), CmpDrop()], "hybrid"),
         "crop + drop top third, trunk": comparative([CmpCrop(), top], "trunk"),
         "crop + drop, reference": (CrossEncoderTrainer, Reference(model, Plan([CmpCrop(), CmpDrop()]))),
@@ -309,14 +310,14 @@ def counting(model: CrossEncoder) -> Iterator[dict[str, int]]:
         del encoder.forward, model.preprocess
 
 
-PARTS = ("data", "forward", "backward", "optimizer", "dropout")
+PARTS = ("data", "forward", "backward", "optimizer", "dropout", "attention")
 
 
 def shares(arm: Arm, batches: int) -> dict[str, float]:
     """Which part of the steps' process time goes where.
 
-    Rows that run again do so in the backward pass. Dropout is part of forward and backward: masks of CmpDrop
-    both ways, the library's dropout forward only.
+    Rows that run again do so in the backward pass. Dropout and attention are part of forward and backward: masks of
+    CmpDrop both ways, the library's dropout (but for that of attention) and attention forward only.
     """
     spent = dict.fromkeys(PARTS, 0.0)
 
@@ -345,6 +346,7 @@ def shares(arm: Arm, batches: int) -> dict[str, float]:
             (arm.optimizer, "step", "optimizer"),
             (masks, "_apply", "dropout"),
             (nn.functional, "dropout", "dropout"),
+            (nn.functional, "scaled_dot_product_attention", "attention"),
         ):
             stack.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
         arm.begin()
@@ -543,8 +545,9 @@ def write_docs() -> None:
         if all("shares" in f for f in run["arms"].values()):
             lines += [
                 "",
-                "Shares of the process time of a step (rows that run again do so in the backward pass; dropout is "
-                "part of forward and backward: masks both ways, that of the library forward only):",
+                "Shares of the process time of a step (rows that run again do so in the backward pass; dropout and "
+                "attention are part of forward and backward: masks both ways, the others forward only; the dropout "
+                "of attention is in attention):",
                 "",
                 "| | " + " | ".join(PARTS) + " |",
                 "|---" * (1 + len(PARTS)) + "|",
