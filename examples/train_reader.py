@@ -8,9 +8,10 @@
 On SQuAD the comparative arm drops neurons twice (CmpDrop, c=2); on HotpotQA it crops paragraphs, then drops neurons.
 Each arm and seed has a folder of its own: an ordinary checkpoint, predictions in the official format, and `run.json`
 with config, versions, the loss of every step, CPU seconds and the values of every question. What is complete is not
-done again, what was interrupted goes on from its last checkpoint. `metrics.json` has the means with bootstrap
-intervals, the paired tests between the arms, and, where there is a HotpotQA file, F1 against the number of
-paragraphs (`curve.svg`): the supporting ones, and more and more distracting ones.
+done again, what was interrupted goes on from its last checkpoint, with the settings it was begun with. `metrics.json`
+has the means with bootstrap intervals, the paired tests between the arms, which must differ in nothing else, and, where
+there is a HotpotQA file, F1 against the number of paragraphs (`curve.svg`): the supporting ones, and more and more
+distracting ones.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, weights_digest
 from cmp_rerank.reader.resume import train as run_training
+from cmp_rerank.scoring.scorer import STRATEGIES
 from cmp_rerank.segments import Sentences
 
 ARMS = ("plain", "comparative")
@@ -86,7 +88,7 @@ def arguments() -> argparse.Namespace:
         "--segments", choices=("passages", "sentences"), default="passages", help="what CmpCrop drops"
     )
     parser.add_argument("--baseline", choices=("zero", "full"), default="zero")
-    parser.add_argument("--strategy", default="auto", help="auto, stacked, hybrid, trunk or naive")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="how ablated passes are run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-steps", type=int, default=200, help="steps between checkpoints to go on from")
     parser.add_argument("--print-steps", type=int, default=20, help="steps between lines of progress")
