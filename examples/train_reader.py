@@ -9,9 +9,9 @@ On SQuAD the comparative arm drops neurons twice (CmpDrop, c=2); on HotpotQA it 
 Each arm and seed has a folder of its own: an ordinary checkpoint, predictions in the official format, and `run.json`
 with config, versions, the loss of every step, CPU seconds and the values of every question. What is complete is not
 done again, what was interrupted goes on from its last checkpoint, with the settings it was begun with. `metrics.json`
-has the means with bootstrap intervals, the paired tests between the arms, which must differ in nothing else, and, where
-there is a HotpotQA file, F1 against the number of paragraphs (`curve.svg`): the supporting ones, and more and more
-distracting ones.
+has the means with bootstrap intervals, the paired tests between the arms, which must differ in nothing else, and,
+where there is a HotpotQA file, F1 against the number of paragraphs (`curve.svg`): the supporting ones, and more and
+more distracting ones.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ pair: a test compares them.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from cmp_rerank.ablation import CmpCrop, Example
 from cmp_rerank.ablation.examples import example_seed, segments_of_tokens
 from cmp_rerank.reader.records import Question
+from cmp_rerank.reader.tokens import TextTokens, tokens_of
 from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT, Window, WindowCounts, Windows
 from cmp_rerank.segments import Tokens, check_segments, windows
 
@@ -161,7 +161,7 @@ class _Layout:
                 f"{type(tokenizer).__name__} has no separator or end-of-text token to put between passages: use "
                 "pack=False and yes_no=False, or set tokenizer.sep_token."
             )
-        words = _tokens(tokenizer, [YES_NO_TEXT])[0] if yes_no else _Tokens.none()
+        words = tokens_of(tokenizer, [YES_NO_TEXT])[0] if yes_no else TextTokens.none()
         return cls(
             special,  # type: ignore[arg-type]
             types,  # type: ignore[arg-type]
@@ -186,75 +186,6 @@ class _Layout:
         return used, room
 
 
-@dataclass
-class _Tokens:
-    """A text's tokens: ids (T,), characters (T, 2), and where it is cropped the segments of each."""
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    segments: int = 0
-    first: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    last: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-
-    @classmethod
-    def none(cls) -> _Tokens:
-        return cls(np.empty(0, dtype=np.int32), np.empty((0, 2), dtype=np.int32))
-
-    def between(self, start: int, end: int) -> tuple[int, int]:
-        """The tokens of a span of characters: first, last (inclusive; before the first where there is none)."""
-        first = int(np.searchsorted(self.offsets[:, 1], start, side="right"))
-        return first, int(np.searchsorted(self.offsets[:, 0], end, side="left")) - 1
-
-
-def _tokens(tokenizer: Any, texts: list[str]) -> list[_Tokens]:
-    """Tokenise texts as they would be tokenised in a pair, without special tokens."""
-    if not texts:
-        return []
-    readable = [_readable(text) for text in texts]
-    encoded = tokenizer(
-        readable,
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
-    return [
-        _Tokens(np.array(each.ids, dtype=np.int32), _trimmed(text, np.array(each.offsets).reshape(-1, 2)))
-        for text, each in zip(texts, encoded.encodings, strict=True)
-    ]
-
-
-def _readable(text: str) -> str:
-    """The text with a question mark for each half of a character, such as a cut emoji: tokenizers refuse those."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode("utf-8")
-    return text
-
-
-def _trimmed(text: str, offsets: np.ndarray) -> np.ndarray:
-    """Offsets without the white space with which some tokenizers begin a word, and with the marks of its last letter.
-
-    Tokenizers that strip accents have no token for a combining mark; it belongs to the token before it.
-    """
-    offsets = offsets.astype(np.int32)
-    characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<U1")
-    space = np.append(np.char.isspace(characters) if len(characters) else np.empty(0, dtype=bool), False)
-    while (move := space[offsets[:, 0]] & (offsets[:, 0] + 1 < offsets[:, 1])).any():
-        offsets[move, 0] += 1
-    if text.isascii():
-        return offsets
-    marks = np.array([unicodedata.category(character).startswith("M") for character in text] + [False])
-    if marks.any() and len(offsets):
-        following = np.append(offsets[1:, 0], len(text))
-        ends = offsets[:, 1]
-        while (move := marks[ends] & (ends < following) & (offsets[:, 0] < ends)).any():
-            ends[move] += 1
-    return offsets
-
-
 class _Texts:
     """The tokens of a block of questions, each different text tokenised once."""
 
@@ -262,13 +193,13 @@ class _Texts:
         self.crop = crop
         asked = list(dict.fromkeys(question.question for question in questions))
         read = list(dict.fromkeys(passage for question in questions for passage in question.passages))
-        self.questions = dict(zip(asked, _tokens(tokenizer, asked), strict=True))
-        self.passages = dict(zip(read, _tokens(tokenizer, read), strict=True))
+        self.questions = dict(zip(asked, tokens_of(tokenizer, asked), strict=True))
+        self.passages = dict(zip(read, tokens_of(tokenizer, read), strict=True))
         if crop is not None:
             for text, tokens in self.passages.items():
                 self._split(text, tokens, crop)
 
-    def _split(self, text: str, tokens: _Tokens, crop: CmpCrop) -> None:
+    def _split(self, text: str, tokens: TextTokens, crop: CmpCrop) -> None:
         segmenter = crop.segmenter
         spans = segmenter.of_tokens(tokens.offsets) if isinstance(segmenter, Tokens) else segmenter(text)
         name = getattr(segmenter, "__name__", type(segmenter).__name__)
