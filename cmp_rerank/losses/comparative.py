@@ -59,6 +59,8 @@ class ComparativeLoss(nn.Module):
         tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`.
         strategy: how the steps are run: what is kept, recomputed or shared. All give equal gradients; see `Scorer`.
         unpadded: whether the encoder's layers run without padding, where the model allows it; see `Scorer`.
+        activation_bytes: how many bytes of activations ``strategy="auto"`` may keep; see `Scorer`. Default: what is
+            free.
 
     Raises:
         ValueError: if an argument is out of its range, or the loss belongs to another model.
@@ -90,6 +92,7 @@ class ComparativeLoss(nn.Module):
         tokens_per_chunk: int | None = None,
         strategy: Strategy = "auto",
         unpadded: bool = False,
+        activation_bytes: int | None = None,
     ) -> None:
         super().__init__()
         check_baseline(baseline)
@@ -107,7 +110,9 @@ class ComparativeLoss(nn.Module):
         self.baseline: Baseline = baseline
         self.reduction: Reduction = reduction
         self.seed = seed
-        self.scorer = Scorer(self.plan.drop, tokens_per_chunk, strategy, unpadded=unpadded)
+        self.scorer = Scorer(
+            self.plan.drop, tokens_per_chunk, strategy, unpadded=unpadded, activation_bytes=activation_bytes
+        )
         #: Of the last training batch: task losses by step, and the rates of violations and of zero weights.
         self.diagnostics: dict[str, Tensor] = {}
         #: What the model's window has cut of the passages so far.

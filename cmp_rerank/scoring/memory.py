@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -105,6 +106,32 @@ def _free_in_container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         return None if limit == "max" else max(0, int(limit) - int(used))
     except (OSError, ValueError):
         return None
+
+
+class Footprint(NamedTuple):
+    """Bytes of activations that a row keeps: some for each token, and where attention keeps all of its weights,
+    some for each pair of tokens.
+    """
+
+    by_token: float
+    by_pair: float
+
+    @classmethod
+    def through(cls, short: tuple[int, int], long: tuple[int, int]) -> Footprint:
+        """The one that two rows have, given as (tokens, bytes); of rows of similar length, as if all were by token.
+
+        >>> Footprint.through((10, 300), (20, 800)), Footprint.through((10, 300), (11, 330))
+        (Footprint(by_token=20.0, by_pair=1.0), Footprint(by_token=30.0, by_pair=0.0))
+        """
+        (few, small), (many, large) = short, long
+        by_pair = 0.0
+        if 2 * few <= many:
+            by_pair = max(0.0, (large / many - small / few) / (many - few))
+        return cls(large / many - by_pair * many, by_pair)
+
+    def of(self, rows: int, tokens: int) -> float:
+        """Bytes of a batch of rows of so many tokens."""
+        return rows * tokens * (self.by_token + self.by_pair * tokens)
 
 
 @contextmanager

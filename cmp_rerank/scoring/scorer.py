@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
+from math import ceil
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +16,7 @@ from cmp_rerank.ablation import CmpDrop, Example, View
 from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.scoring.adapters import Adapter, CrossEncoderAdapter
 from cmp_rerank.scoring.chunks import cut, forks, singles
-from cmp_rerank.scoring.memory import Budget, available, free, kept_bytes, out_of_memory
+from cmp_rerank.scoring.memory import Budget, Footprint, available, free, kept_bytes, out_of_memory
 from cmp_rerank.scoring.passes import Passes, for_trials, is_reentrant, is_sharded, most_passes, without_ddp
 from cmp_rerank.scoring.recompute import recomputed
 from cmp_rerank.scoring.rows import Row, pooled
@@ -39,8 +41,9 @@ class Scorer:
       backward pass again, with gradients, where the gradient of their score is not zero.
     - ``"trunk"``: stacked, but the layers below the ablated ones run once for rows that read the same tokens.
     - ``"naive"``: one pass for each step, of the whole batch, as slow as it is obvious. For tests.
-    - ``"auto"``: ``"trunk"`` where there are layers to share and it is right for the model; else ``"stacked"`` if its
-      activations are expected to fit into the memory that is free, else ``"hybrid"``.
+    - ``"auto"``: ``"trunk"`` where there are layers to share and it is right for the model; else ``"hybrid"``, with
+      the activations of as many other rows kept, too, as are expected to fit into the memory that is free. If that
+      is all of them, it is ``"stacked"``.
 
     When memory runs out, the chunk is halved for good, activations are from then on recomputed instead of kept,
     and the pass is repeated; this is logged.
@@ -55,6 +58,8 @@ class Scorer:
         unpadded: whether the encoder's layers run on tokens instead of padded rows, see
             `cmp_rerank.scoring.unpadded.Unpadded`. It is compared with a padded pass once; where it cannot be, or
             does not give the same scores, the log says why, and rows are padded. Not with ``"trunk"``.
+        activation_bytes: how many bytes of activations ``"auto"`` may keep; those of the full model's rows it
+            keeps anyway. Default: what is free, see `cmp_rerank.scoring.memory.available`.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -67,10 +72,16 @@ class Scorer:
         strategy: Strategy = "auto",
         adapter: Adapter | None = None,
         unpadded: bool = False,
+        activation_bytes: int | None = None,
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
+        if activation_bytes is not None and strategy != "auto":
+            raise ValueError(f'activation_bytes is for strategy="auto", got {strategy!r}.')
+        if activation_bytes is not None and not activation_bytes >= 0:
+            raise ValueError(f"activation_bytes must be at least 0, got {activation_bytes!r}.")
         self.drop = drop
+        self.activation_bytes = activation_bytes
         self.strategy: Strategy = strategy
         self.adapter: Adapter = adapter or CrossEncoderAdapter()
         self.unpadded = unpadded
@@ -80,7 +91,7 @@ class Scorer:
         self._no_trunk: str | None = None
         self._unpadded: Unpadded | None = None
         self._unpadded_for: nn.Module | None = None
-        self._bytes_per_token: float | None = None
+        self._footprint: Footprint | None = None
 
     def __call__(self, model: nn.Module, examples: Sequence[Example], views: Sequence[Sequence[View]]) -> Tensor:
         """Score every view of every example, with gradients where they are enabled.
@@ -141,6 +152,8 @@ class Scorer:
                 kept = [] if without_ddp(passes.model) is passes.model else [shortest]
             elif strategy == "hybrid":
                 kept = np.unique(full).tolist()
+                if self.strategy == "auto":
+                    kept = self._as_many_as_fit(passes, rows, kept)
         again = sorted(set(everything) - set(kept))
 
         parts: list[Tensor] = []
@@ -189,9 +202,7 @@ class Scorer:
             return "trunk"
         if self.strategy == "trunk":
             raise ValueError(f'strategy="trunk" cannot be used with {type(passes.inner).__name__}: {self._no_trunk}')
-        if sharded or reentrant or (torch.is_grad_enabled() and not self.budget.lean and self._fits(passes, rows)):
-            return "stacked"
-        return "hybrid"
+        return "stacked" if sharded or reentrant else "hybrid"
 
     def _can_share(self, passes: Passes, rows: Sequence[Row]) -> bool:
         """Whether the trunk is right for this model; found out once."""
@@ -237,18 +248,40 @@ class Scorer:
             logger.warning("%s cannot run unpadded (%s): rows are padded.", type(passes.inner).__name__, error)
         return self._unpadded
 
-    def _fits(self, passes: Passes, rows: Sequence[Row]) -> bool:
-        """Whether the activations of all rows are expected to fit into the memory that is free."""
-        room = available(passes.inner.device)
-        if room is None:
-            return False
-        if self._bytes_per_token is None:  # measured once, on one row, by a pass that leaves no trace
-            trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation)
-            devices = [passes.inner.device] if passes.inner.device.type == "cuda" else []
-            with torch.random.fork_rng(devices), trial.ready(), kept_bytes(passes.inner) as kept:
-                trial.run([max(rows, key=lambda row: len(row[1]))])
-            self._bytes_per_token = kept[0] / trial.tokens
-        return self._bytes_per_token * sum(len(view) for _, view in rows) < room
+    def _as_many_as_fit(self, passes: Passes, rows: Sequence[Row], full: Sequence[int]) -> Sequence[int]:
+        """The rows of the full model, and of the others, the longest first, as many as memory is expected to hold."""
+        device = passes.inner.device
+        room = available(device) if self.activation_bytes is None else self.activation_bytes
+        others = sorted(set(range(len(rows))) - set(full), key=lambda i: len(rows[i][1]), reverse=True)
+        if room is None or not others:
+            return full
+        if self._footprint is None:
+            short = min(rows, key=lambda row: (len(row[1]), -row[1].depth))  # what is dropped is kept for, too
+            long = max(rows, key=lambda row: (len(row[1]), row[1].depth))
+            self._footprint = Footprint.through(self._kept_of(passes, short), self._kept_of(passes, long))
+        footprint = self._footprint
+
+        def needed(number: int) -> int:
+            mine = [rows[i] for i in (*full, *others[:number])]
+            chunks = cut(singles(mine), mine, self.budget.of(device), self.budget.start(device))
+            return ceil(sum(footprint.of(len(chunk), max(len(mine[i][1]) for i in chunk)) for chunk in chunks))
+
+        if needed(len(others)) > room:
+            others = others[: max(0, bisect_right(range(len(others)), room, key=needed) - 1)]
+        return [*full, *others]
+
+    def _kept_of(self, passes: Passes, row: Row) -> tuple[int, int]:
+        """Tokens of a row, and the bytes that its activations take, by a pass that leaves no trace.
+
+        The row beside it is shorter: where something is padded, masks are kept, too.
+        """
+        example, view = row
+        shorter = (example, View(np.delete(view.tokens, len(view) // 2), view.depth))
+        trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation)
+        devices = [passes.inner.device] if passes.inner.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), trial.ready(), kept_bytes(passes.inner) as kept:
+            trial.run([row, shorter])
+        return len(view), ceil(kept[0] / 2)
 
     def _attach(self, model: nn.Module, rows: list[Row], longest: int) -> Ablation | None:
         if self.drop is None:
@@ -257,7 +290,7 @@ class Scorer:
         if self._ablation is None or self._ablation.model is not inner:
             probe = Passes(for_trials(model, inner), self.adapter, longest, None)
             self._ablation = Ablation(inner, self.drop, lambda: probe.run(rows[:1] * 2))
-            self._trunk = self._no_trunk = self._bytes_per_token = None
+            self._trunk = self._no_trunk = self._footprint = None
         return self._ablation
 
 

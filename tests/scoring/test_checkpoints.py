@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -22,8 +21,8 @@ PLAN = Plan([CmpCrop(), CmpDrop(p=0.3, layers="top:1")])
 
 
 @pytest.fixture
-def checkpointed(tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Layers checkpoint the whole of their call, hooks included; yields how often they ran."""
+def checkpointed(tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Layers checkpoint the whole of their call, hooks included; gives how often they ran."""
     ran: list[int] = []
 
     def call(self: BertLayer, *args: Any, **kwargs: Any) -> Any:
@@ -35,7 +34,7 @@ def checkpointed(tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> I
     for layer in tiny_model[0].model.bert.encoder.layer:
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         layer.register_forward_pre_hook(lambda *_: ran.append(1))
-    yield ran
+    return ran
 
 
 def gradient(model: CrossEncoder, scorer: Scorer) -> torch.Tensor:

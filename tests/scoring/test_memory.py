@@ -13,9 +13,10 @@ import torch
 from sentence_transformers import CrossEncoder
 from tiny_models import OTHERS, PASSAGES, QUERIES
 
-from cmp_rerank.ablation import CmpDrop, Plan
+from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan
 from cmp_rerank.ablation.examples import tokenise
 from cmp_rerank.scoring import Scorer
+from cmp_rerank.scoring.memory import kept_bytes
 
 PLAN = Plan([CmpDrop(p=0.3, steps=2)])
 TOP = Plan([CmpDrop(p=0.3, steps=2, layers="top:1")])  # with layers below, that steps can share
@@ -176,39 +177,69 @@ def test_kept_bytes_are_those_of_the_graph() -> None:
     assert kept == [2 * 7 * 10 * 4]
 
 
-@pytest.mark.parametrize(("room", "strategy"), [(2**40, "stacked"), (1000, "hybrid"), (None, "hybrid")])
-def test_auto_keeps_what_fits(
-    room: int | None, strategy: str, tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("own_dropout", [False, True])
+def test_auto_keeps_as_much_as_fits(
+    own_dropout: bool, tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of three rows for each pair, from those of the full model to all."""
     from cmp_rerank.scoring import scorer as module
 
-    monkeypatch.setattr(module, "available", lambda device: room)
-    state = torch.get_rng_state()
-    scorer = Scorer(PLAN.drop)
-    batch = tokenise(tiny_model, list(zip(QUERIES, PASSAGES, strict=True)), PLAN)
-    kept = 0
+    plan = Plan([CmpCrop(steps=2)]) if own_dropout else PLAN
+    if own_dropout:
+        for layer in tiny_model.modules():
+            if isinstance(layer, torch.nn.Dropout):
+                layer.p = 0.1
+    tiny_model.double().train()
+    pairs = [*zip(QUERIES, PASSAGES, strict=True), *zip(QUERIES, OTHERS, strict=True)]
+    batch = tokenise(tiny_model, pairs, plan)
+    views = [plan.views(example) for example in batch]
 
-    def note(x: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += x.numel() * (not x.requires_grad or x.grad_fn is not None)
-        return x
+    def run(scorer: Scorer) -> tuple[int, torch.Tensor]:
+        """Bytes that its graph keeps, and the gradients of whatever it draws."""
+        torch.manual_seed(3)
+        with kept_bytes(tiny_model) as kept:
+            scores = scorer(tiny_model, batch, views)
+        (torch.linspace(1, 2, scores.numel(), dtype=scores.dtype).reshape(scores.shape) * scores).sum().backward()
+        found = torch.cat([p.grad.flatten() for p in tiny_model.parameters() if p.grad is not None])
+        tiny_model.zero_grad(set_to_none=True)
+        return kept[0], found
 
-    tiny_model.train()
-    views = [PLAN.views(e) for e in batch]
-    scorer(tiny_model, batch, views)  # measures
-    assert torch.equal(torch.get_rng_state(), state)  # by a pass that leaves no trace
+    all_rows, expected = run(Scorer(plan.drop, strategy="stacked"))
+    full_rows, _ = run(Scorer(plan.drop, strategy="hybrid"))
+    assert full_rows < 0.6 * all_rows
+    scorer = Scorer(plan.drop)
+    found = []
+    for room in (None, 0, *(int(full_rows + share * (all_rows - full_rows)) for share in (0.3, 0.6, 0.9, 1.2))):
+        monkeypatch.setattr(module, "available", lambda device, room=room: room)
+        kept, gradient = run(scorer)
+        found.append(kept)
+        assert kept == run(Scorer(plan.drop, activation_bytes=room))[0] if room is not None else full_rows
+        if room is not None:
+            assert kept <= max(1.03 * room, full_rows)  # a small model keeps little more than what a batch has anyway
+        if not own_dropout:
+            assert torch.allclose(gradient, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
+    assert found[:2] == [full_rows] * 2
+    assert found == sorted(found)
+    assert len(set(found)) == 5  # more room, more rows
+    assert found[-1] == all_rows
 
-    def of(scorer: Scorer) -> int:
-        nonlocal kept
-        kept = 0
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-            scorer(tiny_model, batch, views)
-        return kept
 
-    assert of(scorer) == pytest.approx(of(Scorer(PLAN.drop, strategy=strategy)), rel=0.01)  # type: ignore[arg-type]
-    if room == 1000:
-        # The measure is right to some padding: a little more room than it says is enough.
-        assert scorer._bytes_per_token is not None
-        tokens = sum(len(view) for steps in views for view in steps)
-        monkeypatch.setattr(module, "available", lambda device: scorer._bytes_per_token * tokens + 1)
-        assert of(scorer) > 2 * of(Scorer(PLAN.drop, strategy="hybrid"))
+def test_measuring_draws_no_random_numbers(tiny_model: CrossEncoder) -> None:
+    plan = Plan([CmpCrop()])
+    batch = tokenise(tiny_model, list(zip(QUERIES, PASSAGES, strict=True)), plan)
+    views = [plan.views(example) for example in batch]
+    states = []
+    for room in (0, 1):  # measured, and not even asked
+        torch.manual_seed(0)
+        scorer = Scorer(None, activation_bytes=room) if room else Scorer(None, strategy="hybrid")
+        scorer(tiny_model.train(), batch, views)
+        assert (scorer._footprint is not None) == bool(room)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match=r'is for strategy="auto", got .hybrid.'):
+        Scorer(None, strategy="hybrid", activation_bytes=10)
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        Scorer(None, activation_bytes=-1)
