@@ -200,8 +200,8 @@ def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
     }
 
 
-#: How many activations "auto" may keep: such a share of what another arm keeps, a little less than its target. The rest
-#: is for what a step keeps beside the activations of its rows.
+#: How many activations "auto" may keep: such a share of what another arm keeps, a little less than its target. The
+#: rest is for what a step keeps beside the activations of its rows.
 ROOM = {
     "crop, auto": (0.97 * 0.7, "plain, CrossEncoderTrainer"),
     "crop + drop, auto": (0.97 * 0.3, "crop + drop, reference"),
