@@ -23,7 +23,6 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
-import cmp_rerank
 from cmp_rerank.ablation.examples import Truncation
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.prepared import Prepared, PreparedColumns, add_truncation
@@ -268,7 +267,7 @@ class RerankerTrainer(CrossEncoderTrainer):
 
 def _own_code() -> str:
     """Stands for the code that tokens come from: what another version of it made is not what this one makes."""
-    package = Path(cmp_rerank.__file__).parent
+    package = Path(store.__file__).parents[1]
     sources = [*sorted(package.glob("*.py")), *sorted((package / "ablation").glob("*.py")), Path(store.__file__)]
     digest = hashlib.blake2b(digest_size=16)
     for source in sources:
