@@ -31,6 +31,7 @@ from cmp_rerank.reader.loss import Compared, classification_losses, kept_tokens,
 from cmp_rerank.reader.windows import Window
 from cmp_rerank.scoring import Scorer, Strategy
 from cmp_rerank.training.batches import Dealt, LengthBatches
+from cmp_rerank.training.repeating import until_it_fits
 
 
 class ComparativeReaderTrainer(Trainer):
@@ -62,6 +63,7 @@ class ComparativeReaderTrainer(Trainer):
         baseline: See `ComparativeLoss`.
         reduction: See `ComparativeLoss`.
         strategy: How the steps are run; see `cmp_rerank.scoring.Scorer`.
+        activation_bytes: How many bytes of activations ``strategy="auto"`` may keep; see there.
         tokens_per_batch: The size of a batch for one device, in tokens; ``per_device_train_batch_size`` is then not
             used.
         tokens_per_chunk: How many tokens, padding included, one forward pass of comparative training may hold.
@@ -98,6 +100,7 @@ class ComparativeReaderTrainer(Trainer):
         strategy: Strategy = "auto",
         tokens_per_batch: int | None = None,
         tokens_per_chunk: int | None = None,
+        activation_bytes: int | None = None,
         **kwargs: Any,
     ) -> None:
         check_baseline(baseline)
@@ -129,12 +132,13 @@ class ComparativeReaderTrainer(Trainer):
         left = not self.spans and getattr(self.processing_class, "padding_side", "right") == "left"
         padding = Padding.of(self.model, self.processing_class, left)
         adapter = SpanAdapter(padding) if self.spans else ClassificationAdapter(padding)
-        self.scorer = Scorer(self.plan.drop, tokens_per_chunk, strategy, adapter)
+        self.scorer = Scorer(self.plan.drop, tokens_per_chunk, strategy, adapter, activation_bytes=activation_bytes)
         self._plain = Scorer(None, tokens_per_chunk, adapter=adapter)
         #: Of the last training batch: task losses by step, and the rates of violations and of zero weights.
         self.diagnostics: dict[str, Tensor] = {}
         self._tracked: dict[str, Tensor] = {}
-        self._step = (-1, 0)
+        #: Training step of the last batch that was drawn for, and which of its batches it was.
+        self.drawn = (-1, 0)
         if data_collator is None:
             self.data_collator = ReaderCollator(padding, self.spans)
         if len(self.plan):
@@ -233,6 +237,15 @@ class ComparativeReaderTrainer(Trainer):
         loss = torch.stack(values).mean()
         return (loss, self._outputs(scores[:, 0])) if return_outputs else loss
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One forward and backward pass; of comparative training repeated if memory runs out in it."""
+        base = super().training_step
+        if not len(self.plan):
+            return base(model, inputs, num_items_in_batch)
+        return until_it_fits(
+            lambda: base(model, dict(inputs), num_items_in_batch), self, model, [self.scorer], [self]
+        )
+
     def _compared(self, scores: Tensor, views: Sequence[Sequence[View]], inputs: dict[str, Any]) -> list[Compared]:
         names = SPAN_LABELS if self.spans else ("labels",)
         missing = [name for name in names if inputs.get(name) is None]
@@ -292,10 +305,10 @@ class ComparativeReaderTrainer(Trainer):
 
     def _draw(self) -> str:
         """Seed, training step and batch within the step: the same after a resume, and on every process."""
-        step, batch = self._step
+        step, batch = self.drawn
         now = self.state.global_step
-        self._step = (now, batch + 1 if step == now else 0)
-        return f"{self.args.seed} {self._step}"
+        self.drawn = (now, batch + 1 if step == now else 0)
+        return f"{self.args.seed} {self.drawn}"
 
     def _diagnose(self, compared: Sequence[Compared]) -> None:
         task = torch.stack([weights @ losses for losses, weights in compared]).mean(dim=0)

@@ -28,10 +28,11 @@ from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.prepared import Prepared, PreparedColumns, add_truncation
 from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.scoring import Scorer, cross_encoder
-from cmp_rerank.scoring.memory import Budget, free, out_of_memory
+from cmp_rerank.scoring.memory import free
 from cmp_rerank.training import store
 from cmp_rerank.training.batches import Dealt, LengthBatches
 from cmp_rerank.training.preparing import PREPARED, Preparer, RerankerCollator, task_loss
+from cmp_rerank.training.repeating import until_it_fits
 from cmp_rerank.training.store import Item, TokenStore
 
 logger = logging.getLogger(__name__)
@@ -225,35 +226,11 @@ class RerankerTrainer(CrossEncoderTrainer):
         return columns if self._prepared is None else PreparedColumns(columns, self._prepared), labels
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One forward and backward pass; repeated, with smaller chunks, if memory runs out in it.
-
-        Passes that run out of memory by themselves are repeated where they are run. What is left for here is the
-        backward pass through activations that were kept. It can begin anew only if there are no gradients yet of
-        which it is not known whether they are complete, and no other process that waits.
-        """
-        fresh = self.args.world_size == 1 and all(p.grad is None for p in model.parameters())
+        """One forward and backward pass; repeated, with smaller chunks, if memory runs out in it."""
         comparative = [loss for loss in self._losses() if isinstance(loss, ComparativeLoss)]
-        drawn = [loss.drawn for loss in comparative]
-        while True:
-            try:
-                return super().training_step(model, dict(inputs), num_items_in_batch)
-            except Exception as error:
-                if not fresh or not out_of_memory(error) or not self._shrink(error):
-                    raise
-            for loss, before in zip(comparative, drawn, strict=True):
-                loss.drawn = before  # the same views again
-            model.zero_grad(set_to_none=True)
-            free()
-
-    def _shrink(self, error: Exception) -> bool:
-        """Halve the chunks of all passes; False if they are as small as can be."""
-        budgets: list[Budget] = [self._plain.budget]
-        budgets += [loss.scorer.budget for loss in self._losses() if isinstance(loss, ComparativeLoss)]
-        device = cross_encoder(self.model).device
-        able = any(not budget.lean or budget.of(device) > 1 for budget in budgets)
-        for budget in budgets:
-            budget.halve(budget.of(device), error)
-        return able
+        scorers = [self._plain, *(loss.scorer for loss in comparative)]
+        base = super().training_step
+        return until_it_fits(lambda: base(model, dict(inputs), num_items_in_batch), self, model, scorers, comparative)
 
     def _losses(self) -> list[nn.Module]:
         return list(self.loss.values()) if isinstance(self.loss, dict) else [self.loss]

@@ -290,7 +290,7 @@ def test_labels_outside_of_the_window_are_ignored(tmp_path: Path) -> None:
     )
 
     def run(batch: list[Window]) -> tuple[float, dict[str, torch.Tensor]]:
-        trainer._step = (-1, 0)
+        trainer.drawn = (-1, 0)
         model.train()
         loss = trainer.compute_loss(model, trainer.data_collator(batch))
         loss.backward()
@@ -303,6 +303,43 @@ def test_labels_outside_of_the_window_are_ignored(tmp_path: Path) -> None:
     nothing, none = run([outside[2]])
     assert nothing == 0.0
     assert all(float(g.abs().max()) == 0 for g in none.values())
+
+
+def test_a_step_is_taken_again_when_memory_runs_out_in_the_backward_pass(tmp_path: Path) -> None:
+    """With the same views, so that the weights are those of a large memory."""
+
+    class Once(torch.autograd.Function):
+        fail = 0
+
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            if Once.fail:
+                Once.fail -= 1
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return grad
+
+    found = []
+    for failing in (0, 1):
+        Once.fail = failing
+        model, tokenizer = reader("bert")
+        model.double()
+        before = weights(model)
+        model.bert.embeddings.register_forward_hook(lambda _, __, out: Once.apply(out))
+        data = list(windows(tokenizer, crop=CROP))
+        trainer = ComparativeReaderTrainer(
+            model, arguments(tmp_path, max_steps=3, optim="sgd", learning_rate=0.1), train_dataset=data,
+            processing_class=tokenizer, ablations=[CROP, DROP], strategy="stacked",
+        )  # fmt: skip
+        trainer.train()
+        assert trainer.scorer.budget.events == failing
+        found.append(weights(model))
+    moved = (found[0] - before).abs().max()
+    assert moved > 1e-4
+    assert (found[0] - found[1]).abs().max() < 1e-9 * moved
 
 
 def test_full_losses_are_the_models_own() -> None:
