@@ -18,6 +18,8 @@ from typing import Any
 import sentence_transformers
 import torch
 import transformers
+from accelerate.utils import broadcast_object_list
+from sentence_transformers.base import trainer as base_trainer
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from torch import Tensor, nn
@@ -240,6 +242,24 @@ class RerankerTrainer(CrossEncoderTrainer):
         free()
         result: dict[str, float] = super().evaluate(*args, **kwargs)
         return result
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the evaluator on the main process only; under FSDP on all, as every pass needs all of them."""
+        evaluator: Any = self.evaluator  # type: ignore[has-type]
+        # Trainers before sentence-transformers 6.2 run it on all; later ones see to this themselves.
+        ours = evaluator is not None and not hasattr(base_trainer, "distributed_evaluation")
+        if not ours or self.args.world_size == 1 or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return super().evaluation_loop(*args, **kwargs)
+
+        def on_main_process(*arguments: Any, **options: Any) -> Any:
+            found = evaluator(*arguments, **options) if self.is_world_process_zero() else None
+            return broadcast_object_list([found])[0]
+
+        self.evaluator = on_main_process
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.evaluator = evaluator
 
 
 def _own_code() -> str:
