@@ -52,7 +52,7 @@ class Budget:
 
         A pass of MiniLM on a CPU was measured to cost as much as 43 tokens beside its own; elsewhere an estimate.
         """
-        return 32 if device.type == "cpu" else 4096
+        return 24 if device.type == "cpu" else 4096
 
     def halve(self, tokens: int, error: BaseException) -> None:
         """Make the limit half of the pass that failed, say so in the log, and free what can be freed.

@@ -446,10 +446,14 @@ def test_modes_of_training(mode: str, strategy: Any, tiny_checkpoint: Path, tmp_
     moved = (found - before).abs().max()
     assert moved > 1e-3
     assert ((found != before).double().mean() < 0.2) == (mode == "lora")  # adapters and head only
-    _, expected = in_mode(
-        "plain" if mode in ("checkpointing", "compile") else mode, "naive", tiny_checkpoint, tmp_path
-    )
-    assert (found - expected).abs().max() < (0.02 if mode == "bf16" else 1e-9) * moved
+    _, expected = in_mode("lora" if mode == "lora" else "plain", "naive", tiny_checkpoint, tmp_path)
+    if mode == "bf16":  # as far from double precision as one pass for each step is
+        _, rounded = in_mode(mode, "naive", tiny_checkpoint, tmp_path)
+        rounding = (rounded - expected).norm()
+        assert 1e-4 * (expected - before).norm() < rounding < 0.1 * (expected - before).norm()
+        assert (found - expected).norm() < 2 * rounding
+    else:
+        assert (found - expected).abs().max() < 1e-9 * moved
 
 
 @pytest.mark.slow
