@@ -125,6 +125,14 @@ def for_trials(model: nn.Module, inner: nn.Module) -> nn.Module:
     return model
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether it, or a part of it, runs through ``torch.compile``."""
+    return any(
+        "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Whether the parameters are sharded over processes (FSDP): then every pass of one waits for the others."""
     return any(isinstance(module, _fsdp_kinds()) for module in model.modules())

@@ -17,7 +17,15 @@ from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.scoring.adapters import Adapter, CrossEncoderAdapter
 from cmp_rerank.scoring.chunks import cut, forks, singles
 from cmp_rerank.scoring.memory import Budget, Footprint, available, free, kept_bytes, out_of_memory
-from cmp_rerank.scoring.passes import Passes, for_trials, is_reentrant, is_sharded, most_passes, without_ddp
+from cmp_rerank.scoring.passes import (
+    Passes,
+    for_trials,
+    is_compiled,
+    is_reentrant,
+    is_sharded,
+    most_passes,
+    without_ddp,
+)
 from cmp_rerank.scoring.recompute import recomputed
 from cmp_rerank.scoring.rows import Row, pooled
 from cmp_rerank.scoring.trunk import Trunk
@@ -235,7 +243,7 @@ class Scorer:
         try:
             if self.drop is not None and self.drop.masks == "native":
                 raise ValueError('masks="native" needs padded rows')
-            if hasattr(passes.model, "_orig_mod"):
+            if is_compiled(passes.model):
                 raise ValueError("it is compiled")
             unpadded = Unpadded(passes.inner)
             trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation, unpadded=unpadded)
@@ -290,6 +298,10 @@ class Scorer:
         if self._ablation is None or self._ablation.model is not inner:
             probe = Passes(for_trials(model, inner), self.adapter, longest, None)
             self._ablation = Ablation(inner, self.drop, lambda: probe.run(rows[:1] * 2))
+            if is_compiled(model):
+                # What was compiled of another model is taken for this one's, with the hooks that it had: they are not
+                # among the things that are compared before it runs.
+                torch.compiler.reset()
             self._trunk = self._no_trunk = self._footprint = None
         return self._ablation
 
