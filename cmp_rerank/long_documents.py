@@ -264,7 +264,7 @@ class LongDocumentReranker(CrossEncoder):
             for row, mask in enumerate(real)
         ]
         budget = Budget(self.tokens_per_chunk)
-        chunk = partial(cut, budget=budget.of(self.device), start=budget.start(self))
+        chunk = partial(cut, budget=budget.of(self.device), start=budget.start(self.device))
         begins = torch.from_numpy(real.argmax(axis=1))  # where the padding on the left ends
         scores = self._score(examples, lambda rows: chunk(singles(rows), rows), begins, **kwargs)
         return input | {"scores": scores}

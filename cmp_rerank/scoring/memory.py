@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-_MINILM_WEIGHTS = 11e6  # of the linear maps in the six layers of MiniLM-L6
-
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on any device.
@@ -42,7 +40,6 @@ class Budget:
         if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
             raise ValueError(f"tokens_per_chunk must be at least 1, got {tokens!r}.")
         self.tokens = tokens
-        self._price: int | None = None
         self.lean = False
         self.events = 0
 
@@ -50,18 +47,12 @@ class Budget:
         """The limit on a device. Default: what keeps a CPU's caches, or an accelerator's cores, busy."""
         return self.tokens or (4096 if device.type == "cpu" else 65_536)
 
-    def start(self, model: nn.Module) -> int:
-        """What starting a pass of a model costs, in tokens: the price of padding less.
+    def start(self, device: torch.device) -> int:
+        """What starting a pass costs, in tokens: the price of padding less.
 
-        A pass of MiniLM on a CPU was measured to cost as much as 43 tokens beside its own, of which 24 are counted.
-        The tokens of larger models cost more, but a pass hardly does. Elsewhere it is an estimate.
+        A pass of MiniLM on a CPU was measured to cost as much as 43 tokens beside its own; elsewhere an estimate.
         """
-        if next(model.parameters()).device.type != "cpu":
-            return 4096
-        if self._price is None:
-            weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
-            self._price = max(1, round(24 * min(1.0, _MINILM_WEIGHTS / max(weights, 1))))
-        return self._price
+        return 24 if device.type == "cpu" else 4096
 
     def halve(self, tokens: int, error: BaseException) -> None:
         """Make the limit half of the pass that failed, say so in the log, and free what can be freed.

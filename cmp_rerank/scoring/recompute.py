@@ -91,7 +91,7 @@ class _Work:
         return together[where.to(together.device)]
 
     def _cut(self, rows: Sequence[Row]) -> list[list[int]]:
-        return cut(self.grouping(rows), rows, self.budget.of(self.device), self.budget.start(self.passes.inner))
+        return cut(self.grouping(rows), rows, self.budget.of(self.device), self.budget.start(self.device))
 
     def _run(self, chunk: Sequence[int]) -> Tensor:
         return self.passes.run([self.rows[i] for i in chunk])

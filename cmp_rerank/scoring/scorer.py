@@ -174,7 +174,7 @@ class Scorer:
             if kept:
                 mine = [rows[i] for i in kept]
                 device = passes.inner.device
-                chunks = cut(grouping(mine), mine, self.budget.of(device), self.budget.start(passes.inner))
+                chunks = cut(grouping(mine), mine, self.budget.of(device), self.budget.start(device))
                 # Every pass gathers parameters from all processes, so all need the same number of them.
                 idle = most_passes(len(chunks), device) - len(chunks) if sharded else 0
                 for chunk in chunks:
@@ -271,7 +271,7 @@ class Scorer:
 
         def needed(number: int) -> int:
             mine = [rows[i] for i in (*full, *others[:number])]
-            chunks = cut(singles(mine), mine, self.budget.of(device), self.budget.start(passes.inner))
+            chunks = cut(singles(mine), mine, self.budget.of(device), self.budget.start(device))
             return ceil(sum(footprint.of(len(chunk), max(len(mine[i][1]) for i in chunk)) for chunk in chunks))
 
         if needed(len(others)) > room:

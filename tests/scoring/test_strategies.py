@@ -499,7 +499,7 @@ def test_sharded_parameters_need_equal_numbers_of_passes(
 
     monkeypatch.setattr(scorer, "is_sharded", lambda model: True)
     monkeypatch.setattr(scorer, "most_passes", lambda passes, device: passes + 2)
-    monkeypatch.setattr(scorer.Budget, "start", lambda self, model: 10**6)  # as few passes as the budget allows
+    monkeypatch.setattr(scorer.Budget, "start", lambda self, device: 10**6)  # as few passes as the budget allows
     with pytest.raises(ValueError, match="every pass waits for all processes"):
         run(tiny_model, PLAN, strategy="hybrid")
     _, expected = run(tiny_model, PLAN, strategy="naive")

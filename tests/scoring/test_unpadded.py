@@ -125,7 +125,7 @@ def test_attention_over_nested_tensors(
         return plain(query, *args, **kwargs)
 
     monkeypatch.setattr(unpadded, "_has_kernel", lambda device: True)
-    monkeypatch.setattr(Budget, "start", lambda self, model: 10**6)  # rows of many lengths in one pass
+    monkeypatch.setattr(Budget, "start", lambda self, device: 10**6)  # rows of many lengths in one pass
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
     scorer = Scorer(PLAN.drop, strategy="hybrid", unpadded=True, tokens_per_chunk=10**6)
     run(model, scorer, PLAN)  # compares itself with padded passes once
