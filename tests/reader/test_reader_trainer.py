@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as t
-from tiny_models import SIZES, TEXTS, random_model
+from tiny_models import SIZES, TEXTS, OutOfMemoryOnce, random_model
 from tiny_readers import READERS, reader, windows, wordpiece
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
@@ -308,27 +308,13 @@ def test_labels_outside_of_the_window_are_ignored(tmp_path: Path) -> None:
 def test_a_step_is_taken_again_when_memory_runs_out_in_the_backward_pass(tmp_path: Path) -> None:
     """With the same views, so that the weights are those of a large memory."""
 
-    class Once(torch.autograd.Function):
-        fail = 0
-
-        @staticmethod
-        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            return x.view_as(x)
-
-        @staticmethod
-        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            if Once.fail:
-                Once.fail -= 1
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return grad
-
     found = []
     for failing in (0, 1):
-        Once.fail = failing
+        OutOfMemoryOnce.fail = failing
         model, tokenizer = reader("bert")
         model.double()
         before = weights(model)
-        model.bert.embeddings.register_forward_hook(lambda _, __, out: Once.apply(out))
+        model.bert.embeddings.register_forward_hook(lambda _, __, out: OutOfMemoryOnce.apply(out))
         data = list(windows(tokenizer, crop=CROP))
         trainer = ComparativeReaderTrainer(
             model, arguments(tmp_path, max_steps=3, optim="sgd", learning_rate=0.1), train_dataset=data,

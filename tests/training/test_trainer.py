@@ -13,7 +13,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
-from tiny_models import OTHERS, PASSAGES, QUERIES
+from tiny_models import OTHERS, PASSAGES, QUERIES, OutOfMemoryOnce
 from transformers import TrainerCallback
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
@@ -365,28 +365,14 @@ def test_an_empty_passage_is_left_to_the_loss(tiny_model: CrossEncoder, tmp_path
 def test_memory_that_runs_out_in_the_backward_pass(tiny_checkpoint: Path, tmp_path: Path, caplog: Any) -> None:
     """Kept activations cannot be run again by themselves: the trainer repeats the step."""
 
-    class Once(torch.autograd.Function):
-        fail = 1
-
-        @staticmethod
-        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            return x.view_as(x)
-
-        @staticmethod
-        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            if Once.fail:
-                Once.fail -= 1
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return grad
-
     start = weights(CrossEncoder(str(tiny_checkpoint), device="cpu"))
     for ablations in ([], [CmpCrop(), CmpDrop(p=0.2)]):
         found, draws = [], []
         for failing in (False, True):
-            Once.fail = int(failing)
+            OutOfMemoryOnce.fail = int(failing)
             model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu")).double()
             if failing:
-                model[0].model.bert.embeddings.register_forward_hook(lambda _, __, out: Once.apply(out))
+                model[0].model.bert.embeddings.register_forward_hook(lambda _, __, out: OutOfMemoryOnce.apply(out))
             loss: Any = upstream.BinaryCrossEntropyLoss(model)
             if ablations:
                 loss = ComparativeLoss(model, loss, ablations, strategy="stacked")
