@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -211,9 +212,14 @@ class Given:
         return len(self._segments)
 
     def __repr__(self) -> str:
-        # What is made with them is kept under their description, which therefore has to tell its contents.
-        content = repr((sorted(self._segments.items()), self.otherwise)).encode(errors="surrogatepass")
-        return f"<Given segments of {len(self)} texts, {hashlib.blake2b(content, digest_size=8).hexdigest()}>"
+        # What is made with it is kept under its description, which therefore has to tell its contents.
+        otherwise = "" if self.otherwise is None else f", otherwise {self.otherwise!r}"
+        return f"<Given segments of {len(self)} texts, {self._digest}{otherwise}>"
+
+    @cached_property
+    def _digest(self) -> str:
+        content = repr(sorted(self._segments.items())).encode(errors="surrogatepass")
+        return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def windows(count: int, size: int, stride: int | None = None) -> list[tuple[int, int]]:

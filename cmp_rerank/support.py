@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -138,8 +139,13 @@ class GivenSupport:
 
     def __repr__(self) -> str:
         # What is made with it is kept under its description, which therefore has to tell its contents.
-        content = repr((sorted(self._support.items()), self.otherwise)).encode(errors="surrogatepass")
-        return f"<GivenSupport of {len(self)} pairs, {hashlib.blake2b(content, digest_size=8).hexdigest()}>"
+        otherwise = "" if self.otherwise is None else f", otherwise {self.otherwise!r}"
+        return f"<GivenSupport of {len(self)} pairs, {self._digest}{otherwise}>"
+
+    @cached_property
+    def _digest(self) -> str:
+        content = repr(sorted(self._support.items())).encode(errors="surrogatepass")
+        return hashlib.blake2b(content, digest_size=8).hexdigest()
 
     def segments(self, query: str, passage: str, spans: Sequence[Span]) -> frozenset[int]:
         """The segments of a passage that overlap what supports its label.

@@ -8,7 +8,6 @@ import logging
 import re
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -107,9 +106,13 @@ class RerankerTrainer(CrossEncoderTrainer):
         if preparer is None or (self._store is not None and all(id(d) in self._lengths for d in named.values())):
             return
         cache = getattr(self.args, "token_cache", None)
+        fingerprint = self._fingerprint(preparer, named)
+        if cache is not None and fingerprint is None:
+            logger.warning("Nothing is kept in %s: a segmenter or scorer has no description of its contents.", cache)
+            cache = None
         if cache is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="tokens-")
-        folder = Path(cache or self._temporary.name) / self._fingerprint(preparer, named)  # type: ignore[union-attr]
+        folder = Path(cache or self._temporary.name) / (fingerprint or "tokens")  # type: ignore[union-attr]
         start = time.perf_counter()
         # With a folder of their own the processes need not wait for each other.
         with self.args.main_process_first(desc="tokenise") if cache else nullcontext():
@@ -144,8 +147,8 @@ class RerankerTrainer(CrossEncoderTrainer):
             # The collator without its tokenising: it knows the columns, the prompt and the name of the dataset.
             yield from preparer.own_pairs(super(RerankerCollator, self.data_collator).__call__(rows))  # type: ignore[misc]
 
-    def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> str:
-        """Stands for all that the tokens depend on."""
+    def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> str | None:
+        """Stands for all that the tokens depend on; None where an object is described by its address only."""
         tokenizer = preparer.model.tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         settings = [
@@ -159,8 +162,8 @@ class RerankerTrainer(CrossEncoderTrainer):
             [sentence_transformers.__version__, transformers.__version__, _own_code()],
         ]
         text = json.dumps(settings, default=repr)
-        if _ADDRESS.search(text):  # an object that says nothing of its contents; the next run may have another there
-            text += uuid.uuid4().hex
+        if _ADDRESS.search(text):  # the next run may have another object there
+            return None
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def get_batch_sampler(
