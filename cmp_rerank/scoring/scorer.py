@@ -86,8 +86,8 @@ class Scorer:
             raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
         if activation_bytes is not None and strategy != "auto":
             raise ValueError(f'activation_bytes is for strategy="auto", got {strategy!r}.')
-        if activation_bytes is not None and not activation_bytes >= 0:
-            raise ValueError(f"activation_bytes must be at least 0, got {activation_bytes!r}.")
+        if activation_bytes is not None and not (isinstance(activation_bytes, int) and activation_bytes >= 0):
+            raise ValueError(f"activation_bytes must be a whole number, at least 0, got {activation_bytes!r}.")
         self.drop = drop
         self.activation_bytes = activation_bytes
         self.strategy: Strategy = strategy

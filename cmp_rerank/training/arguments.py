@@ -20,7 +20,8 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
             `ComparativeLoss` has its own.
         length_bucketing: whether the rows of a batch have similar lengths. They are drawn at random otherwise, and
             where ``batch_sampler`` is not the default one.
-        token_cache: folder in which tokenised datasets are kept for other runs. Default: temporary files.
+        token_cache: folder in which tokenised datasets are kept for other runs; not those that depend on a segmenter
+            or scorer whose ``repr`` does not tell what it does. Default: temporary files.
 
     Raises:
         ValueError: if an argument is out of its range.
