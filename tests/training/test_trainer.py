@@ -17,6 +17,8 @@ from tiny_models import OTHERS, PASSAGES, QUERIES, OutOfMemoryOnce
 from transformers import TrainerCallback
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.losses import comparative
+from cmp_rerank.objective import listwise_comparative_loss
 from cmp_rerank.segments import Given
 from cmp_rerank.support import GivenSupport
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
@@ -427,8 +429,14 @@ def in_mode(mode: str, strategy: Any, checkpoint: Path, folder: Path) -> tuple[t
 
 @pytest.mark.parametrize("strategy", ["stacked", "hybrid", "trunk"])
 @pytest.mark.parametrize("mode", ["bf16", "checkpointing", "lora", pytest.param("compile", marks=pytest.mark.slow)])
-def test_modes_of_training(mode: str, strategy: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_modes_of_training(
+    mode: str, strategy: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The weights are those of one pass for each step; and where a mode changes no gradient, those of no mode."""
+    if (
+        mode == "bf16"
+    ):  # a hinge would turn a rounding error, which is not that of every processor, into another weight
+        monkeypatch.setattr(comparative, "comparative_loss", lambda losses, **_: listwise_comparative_loss(losses))
     before, found = in_mode(mode, strategy, tiny_checkpoint, tmp_path)
     moved = (found - before).abs().max()
     assert moved > 1e-3
