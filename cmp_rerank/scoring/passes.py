@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.scoring.adapters import Adapter
+from cmp_rerank.scoring.lookups import Lookups, Tables
 from cmp_rerank.scoring.rows import Row
 from cmp_rerank.scoring.trunk import Trunk
 from cmp_rerank.scoring.unpadded import Unpadded
@@ -27,6 +28,11 @@ class Passes:
         ablation: drops the units of rows with a drop depth; None: the model runs as it is, own dropout included.
         trunk: runs the layers below the ablated ones once for rows that read the same tokens; None: does not.
         unpadded: runs the layers on tokens instead of padded rows; None: does not.
+        lookups: makes the gradient of an embedding once for all passes; None: each pass makes one.
+
+    Attributes:
+        tables: what the passes look up in, since they were last made ready.
+        tokens: what the last pass that was begun holds, padding included.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class Passes:
         ablation: Ablation | None,
         trunk: Trunk | None = None,
         unpadded: Unpadded | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
         self.model = model
         self.adapter = adapter
@@ -46,15 +53,23 @@ class Passes:
         self.ablation = ablation
         self.trunk = trunk
         self.unpadded = unpadded
-        #: What the last pass that was begun holds, padding included.
+        self.lookups = lookups
+        self.tables = Tables()
         self.tokens = 0
         self._bare = without_ddp(model)
         self._wrapped = False
 
     @contextmanager
-    def ready(self) -> Iterator[None]:
-        """Around all passes: what the ablation needs is on the model inside, and off again outside."""
+    def ready(self, loose: bool = False) -> Iterator[None]:
+        """Around all passes: what the ablation needs is on the model inside, and off again outside.
+
+        Args:
+            loose: whether the gradients of embeddings are left in the tables, see `cmp_rerank.scoring.lookups`.
+        """
+        self.tables = Tables(loose)
         with ExitStack() as stack:
+            if self.lookups is not None:
+                stack.enter_context(self.lookups.installed())
             if self.ablation is not None:
                 stack.enter_context(self.ablation.installed())
             if self.trunk is not None:
@@ -68,6 +83,8 @@ class Passes:
         features, positions = self.adapter.collate(self.inner, rows)
         self.tokens = positions.numel()
         with ExitStack() as stack:
+            if self.lookups is not None:
+                stack.enter_context(self.lookups.over(self.tables))
             packing = None
             if self.unpadded is not None:
                 packing = stack.enter_context(self.unpadded.packed(features["attention_mask"]))

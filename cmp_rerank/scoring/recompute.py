@@ -41,8 +41,8 @@ def recomputed(passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: 
     Returns:
         (rows, width), as the model gives them.
     """
-    work = _Work(passes, rows, grouping, budget)
     parameters = [p for p in passes.inner.parameters() if p.requires_grad]
+    work = _Work(passes, rows, grouping, budget, {id(p): i for i, p in enumerate(parameters)})
     if not (torch.is_grad_enabled() and parameters):
         return work.scores()
     scores: Tensor = _Recomputed.apply(work, *parameters)
@@ -66,11 +66,14 @@ class _Recomputed(torch.autograd.Function):
 class _Work:
     """Rows to be scored twice at most."""
 
-    def __init__(self, passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: Budget) -> None:
+    def __init__(
+        self, passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: Budget, places: dict[int, int]
+    ) -> None:
         self.passes = passes
         self.rows = rows
         self.grouping = grouping
         self.budget = budget
+        self.places = places  # of the parameters, by id: those that autograd saves may come back as others
         self.device = passes.inner.device
         self.chunks: list[list[int]] = []
         self.states: list[tuple[Tensor, ...]] = []
@@ -100,13 +103,25 @@ class _Work:
         """Gradients of (grad * scores).sum(): one for each parameter, None where it has no part."""
         total: list[Tensor | None] = [None] * len(parameters)
         owned: set[int] = set()
+
+        def add(i: int, gradient: Tensor | None) -> None:
+            before = total[i]
+            if gradient is None or before is None:
+                total[i] = gradient if before is None else before
+            elif i in owned:
+                before.add_(gradient)
+            else:  # what autograd gave may share its memory with something else
+                total[i] = before + gradient
+                owned.add(i)
+
         live = grad.ne(0).flatten(1).any(dim=1).tolist()
         pending = deque(self._again(live))
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             kind, dtype, enabled = self.autocast
             stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
-            stack.enter_context(self.passes.ready())
+            stack.enter_context(self.passes.ready(loose=True))
+            tables = self.passes.tables
             while pending:
                 chunk, state = pending.popleft()
                 gradients: Sequence[Tensor | None] | None = None
@@ -117,20 +132,17 @@ class _Work:
                     if state is not None or len(chunk) == 1 or not out_of_memory(error):
                         raise
                     self.budget.halve(self.passes.tokens, error)
+                for table in tables.values():
+                    table.forget() if gradients is None else table.settle()
                 if gradients is None:  # only here the exception, and the graph that it holds, are gone
                     free()
                     half = len(chunk) // 2
                     pending.extendleft([(chunk[half:], None), (chunk[:half], None)])
                     continue
                 for i, gradient in enumerate(gradients):
-                    before = total[i]
-                    if gradient is None or before is None:
-                        total[i] = gradient if before is None else before
-                    elif i in owned:
-                        before.add_(gradient)
-                    else:  # what autograd gave may share its memory with something else
-                        total[i] = before + gradient
-                        owned.add(i)
+                    add(i, gradient)
+        for table in tables.values():
+            add(self.places[id(table.weight)], table.take())
         return total
 
     def _again(self, live: Sequence[bool]) -> Iterator[tuple[list[int], tuple[Tensor, ...] | None]]:
@@ -149,7 +161,10 @@ class _Work:
     ) -> Sequence[Tensor | None]:
         with _from(state, self.device):
             scores = self._run(chunk)
-        return torch.autograd.grad(scores, parameters, grad[chunk].to(scores.dtype), allow_unused=True)
+        anchors = [table.anchor for table in self.passes.tables.values()]
+        inputs = [*parameters, *anchors]
+        gradients = torch.autograd.grad(scores, inputs, grad[chunk].to(scores.dtype), allow_unused=True)
+        return gradients[: len(parameters)]
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ from cmp_rerank.ablation import CmpDrop, Example, View
 from cmp_rerank.ablation.drop import Ablation
 from cmp_rerank.scoring.adapters import Adapter, CrossEncoderAdapter
 from cmp_rerank.scoring.chunks import cut, forks, singles
+from cmp_rerank.scoring.lookups import Lookups
 from cmp_rerank.scoring.memory import Budget, Footprint, available, free, kept_bytes, out_of_memory
 from cmp_rerank.scoring.passes import (
     Passes,
@@ -127,8 +128,11 @@ class Scorer:
                     for k in range(index.shape[1])
                 ]
             return _precise(torch.stack(steps, dim=1))
+        lookups = None
+        if torch.is_grad_enabled() and not is_sharded(model) and not is_compiled(model):
+            lookups = Lookups(self.adapter.inner(model))
         while True:
-            passes = Passes(model, self.adapter, longest, ablation)
+            passes = Passes(model, self.adapter, longest, ablation, lookups=lookups)
             try:
                 scores = self._score(passes, rows, index[:, 0])
                 break
