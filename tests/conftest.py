@@ -9,11 +9,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+import rounding
 import tiny_models
 import torch
 from sentence_transformers import CrossEncoder
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounding", type=int, metavar="SEED", help="as on a processor that rounds otherwise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--rounding") is not None:
+        rounding.install(config.getoption("--rounding"))
 
 
 @pytest.fixture(scope="session", autouse=True)
