@@ -36,16 +36,18 @@ class Table:
 
     def __init__(self, module: nn.Embedding, loose: bool) -> None:
         self.weight = module.weight
-        self.anchor: Tensor
-        if loose:
-            self.anchor = module.weight.new_zeros((), requires_grad=True)
-        else:
-            self.anchor = _Anchor.apply(self, module.weight)
         self._loose = loose
         self._padding = -1 if module.padding_idx is None else module.padding_idx
         self._new: list[tuple[Tensor, Tensor]] = []
         self._settled: list[tuple[Tensor, Tensor]] = []
         self._sum: Tensor | None = None
+
+    def anchor(self) -> Tensor:
+        """A new anchor. The table does not hold it: the graph holds the table, and both would live for ever."""
+        if self._loose:
+            return self.weight.new_zeros((), requires_grad=True)
+        anchor: Tensor = _Anchor.apply(self, self.weight)
+        return anchor
 
     def leave(self, tokens: Tensor, grad: Tensor) -> None:
         """Take what has reached a lookup: tokens (...) and gradients (..., units)."""
@@ -105,7 +107,7 @@ class _Lookup(torch.autograd.Function):
         return None, None, grad.new_zeros(())
 
 
-class Tables(dict[nn.Module, Table]):
+class Tables:
     """The tables of some passes that share a backward pass; made as they are looked up in.
 
     Args:
@@ -113,12 +115,22 @@ class Tables(dict[nn.Module, Table]):
     """
 
     def __init__(self, loose: bool = False) -> None:
-        super().__init__()
-        self.loose = loose
+        self._loose = loose
+        self._made: dict[nn.Module, tuple[Table, Tensor]] = {}
 
-    def __missing__(self, module: Any) -> Table:
-        self[module] = Table(module, self.loose)
-        return self[module]
+    def __iter__(self) -> Iterator[Table]:
+        return (table for table, _ in self._made.values())
+
+    def of(self, module: Any) -> tuple[Table, Tensor]:
+        """The table of an embedding, and its anchor."""
+        if module not in self._made:
+            table = Table(module, self._loose)
+            self._made[module] = table, table.anchor()
+        return self._made[module]
+
+    def anchors(self) -> list[Tensor]:
+        """The anchors of all tables."""
+        return [anchor for _, anchor in self._made.values()]
 
 
 class Lookups:
@@ -155,8 +167,8 @@ class Lookups:
         tables = self._passes.now
         if tables is None or not (torch.is_grad_enabled() and output.requires_grad):
             return None
-        table = tables[module]
-        rows: Tensor = _Lookup.apply(table, args[0] if args else kwargs["input"], table.anchor)
+        table, anchor = tables.of(module)
+        rows: Tensor = _Lookup.apply(table, args[0] if args else kwargs["input"], anchor)
         return rows
 
 

@@ -132,7 +132,7 @@ class _Work:
                     if state is not None or len(chunk) == 1 or not out_of_memory(error):
                         raise
                     self.budget.halve(self.passes.tokens, error)
-                for table in tables.values():
+                for table in tables:
                     table.forget() if gradients is None else table.settle()
                 if gradients is None:  # only here the exception, and the graph that it holds, are gone
                     free()
@@ -141,7 +141,7 @@ class _Work:
                     continue
                 for i, gradient in enumerate(gradients):
                     add(i, gradient)
-        for table in tables.values():
+        for table in tables:
             add(self.places[id(table.weight)], table.take())
         return total
 
@@ -161,8 +161,7 @@ class _Work:
     ) -> Sequence[Tensor | None]:
         with _from(state, self.device):
             scores = self._run(chunk)
-        anchors = [table.anchor for table in self.passes.tables.values()]
-        inputs = [*parameters, *anchors]
+        inputs = [*parameters, *self.passes.tables.anchors()]
         gradients = torch.autograd.grad(scores, inputs, grad[chunk].to(scores.dtype), allow_unused=True)
         return gradients[: len(parameters)]
 
