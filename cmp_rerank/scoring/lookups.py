@@ -51,7 +51,7 @@ class Table:
 
     def leave(self, tokens: Tensor, grad: Tensor) -> None:
         """Take what has reached a lookup: tokens (...) and gradients (..., units)."""
-        self._new.append((tokens.flatten(), grad.flatten(0, -2)))
+        self._new.append((tokens.flatten(), grad.reshape(-1, grad.shape[-1])))
         if not self._loose:
             self.settle()
 
@@ -77,7 +77,11 @@ class Table:
             return
         tokens, grads = (torch.cat(parts) for parts in zip(*self._settled, strict=True))
         self._settled.clear()
+        kind = grads.dtype
+        if grads.device.type == "cpu" and grads.element_size() < 4:
+            grads = grads.float()  # the kernel would add up in half precision: 256 + 1 is not a bfloat16
         gradient = torch.ops.aten.embedding_dense_backward(grads, tokens, len(self.weight), self._padding, False)
+        gradient = gradient.to(kind)
         self._sum = gradient if self._sum is None else self._sum.add_(gradient)
 
 

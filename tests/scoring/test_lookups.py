@@ -116,6 +116,17 @@ def test_what_is_held_is_never_much_more_than_a_gradient() -> None:
     assert gradient[30:].eq(0).all()
 
 
+def test_half_precision_is_added_up_in_single() -> None:
+    """Of a token that comes often, each gradient is little beside the sum of the others."""
+    table = Table(nn.Embedding(5000, 2, dtype=torch.bfloat16), loose=False)
+    for _ in range(40):
+        table.leave(torch.full((100,), 7), torch.ones(100, 2, dtype=torch.bfloat16))
+    gradient = table.take()
+    assert gradient is not None
+    assert gradient.dtype == torch.bfloat16
+    assert gradient[7].tolist() == [4000, 4000]
+
+
 # In training --------------------------------------------------------------------------------------------------------
 
 
