@@ -37,7 +37,8 @@ class Table:
     def __init__(self, module: nn.Embedding, loose: bool) -> None:
         self.weight = module.weight
         self._loose = loose
-        self._padding = -1 if module.padding_idx is None else module.padding_idx
+        self._padding = -1 if module.padding_idx is None else module.padding_idx % module.num_embeddings
+        self._backward = -1
         self._new: list[tuple[Tensor, Tensor]] = []
         self._settled: list[tuple[Tensor, Tensor]] = []
         self._sum: Tensor | None = None
@@ -51,6 +52,13 @@ class Table:
 
     def leave(self, tokens: Tensor, grad: Tensor) -> None:
         """Take what has reached a lookup: tokens (...) and gradients (..., units)."""
+        backward = torch._C._current_graph_task_id()
+        if backward != self._backward and not self._loose:  # one that is over has taken all, unless it failed
+            self._settled.clear()
+            self._sum = None
+        self._backward = backward
+        if 2 * sum(len(tokens) for tokens, _ in self._settled) >= len(self.weight):
+            self._add()  # to hold on to it would take as much memory as the gradient
         self._new.append((tokens.flatten(), grad.reshape(-1, grad.shape[-1])))
         if not self._loose:
             self.settle()
@@ -59,8 +67,6 @@ class Table:
         """What was left is right: it counts."""
         self._settled += self._new
         self._new.clear()
-        if sum(len(tokens) for tokens, _ in self._settled) >= len(self.weight):
-            self._add()  # to hold on to it would take more memory than the gradient
 
     def forget(self) -> None:
         """What was left since the last time is of a backward pass that has failed."""
@@ -76,13 +82,13 @@ class Table:
         if not self._settled:
             return
         tokens, grads = (torch.cat(parts) for parts in zip(*self._settled, strict=True))
-        self._settled.clear()
         kind = grads.dtype
         if grads.device.type == "cpu" and grads.element_size() < 4:
             grads = grads.float()  # the kernel would add up in half precision: 256 + 1 is not a bfloat16
         gradient = torch.ops.aten.embedding_dense_backward(grads, tokens, len(self.weight), self._padding, False)
         gradient = gradient.to(kind)
         self._sum = gradient if self._sum is None else self._sum.add_(gradient)
+        self._settled.clear()  # not before: had memory run out, it would be lost
 
 
 class _Anchor(torch.autograd.Function):
@@ -120,17 +126,18 @@ class Tables:
 
     def __init__(self, loose: bool = False) -> None:
         self._loose = loose
-        self._made: dict[nn.Module, tuple[Table, Tensor]] = {}
+        self._made: dict[tuple[nn.Module, Tensor], tuple[Table, Tensor]] = {}
 
     def __iter__(self) -> Iterator[Table]:
         return (table for table, _ in self._made.values())
 
     def of(self, module: Any) -> tuple[Table, Tensor]:
-        """The table of an embedding, and its anchor."""
-        if module not in self._made:
+        """The table of an embedding, with the weight that it has, and its anchor."""
+        key = module, module.weight
+        if key not in self._made:
             table = Table(module, self._loose)
-            self._made[module] = table, table.anchor()
-        return self._made[module]
+            self._made[key] = table, table.anchor()
+        return self._made[key]
 
     def anchors(self) -> list[Tensor]:
         """The anchors of all tables."""
@@ -140,8 +147,8 @@ class Tables:
 class Lookups:
     """Leads the lookups of a model's embeddings over tables.
 
-    Embeddings of other kinds (those that scale, renormalise, or have sparse gradients), and those that are not
-    trained, are left alone.
+    Embeddings of other kinds (those that scale, renormalise, have sparse gradients or a ``forward`` of their own),
+    and those that are not trained, are left alone.
 
     Args:
         model: the model itself.
@@ -169,7 +176,8 @@ class Lookups:
 
     def _look_up(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
         tables = self._passes.now
-        if tables is None or not (torch.is_grad_enabled() and output.requires_grad):
+        own = type(module.weight) is nn.Parameter  # and not that of a copy, or a part on this device
+        if tables is None or not (own and torch.is_grad_enabled() and output.requires_grad):
             return None
         table, anchor = tables.of(module)
         rows: Tensor = _Lookup.apply(table, args[0] if args else kwargs["input"], anchor)
@@ -179,7 +187,7 @@ class Lookups:
 def _is_plain(module: nn.Module) -> bool:
     return (
         type(module) is nn.Embedding
-        and module._parameters.get("weight") is not None
+        and "forward" not in vars(module)
         and module.max_norm is None
         and not module.scale_grad_by_freq
         and not module.sparse

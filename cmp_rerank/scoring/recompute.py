@@ -142,7 +142,8 @@ class _Work:
                 for i, gradient in enumerate(gradients):
                     add(i, gradient)
         for table in tables:
-            add(self.places[id(table.weight)], table.take())
+            if id(table.weight) in self.places:  # not if it is trained only since the forward pass
+                add(self.places[id(table.weight)], table.take())
         return total
 
     def _again(self, live: Sequence[bool]) -> Iterator[tuple[list[int], tuple[Tensor, ...] | None]]:

@@ -109,11 +109,32 @@ def test_what_is_held_is_never_much_more_than_a_gradient() -> None:
     table = Table(nn.Embedding(100, 2), loose=False)
     for _ in range(50):
         table.leave(torch.arange(30), torch.ones(30, 2))
-        assert sum(len(tokens) for tokens, _ in table._settled) < 100
+        assert sum(len(tokens) for tokens, _ in table._settled) < 100  # half of it, and one more pass
     gradient = table.take()
     assert gradient is not None
     assert gradient[:30].eq(50).all()
     assert gradient[30:].eq(0).all()
+
+
+def test_memory_that_runs_out_while_adding_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was left before is still there."""
+
+    def fail(parts: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    table = Table(nn.Embedding(100, 2), loose=True)
+    table.leave(torch.arange(60), torch.ones(60, 2))
+    table.settle()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "cat", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            table.leave(torch.arange(10), torch.ones(10, 2))
+    table.forget()
+    table.leave(torch.arange(10), torch.ones(10, 2))
+    table.settle()
+    gradient = table.take()
+    assert gradient is not None
+    assert gradient[:, 0].tolist() == 10 * [2] + 50 * [1] + 40 * [0]
 
 
 def test_half_precision_is_added_up_in_single() -> None:
@@ -234,15 +255,83 @@ def test_frozen_embeddings(model: CrossEncoder) -> None:
         same(gradients(model, strategy=strategy, tokens_per_chunk=TOKENS_PER_CHUNK), expected)
 
 
+def test_embeddings_that_are_trained_only_since_the_forward_pass(model: CrossEncoder) -> None:
+    """Autograd gives nothing to what was no parameter then."""
+    found = []
+    for strategy in ("naive", "hybrid"):
+        embeddings(model).requires_grad_(False)
+        model.train()
+        batch = tokenise(model, list(zip(QUERIES, PASSAGES, strict=True)), PLAN)
+        views = [PLAN.views(example) for example in batch]
+        scores = Scorer(PLAN.drop, strategy=strategy)(model, batch, views)  # type: ignore[arg-type]
+        embeddings(model).requires_grad_(True)
+        scores.sum().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad(set_to_none=True)
+    same(found[1], found[0])
+
+
 @pytest.mark.parametrize("options", [{"max_norm": 1.0}, {"scale_grad_by_freq": True}, {"sparse": True}])
 def test_special_embeddings_are_left_alone(options: Any) -> None:
     class Scaled(nn.Embedding):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(input)
 
-    for module in (nn.Embedding(10, 2, **options), Scaled(10, 2)):
+    patched = nn.Embedding(10, 2)
+    patched.forward = lambda tokens: 2 * nn.functional.embedding(tokens, patched.weight)  # type: ignore[method-assign]
+    for module in (nn.Embedding(10, 2, **options), Scaled(10, 2), patched):
         lookups, tables = Lookups(module), Tables()
+        tokens = torch.tensor([1, 1, 2])
         with lookups.installed(), lookups.over(tables):
-            module(torch.tensor([1, 1, 2])).sum().backward()
+            rows = module(tokens)
+        rows.sum().backward()
+        assert torch.equal(rows, module(tokens))
         assert not list(tables)
         assert module.weight.grad is not None
+
+
+def test_compiled_models_are_left_alone(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    model[0].model = torch.compile(model[0].model, backend="eager")  # type: ignore[assignment]
+    with Made() as made:
+        gradients(model, strategy="stacked", tokens_per_chunk=TOKENS_PER_CHUNK)
+    assert made.counts[5000] > 1
+
+
+def test_another_weight_for_a_moment() -> None:
+    module = nn.Embedding(10, 2)
+    other = nn.Parameter(torch.ones(10, 2))
+    tokens = torch.tensor([1, 2])
+    lookups, tables = Lookups(module), Tables()
+    with lookups.installed(), lookups.over(tables):
+        first = torch.func.functional_call(module, {"weight": other}, (tokens,))
+        second = module(tokens)
+    assert torch.equal(first, torch.ones(2, 2))
+    assert torch.equal(second, module(tokens))
+    (first.sum() + 3 * second.sum()).backward()
+    assert other.grad is not None
+    assert module.weight.grad is not None
+    assert other.grad.sum() == 4
+    assert module.weight.grad.sum() == 12
+
+
+def test_a_backward_pass_that_failed_and_comes_again() -> None:
+    """By whoever kept the graph; the trainers make another."""
+    module = nn.Embedding(50, 4)
+    lookups, tables = Lookups(module), Tables()
+    with lookups.installed(), lookups.over(tables):
+        rows = [module(torch.tensor(token)) for token in range(3)]
+    total = torch.stack(rows).sum()
+    calls: list[int] = []
+
+    def fail_first(grad: torch.Tensor) -> None:
+        calls.append(0)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    rows[0].register_hook(fail_first)
+    with pytest.raises(torch.OutOfMemoryError):
+        total.backward(retain_graph=True)
+    total.backward()
+    assert len(calls) == 2
+    assert module.weight.grad is not None
+    assert module.weight.grad[:4, 0].tolist() == [1, 1, 1, 0]
