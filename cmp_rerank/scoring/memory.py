@@ -50,7 +50,8 @@ class Budget:
     def start(self, device: torch.device) -> int:
         """What starting a pass costs, in tokens: the price of padding less.
 
-        A pass of MiniLM on a CPU was measured to cost as much as 43 tokens beside its own; elsewhere an estimate.
+        A pass of MiniLM on a CPU was measured to cost as much as 25 tokens beside its own (``benchmarks/passes.py``);
+        elsewhere it is an estimate.
         """
         return 24 if device.type == "cpu" else 4096
 
