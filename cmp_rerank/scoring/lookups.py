@@ -126,14 +126,14 @@ class Tables:
 
     def __init__(self, loose: bool = False) -> None:
         self._loose = loose
-        self._made: dict[tuple[nn.Module, Tensor], tuple[Table, Tensor]] = {}
+        self._made: dict[tuple[nn.Module, int], tuple[Table, Tensor]] = {}
 
     def __iter__(self) -> Iterator[Table]:
         return (table for table, _ in self._made.values())
 
     def of(self, module: Any) -> tuple[Table, Tensor]:
         """The table of an embedding, with the weight that it has, and its anchor."""
-        key = module, module.weight
+        key = module, id(module.weight)
         if key not in self._made:
             table = Table(module, self._loose)
             self._made[key] = table, table.anchor()
