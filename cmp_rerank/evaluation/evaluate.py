@@ -319,20 +319,23 @@ def order_rows(block: Block, rank_order: str, precision: str) -> tuple[np.ndarra
     return rank_rows(place, block.scores, block.doc, precision)
 
 
-def _groups(measures: Sequence[Measure]) -> dict[tuple[int | None, bool], list[int]]:
-    """Measures that share one call of the provider, by what they need: (depth, to the last judged document).
+def _groups(measures: Sequence[Measure]) -> dict[tuple[int | None, bool, bool], list[int]]:
+    """Measures that share one call of the provider: (depth, to the last judged document, judged documents only).
+
+    Those of judged documents only are apart, since the provider may take NumRet from what it has counted for them.
 
     What suffices for the deepest measure suffices for the others. RR with a cut-off is the exception: its
     provider sorts in Python, and is quick only on the few documents that it needs.
     """
-    groups: dict[tuple[int | None, bool], list[int]] = {}
+    groups: dict[tuple[int | None, bool, bool], list[int]] = {}
     shared = [m for m in measures if m.ir is not None and m.to_last_judged and not (m.ir.NAME == "RR" and m.cutoff)]
     depths = [m.depth for m in shared]
     deepest = None if None in depths else max(depths, default=None)  # type: ignore[type-var]
     for i, measure in enumerate(measures):
         if measure.ir is not None:
             depth = deepest if measure in shared else measure.depth
-            groups.setdefault((depth, measure.to_last_judged), []).append(i)
+            judged_only = bool(measure.ir.params.get("judged_only"))
+            groups.setdefault((depth, measure.to_last_judged, judged_only), []).append(i)
     return groups
 
 
@@ -396,7 +399,7 @@ class _Scorer:
 
     def _provide(
         self,
-        need: tuple[int | None, bool],
+        need: tuple[int | None, bool, bool],
         members: list[int],
         number: np.ndarray,
         sizes: np.ndarray,
@@ -407,7 +410,7 @@ class _Scorer:
         """Let the provider compute the measures of one group for the judged queries of a block."""
         import ir_measures
 
-        depth, to_last_judged = need
+        depth, to_last_judged, _ = need
         length = sizes if depth is None else np.minimum(sizes, depth)
         inside = hit_rank < length[hit_place]
         hit_place, hit_rank, hit_doc = hit_place[inside], hit_rank[inside], hit_doc[inside]

@@ -6,6 +6,9 @@ import io
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import ir_measures
@@ -162,11 +165,24 @@ def test_the_provider_needs_no_more_than_it_gets(run: dict, qrels: dict) -> None
     names = [name for name in MEASURES if not name.startswith("MSMARCO")]
     whole: dict[tuple[str, str], float] = {}
     if ranks:
-        for metric in ir_measures.iter_calc([ir_measures.parse_measure(n) for n in names], qrels, ranks):
-            whole[metric.query_id, str(metric.measure)] = metric.value
+        for measure in map(ir_measures.parse_measure, names):  # one by one: together, some change others
+            for metric in ir_measures.iter_calc([measure], qrels, ranks):
+                whole[metric.query_id, str(metric.measure)] = metric.value
     for query, name in itertools.product(qrels, result.measures):
         if query in ranks and not name.startswith("MSMARCO"):
             assert result.per_query[name][query] == pytest.approx(whole[query, name], abs=1e-12), name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_measure_changes_another(seed: int) -> None:
+    """ir-measures takes NumRet from what it counted for judged documents only, if a set has that order."""
+    code = (
+        "from cmp_rerank.evaluation import evaluate\n"
+        "print(evaluate({'q': {'a': 1.0, 'b': 2.0}}, {'q': {'a': 0}}, 'NumRet AP(judged_only=True)')['NumRet'])"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": str(seed)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2.0"
 
 
 @given(RUNS, QRELS, st.sampled_from([1, 2, 10]))
