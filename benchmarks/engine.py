@@ -650,8 +650,8 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     setups = ON_A_CPU if device() == "cpu" else ON_A_GPU
     usual = {setup[0] for setup in setups}
-    for name in set(given.models or ()) - usual:
-        setups = [*setups, *((name, low, high, 32, 1) for low, high in given.lengths or [(20, 256)])]
+    unusual = [name for name in given.models or () if name not in usual]
+    setups = [*setups, *((name, low, high, 32, 1) for name in unusual for low, high in given.lengths or [(20, 256)])]
     if given.quick:
         setups, given.rounds = [("minilm", 20, 256, 8, 1)], 1
     for name, low, high, rows, steps in setups:
