@@ -59,9 +59,9 @@ def main() -> None:
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-    from cmp_rerank.ablation import CmpCrop, Plan
-    from cmp_rerank.ablation.examples import tokenise
-    from cmp_rerank.segments import Tokens, Words
+    from cmp_rerank.ablations import CmpCrop, Plan
+    from cmp_rerank.models.examples import tokenise
+    from cmp_rerank.text.segmenters import Tokens, Words
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(options.threads)

@@ -21,8 +21,8 @@ import transformers
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from cmp_rerank.ablation.drop import Ablation, CmpDrop
-from cmp_rerank.runs import read_corpus
+from cmp_rerank.ablations.drop import Ablation, CmpDrop
+from cmp_rerank.ir import read_corpus
 
 RESULT = Path(__file__).parent / "results" / "drop_strength.json"
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "scifact" / "corpus.jsonl"

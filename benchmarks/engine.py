@@ -40,10 +40,10 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor, nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, masks
-from cmp_rerank.ablation import Plan
-from cmp_rerank.ablation.examples import tokenise
+from cmp_rerank.ablations import Plan
+from cmp_rerank.engine import collate
+from cmp_rerank.models.examples import tokenise
 from cmp_rerank.objective import comparative_loss
-from cmp_rerank.scoring import collate
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"

@@ -32,7 +32,7 @@ MEASURES = ["nDCG@10", "RR", "AP", "R@100", "P@5"]
 TREC_MEASURES = ["ndcg_cut.10", "recip_rank", "map", "recall.100", "P.5"]
 READ = """
 import sys, time
-from cmp_rerank.runs import stream_run, read_run
+from cmp_rerank.ir import stream_run, read_run
 start = time.perf_counter()
 if sys.argv[2] == "stream":
     rows = sum(len(block) for block in stream_run(sys.argv[1]))

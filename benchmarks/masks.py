@@ -29,8 +29,8 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from cmp_rerank.ablation.drop import Ablation, CmpDrop
-from cmp_rerank.masks import Rows, nested_dropout, unit_keys
+from cmp_rerank.ablations.drop import Ablation, CmpDrop
+from cmp_rerank.hooks.masks import Rows, nested_dropout, unit_keys
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 0

@@ -4,7 +4,7 @@
 
 Rows have one length, so nothing is padded. Time is CPU time of the process, per round and number of passes, with the
 gradients of embeddings made once for all passes and, next to it, by each of them. The slope of the medians over the
-number of passes is the price of one; in tokens it is what `cmp_rerank.scoring.chunks.cut` counts. Results go to
+number of passes is the price of one; in tokens it is what `cmp_rerank.engine.chunks.cut` counts. Results go to
 ``benchmarks/results/passes.json``.
 """
 
@@ -26,12 +26,12 @@ import transformers
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank import CmpDrop
-from cmp_rerank.ablation import Plan, View
-from cmp_rerank.ablation.drop import Ablation
-from cmp_rerank.ablation.examples import tokenise
-from cmp_rerank.scoring import CrossEncoderAdapter
-from cmp_rerank.scoring.lookups import Lookups
-from cmp_rerank.scoring.passes import Passes
+from cmp_rerank.ablations import Plan, View
+from cmp_rerank.ablations.drop import Ablation
+from cmp_rerank.engine import CrossEncoderAdapter
+from cmp_rerank.engine.embedding_gradients import Lookups
+from cmp_rerank.engine.passes import Passes
+from cmp_rerank.models.examples import tokenise
 
 ROWS, LENGTH = 32, 100
 ROWS_OF_A_PASS = (8, 4, 2, 1)

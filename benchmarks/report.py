@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cmp_rerank.evaluation.report import shown_documents, write_report
-from cmp_rerank.runs import read_corpus, read_queries, write_corpus, write_qrels, write_queries, write_run
+from cmp_rerank.ir import read_corpus, read_queries, write_corpus, write_qrels, write_queries, write_run
 
 SEED = 0
 RESULT = Path(__file__).parent / "results" / "report.json"

@@ -3,19 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cmp_rerank.ablation import CmpCrop, CmpDrop
-    from cmp_rerank.long_documents import LongDocumentReranker
+    from cmp_rerank.ablations import CmpCrop, CmpDrop
     from cmp_rerank.losses import ComparativeLoss
+    from cmp_rerank.models.long_document import LongDocumentReranker
     from cmp_rerank.training import RerankerTrainer
 
 __all__ = ["CmpCrop", "CmpDrop", "ComparativeLoss", "LongDocumentReranker", "RerankerTrainer"]
 
 # Where each public name lives. Imported on first use: the commands that need no model start without torch.
 _HOME = {
-    "CmpCrop": "cmp_rerank.ablation",
-    "CmpDrop": "cmp_rerank.ablation",
+    "CmpCrop": "cmp_rerank.ablations",
+    "CmpDrop": "cmp_rerank.ablations",
     "ComparativeLoss": "cmp_rerank.losses",
-    "LongDocumentReranker": "cmp_rerank.long_documents",
+    "LongDocumentReranker": "cmp_rerank.models.long_document",
     "RerankerTrainer": "cmp_rerank.training",
 }
 

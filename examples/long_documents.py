@@ -86,9 +86,9 @@ def train_start(folder: str, options: argparse.Namespace) -> dict[str, Any]:
     from sentence_transformers.cross_encoder.losses import ListNetLoss
     from transformers import PrinterCallback
 
-    from cmp_rerank.data import docstring_collection
-    from cmp_rerank.extracts import Extracts
-    from cmp_rerank.retrieval import BM25, sample_negatives
+    from cmp_rerank.demo.docstrings import docstring_collection
+    from cmp_rerank.demo.extracts import Extracts
+    from cmp_rerank.ir.retrieval import BM25, sample_negatives
 
     collection = docstring_collection(("numpy", "scipy")) if options.fast else docstring_collection()
     queries, documents = collection.split("train"), collection.documents_of("train")
@@ -157,7 +157,7 @@ def start(path: str, options: argparse.Namespace, seed: int) -> Any:
 
 
 def in_passages(model: Any, options: argparse.Namespace) -> Any:
-    from cmp_rerank.long_documents import LongDocumentReranker, MaxP
+    from cmp_rerank.models.long_document import LongDocumentReranker, MaxP
 
     return LongDocumentReranker(model, MaxP(), max_passages=options.passages, stride=options.window)
 
@@ -202,8 +202,8 @@ def main() -> None:
     import transformers
 
     from cmp_rerank.evaluation import compare, evaluate, rerank
-    from cmp_rerank.retrieval import BM25
-    from cmp_rerank.runs import rank, read_corpus, read_qrels, read_queries
+    from cmp_rerank.ir import rank, read_corpus, read_qrels, read_queries
+    from cmp_rerank.ir.retrieval import BM25
 
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()

@@ -42,7 +42,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from cmp_rerank.ablation import CmpCrop, CmpDrop
+from cmp_rerank.ablations import CmpCrop, CmpDrop
+from cmp_rerank.engine.scorer import STRATEGIES
 from cmp_rerank.evaluation import Evaluation
 from cmp_rerank.evaluation.compare import compare_evaluations
 from cmp_rerank.reader import ComparativeReaderTrainer, WholePassages
@@ -53,8 +54,7 @@ from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, weights_digest
 from cmp_rerank.reader.resume import train as run_training
-from cmp_rerank.scoring.scorer import STRATEGIES
-from cmp_rerank.segments import Sentences
+from cmp_rerank.text.segmenters import Sentences
 
 ARMS = ("plain", "comparative")
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -123,8 +123,8 @@ def _questions(
 
         loaded = read_questions(questions)
     else:
+        from cmp_rerank.ir import rank, read_corpus, read_queries, read_run
         from cmp_rerank.reader.retrieved import from_run
-        from cmp_rerank.runs import rank, read_corpus, read_queries, read_run
 
         if run is None or corpus is None:
             raise ValueError("--queries need a --run and its --corpus")
@@ -142,7 +142,7 @@ def _text(path: Path) -> str:
 
         raw = sys.stdin.buffer.read()  # UTF-8 here too, whatever the locale
     else:
-        from cmp_rerank.runs.lines import open_bytes
+        from cmp_rerank.ir.lines import open_bytes
 
         with open_bytes(path) as file:
             raw = file.read()

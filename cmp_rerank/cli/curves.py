@@ -33,9 +33,9 @@ def curves(
     with options.clean_exit():
         from sentence_transformers import CrossEncoder
 
-        from cmp_rerank.ablation import CmpDrop
-        from cmp_rerank.curves import utility_curves
-        from cmp_rerank.runs import read_corpus, read_qrels, read_queries, read_run
+        from cmp_rerank.ablations import CmpDrop
+        from cmp_rerank.evaluation.curves import utility_curves
+        from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
 
         if plot not in ("svg", "png", "pdf", "none"):
             raise ValueError(f"--plot must be svg, png, pdf or none, got {plot!r}.")

@@ -42,7 +42,8 @@ def demo(
     with options.clean_exit():
         from rich.console import Console
 
-        from cmp_rerank.demo import DemoConfig, run_demo
+        from cmp_rerank.demo.config import DemoConfig
+        from cmp_rerank.demo.job import run_demo
 
         config = DemoConfig(seed=seed, model=None if model is None else str(model))
         if fast:
@@ -135,7 +136,7 @@ def _table(metrics: dict[str, Any]) -> Any:
     from rich import box
     from rich.table import Table
 
-    from cmp_rerank.demo import FIRST_STAGE, MEASURES, SYSTEMS
+    from cmp_rerank.demo.job import FIRST_STAGE, MEASURES, SYSTEMS
     from cmp_rerank.evaluation.comparison import p_text
 
     table = Table(title=metrics["collection"], title_justify="left", box=box.SIMPLE_HEAD)
@@ -158,7 +159,7 @@ def _contrasts(metrics: dict[str, Any], part: str, system: str) -> list[dict[str
 
 
 def _notes(metrics: dict[str, Any], seconds: float) -> list[str]:
-    from cmp_rerank.demo import BOTH, COMPARATIVE, FIRST_STAGE, PLAIN, START
+    from cmp_rerank.demo.job import BOTH, COMPARATIVE, FIRST_STAGE, PLAIN, START
     from cmp_rerank.evaluation.comparison import p_text
 
     config = metrics["config"]

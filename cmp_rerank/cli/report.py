@@ -41,7 +41,7 @@ def report(
     """Write a comparison of runs as one self-contained HTML page with a browser of queries."""
     with options.clean_exit():
         from cmp_rerank.evaluation.report import read_curves, shown_documents, write_report
-        from cmp_rerank.runs import read_corpus, read_queries
+        from cmp_rerank.ir import read_corpus, read_queries
 
         charts: dict[str, dict[str, list[list[float]]]] = {}
         for path in curves or []:

@@ -64,11 +64,11 @@ def train_reader(
     """
     with options.clean_exit():
         plan = plan_of(ablations, p, segments)
+        from cmp_rerank.engine.scorer import STRATEGIES
+        from cmp_rerank.ir.ranking import check_choice
         from cmp_rerank.objective import check_baseline
         from cmp_rerank.reader.files import read_questions
         from cmp_rerank.reader.measures import check_gold
-        from cmp_rerank.runs.ranking import check_choice
-        from cmp_rerank.scoring.scorer import STRATEGIES
 
         check_baseline(baseline)
         check_choice("--strategy", strategy, STRATEGIES)
@@ -116,10 +116,10 @@ def train_reader(
 
 def plan_of(notation: str, p: float, segments: str) -> list[Any]:
     """The ablations of a notation such as "crop drop:top:2"."""
-    from cmp_rerank.ablation import CmpCrop, CmpDrop
+    from cmp_rerank.ablations import CmpCrop, CmpDrop
+    from cmp_rerank.ir.ranking import check_choice
     from cmp_rerank.reader import WholePassages
-    from cmp_rerank.runs.ranking import check_choice
-    from cmp_rerank.segments import Sentences
+    from cmp_rerank.text.segmenters import Sentences
 
     check_choice("--segments", segments, ("sentences", "passages"))
     steps: list[Any] = []
@@ -146,7 +146,7 @@ def _train(
     import transformers
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
-    from cmp_rerank.ablation import CmpCrop
+    from cmp_rerank.ablations import CmpCrop
     from cmp_rerank.reader import ComparativeReaderTrainer
     from cmp_rerank.reader import resume as resuming
     from cmp_rerank.reader.reader import Reader, ReaderOptions
@@ -263,7 +263,7 @@ def _versions() -> dict[str, str]:
 def _write(path: Path, content: Any) -> None:
     import json
 
-    from cmp_rerank.runs.lines import replacing
+    from cmp_rerank.ir.lines import replacing
 
     with replacing(path) as file:
         json.dump(content, file, indent=1, allow_nan=False)

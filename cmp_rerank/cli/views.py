@@ -9,7 +9,7 @@ import typer
 from cmp_rerank.cli import options
 
 if TYPE_CHECKING:
-    from cmp_rerank.segments import Segmenter
+    from cmp_rerank.text.segmenters import Segmenter
 
 
 def views(
@@ -33,8 +33,8 @@ def views(
     Crops and drops alternate, crop first. In a terminal, support is green and what was cropped is struck out.
     """
     with options.clean_exit():
-        from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan, alternate, show_views
-        from cmp_rerank.support import LexicalSupport
+        from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan, alternate, show_views
+        from cmp_rerank.text.support import LexicalSupport
 
         crop = CmpCrop(segmenter=_segmenter(segments), support=LexicalSupport() if best else None, best=max(best, 1))
         plan = Plan(alternate(crops, drops, crop, CmpDrop(p=p)))
@@ -47,7 +47,7 @@ def views(
 
 
 def _segmenter(name: str) -> Segmenter:
-    from cmp_rerank.segments import Paragraphs, Sentences, Tokens, Words
+    from cmp_rerank.text.segmenters import Paragraphs, Sentences, Tokens, Words
 
     kind, *rest = name.split(":")
     try:

@@ -22,12 +22,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.data import Collection, docstring_collection
+from cmp_rerank.demo.collection import Collection
 from cmp_rerank.demo.config import DemoConfig
+from cmp_rerank.demo.docstrings import docstring_collection
+from cmp_rerank.demo.extracts import Extracts
 from cmp_rerank.demo.training import train
-from cmp_rerank.extracts import Extracts
-from cmp_rerank.retrieval import BM25, Dense, Progress, combine, sample_negatives
-from cmp_rerank.runs import Run, rank, read_run, write_run
+from cmp_rerank.ir import Run, rank, read_run, write_run
+from cmp_rerank.ir.retrieval import BM25, Dense, Progress, combine, sample_negatives
 
 #: Opens a stage of the work under a title, and gives the function that is told how far it is.
 Report = Callable[[str], AbstractContextManager[Progress]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp_rerank.demo.config import DemoConfig
-from cmp_rerank.retrieval import Progress
+from cmp_rerank.ir.retrieval import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -115,7 +115,7 @@ def start_model(model_path: str, config: DemoConfig) -> CrossEncoder:
     import torch
     from sentence_transformers import CrossEncoder
 
-    from cmp_rerank.ablation.drop import repeated_layers
+    from cmp_rerank.ablations.drop import repeated_layers
 
     torch.manual_seed(config.seed)
     model = CrossEncoder(

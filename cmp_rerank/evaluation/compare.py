@@ -21,7 +21,7 @@ from cmp_rerank.evaluation.statistics import (
     randomisation_test,
     t_test,
 )
-from cmp_rerank.runs.ranking import check_choice
+from cmp_rerank.ir.ranking import check_choice
 
 TESTS = ("t", "randomisation")
 SystemLike = RunLike | Evaluation | Sequence[RunLike | Evaluation]

@@ -11,9 +11,9 @@ from typing import Any, Union
 import numpy as np
 
 from cmp_rerank.evaluation.measures import Measure, parse_measures
-from cmp_rerank.runs import Block, Qrels, Run, UngroupedError, blocks_of, rank_rows, read_qrels, stream_run
-from cmp_rerank.runs.blocks import fingerprints, with_query
-from cmp_rerank.runs.ranking import PRECISIONS, RANK_ORDERS, check_choice
+from cmp_rerank.ir import Block, Qrels, Run, UngroupedError, blocks_of, rank_rows, read_qrels, stream_run
+from cmp_rerank.ir.blocks import fingerprints, with_query
+from cmp_rerank.ir.ranking import PRECISIONS, RANK_ORDERS, check_choice
 
 MISSING = ("zero", "skip", "error")
 UNJUDGED = ("ignore", "error")
@@ -156,7 +156,7 @@ def evaluate(
     """Evaluate a run against relevance judgments.
 
     The denominator is every judged query; a query that the run does not have counts 0. The ranks come from
-    :func:`cmp_rerank.runs.rank`; the providers of ir-measures (pytrec_eval, trec_eval's code) see these
+    :func:`cmp_rerank.ir.rank`; the providers of ir-measures (pytrec_eval, trec_eval's code) see these
     ranks as scores, so that their own tie rules and their 32-bit scores never decide anything.
 
     ``MSMARCO-MRR@k`` is defined as MS MARCO's script does: the rank that the file gives decides (a file that
@@ -309,7 +309,7 @@ class Judgments:
 
 
 def order_rows(block: Block, rank_order: str, precision: str) -> tuple[np.ndarray, np.ndarray]:
-    """The ranking of each query of a block, and its ties, as :func:`cmp_rerank.runs.rank_rows` gives them.
+    """The ranking of each query of a block, and its ties, as :func:`cmp_rerank.ir.rank_rows` gives them.
 
     With ``rank_order="given"`` the ranks of the file decide, and there are no ties.
     """

@@ -17,7 +17,7 @@ from cmp_rerank.evaluation.comparison import Contrast
 from cmp_rerank.evaluation.evaluate import Evaluation, Judgments, QrelsLike, evaluate
 from cmp_rerank.evaluation.measures import parse_measures
 from cmp_rerank.evaluation.reranking import PairScorer, rerank
-from cmp_rerank.runs import Run, rank
+from cmp_rerank.ir import Run, rank
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cmp_rerank.runs import Run, rank
+from cmp_rerank.ir import Run, rank
 
 
 class PairScorer(Protocol):
@@ -38,7 +38,7 @@ def rerank(
         model: Anything with ``predict(pairs)``; options that its `predict` does not take are not passed.
         queries: Query id -> text.
         corpus: Document id -> text.
-        run: Candidates with the scores of the first stage, ranked by :func:`cmp_rerank.runs.rank`.
+        run: Candidates with the scores of the first stage, ranked by :func:`cmp_rerank.ir.rank`.
         k: How many candidates of each query are scored; None scores all.
         batch_size: Passed to ``predict``.
         show_progress_bar: Passed to ``predict``.

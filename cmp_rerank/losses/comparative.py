@@ -13,11 +13,12 @@ from sentence_transformers.base.trainer import BaseTrainer
 from sentence_transformers.util import fullname
 from torch import Tensor, nn
 
-from cmp_rerank.ablation import Plan
-from cmp_rerank.ablation.examples import Truncation, tokenise
-from cmp_rerank.ablation.views import Ablation
+from cmp_rerank.ablations import Plan
+from cmp_rerank.ablations.views import Ablation
+from cmp_rerank.engine import Scorer, Strategy, cross_encoder
 from cmp_rerank.losses.prepared import PreparedColumns, add_truncation
 from cmp_rerank.losses.replay import Pair, Replay, addressed, decompose
+from cmp_rerank.models.examples import Truncation, tokenise
 from cmp_rerank.objective import (
     Baseline,
     Reduction,
@@ -27,7 +28,6 @@ from cmp_rerank.objective import (
     comparative_weights,
     violations,
 )
-from cmp_rerank.scoring import Scorer, Strategy, cross_encoder
 
 logger = logging.getLogger(__name__)
 

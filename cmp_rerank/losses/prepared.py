@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from cmp_rerank.ablation import Example
-from cmp_rerank.ablation.examples import Truncation, example_seed
+from cmp_rerank.ablations import Example
 from cmp_rerank.losses.replay import Address, AddressedText, Pair, Recording
+from cmp_rerank.models.examples import Truncation, example_seed
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
-from cmp_rerank.ablation import Example
-from cmp_rerank.scoring import Row, Scorer, pad
+from cmp_rerank.ablations import Example
+from cmp_rerank.engine import Row, Scorer, pad
 
 #: Positions are counted anew for every view, and the mask is made when rows are padded.
 _NOT_FEATURES = ("attention_mask", "position_ids", "labels", "start_positions", "end_positions")
@@ -47,7 +47,7 @@ class Padding:
         return cls(names, fill, left)
 
     def __call__(self, rows: Sequence[Row], device: torch.device) -> tuple[dict[str, Any], Tensor]:
-        """See `cmp_rerank.scoring.pad`."""
+        """See `cmp_rerank.engine.pad`."""
         names = [name for name in rows[0][0].features if name in self.names]
         return pad(rows, names, self.fill, device, self.left)
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.reader.measures import MEASURES, score
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT
-from cmp_rerank.runs.ranking import check_choice
 
 SCALES = ("null", "raw")
 _CELLS = 500_000  # numbers in the arrays of one block of windows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cmp_rerank.ablation import Example
+from cmp_rerank.ablations import Example
 from cmp_rerank.reader.adapters import Padding
 from cmp_rerank.reader.windows import Window
 

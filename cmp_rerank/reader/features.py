@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cmp_rerank.ablation import CmpCrop, Example
-from cmp_rerank.ablation.examples import example_seed, segments_of_tokens
+from cmp_rerank.ablations import CmpCrop, Example
+from cmp_rerank.models.examples import example_seed, segments_of_tokens
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.tokens import TextTokens, tokens_of
 from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT, Window, WindowCounts, Windows
-from cmp_rerank.segments import Tokens, check_segments, windows
+from cmp_rerank.text.segmenters import Tokens, check_segments, windows
 
 CutAnswers = Literal["unanswered", "drop"]
 

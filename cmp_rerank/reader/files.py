@@ -10,11 +10,11 @@ from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, replacing, stem_suffix, text
+from cmp_rerank.ir.ranking import check_choice
+from cmp_rerank.ir.reading import read_json
 from cmp_rerank.reader.locate import located
 from cmp_rerank.reader.records import Answer, Kind, Question, repair
-from cmp_rerank.runs.lines import PathLike, malformed, numbered_lines, replacing, stem_suffix, text
-from cmp_rerank.runs.ranking import check_choice
-from cmp_rerank.runs.reading import read_json
 
 FORMATS = ("squad", "hotpotqa", "table")
 

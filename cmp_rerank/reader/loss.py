@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cmp_rerank.ablation import View
+from cmp_rerank.ablations import View
 
 
 class Compared(NamedTuple):

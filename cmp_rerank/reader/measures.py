@@ -12,8 +12,8 @@ import numpy as np
 
 from cmp_rerank.evaluation.evaluate import Evaluation
 from cmp_rerank.evaluation.statistics import bootstrap_means, interval
+from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.reader.records import Question
-from cmp_rerank.runs.ranking import check_choice
 
 RULES = ("squad", "squad2", "hotpotqa")
 MEASURES = ("EM", "F1")

@@ -13,15 +13,15 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from cmp_rerank.ablation import CmpCrop
+from cmp_rerank.ablations import CmpCrop
+from cmp_rerank.engine import Scorer
+from cmp_rerank.ir.lines import replacing
+from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.reader.adapters import Padding, SpanAdapter, plain_scores
 from cmp_rerank.reader.answers import SCALES, Answers, Span, best_answers
 from cmp_rerank.reader.features import check_ids, make_windows
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.windows import OUTSIDE, Window, Windows
-from cmp_rerank.runs.lines import replacing
-from cmp_rerank.runs.ranking import check_choice
-from cmp_rerank.scoring import Scorer
 
 OPTIONS_FILE = "reader_options.json"
 _BLOCK = 1024  # questions that are tokenised together

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.ir.lines import PathLike, replacing
+from cmp_rerank.ir.reading import read_json
 from cmp_rerank.reader.records import Question
-from cmp_rerank.runs.lines import PathLike, replacing
-from cmp_rerank.runs.reading import read_json
 
 _STATE = "trainer_state.json"
 

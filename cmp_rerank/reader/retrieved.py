@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from cmp_rerank.ir.files import Run
+from cmp_rerank.ir.ranking import rank
 from cmp_rerank.reader.files import Questions
 from cmp_rerank.reader.locate import located
 from cmp_rerank.reader.records import Answer, Question
-from cmp_rerank.runs.files import Run
-from cmp_rerank.runs.ranking import rank
 
 
 def from_run(
@@ -24,7 +24,7 @@ def from_run(
 
     Args:
         queries: Query id -> text.
-        run: Query id -> document id -> score, ranked by `cmp_rerank.runs.rank`.
+        run: Query id -> document id -> score, ranked by `cmp_rerank.ir.rank`.
         corpus: Document id -> text.
         k: How many passages of each query are read; a query without any is left out, and counted.
         answers: Query id -> gold answers, which are looked for in the passages. A question of which they stand in

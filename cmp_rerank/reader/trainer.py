@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer
 
-from cmp_rerank.ablation import Plan
-from cmp_rerank.ablation.examples import example_seed
-from cmp_rerank.ablation.views import Ablation, View
+from cmp_rerank.ablations import Plan
+from cmp_rerank.ablations.views import Ablation, View
+from cmp_rerank.engine import Scorer, Strategy
+from cmp_rerank.models.examples import example_seed
 from cmp_rerank.objective import (
     Baseline,
     Reduction,
@@ -29,9 +30,8 @@ from cmp_rerank.reader.adapters import ClassificationAdapter, Padding, SpanAdapt
 from cmp_rerank.reader.collator import EXAMPLES, SEGMENT, SPAN_LABELS, SUPPORT, ReaderCollator
 from cmp_rerank.reader.loss import Compared, classification_losses, kept_tokens, problem_type, span_losses
 from cmp_rerank.reader.windows import Window
-from cmp_rerank.scoring import Scorer, Strategy
-from cmp_rerank.training.batches import Dealt, LengthBatches
-from cmp_rerank.training.repeating import until_it_fits
+from cmp_rerank.training.retry import until_it_fits
+from cmp_rerank.training.sampler import Dealt, LengthBatches
 
 
 class ComparativeReaderTrainer(Trainer):
@@ -62,7 +62,7 @@ class ComparativeReaderTrainer(Trainer):
         ablations: The steps, in order; see `Plan`. An empty list trains as ``Trainer`` does.
         baseline: See `ComparativeLoss`.
         reduction: See `ComparativeLoss`.
-        strategy: How the steps are run; see `cmp_rerank.scoring.Scorer`.
+        strategy: How the steps are run; see `cmp_rerank.engine.Scorer`.
         activation_bytes: How many bytes of activations ``strategy="auto"`` may keep; see there.
         tokens_per_batch: The size of a batch for one device, in tokens; ``per_device_train_batch_size`` is then not
             used.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cmp_rerank.ablation import Example
-from cmp_rerank.segments import Span, stripped
+from cmp_rerank.ablations import Example
+from cmp_rerank.text.segmenters import Span, stripped
 
 #: Passage numbers of tokens that are no passage's.
 OUTSIDE, YES_NO = -1, -2

@@ -24,17 +24,17 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from cmp_rerank.ablation.examples import Truncation
+from cmp_rerank.engine import Scorer, cross_encoder
+from cmp_rerank.engine.memory import free
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.prepared import Prepared, PreparedColumns, add_truncation
 from cmp_rerank.losses.replay import Replay, addressed
-from cmp_rerank.scoring import Scorer, cross_encoder
-from cmp_rerank.scoring.memory import free
-from cmp_rerank.training import store
-from cmp_rerank.training.batches import Dealt, LengthBatches
-from cmp_rerank.training.preparing import PREPARED, Preparer, RerankerCollator, task_loss
-from cmp_rerank.training.repeating import until_it_fits
-from cmp_rerank.training.store import Item, TokenStore
+from cmp_rerank.models.examples import Truncation
+from cmp_rerank.training import token_store
+from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, task_loss
+from cmp_rerank.training.retry import until_it_fits
+from cmp_rerank.training.sampler import Dealt, LengthBatches
+from cmp_rerank.training.token_store import Item, TokenStore
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class RerankerTrainer(CrossEncoderTrainer):
     - Training data is tokenised once, before the first step (pairs that only come up in a batch, like in-batch
       negatives, when the batch is collated, in the data loader workers where there are any).
     - The rows of a batch have similar lengths, see `LengthBatches`; and the pairs of a batch, whatever the loss,
-      run in length-sorted chunks, see `cmp_rerank.scoring.Scorer`.
+      run in length-sorted chunks, see `cmp_rerank.engine.Scorer`.
     - When memory runs out, chunks are halved, activations recomputed instead of kept, and the step is repeated.
 
     A loss that cannot be taken apart from its model (the log says which and why) is run as it is.
@@ -267,8 +267,9 @@ class RerankerTrainer(CrossEncoderTrainer):
 
 def _own_code() -> str:
     """Stands for the code that tokens come from: what another version of it made is not what this one makes."""
-    package = Path(store.__file__).parents[1]
-    sources = [*sorted(package.glob("*.py")), *sorted((package / "ablation").glob("*.py")), Path(store.__file__)]
+    package = Path(token_store.__file__).parents[1]
+    folders = (package / name for name in ("ablations", "models", "text"))
+    sources = [*(path for folder in folders for path in sorted(folder.glob("*.py"))), Path(token_store.__file__)]
     digest = hashlib.blake2b(digest_size=16)
     for source in sources:
         digest.update(source.read_bytes())

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
 from cmp_rerank.evaluation import compare
-from cmp_rerank.runs import write_corpus, write_qrels, write_queries, write_run
+from cmp_rerank.ir import write_corpus, write_qrels, write_queries, write_run
 
 run_command = CliRunner().invoke
 

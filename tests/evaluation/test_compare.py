@@ -13,7 +13,7 @@ from scipy import stats
 from cmp_rerank.evaluation import Evaluation, Judgments, compare, evaluate
 from cmp_rerank.evaluation.compare import system_names
 from cmp_rerank.evaluation.statistics import holm
-from cmp_rerank.runs import write_run
+from cmp_rerank.ir import write_run
 
 QUERIES = [f"q{i:02d}" for i in range(40)]
 QRELS = {query: {"d0": 1, "d1": 2} for query in QUERIES}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ir_measures.bin import msmarco_eval
 
 from cmp_rerank.evaluation import Judgments, evaluate, parse_measures
-from cmp_rerank.runs import blocks_of, rank, reading, write_qrels, write_run
+from cmp_rerank.ir import blocks_of, rank, reading, write_qrels, write_run
 
 tmp_ok = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

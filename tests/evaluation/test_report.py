@@ -17,7 +17,7 @@ import pytest
 
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.evaluation.report import build_report, read_curves, shown_documents, write_report
-from cmp_rerank.runs import rank, write_run
+from cmp_rerank.ir import rank, write_run
 
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
 

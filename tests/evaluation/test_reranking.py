@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank.evaluation import evaluate, rerank
-from cmp_rerank.runs import rank
+from cmp_rerank.ir import rank
 
 QUERIES = {"q1": "one", "q2": "two"}
 CORPUS = {f"d{i}": f"text {i}" for i in range(6)}

@@ -15,12 +15,12 @@ from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, byte_bpe, cross_
 from torch import Tensor, nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
-from cmp_rerank.ablation import Example, Plan, View
-from cmp_rerank.ablation.drop import find_sites
-from cmp_rerank.ablation.examples import tokenise
+from cmp_rerank.ablations import Example, Plan, View
+from cmp_rerank.ablations.drop import find_sites
+from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.replay import addressed
-from cmp_rerank.masks import Rows, dropped, unit_keys
+from cmp_rerank.models.examples import tokenise
 
 BINARY = torch.tensor([1.0, 0.0, 1.0, 1.0])
 LISTS = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]

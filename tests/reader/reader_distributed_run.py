@@ -17,7 +17,7 @@ import torch
 from tiny_readers import windows
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
-from cmp_rerank.ablation import CmpCrop, CmpDrop
+from cmp_rerank.ablations import CmpCrop, CmpDrop
 from cmp_rerank.reader import ComparativeReaderTrainer
 
 

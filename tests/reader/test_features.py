@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PASSAGES, QUERIES, TEXTS, byte_bpe, sentencepiece, wordpiece
 
-from cmp_rerank.ablation import CmpCrop, CmpDrop, Plan
-from cmp_rerank.ablation.schedules import FixedCounts
+from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
+from cmp_rerank.ablations.schedules import FixedCounts
 from cmp_rerank.reader import WholePassages, Window, Windows, make_windows
 from cmp_rerank.reader.records import Answer, Question
-from cmp_rerank.segments import Paragraphs, Sentences, Tokens, Words
+from cmp_rerank.text.segmenters import Paragraphs, Sentences, Tokens, Words
 
 TOKENIZERS = {"wordpiece": wordpiece(), "byte-bpe": byte_bpe(), "sentencepiece": sentencepiece()}
 tokenizers = pytest.mark.parametrize("name", TOKENIZERS)

@@ -18,10 +18,10 @@ from tiny_models import SIZES, TEXTS, OutOfMemoryOnce, random_model
 from tiny_readers import READERS, reader, windows, wordpiece
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
-from cmp_rerank.ablation import CmpCrop, CmpDrop, Example, Plan
-from cmp_rerank.ablation.drop import Ablation
-from cmp_rerank.ablation.examples import example_seed
-from cmp_rerank.ablation.noise import dropout_rates
+from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan
+from cmp_rerank.ablations.drop import Ablation
+from cmp_rerank.hooks.dropout import dropout_rates
+from cmp_rerank.models.examples import example_seed
 from cmp_rerank.reader import ComparativeReaderTrainer, Window
 from cmp_rerank.reader.loss import classification_losses, span_losses
 

@@ -12,7 +12,7 @@ import torch
 from tiny_readers import questions, reader, windows
 from transformers import TrainingArguments
 
-from cmp_rerank.ablation import CmpDrop
+from cmp_rerank.ablations import CmpDrop
 from cmp_rerank.reader import ComparativeReaderTrainer
 from cmp_rerank.reader.records import Answer, Question
 from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, train, weights_digest

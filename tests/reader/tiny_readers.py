@@ -8,7 +8,7 @@ from typing import Any
 import transformers as t
 from tiny_models import PASSAGES, QUERIES, SIZES, TEXTS, byte_bpe, random_model, wordpiece
 
-from cmp_rerank.ablation import CmpCrop
+from cmp_rerank.ablations import CmpCrop
 from cmp_rerank.reader import Answer, Question, Windows, make_windows
 
 # Each is trained once: two trainings may give two vocabularies.

@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
-from cmp_rerank.training.batches import Dealt
+from cmp_rerank.training.sampler import Dealt
 
 QUESTIONS = [*QUERIES, *reversed(QUERIES)] * 4
 # Lengths differ a lot, so that processes have other numbers of chunks.

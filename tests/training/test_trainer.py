@@ -19,12 +19,12 @@ from transformers import TrainerCallback
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 from cmp_rerank.losses import comparative
 from cmp_rerank.objective import listwise_comparative_loss
-from cmp_rerank.segments import Given
-from cmp_rerank.support import GivenSupport
+from cmp_rerank.text.segmenters import Given
+from cmp_rerank.text.support import GivenSupport
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import trainer as trainer_module
-from cmp_rerank.training.batches import Dealt
-from cmp_rerank.training.preparing import Preparer, pair_key
+from cmp_rerank.training.collator import Preparer, pair_key
+from cmp_rerank.training.sampler import Dealt
 
 POINTWISE = Dataset.from_dict(
     {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}

@@ -16,8 +16,8 @@ from cmp_rerank.evaluation.compare import SystemLike, compare
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, p_text
 from cmp_rerank.evaluation.evaluate import Evaluation, Judgments
 from cmp_rerank.evaluation.report.payload import details, payload, rankings
-from cmp_rerank.runs import Qrels, read_qrels
-from cmp_rerank.runs.lines import replacing
+from cmp_rerank.ir import Qrels, read_qrels
+from cmp_rerank.ir.lines import replacing
 
 Curves = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
 

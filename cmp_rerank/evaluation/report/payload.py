@@ -15,7 +15,7 @@ from typing import Any
 
 from cmp_rerank.evaluation.comparison import Comparison
 from cmp_rerank.evaluation.evaluate import Judgments, order_rows
-from cmp_rerank.runs import Qrels, Run, UngroupedError, blocks_of, stream_run
+from cmp_rerank.ir import Qrels, Run, UngroupedError, blocks_of, stream_run
 
 QUERIES_PER_CHUNK = 50
 DOCS_PER_CHUNK = 400

@@ -1,0 +1,178 @@
+"""The known-item collection: find an object's documentation by the first sentence of its docstring."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cmp_rerank.demo import cleaning, sources
+from cmp_rerank.demo.cleaning import known_item, near_duplicates, same_keys, template, words
+from cmp_rerank.demo.collection import Collection
+from cmp_rerank.demo.sources import STDLIB, Docstring, package_docstrings, package_root, package_version
+
+DEFAULT_PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers", STDLIB)
+
+QUERY_WORDS = (5, 40)
+DOCUMENT_WORDS = 50
+_HEAD_WORDS = 80  # the part that a reranker with a short window sees must set documents apart by itself
+# Name, top-level object, query, document.
+Row = tuple[str, str, str, str]
+_LETTERS = re.compile(r"[^\W\d_]")
+
+
+def docstring_collection(
+    packages: Sequence[str] = DEFAULT_PACKAGES,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    validation: float = 0.1,
+    test: float = 0.2,
+) -> Collection:
+    """Build, or load from the cache, a known-item retrieval collection from the docstrings of installed packages.
+
+    The query is the first sentence of a docstring, the one relevant document is the rest of it. The sources are
+    parsed, nothing is imported. Docstrings that are filled from one template or that nearly equal another one are
+    reduced to one of their kind. The split goes by the name of the top-level object, so that a class and its methods,
+    and objects of one name in several packages, are all in one split.
+
+    The same packages in the same versions give the same collection everywhere; other versions give another one, so
+    figures are comparable within one set of versions only (``collection.metadata["versions"]``).
+
+    Args:
+        packages: names of installed packages, or ``"stdlib"`` for the standard library.
+        seed: of the split.
+        cache_dir: folder for the built collection; by default ``cmp_rerank`` in the user's cache folder.
+        validation: share of the objects in the split ``"validation"``.
+        test: share of the objects in the split ``"test"``; the others are in ``"train"``.
+
+    Returns:
+        The collection; document ids are dotted names of objects, query ids the same after ``q:``.
+
+    Raises:
+        ValueError: a package is not installed, ``packages`` is empty, or the shares do not leave any for training.
+
+    Example:
+        >>> import tempfile
+        >>> collection = docstring_collection(["json"], cache_dir=tempfile.mkdtemp())
+        >>> collection.queries["q:json.encoder.JSONEncoder"]
+        'Extensible JSON <https://json.org> encoder for Python data structures.'
+    """
+    packages = tuple(dict.fromkeys(packages))
+    if not packages:
+        raise ValueError("packages is empty: name at least one installed package")
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise ValueError(f"validation and test must be shares with a sum below 1, got {validation!r} and {test!r}")
+    for package in packages:
+        package_root(package)
+    metadata: dict[str, Any] = {
+        "kind": "known-item search over docstrings",
+        "packages": list(packages),
+        "versions": {package: package_version(package) for package in packages},
+        "builder": _builder_version(),
+        "seed": seed,
+        "validation": validation,
+        "test": test,
+    }
+    key = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
+    path = _cache_folder(cache_dir) / f"docstrings-{key}.json.gz"
+    pairs = _read_cache(path)
+    if pairs is None:
+        pairs = _known_items(docstring for package in packages for docstring in package_docstrings(package))
+        if not pairs:
+            raise ValueError(f"no docstring of {', '.join(packages)} is long enough to be used")
+        _write_cache(path, pairs)
+    splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for name, owner, _, _ in pairs:
+        splits[_split(owner, seed, validation, test)].append(f"q:{name}")
+    return Collection(
+        name="docstrings",
+        queries={f"q:{name}": query for name, _, query, _ in pairs},
+        documents={name: document for name, _, _, document in pairs},
+        qrels={f"q:{name}": {name: 1} for name, _, _, _ in pairs},
+        splits={split: tuple(members) for split, members in splits.items()},
+        metadata=metadata,
+    )
+
+
+def _known_items(docstrings: Iterable[Docstring]) -> list[Row]:
+    """(name, top-level object, query, document) of what is fit to search and to be found, without copies."""
+    items: dict[str, Row] = {}
+    for docstring in docstrings:
+        pair = known_item(docstring.text)
+        if pair and _usable(*pair):
+            # A name that comes twice (an overload, an `if` with two branches) keeps its first docstring.
+            items.setdefault(docstring.name, (docstring.name, docstring.owner, *pair))
+    rows = list(items.values())
+    rows = _one_of_each(rows, same_keys(template(query) for _, _, query, _ in rows))
+    rows = _one_of_each(rows, near_duplicates([query for _, _, query, _ in rows], threshold=0.6, size=2))
+    rows = _one_of_each(rows, near_duplicates([" ".join(words(text)[:_HEAD_WORDS]) for _, _, _, text in rows]))
+    return _one_of_each(rows, near_duplicates([text for _, _, _, text in rows]))
+
+
+def _one_of_each(rows: list[Row], groups: list[list[int]]) -> list[Row]:
+    """The rows without all but the first of each group."""
+    dropped = {index for group in groups for index in group[1:]}
+    return [row for index, row in enumerate(rows) if index not in dropped]
+
+
+def _usable(query: str, document: str) -> bool:
+    low, high = QUERY_WORDS
+    return (
+        low <= len(query.split()) <= high
+        and len(document.split()) >= DOCUMENT_WORDS
+        and len(_LETTERS.findall(query)) >= 0.6 * len(query.replace(" ", ""))
+        and "=" not in query  # a formula or a grammar rule, not a sentence
+        # An author may say the sentence again further down; then there is nothing left to search for.
+        and " ".join(words(query)) not in " ".join(words(document))
+    )
+
+
+def _split(owner: str, seed: int, validation: float, test: float) -> str:
+    digest = hashlib.sha256(f"{seed}:{owner.casefold()}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    if position < test:
+        return "test"
+    return "validation" if position < test + validation else "train"
+
+
+def _builder_version() -> str:
+    """A hash of the code that decides what is in the collection: a change of it makes a cached one stale."""
+    digest = hashlib.sha256()
+    for module in (sources.__file__, cleaning.__file__, __file__):
+        digest.update(Path(module).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    if cache_dir is not None:
+        return Path(cache_dir)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmp_rerank"
+
+
+def _read_cache(path: Path) -> list[Row] | None:
+    if not path.exists():
+        return None
+    try:
+        rows = json.loads(gzip.decompress(path.read_bytes()))
+        return [(name, owner, query, document) for name, owner, query, document in rows]
+    except (OSError, EOFError, ValueError):  # a damaged file is built again
+        return None
+
+
+def _write_cache(path: Path, rows: list[Row]) -> None:
+    data = gzip.compress(json.dumps(rows, ensure_ascii=False).encode(), mtime=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

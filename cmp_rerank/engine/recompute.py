@@ -1,0 +1,193 @@
+"""Scores without a graph, whose gradients come from running the needed rows again.
+
+One autograd node stands for all passes over its rows. Forward, they run without gradients. Backward, the node
+is given d objective / d scores; rows where that is all zero are left out, the others run again, chunk by chunk,
+each chunk's gradients taken before the next one starts, so that the activations of one chunk is all that is ever
+held. The parameters are inputs of the node and get their gradients from it as from any other: what hangs on
+them (accumulation, scaling, the hooks of distributed training) works as always, once for each backward pass.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cmp_rerank.engine.chunks import cut
+from cmp_rerank.engine.memory import Budget, free, out_of_memory
+from cmp_rerank.engine.passes import Passes
+from cmp_rerank.engine.rows import Row
+
+Grouping = Callable[[Sequence[Row]], list[list[int]]]
+
+
+def recomputed(passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: Budget) -> Tensor:
+    """Score rows, keeping nothing but the scores.
+
+    Masks that depend only on the example make the second run exact in any chunks. Where a pass draws random
+    numbers (the model's own dropout), the second run has the chunks and the random state of the first.
+
+    Args:
+        passes: how rows are scored; inside of its ``ready()``.
+        rows: what to score.
+        grouping: which rows stay together, see `cmp_rerank.engine.chunks`.
+        budget: tokens of one pass. It shrinks, and the chunk is divided, where memory runs out in the backward pass.
+
+    Returns:
+        (rows, width), as the model gives them.
+    """
+    parameters = [p for p in passes.inner.parameters() if p.requires_grad]
+    work = _Work(passes, rows, grouping, budget, {id(p): i for i, p in enumerate(parameters)})
+    if not (torch.is_grad_enabled() and parameters):
+        return work.scores()
+    scores: Tensor = _Recomputed.apply(work, *parameters)
+    return scores
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, work: _Work, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.work = work
+        ctx.save_for_backward(*parameters)
+        return work.scores()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        # Reading them raises if one was changed in place since: a second run would be of another model.
+        return None, *ctx.work.gradients(grad, ctx.saved_tensors)
+
+
+class _Work:
+    """Rows to be scored twice at most."""
+
+    def __init__(
+        self, passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: Budget, places: dict[int, int]
+    ) -> None:
+        self.passes = passes
+        self.rows = rows
+        self.grouping = grouping
+        self.budget = budget
+        self.places = places  # of the parameters, by id: those that autograd saves may come back as others
+        self.device = passes.inner.device
+        self.chunks: list[list[int]] = []
+        self.states: list[tuple[Tensor, ...]] = []
+        self.noisy = False
+        kind = self.device.type
+        self.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+
+    def scores(self) -> Tensor:
+        self.chunks = self._cut(self.rows)
+        parts = []
+        for chunk in self.chunks:
+            self.states.append(_random_state(self.device))
+            parts.append(self._run(chunk))
+        self.noisy = not all(map(torch.equal, self.states[0], _random_state(self.device)))
+        together = torch.cat(parts)
+        where = torch.empty(len(self.rows), dtype=torch.int64)
+        where[[i for chunk in self.chunks for i in chunk]] = torch.arange(len(self.rows))
+        return together[where.to(together.device)]
+
+    def _cut(self, rows: Sequence[Row]) -> list[list[int]]:
+        return cut(self.grouping(rows), rows, self.budget.of(self.device), self.budget.start(self.device))
+
+    def _run(self, chunk: Sequence[int]) -> Tensor:
+        return self.passes.run([self.rows[i] for i in chunk])
+
+    def gradients(self, grad: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+        """Gradients of (grad * scores).sum(): one for each parameter, None where it has no part."""
+        total: list[Tensor | None] = [None] * len(parameters)
+        owned: set[int] = set()
+
+        def add(i: int, gradient: Tensor | None) -> None:
+            before = total[i]
+            if gradient is None or before is None:
+                total[i] = gradient if before is None else before
+            elif i in owned:
+                before.add_(gradient)
+            else:  # what autograd gave may share its memory with something else
+                total[i] = before + gradient
+                owned.add(i)
+
+        live = grad.ne(0).flatten(1).any(dim=1).tolist()
+        pending = deque(self._again(live))
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            kind, dtype, enabled = self.autocast
+            stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
+            stack.enter_context(self.passes.ready(loose=True))
+            tables = self.passes.tables
+            while pending:
+                chunk, state = pending.popleft()
+                gradients: Sequence[Tensor | None] | None = None
+                try:
+                    gradients = self._gradients_of(chunk, state, grad, parameters)
+                except Exception as error:
+                    # The draws of a chunk belong to it as a whole: it cannot be divided.
+                    if state is not None or len(chunk) == 1 or not out_of_memory(error):
+                        raise
+                    self.budget.halve(self.passes.tokens, error)
+                for table in tables:
+                    table.forget() if gradients is None else table.settle()
+                if gradients is None:  # only here the exception, and the graph that it holds, are gone
+                    free()
+                    half = len(chunk) // 2
+                    pending.extendleft([(chunk[half:], None), (chunk[:half], None)])
+                    continue
+                for i, gradient in enumerate(gradients):
+                    add(i, gradient)
+        for table in tables:
+            if id(table.weight) in self.places:  # not if it is trained only since the forward pass
+                add(self.places[id(table.weight)], table.take())
+        return total
+
+    def _again(self, live: Sequence[bool]) -> Iterator[tuple[list[int], tuple[Tensor, ...] | None]]:
+        if self.noisy:
+            for chunk, state in zip(self.chunks, self.states, strict=True):
+                if any(live[i] for i in chunk):
+                    yield chunk, state
+            return
+        alive = [i for i, needed in enumerate(live) if needed]
+        rows = [self.rows[i] for i in alive]
+        for chunk in self._cut(rows):
+            yield [alive[i] for i in chunk], None
+
+    def _gradients_of(
+        self, chunk: list[int], state: tuple[Tensor, ...] | None, grad: Tensor, parameters: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        with _from(state, self.device):
+            scores = self._run(chunk)
+        inputs = [*parameters, *self.passes.tables.anchors()]
+        gradients = torch.autograd.grad(scores, inputs, grad[chunk].to(scores.dtype), allow_unused=True)
+        return gradients[: len(parameters)]
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, ...]:
+    if device.type == "cpu":
+        return (torch.get_rng_state(),)
+    return torch.get_rng_state(), torch.get_device_module(device).get_rng_state(device)
+
+
+@contextmanager
+def _from(state: tuple[Tensor, ...] | None, device: torch.device) -> Iterator[None]:
+    """Draw random numbers from a recorded state on; then go on as before."""
+    if state is None:
+        yield
+        return
+    before = _random_state(device)
+    _set_random_state(state, device)
+    try:
+        yield
+    finally:
+        _set_random_state(before, device)
+
+
+def _set_random_state(state: tuple[Tensor, ...], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.get_device_module(device).set_rng_state(state[1], device)

@@ -1,0 +1,294 @@
+"""Passes without padding: the encoder's layers see the tokens of all rows, and nothing between them.
+
+Embeddings and head of a model see the padded batch. Before the first layer, hooks take the tokens out of it, each as
+a row of one token: (rows, tokens, units) becomes (all tokens, 1, units). All that works on single tokens (linear
+maps, norms, rotary positions, masks of CmpDrop) is right as it is. Attention is not: while layers run unpadded,
+transformers' attention interface leads to a function that puts the tokens of each row together again, attends
+within rows, and takes them apart: on CUDA as nested tensors, in one call of a variable-length kernel, if every token
+sees all tokens of its row; else with rows of equal length in one call. After the last layer tokens go back to their
+places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nested import nested_tensor_from_jagged
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from cmp_rerank.ablations import View
+from cmp_rerank.ablations.drop import repeated_layers
+from cmp_rerank.engine.memory import out_of_memory
+from cmp_rerank.engine.places import Place, changed, differ, observe
+from cmp_rerank.engine.rows import Row
+from cmp_rerank.hooks.checkpointing import Change
+from cmp_rerank.hooks.dropout import own_dropout_off
+
+#: The implementation of attention that is taken over: it computes with the mask that it is given, and no other.
+IMPLEMENTATION = "sdpa"
+
+
+class _Run(NamedTuple):
+    """Neighbouring rows of one length, whose tokens stand in the same columns."""
+
+    rows: slice
+    columns: slice
+    tokens: slice
+
+
+class _Packing:
+    """Where the tokens of a padded batch are."""
+
+    def __init__(self, mask: Tensor) -> None:
+        real = mask.bool()
+        self.shape = (mask.shape[0], mask.shape[1])
+        self.index = real.flatten().nonzero().squeeze(1)  # (all tokens,) in the flattened batch
+        self.runs: list[_Run] = []
+        begin = 0
+        spans = [(int(row.argmax()), int(row.sum())) for row in real.cpu().numpy()]
+        for row, (start, length) in enumerate(spans):
+            columns = slice(start, start + length)
+            if not bool(real[row, columns].all()):
+                raise ValueError("the tokens of a row have padding between them")
+            tokens = slice(begin, begin + length)
+            begin += length
+            last = self.runs[-1] if self.runs else None
+            if last is not None and last.columns == columns:
+                self.runs[-1] = _Run(slice(last.rows.start, row + 1), columns, slice(last.tokens.start, begin))
+            else:
+                self.runs.append(_Run(slice(row, row + 1), columns, tokens))
+        self.tokens = begin
+        lengths = [length for _, length in spans]
+        self.shortest, self.longest = min(lengths), max(lengths)
+        self.offsets = torch.tensor([0, *accumulate(lengths)], device=mask.device)
+        self._real = real
+        self._masks: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
+        self._open: dict[int, tuple[Tensor, bool]] = {}
+
+    def row(self, x: Tensor) -> Tensor:
+        """(rows,) as (all tokens,)."""
+        return self.taken(x[:, None].expand(self.shape))[:, 0]
+
+    def taken(self, x: Tensor) -> Tensor:
+        """(rows or 1, tokens, ...) as (all tokens, 1, ...)."""
+        return x.expand(self.shape[0], *x.shape[1:]).flatten(0, 1)[self.index].unsqueeze(1)
+
+    def back(self, x: Tensor) -> Tensor:
+        """(all tokens, 1, ...) as (rows, tokens, ...), zero where padded."""
+        rows, columns = self.shape
+        padded = x.new_zeros(rows * columns, *x.shape[2:]).index_copy(0, self.index, x.squeeze(1))
+        return padded.unflatten(0, self.shape)
+
+    def open(self, mask: Tensor | None) -> bool:
+        """Whether an attention mask lets every token see all tokens of its row."""
+        if mask is None or mask.dtype != torch.bool:
+            return mask is None
+        known = self._open.get(id(mask))
+        if known is None or known[0] is not mask:
+            pair = self._real[:, None, :, None] & self._real[:, None, None, :]
+            known = self._open[id(mask)] = (mask, bool((mask | ~pair).all()))
+        return known[1]
+
+    def nested(self, x: Tensor) -> Tensor:
+        """(all tokens, heads, 1, units) as a nested tensor, (rows, heads, tokens of the row, units)."""
+        return nested_tensor_from_jagged(
+            x.squeeze(2).contiguous(), self.offsets, min_seqlen=self.shortest, max_seqlen=self.longest
+        ).transpose(1, 2)
+
+    def mask(self, mask: Tensor, number: int, causal: bool) -> Tensor | None:
+        """The part of an attention mask for one run; None where nothing is masked."""
+        known = self._masks.get((id(mask), number))
+        if known is None or known[0] is not mask:
+            part: Tensor | None = _square(mask, self.runs[number], self.shape)
+            if part is not None and part.dtype == torch.bool and not causal and bool(part.all()):
+                part = None
+            known = self._masks[id(mask), number] = (mask, part)
+        return known[1]
+
+
+def _square(x: Tensor, run: _Run, shape: tuple[int, int]) -> Tensor:
+    """The part of (rows or 1, heads or 1, tokens, tokens) that belongs to a run."""
+    rows, columns = shape
+    if x.ndim != 4 or x.shape[0] not in (1, rows) or x.shape[2:] != (columns, columns):
+        raise ValueError(f"an attention mask of shape {tuple(x.shape)} for {rows} rows of {columns} tokens")
+    return (x if len(x) == 1 else x[run.rows])[..., run.columns, run.columns]
+
+
+def _has_kernel(device: torch.device) -> bool:
+    """Whether nested attention has a kernel of its own; on a CPU it is slower than a call for each length."""
+    return device.type == "cuda"
+
+
+class Unpadded:
+    """Runs the layers of a model on tokens instead of padded rows.
+
+    Args:
+        model: the model itself.
+
+    Raises:
+        ValueError: if that cannot be.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.layers = list(repeated_layers(model)[1])
+        self._inside = {id(module) for layer in self.layers for module in layer.modules()}
+        self._places: list[set[Place]] | None = None
+        self._passes: Change[_Packing] = Change(model, self._running)
+        self._attended = 0  # how often
+        if hasattr(model, "divided"):
+            raise ValueError("it cuts its rows into passages itself")
+        found = {
+            getattr(vars(module).get("config"), "_attn_implementation", None)
+            for layer in self.layers
+            for module in layer.modules()
+        } - {None}
+        if found - {IMPLEMENTATION}:
+            raise ValueError(f'its attention is "{found.pop()}", and only "{IMPLEMENTATION}" is taken over')
+
+    def verify(self, run: Callable[[Sequence[Row]], Tensor], row: Row) -> str | None:
+        """Find out which arguments are of tokens, and whether unpadded passes give the scores of padded ones.
+
+        Args:
+            run: scores rows in one pass, unpadded where `packed` is at work.
+            row: a row to make trial rows of.
+
+        Returns:
+            None if they do, else the reason why not.
+        """
+        example, view = row
+        body = view.tokens[: min(len(view), 40) - 1]
+        if len(body) < 5:
+            return f"a row of {len(view)} tokens is too short to find out"
+
+        def trial(*cuts: int) -> list[Row]:
+            return [(example, View(np.append(body[: len(body) - n], view.tokens[-1]), view.depth)) for n in cuts]
+
+        def observed(rows: Sequence[Row]) -> tuple[list[set[Place]], Tensor]:
+            shapes = [(n, len(rows[0][1])) for n in (1, len(rows))]
+            return observe(self.layers, lambda: run(rows), lambda x: x.ndim > 1 and tuple(x.shape[:2]) in shapes)
+
+        rows = trial(0, 1, 1, 3, 4)
+        with torch.no_grad(), own_dropout_off(self.model):
+            try:
+                self._places = None
+                fewer, more = observed(trial(1, 2, 4)), observed(rows)
+                self._places = [a & b for a, b in zip(fewer[0], more[0], strict=True)]
+                self._attended = 0
+                found = run(rows)
+                if not self._attended:
+                    raise ValueError("its attention does not go through transformers' attention interface")
+            except Exception as error:  # whatever a model raises on rows that do not fit together
+                self._places = None
+                if out_of_memory(error):
+                    raise
+                return f"{type(error).__name__}: {error}"
+        reason = differ(found.double(), more[1].double(), found.dtype)
+        if reason is not None:
+            self._places = None
+        return reason
+
+    def installed(self) -> AbstractContextManager[None]:
+        """Hooks and attention are in place inside, and as they were outside."""
+        return self._passes.installed()
+
+    @contextmanager
+    def packed(self, mask: Tensor) -> Iterator[_Packing | None]:
+        """Say which tokens of the next pass are padding: (rows, tokens). Yields None where none is."""
+        if self._places is None or bool(mask.all()):
+            yield None
+            return
+        packing = _Packing(mask)
+        with self._passes.at(packing):
+            yield packing
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Hooks are on the layers; attention of this model goes through `_attention`, that of others as always."""
+        plain = ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
+        local = ALL_ATTENTION_FUNCTIONS._local_mapping
+        before = dict(local)
+
+        def attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if self._passes.now is None or id(module) not in self._inside:
+                return plain(module, *args, **kwargs)
+            return self._attention(self._passes.now, plain, module, *args, **kwargs)
+
+        with ExitStack() as stack:
+            for number, layer in enumerate(self.layers):
+                stack.callback(layer.register_forward_pre_hook(self._before(number), with_kwargs=True).remove)
+            stack.callback(self.layers[-1].register_forward_hook(self._after).remove)
+            stack.callback(lambda: (local.clear(), local.update(before)))
+            ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = attention
+            yield
+
+    def _attention(
+        self,
+        now: _Packing,
+        plain: Callable[..., Any],
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        position_bias: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """Attention within rows: queries, keys and values are (all tokens, heads, 1, units of a head)."""
+        self._attended += 1
+        if any(x.shape[0] != now.tokens or x.shape[2] != 1 for x in (query, key, value)):
+            raise ValueError("its attention is not from each token to the tokens of its row")
+        causal = kwargs.get("is_causal")
+        causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
+        alike = query.shape == key.shape == value.shape
+        if _has_kernel(query.device) and alike and not causal and position_bias is None and now.open(attention_mask):
+            out = nn.functional.scaled_dot_product_attention(
+                now.nested(query),
+                now.nested(key),
+                now.nested(value),
+                dropout_p=kwargs.get("dropout", 0.0),
+                scale=kwargs.get("scaling"),
+            )
+            return out.transpose(1, 2).values().unsqueeze(1), None
+        parts = []
+        for number, run in enumerate(now.runs):
+            rows = run.rows.stop - run.rows.start
+
+            def together(x: Tensor, run: _Run = run, rows: int = rows) -> Tensor:
+                return x[run.tokens].squeeze(2).unflatten(0, (rows, -1)).transpose(1, 2)  # (rows, heads, tokens, d)
+
+            mask = None if attention_mask is None else now.mask(attention_mask, number, causal)
+            bias = None if position_bias is None else _square(position_bias, run, now.shape)
+            out, _ = plain(
+                module, together(query), together(key), together(value), mask, position_bias=bias, **kwargs
+            )  # (rows, tokens, heads, d)
+            parts.append(out.flatten(0, 1))
+        return torch.cat(parts).unsqueeze(1), None  # (all tokens, 1, heads, d)
+
+    def _before(self, number: int) -> Callable[..., tuple[Any, Any] | None]:
+        def take(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+            now = self._passes.now
+            if now is None or self._places is None:
+                return None
+            places = self._places[number]
+
+            def change(place: Place, x: Tensor) -> Tensor:
+                padded = place in places and tuple(x.shape[:2]) in (now.shape, (1, now.shape[1]))
+                return now.taken(x) if padded else x
+
+            fitting: tuple[Any, Any] = changed((args, kwargs), change)
+            return fitting
+
+        return take
+
+    def _after(self, _: nn.Module, args: Any, output: Any) -> Any:
+        now = self._passes.now
+        if now is None:
+            return None
+        return changed(output, lambda _, x: now.back(x) if tuple(x.shape[:2]) == (now.tokens, 1) else x)

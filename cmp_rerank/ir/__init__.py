@@ -1,0 +1,42 @@
+"""Runs and qrels: the one ranking rule, and the files of TREC, MS MARCO, BEIR, ranx and others.
+
+A run is query id -> document id -> score, qrels are query id -> document id -> grade; plain dictionaries.
+"""
+
+from cmp_rerank.ir.blocks import Block, blocks_of
+from cmp_rerank.ir.collections import (
+    read_corpus,
+    read_queries,
+    read_samples,
+    read_top1000,
+    write_corpus,
+    write_queries,
+    write_samples,
+    write_top1000,
+)
+from cmp_rerank.ir.files import Qrels, Run, read_qrels, read_run, write_qrels, write_run
+from cmp_rerank.ir.ranking import rank, rank_rows
+from cmp_rerank.ir.reading import UngroupedError, stream_run
+
+__all__ = [
+    "Block",
+    "Qrels",
+    "Run",
+    "UngroupedError",
+    "blocks_of",
+    "rank",
+    "rank_rows",
+    "read_corpus",
+    "read_qrels",
+    "read_queries",
+    "read_run",
+    "read_samples",
+    "read_top1000",
+    "stream_run",
+    "write_corpus",
+    "write_qrels",
+    "write_queries",
+    "write_run",
+    "write_samples",
+    "write_top1000",
+]

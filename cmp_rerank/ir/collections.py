@@ -1,0 +1,281 @@
+"""Texts: BEIR corpora and queries, MS MARCO TSV and top1000, samples as sentence-transformers uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any, NamedTuple
+
+from cmp_rerank.ir.files import Qrels, Run
+from cmp_rerank.ir.lines import (
+    PathLike,
+    malformed,
+    numbered_lines,
+    open_bytes,
+    replacing,
+    stem_suffix,
+    text,
+    write_lines,
+)
+from cmp_rerank.ir.ranking import rank
+
+
+class Collection(NamedTuple):
+    """Queries, documents, judgments and a first-stage run that belong together."""
+
+    queries: dict[str, str]
+    corpus: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+    run: dict[str, dict[str, float]]
+
+
+def read_queries(path: PathLike, *, ids: Set[str] | None = None) -> dict[str, str]:
+    """Read queries: BEIR JSONL (``_id``, ``text``) or MS MARCO TSV (id, text); plain or gzip.
+
+    Args:
+        path: The file; .tsv is TSV, everything else JSONL.
+        ids: Only these; None reads all.
+
+    Returns:
+        Query id -> text.
+
+    Raises:
+        ValueError: With file and line, for a line that cannot be read and an id that occurs twice.
+    """
+    return _read_texts(path, ids)
+
+
+def read_corpus(path: PathLike, *, ids: Set[str] | None = None, title: bool = True) -> dict[str, str]:
+    """Read documents: BEIR JSONL (``_id``, ``title``, ``text``) or MS MARCO TSV (id, text); plain or gzip.
+
+    Args:
+        path: The file; .tsv is TSV, everything else JSONL.
+        ids: Only these documents, which bounds the memory; None reads all.
+        title: Put a title, where there is one, before the text, with a space between, as BEIR does.
+
+    Returns:
+        Document id -> text.
+
+    Raises:
+        ValueError: With file and line, for a line that cannot be read and an id that occurs twice.
+    """
+    return _read_texts(path, ids, title)
+
+
+def write_queries(path: PathLike, queries: Mapping[str, str]) -> None:
+    """Write queries as BEIR JSONL, or as TSV when the name ends in .tsv (or .tsv.gz)."""
+    _write_texts(path, queries)
+
+
+def write_corpus(path: PathLike, corpus: Mapping[str, str]) -> None:
+    """Write documents as BEIR JSONL (with an empty title), or as TSV where the name ends in .tsv (.gz)."""
+    _write_texts(path, corpus, {"title": ""})
+
+
+def _read_texts(path: PathLike, ids: Set[str] | None, title: bool = False) -> dict[str, str]:
+    tsv = stem_suffix(path) == ".tsv"
+    texts: dict[str, str] = {}
+    for number, line in numbered_lines(path):
+        name, content = (_tsv_text if tsv else _json_text)(path, number, line, title)
+        if name in texts:
+            raise malformed(path, number, f"the id {name!r} occurs twice")
+        if ids is None or name in ids:
+            texts[name] = content
+    return texts
+
+
+def _tsv_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[str, str]:
+    name, tab, content = text(path, number, line).partition("\t")
+    if not tab:
+        raise malformed(path, number, f"no tab in {line[:80]!r}; a line is 'id<TAB>text'")
+    return name, content
+
+
+def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[str, str]:
+    try:
+        record = json.loads(text(path, number, line))
+    except json.JSONDecodeError as error:
+        raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str) or "_id" not in record:
+        raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}, got {line[:80]!r}')
+    content = record["text"]
+    if title and record.get("title"):
+        content = f"{record['title']} {content}"
+    return str(record["_id"]), content
+
+
+def _write_texts(path: PathLike, texts: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:
+    def lines() -> Iterator[str]:
+        for name, content in texts.items():
+            if tsv:
+                if any(character in name + content for character in "\t\n\r"):
+                    raise ValueError(f"{name!r} cannot be written as TSV: it holds a tab or a line break; use .jsonl")
+                yield f"{name}\t{content}\n"
+            else:
+                record = {"_id": name, **(more or {}), "text": content}
+                yield json.dumps(record, ensure_ascii=False) + "\n"
+
+    tsv = stem_suffix(path) == ".tsv"
+    write_lines(path, lines())
+
+
+def read_top1000(path: PathLike) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, float]]]:
+    """Read MS MARCO's top1000: query id, passage id, query, passage, separated by tabs.
+
+    The file has neither rank nor score, so its order is the ranking: the score of a candidate is its
+    negative place among those of its query (-1, -2, ...).
+
+    Returns:
+        Queries, corpus and the run.
+
+    Raises:
+        ValueError: With file and line; also when one id has two different texts, or a candidate occurs twice.
+    """
+    queries: dict[str, str] = {}
+    corpus: dict[str, str] = {}
+    run: dict[str, dict[str, float]] = {}
+    for number, line in numbered_lines(path):
+        fields = text(path, number, line).split("\t")
+        if len(fields) != 4:
+            raise malformed(path, number, f"{len(fields)} tab-separated fields in {line[:80]!r}; top1000 has 4")
+        query, doc, query_text, doc_text = fields
+        for what, name, texts, content in (
+            ("query", query, queries, query_text),
+            ("passage", doc, corpus, doc_text),
+        ):
+            if texts.setdefault(name, content) != content:
+                raise malformed(path, number, f"{what} {name!r} had another text before")
+        scores = run.setdefault(query, {})
+        if doc in scores:
+            raise malformed(path, number, f"passage {doc!r} occurs twice for query {query!r}")
+        scores[doc] = -float(len(scores) + 1)
+    return queries, corpus, run
+
+
+def write_top1000(path: PathLike, queries: Mapping[str, str], corpus: Mapping[str, str], run: Run) -> None:
+    """Write candidates with their texts as MS MARCO's top1000, best first.
+
+    Raises:
+        ValueError: A text is missing, or holds a tab or a line break. Then no file is written.
+    """
+
+    def lines() -> Iterator[str]:
+        for query, scores in run.items():
+            for doc, _ in rank(scores):
+                fields = [query, doc, _text_of("query", queries, query), _text_of("document", corpus, doc)]
+                if any(character in field for field in fields for character in "\t\n\r"):
+                    raise ValueError(
+                        f"query {query!r}, document {doc!r}: a tab or line break cannot stand in a TSV file"
+                    )
+                yield "\t".join(fields) + "\n"
+
+    write_lines(path, lines())
+
+
+def read_samples(path: PathLike) -> Collection:
+    """Read reranking samples as sentence-transformers' evaluators take them: a JSON list, or JSONL.
+
+    A sample has ``query``, ``positive`` (a text or a list) and ``documents`` (ranked candidates) or
+    ``negative``. The ids are made here: "q0", "q1", ... for samples, "d0", "d1", ... for distinct texts.
+
+    Returns:
+        The collection. Positives have grade 1, negatives and the other documents have none, as upstream
+        counts them. The run holds the samples with ``documents``, in their order, positives only where they
+        are among them; that is the first stage, and it is evaluated over all samples.
+
+    Raises:
+        ValueError: With file and sample, for a sample without these keys.
+    """
+    samples = _json_list(path)
+    collection = Collection({}, {}, {}, {})
+    number: dict[str, str] = {}
+
+    def doc_id(content: str) -> str:
+        name = number.setdefault(content, f"d{len(number)}")
+        collection.corpus[name] = content
+        return name
+
+    for place, sample in enumerate(samples):
+        query = f"q{place}"
+        where = f"{os.fspath(path)}, sample {place}"
+        if not isinstance(sample, dict) or not isinstance(sample.get("query"), str):
+            raise ValueError(f"{where}: expected an object with a 'query'; got {sample!r:.80}")
+        collection.queries[query] = sample["query"]
+        collection.qrels[query] = {doc_id(content): 1 for content in _texts(where, sample, "positive")}
+        if "documents" in sample:
+            ranked = dict.fromkeys(doc_id(content) for content in _texts(where, sample, "documents"))
+            collection.run[query] = {doc: -float(i) for i, doc in enumerate(ranked, 1)}
+        else:
+            for content in _texts(where, sample, "negative"):
+                doc_id(content)
+    return collection
+
+
+def _json_list(path: PathLike) -> list[Any]:
+    with open_bytes(path) as file:
+        first = file.read(64).lstrip()[:1]
+    if first != b"[":
+        records = []
+        for number, line in numbered_lines(path):
+            try:
+                records.append(json.loads(text(path, number, line)))
+            except json.JSONDecodeError as error:
+                raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
+        return records
+    with open_bytes(path) as file:
+        try:
+            return json.loads(file.read())
+        except json.JSONDecodeError as error:
+            raise malformed(path, error.lineno, f"not JSON: {error.msg}") from error
+
+
+def _texts(where: str, sample: Mapping[str, Any], key: str) -> Sequence[str]:
+    value = sample.get(key)
+    value = [value] if isinstance(value, str) else value
+    if not isinstance(value, list) or not all(isinstance(content, str) for content in value):
+        raise ValueError(f"{where}: {key!r} must be a text or a list of texts; got {sample.get(key)!r:.80}")
+    return value
+
+
+def write_samples(
+    path: PathLike,
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    qrels: Qrels,
+    run: Run,
+    *,
+    rel: int = 1,
+) -> None:
+    """Write reranking samples (``query``, ``positive``, ``documents``) as sentence-transformers takes them.
+
+    Args:
+        path: Where to write: a JSON list, or JSONL when the name ends in .jsonl (or .jsonl.gz).
+        queries: Query id -> text.
+        corpus: Document id -> text.
+        qrels: Query id -> document id -> grade; its queries become the samples.
+        run: The candidates of each query, ranked by :func:`rank`; a query without any has no documents.
+        rel: The lowest grade that counts as positive.
+
+    Raises:
+        ValueError: A text is missing. Then no file is written.
+    """
+    samples = [
+        {
+            "query": _text_of("query", queries, query),
+            "positive": [_text_of("document", corpus, doc) for doc, grade in grades.items() if grade >= rel],
+            "documents": [_text_of("document", corpus, doc) for doc, _ in rank(run.get(query, {}))],
+        }
+        for query, grades in qrels.items()
+    ]
+    with replacing(path) as file:
+        if stem_suffix(path) == ".jsonl":
+            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        else:
+            json.dump(samples, file, ensure_ascii=False, indent=1)
+
+
+def _text_of(what: str, texts: Mapping[str, str], name: str) -> str:
+    if name not in texts:
+        raise ValueError(f"there is no text for {what} {name!r}")
+    return texts[name]

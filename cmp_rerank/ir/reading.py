@@ -1,0 +1,338 @@
+"""Run files as a stream of blocks of whole queries, in bounded memory.
+
+Two readers give the same blocks. The plain one goes line by line and is the reference: it says what a line
+means and what is wrong with it. The fast one lets pyarrow parse the columns; whatever pyarrow does not
+accept is handed to the plain reader from that line on, which reads it or names the fault.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cmp_rerank.ir.blocks import (
+    DUPLICATES,
+    NAN,
+    Block,
+    Columns,
+    apply_duplicates,
+    apply_nan,
+    whole_queries,
+)
+from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, open_bytes, stem_suffix, text
+from cmp_rerank.ir.ranking import check_choice
+
+RUN_FORMATS = ("trec", "msmarco", "top1000", "json")
+EMPTY = ("error", "allow")
+_LINES_PER_BLOCK = 200_000
+_BYTES_PER_BLOCK = 1 << 22
+_COLUMNS = {"trec": ["query", "q0", "doc", "rank", "score", "tag"], "msmarco": ["query", "doc", "rank"]}
+
+
+def detect_run_format(path: PathLike) -> str:
+    """Tell the format of a run file from its name (.json) or its first line.
+
+    Raises:
+        ValueError: The first line is not a line of any known format.
+    """
+    if stem_suffix(path) == ".json":
+        return "json"
+    for number, line in numbered_lines(path):
+        tabs, fields = line.split(b"\t"), line.split()
+        if line.lstrip().startswith(b"{"):
+            return "json"
+        if len(tabs) == 4 and len(fields) != 6:
+            return "top1000"
+        if len(fields) == 6:
+            return "trec"
+        if len(fields) == 3:
+            return "msmarco"
+        raise malformed(
+            path,
+            number,
+            f"not a run: {line[:80]!r} has {len(fields)} fields; expected "
+            "'query Q0 document rank score tag' (TREC), 'query<TAB>passage<TAB>rank' (MS MARCO), "
+            "'query<TAB>passage<TAB>text<TAB>text' (top1000) or JSON",
+        )
+    return "trec"  # an empty file; the reader applies its policy for empty runs
+
+
+def stream_run(
+    path: PathLike,
+    format: str | None = None,
+    *,
+    duplicates: str = "error",
+    nan: str = "error",
+    empty: str = "error",
+    whole: bool = False,
+) -> Iterator[Block]:
+    """Read a run file as blocks of whole queries; memory is bounded by the block, not by the file.
+
+    The lines of a query must stand together, as they do in every file that a system writes. JSON is not a
+    format for streaming: it is read at once.
+
+    Args:
+        path: TREC run (6 columns), MS MARCO run (3 columns: query, passage, rank; the score is then the
+            negative rank), MS MARCO top1000 (query, passage and both texts; ranked as it stands) or JSON
+            (query -> document -> score, as in ranx and BEIR); plain or gzip.
+        format: One of "trec", "msmarco", "top1000", "json"; None looks at the file.
+        duplicates: A document twice in one query: "error", or keep the "first", "last" or "max" score.
+        nan: A score that is NaN: "error"; "lowest" ranks it last (as -inf); "drop" leaves the line out.
+        empty: A file without any line: "error" or "allow".
+        whole: Read the whole file as one block, for a file whose queries do not stand together.
+
+    Yields:
+        Blocks, in the order of the file; a query is in one block only.
+
+    Raises:
+        UngroupedError: A query comes back after another one, and `whole` is not set.
+        ValueError: With file and line, for whatever a policy refuses and for lines that cannot be read.
+    """
+    check_choice("duplicates", duplicates, DUPLICATES)
+    check_choice("nan", nan, NAN)
+    check_choice("empty", empty, EMPTY)
+    if format is None:
+        format = detect_run_format(path)
+    check_choice("format", format, RUN_FORMATS)
+    empty_file = True
+    seen: set[str] = set()
+    pieces = _json_pieces(path) if format == "json" else whole_queries(_columns(path, format), whole)
+    for block, lines in pieces:
+        empty_file = False
+        for query in block.queries:
+            if query in seen:
+                raise UngroupedError(
+                    f"{os.fspath(path)}: the lines of query {query!r} do not stand together; sort the file "
+                    "by query (stable), or read it whole"
+                )
+        seen.update(block.queries)
+        clean = apply_duplicates(path, *apply_nan(path, block, lines, nan), duplicates)
+        if len(clean):
+            yield clean
+    if empty_file and empty == "error":
+        raise ValueError(f"{os.fspath(path)}: the run is empty; pass empty='allow' if that is meant")
+
+
+class UngroupedError(ValueError):
+    """A run file in which a query comes back after another one."""
+
+
+# --- columns: (line numbers, queries, docs, scores, ranks), in chunks of the file ---------------------------
+
+
+def _columns(path: PathLike, format: str) -> Iterator[Columns]:
+    done = 0
+    delimiter = _plain_delimiter(path, format)
+    if delimiter is not None:
+        try:
+            import pyarrow
+        except ImportError:  # it comes with datasets; without it only the speed is lost
+            pass
+        else:
+            try:
+                for chunk in _arrow_columns(path, format, delimiter):
+                    yield chunk
+                    done = int(chunk[0][-1])
+                return
+            except pyarrow.ArrowInvalid:
+                pass
+    yield from _line_columns(path, format, done)
+
+
+def _plain_delimiter(path: PathLike, format: str) -> str | None:
+    """The single character between the columns, when the first line has just that."""
+    if format == "top1000":
+        return None
+    for number, line in numbered_lines(path):
+        if number != 1:
+            return None
+        for delimiter in (" ", "\t"):
+            if len(line.split(delimiter.encode())) == len(line.split()) == len(_COLUMNS[format]):
+                return delimiter
+        return None
+    return None
+
+
+class _Checked:
+    """A file for pyarrow, which refuses what pyarrow would read in another way than the plain reader.
+
+    With these bytes absent and the number of columns right, a column is never empty and holds no white space.
+    """
+
+    def __init__(self, file: BinaryIO, delimiter: str, refuse: type[Exception]) -> None:
+        self._file, self._refuse, self._last = file, refuse, b"\n"
+        self._bad = [c for c in (b" ", b"\t", b"\r", b"\v", b"\f") if c != delimiter.encode()]
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes, or raise."""
+        chunk = self._file.read(size)
+        # Two of them together make an empty column or an empty line. All white space is below 33.
+        white = np.frombuffer(self._last + chunk, dtype=np.uint8) <= 32
+        if np.any(white[1:] & white[:-1]) or any(bad in chunk for bad in self._bad):
+            raise self._refuse("white space that only the plain reader understands")
+        self._last = chunk[-1:] or self._last
+        return chunk
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed; pyarrow asks."""
+        return self._file.closed
+
+
+def _arrow_columns(path: PathLike, format: str, delimiter: str) -> Iterator[Columns]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    types = {"query": pa.string(), "doc": pa.string(), "rank": pa.int64(), "score": pa.float64()}
+    wanted = [name for name in _COLUMNS[format] if name in types]
+    with open_bytes(path) as file:
+        reader = csv.open_csv(
+            _Checked(file, delimiter, pa.ArrowInvalid),
+            # Blank lines are an error here, so that a row number is a line number.
+            read_options=csv.ReadOptions(column_names=_COLUMNS[format], block_size=_BYTES_PER_BLOCK),
+            parse_options=csv.ParseOptions(
+                delimiter=delimiter, quote_char=False, escape_char=False, ignore_empty_lines=False
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=types, include_columns=wanted, null_values=[], strings_can_be_null=False
+            ),
+        )
+        first = 1
+        for batch in reader:
+            rows = batch.num_rows
+            if rows == 0:
+                continue
+            query, doc = batch.column("query"), batch.column("doc")
+            ranks = batch.column("rank").to_numpy()
+            scores = batch.column("score").to_numpy() if format == "trec" else -ranks.astype(np.float64)
+            yield np.arange(first, first + rows), query, doc, scores, ranks
+            first += rows
+
+
+def _line_columns(path: PathLike, format: str, skip: int) -> Iterator[Columns]:
+    parsers: dict[str, Callable[[PathLike, int, bytes], tuple[str, str, float, int]]] = {
+        "trec": _trec_line,
+        "msmarco": _msmarco_line,
+        "top1000": _Top1000Lines(),
+    }
+    parse = parsers[format]
+    chunk: list[tuple[int, str, str, float, int]] = []
+    for number, line in numbered_lines(path):
+        if number <= skip:
+            continue
+        chunk.append((number, *parse(path, number, line)))
+        if len(chunk) == _LINES_PER_BLOCK:
+            yield _to_columns(chunk)
+            chunk = []
+    if chunk:
+        yield _to_columns(chunk)
+
+
+def _to_columns(chunk: list[tuple[int, str, str, float, int]]) -> Columns:
+    numbers, queries, docs, scores, ranks = zip(*chunk, strict=True)
+    return np.array(numbers), list(queries), list(docs), np.array(scores, dtype=np.float64), np.array(ranks)
+
+
+def _trec_line(path: PathLike, number: int, line: bytes) -> tuple[str, str, float, int]:
+    fields = line.split()
+    if len(fields) != 6:
+        raise malformed(
+            path,
+            number,
+            f"{len(fields)} fields in {line[:80]!r}; a TREC run line has 6: query Q0 document rank score tag",
+        )
+    score, rank = _number(path, number, "score", fields[4]), _integer(path, number, "rank", fields[3])
+    return text(path, number, fields[0]), text(path, number, fields[2]), score, rank
+
+
+def _msmarco_line(path: PathLike, number: int, line: bytes) -> tuple[str, str, float, int]:
+    fields = line.split()
+    if len(fields) != 3:
+        raise malformed(
+            path,
+            number,
+            f"{len(fields)} fields in {line[:80]!r}; an MS MARCO run line has 3: query passage rank",
+        )
+    rank = _integer(path, number, "rank", fields[2])
+    return text(path, number, fields[0]), text(path, number, fields[1]), float(-rank), rank
+
+
+class _Top1000Lines:
+    """Lines of top1000, which have no rank: the place among the lines of a query is the rank."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+
+    def __call__(self, path: PathLike, number: int, line: bytes) -> tuple[str, str, float, int]:
+        fields = line.split(b"\t")
+        if len(fields) != 4:
+            raise malformed(
+                path,
+                number,
+                f"{len(fields)} tab-separated fields in {line[:80]!r}; a top1000 line has 4: "
+                "query id, passage id, query text, passage text",
+            )
+        query = text(path, number, fields[0])
+        place = self.places[query] = self.places.get(query, 0) + 1
+        return query, text(path, number, fields[1]), float(-place), place
+
+
+def _number(path: PathLike, number: int, what: str, raw: bytes) -> float:
+    try:
+        return float(raw)
+    except ValueError:
+        raise malformed(path, number, f"the {what} is not a number: {raw[:80]!r}") from None
+
+
+def _integer(path: PathLike, number: int, what: str, raw: bytes) -> int:
+    try:
+        return int(raw)
+    except ValueError:
+        raise malformed(path, number, f"the {what} is not an integer: {raw[:80]!r}") from None
+
+
+def _json_pieces(path: PathLike) -> Iterator[tuple[Block, np.ndarray]]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{os.fspath(path)}: a JSON run maps query to document to score; got {type(content).__name__}"
+        )
+    for query, scores in content.items():
+        if not isinstance(scores, dict):
+            raise ValueError(f"{os.fspath(path)}: query {query!r} must map documents to scores; got {scores!r:.80}")
+        for doc, score in scores.items():
+            if isinstance(score, bool) or not isinstance(score, int | float):
+                raise ValueError(
+                    f"{os.fspath(path)}: query {query!r}, document {doc!r}: the score is not a number: {score!r:.80}"
+                )
+        n = len(scores)
+        ranks = np.arange(1, n + 1)
+        if n:
+            values = np.fromiter(scores.values(), dtype=np.float64, count=n)
+            # JSON has no lines to speak of: the place in the query stands for the line.
+            yield Block([query], np.array([0, n]), list(scores), values, ranks, given=False), ranks
+
+
+def read_json(path: PathLike) -> Any:
+    """Parse a JSON file, plain or gzip, with file and line in the error; a key twice in one object is one."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            names = [name for name, _ in pairs]
+            double = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{os.fspath(path)}: the key {double!r} occurs twice in one JSON object")
+        return result
+
+    with open_bytes(path) as file:
+        raw = file.read()
+    try:
+        return json.loads(raw, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise malformed(path, error.lineno, f"not JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(path)}: not UTF-8 ({error.reason})") from error

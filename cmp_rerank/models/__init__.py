@@ -1,0 +1,1 @@
+"""Kinds of models: how each is fed, run and read."""

@@ -1,0 +1,400 @@
+"""Documents longer than the model's window: scored passage by passage, in training and at inference.
+
+A passage of a document is a view of it, as a step of an ablation is: a selection of its tokens. So a document is
+tokenised once, whole, and its passages are never tokenised again. The passage models FirstP, MaxP and SumP are
+those of Dai and Callan (SIGIR 2019, arXiv 1905.09217).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from torch import Tensor
+from tqdm.autonotebook import trange
+
+from cmp_rerank.ablations import Example, View
+from cmp_rerank.engine.chunks import cut, singles
+from cmp_rerank.engine.memory import Budget
+from cmp_rerank.engine.rows import Row, collate
+from cmp_rerank.models.encoding import PASSAGE, QUERY, Encoded, encode
+from cmp_rerank.text.segmenters import windows
+
+_PART = "part_of_pair"
+_DOCUMENTS_AT_ONCE = 2048
+#: (rows, columns) of the tokens of a batch of passages -> what must be around its forward pass
+Around = Callable[[Tensor, Tensor], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class FirstP:
+    """The score of a document is that of its first passage; the others are not run."""
+
+    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
+        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
+        return scores[:, 0]
+
+
+@dataclass(frozen=True)
+class MaxP:
+    """The score of a document is that of its best passage.
+
+    Example:
+        >>> scores, real = torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])
+        >>> [how(scores, real).item() for how in (FirstP(), MaxP(), SumP(), AvgP(), TopKAvgP(2))]
+        [1.0, 3.0, 4.0, 2.0, 2.0]
+    """
+
+    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
+        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
+        # max, not amax: of equals, one passage gets the whole gradient
+        return scores.masked_fill(~real[..., None], -torch.inf).max(dim=1).values
+
+
+@dataclass(frozen=True)
+class SumP:
+    """The score of a document is the sum over its passages: long documents can collect more."""
+
+    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
+        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
+        return scores.masked_fill(~real[..., None], 0.0).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class AvgP:
+    """The score of a document is the mean over its passages."""
+
+    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
+        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
+        return SumP()(scores, real) / real.sum(dim=1)[:, None]
+
+
+@dataclass(frozen=True)
+class TopKAvgP:
+    """The score of a document is the mean over its k best passages, or over all if it has fewer.
+
+    Args:
+        k: how many.
+
+    Raises:
+        ValueError: if ``k`` is below 1.
+    """
+
+    k: int = 3
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"k must be at least 1, got {self.k!r}.")
+
+    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
+        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
+        k = min(self.k, scores.shape[1])
+        best = scores.masked_fill(~real[..., None], -torch.inf).topk(k, dim=1).values  # (documents, k, labels)
+        count = real.sum(dim=1).clamp(max=k)  # (documents,)
+        return SumP()(best, torch.arange(k, device=scores.device) < count[:, None]) / count[:, None]
+
+
+Combine = FirstP | MaxP | SumP | AvgP | TopKAvgP | Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Coverage:
+    """How long the documents were, and what a model that cuts them to its window would not have read.
+
+    Attributes:
+        documents: how many documents were scored; one counts as often as it is scored.
+        long: how many of them do not fit into the window.
+        tokens: how many tokens they have.
+        lost: how many of those are beyond the window.
+        passages: how many passages were scored.
+    """
+
+    documents: int = 0
+    long: int = 0
+    tokens: int = 0
+    lost: int = 0
+    passages: int = 0
+
+    def add(self, tokens: int, lost: int, passages: int) -> None:
+        """Count a document."""
+        self.documents += 1
+        self.long += lost > 0
+        self.tokens += tokens
+        self.lost += lost
+        self.passages += passages
+
+    def __str__(self) -> str:
+        share = self.lost / max(self.tokens, 1)
+        return (
+            f"{self.long} of {self.documents} documents exceed the window: truncation would have lost {self.lost} of "
+            f"{self.tokens} tokens ({share:.1%}); scored as {self.passages} passages"
+        )
+
+
+class LongDocumentReranker(CrossEncoder):
+    """A cross-encoder for documents of any length, around one whose window is limited.
+
+    It is a CrossEncoder with the same ``predict`` and ``rank``, and can be the model of any loss of the
+    CrossEncoderTrainer, of `ComparativeLoss` too: a document that does not fit into the window is scored in
+    strided passages, in training with gradients through all that count. It shares the weights of the model that it is
+    made from; training one trains the other, and ``save_pretrained`` writes an ordinary checkpoint of that model,
+    which loads without this package (as a model that truncates: wrap it again).
+
+    A document that fits is one passage. So a model with a long window (ModernBERT: 8,192 tokens) runs natively, and
+    ``passage_tokens`` is the one option by which the two ways are compared.
+
+    Args:
+        model: the cross-encoder that scores passages.
+        combine: how scores of passages (logits) become that of the document: `MaxP` (the default), `FirstP`,
+            `SumP`, `AvgP`, `TopKAvgP`, or a callable ``(scores, real) -> scores`` as they are.
+        passage_tokens: how many tokens of the document a passage has at most; None: as many as the window has room
+            for beside the query.
+        stride: how many tokens there are from the start of one passage to that of the next; None: half of what a
+            passage has, as in Dai and Callan.
+        max_passages: how many passages of a document are scored at most, the first ones; None: all.
+        tokens_per_chunk: how many tokens, padding included, one forward pass of a training step may hold. Default:
+            4,096 on a CPU, 65,536 elsewhere. At inference, ``batch_size`` counts passages.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the model is not a CrossEncoder.
+
+    Example:
+        ::
+
+            reranker = LongDocumentReranker(CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2"), MaxP())
+            reranker.rank("how do bees make honey", documents)
+            print(reranker.coverage)
+    """
+
+    def __init__(
+        self,
+        model: CrossEncoder,
+        combine: Combine = MaxP(),
+        *,
+        passage_tokens: int | None = None,
+        stride: int | None = None,
+        max_passages: int | None = None,
+        tokens_per_chunk: int | None = None,
+    ) -> None:
+        if not isinstance(model, CrossEncoder) or isinstance(model, LongDocumentReranker):
+            raise ValueError(f"model must be a CrossEncoder that scores passages, got {type(model).__name__}.")
+        if not callable(combine):
+            raise ValueError(f"combine must be MaxP() or one of its kind, got {combine!r}.")
+        for name, value in (
+            ("passage_tokens", passage_tokens),
+            ("stride", stride),
+            ("max_passages", max_passages),
+            ("tokens_per_chunk", tokens_per_chunk),
+        ):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be at least 1, got {value!r}.")
+        if stride is not None and passage_tokens is not None and stride > passage_tokens:
+            raise ValueError(
+                f"stride={stride} is longer than passage_tokens={passage_tokens}: some tokens would never be read."
+            )
+        super().__init__(
+            modules=OrderedDict(model.named_children()),
+            device=str(model.device),
+            prompts=model.prompts,
+            default_prompt_name=model.default_prompt_name,
+            activation_fn=model.activation_fn,
+        )
+        self.train(model.training)
+        self._passage_model = (model,)  # in a tuple: its modules are ours already
+        self.combine = combine
+        self.passage_tokens = passage_tokens
+        self.stride = stride
+        self.max_passages = max_passages
+        self.tokens_per_chunk = tokens_per_chunk
+        self._around: Around | None = None
+        #: How long the documents were that have been scored so far; assign ``Coverage()`` to count anew.
+        self.coverage = Coverage()
+
+    @property
+    def passage_model(self) -> CrossEncoder:
+        """The cross-encoder that scores passages."""
+        return self._passage_model[0]
+
+    def encode_whole(self, pairs: Sequence[tuple[str, str]], *, locate: bool = True, **preprocess: Any) -> Encoded:
+        """Tokenise pairs without truncation; `cmp_rerank.models.encoding.encode` asks for this."""
+        encoded = encode(self.passage_model, pairs, locate=True, truncation=False, **preprocess)
+        for features, located in zip(encoded.features, encoded.located, strict=True):
+            features[_PART] = located.part
+        return encoded
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Tokenise (query, document) pairs, whole, as a padded batch.
+
+        Anything else than pairs of texts is left to the model that scores passages (the model card asks for
+        lengths of single texts).
+        """
+        if not all(_is_pair(pair) for pair in inputs) or not inputs:
+            return self.passage_model.preprocess(inputs, prompt=prompt, **kwargs)
+        features, _ = collate(self, [(example, example.full()) for example in self._examples(inputs, prompt, kwargs)])
+        return features
+
+    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Score whole documents, as `preprocess` gives them, passage by passage.
+
+        Returns:
+            The features with ``scores`` of shape (documents, labels).
+        """
+        if _PART not in input:
+            return super().forward(input, **kwargs)  # type: ignore[no-any-return]
+        per_token = {
+            name: value.cpu().numpy()
+            for name, value in input.items()
+            if isinstance(value, Tensor) and value.shape == input["input_ids"].shape
+        }
+        real = per_token.pop("attention_mask").astype(bool)
+        shared = {name: value for name, value in input.items() if name not in (*per_token, "attention_mask")}
+        examples = [
+            Example(
+                {name: value[row][mask] for name, value in per_token.items()},
+                np.full(int(mask.sum()), -1),
+                shared=shared,
+            )
+            for row, mask in enumerate(real)
+        ]
+        budget = Budget(self.tokens_per_chunk)
+        chunk = partial(cut, budget=budget.of(self.device), start=budget.start(self.device))
+        begins = torch.from_numpy(real.argmax(axis=1))  # where the padding on the left ends
+        scores = self._score(examples, lambda rows: chunk(singles(rows), rows), begins, **kwargs)
+        return input | {"scores": scores}
+
+    @contextmanager
+    def divided(self, around: Around) -> Iterator[None]:
+        """Say what must be around the forward pass of each batch of passages (`Ablation.rows` does).
+
+        Args:
+            around: called with the row of each passage (passages,) and the column of each of its tokens (passages,
+                tokens), in the batch of documents that `forward` is given.
+        """
+        before, self._around = self._around, around
+        try:
+            yield
+        finally:
+            self._around = before
+
+    def _inference(
+        self,
+        inputs: list[Any],
+        *,
+        prompt: str | None,
+        batch_size: int,
+        show_progress_bar: bool,
+        activation_fn: Callable[[Tensor], Tensor] | None,
+        apply_softmax: bool | None,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Score pairs; unlike the plain model's, batches hold passages of all documents, in order of length."""
+        device = self._resolve_inference_device(device)
+        self.eval()
+        results = []
+        with torch.inference_mode():
+            for start in trange(0, len(inputs), _DOCUMENTS_AT_ONCE, desc="Documents", disable=not show_progress_bar):
+                examples = self._examples(inputs[start : start + _DOCUMENTS_AT_ONCE], prompt, kwargs)
+
+                def batches(rows: Sequence[Row]) -> list[list[int]]:
+                    order = [i for (i,) in singles(rows)]
+                    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+                results.append(self._score(examples, batches))
+            if not results:
+                return torch.tensor([], device=device)
+            scores = torch.cat(results)
+            if torch.finfo(scores.dtype).bits < 32:
+                scores = scores.float()  # fewer ties
+            if activation_fn is not None:
+                scores = activation_fn(scores)
+            if self.num_labels == 1:
+                scores = scores.squeeze(-1)
+            if apply_softmax and scores.ndim > 1:
+                scores = torch.softmax(scores, dim=1)
+        return scores
+
+    def _examples(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> list[Example]:
+        pairs = []
+        for number, pair in enumerate(inputs):
+            if not _is_pair(pair):
+                raise ValueError(f"Input {number} is not a pair of texts (query, document): {pair!r}.")
+            pairs.append((pair[0], pair[1]))
+        encoded = self.encode_whole(pairs, **(kwargs | ({"prompt": prompt} if prompt else {})))
+        return [
+            Example(features, np.full(len(features[_PART]), -1), shared=encoded.shared)
+            for features in encoded.features
+        ]
+
+    def _score(
+        self,
+        examples: Sequence[Example],
+        batches: Callable[[Sequence[Row]], list[list[int]]],
+        begins: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Scores of documents, (documents, labels), by way of those of their passages."""
+        views = [self._passages(example.features[_PART]) for example in examples]
+        bare = [
+            Example({k: v for k, v in example.features.items() if k != _PART}, example.segment, shared=example.shared)
+            for example in examples
+        ]
+        rows = [(example, view) for example, passages in zip(bare, views, strict=True) for view in passages]
+        owners = torch.tensor([number for number, passages in enumerate(views) for _ in passages])
+        order, parts = [], []
+        for batch in batches(rows):
+            features, tokens = collate(self.passage_model, [rows[i] for i in batch])
+            around: AbstractContextManager[None] = nullcontext()
+            if self._around is not None and begins is not None:
+                owner = owners[batch]
+                around = self._around(owner.to(tokens.device), tokens + begins[owner, None].to(tokens.device))
+            with around:
+                scored = super().forward(features, **kwargs)["scores"]
+            parts.append(scored.reshape(len(batch), -1))
+            order += batch
+        where = torch.empty(len(rows), dtype=torch.int64)
+        where[order] = torch.arange(len(rows))
+        flat = torch.cat(parts)[where.to(parts[0].device)]  # (passages of all documents, labels)
+        counts = torch.tensor([len(passages) for passages in views], device=flat.device)
+        real = torch.arange(int(counts.max()), device=flat.device) < counts[:, None]  # (documents, most passages)
+        scores = flat.new_zeros(*real.shape, flat.shape[1]).masked_scatter(real[..., None], flat)
+        combined: Tensor = self.combine(scores, real)
+        return combined
+
+    def _passages(self, part: np.ndarray) -> list[View]:
+        """The passages of a document, as selections of its tokens.
+
+        Args:
+            part: (T,) what each token belongs to, as `Located` has it.
+        """
+        document = np.flatnonzero(part == PASSAGE)
+        query = np.flatnonzero(part == QUERY)
+        limit = self.max_seq_length or len(part)
+        room = limit - (len(part) - len(document))
+        # A long query leaves the document at least half of what special tokens leave, and loses its end for that.
+        least = min(len(document), max((room + len(query)) // 2, 1))
+        dropped = query[len(query) - max(min(least - room, len(query)), 0) :]
+        room += len(dropped)
+        if room < least:
+            raise ValueError(
+                f"The window of {limit} tokens has no room for the document: prompt and special tokens take "
+                f"{limit - room} of them. Raise max_seq_length, or shorten the prompt."
+            )
+        size = min(self.passage_tokens or room, max(room, 1))
+        stride = min(self.stride or -(-size // 2), size)
+        parts = [(0, len(document))] if len(document) <= size else windows(len(document), size, stride)
+        parts = parts[: 1 if isinstance(self.combine, FirstP) else self.max_passages]
+        self.coverage.add(len(document), max(len(document) - room, 0), len(parts))
+        fixed = np.setdiff1d(np.flatnonzero(part != PASSAGE), dropped, assume_unique=True)
+        return [View(np.sort(np.concatenate([fixed, document[first:last]])), 0) for first, last in parts]
+
+
+def _is_pair(value: Any) -> bool:
+    return not isinstance(value, (str, dict)) and len(value) == 2 and all(isinstance(text, str) for text in value)

@@ -1,0 +1,1 @@
+"""Text without a model: segments, and which of them support a label."""

@@ -1,0 +1,212 @@
+"""Tokenising outside of the training step: in data loader workers, from a store where there is one."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
+from torch import Tensor, nn
+
+from cmp_rerank.ablations import Example, Plan
+from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.losses.comparative import relevance
+from cmp_rerank.losses.prepared import Prepared
+from cmp_rerank.losses.replay import Pair, Replay, _restored, addressed
+from cmp_rerank.models.examples import Truncation, tokenise
+from cmp_rerank.training.token_store import TokenStore
+
+logger = logging.getLogger(__name__)
+
+#: Where a batch carries what was prepared for it.
+PREPARED = "__prepared__"
+#: What is in a batch beside its text columns.
+BESIDE = ("label", "prompt", "task", "dataset_name", PREPARED)
+
+
+def task_loss(loss: nn.Module) -> nn.Module:
+    """The loss that asks the model for scores: the one inside of a `ComparativeLoss`, or the loss itself."""
+    return loss.loss if isinstance(loss, ComparativeLoss) else loss
+
+
+class Preparer:
+    """Finds the pairs that a loss will ask for, and tokenises them.
+
+    The loss itself is asked: it runs once on the batch with a stand-in for its model. So this works for any loss
+    that `ComparativeLoss` can wrap, random negatives included: they are drawn from a seed of the batch's texts.
+
+    Args:
+        model: the cross-encoder.
+        loss: the loss, or one for each name of a dataset.
+        store: pairs that are tokenised already.
+        seed: what random negatives derive from, together with the texts.
+        told: the names of losses of which the log has said already that they cannot be prepared.
+    """
+
+    def __init__(
+        self,
+        model: CrossEncoder,
+        loss: nn.Module | dict[str, nn.Module],
+        store: TokenStore | None = None,
+        seed: int = 0,
+        told: set[str] | None = None,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.store = store
+        self.seed = seed
+        #: What the model's window cut of the pairs that `own_pairs` tokenised.
+        self.truncation = Truncation()
+        self._twins: dict[int, nn.Module] = {}
+        self._told: set[str] = set() if told is None else told
+        for each in loss.values() if isinstance(loss, dict) else [loss]:
+            try:  # here, since a worker cannot copy from an accelerator
+                self._twin(task_loss(each))
+            except Exception as error:
+                self._tell(each, error)
+
+    def __call__(self, batch: dict[str, Any]) -> Prepared | None:
+        """Prepare a collated batch; None where that is not possible, and the loss does all of its work itself."""
+        columns = [value for name, value in batch.items() if name not in BESIDE]
+        extra = {name: batch[name] for name in ("prompt", "task") if name in batch}
+        loss = self._loss(batch)
+        labels = batch.get("label")
+        try:
+            texts = addressed(columns)
+            twin = self._twin(task_loss(loss))
+            with _restored(self._random_state(texts)):
+                recording = Replay(twin, _OnCpu(self.model), texts, labels, **extra).recording  # type: ignore[arg-type]
+            plan = _plan(loss)
+            relevant = relevance(recording.pairs, texts, labels) if plan.crop else [True] * len(recording.pairs)
+            examples, truncation = self.examples(recording.pairs, plan, relevant, recording.preprocess)
+        except Exception as error:  # whatever a loss does with what is not its model
+            self._tell(loss, error)
+            return None
+        calls = tuple(tuple((q.address, d.address) for q, d in call) for call in recording.calls)
+        return Prepared(calls, recording.random_state, recording.preprocess, examples, truncation)
+
+    def own_pairs(self, batch: dict[str, Any]) -> Iterator[tuple[list[tuple[int, Example]], int]]:
+        """For each row of a collated batch, its first column paired with all texts of its others, tokenised.
+
+        Yields:
+            The pairs of a row, each with its key, and how many tokens they have together.
+        """
+        loss = self._loss(batch)
+        texts = addressed([value for name, value in batch.items() if name not in BESIDE])
+        preprocess: dict[str, Any] = {name: batch[name] for name in ("prompt", "task") if name in batch}
+        plan = _plan(loss)
+        rows: list[list[Pair]] = [[] for _ in texts[0]]
+        for column in texts[1:]:
+            for pairs_of_row, query, value in zip(rows, texts[0], column, strict=True):
+                passages = value if isinstance(value, list) else [value]
+                pairs_of_row += [(query, passage) for passage in passages]
+        pairs = [pair for row in rows for pair in row]
+        relevant = relevance(pairs, texts, batch.get("label")) if plan.crop else [True] * len(pairs)
+        keys = [pair_key(pair, plan, flag, preprocess) for pair, flag in zip(pairs, relevant, strict=True)]
+        examples = tokenise(self.model, pairs, plan, relevant=relevant, truncation=self.truncation, **preprocess)
+        items = iter(zip(keys, examples, strict=True))
+        for row in rows:
+            mine = [next(items) for _ in row]
+            yield mine, sum(len(example) for _, example in mine)
+
+    def examples(
+        self, pairs: Sequence[Pair], plan: Plan, relevant: Sequence[bool], preprocess: dict[str, Any]
+    ) -> tuple[list[Example], Truncation]:
+        """Examples of pairs, from the store where they are in it."""
+        found: list[Example | None] = [None] * len(pairs)
+        if self.store is not None:
+            keys = [pair_key(pair, plan, flag, preprocess) for pair, flag in zip(pairs, relevant, strict=True)]
+            found = [self.store.get(key) for key in keys]
+        missing = [i for i, known in enumerate(found) if known is None]
+        truncation = Truncation()
+        made = tokenise(
+            self.model,
+            [pairs[i] for i in missing],
+            plan,
+            relevant=[relevant[i] for i in missing],
+            truncation=truncation,
+            **preprocess,
+        )
+        for i, example in zip(missing, made, strict=True):
+            found[i] = example
+        return [example for example in found if example is not None], truncation
+
+    def _loss(self, batch: dict[str, Any]) -> nn.Module:
+        return self.loss[batch["dataset_name"]] if isinstance(self.loss, dict) else self.loss
+
+    def _twin(self, loss: nn.Module) -> nn.Module:
+        """The loss, without its model, on the CPU: workers must not touch an accelerator."""
+        if self.model.device.type == "cpu":
+            return loss
+        if id(loss) not in self._twins:
+            models: dict[int, Any] = {
+                id(module): nn.Module()
+                for owner in loss.modules()
+                for name, module in owner.named_children()
+                if name == "model"
+            }
+            self._twins[id(loss)] = copy.deepcopy(loss, models).cpu()
+        return self._twins[id(loss)]
+
+    def _random_state(self, texts: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+        digest = hashlib.blake2b(f"{self.seed}\0{texts}".encode(errors="surrogatepass"), digest_size=8).digest()
+        seed = int.from_bytes(digest, "little") >> 2
+        return random.Random(seed).getstate(), torch.Generator().manual_seed(seed).get_state(), None
+
+    def _tell(self, loss: nn.Module, error: Exception) -> None:
+        name = type(loss).__name__
+        if name not in self._told:
+            self._told.add(name)
+            logger.warning(
+                "A batch of %s could not be prepared outside of the training step (%s: %s): it tokenises there.",
+                name,
+                type(error).__name__,
+                error,
+            )
+
+
+class _OnCpu:
+    """A model as a loss sees it in a worker: on the CPU."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, model: CrossEncoder) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_model"], name)
+
+
+def pair_key(pair: Pair, plan: Plan, relevant: bool, preprocess: dict[str, Any]) -> int:
+    """64 bits that stand for a pair and all that its tokens depend on."""
+    query, passage = pair
+    settings = sorted((name, value) for name, value in preprocess.items() if value is not None)
+    crop = (repr(plan.crop), relevant) if plan.crop else None
+    text = f"{crop}\0{settings}\0{len(query)}\0{query}{passage}"
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _plan(loss: nn.Module) -> Plan:
+    return loss.plan if isinstance(loss, ComparativeLoss) else Plan([])
+
+
+@dataclass
+class RerankerCollator(CrossEncoderDataCollator):
+    """The collator of `CrossEncoderTrainer`, which also tokenises."""
+
+    preparer: Preparer | None = field(default=None, repr=False)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Make a batch of rows of the dataset."""
+        batch: dict[str, Any] = super().__call__(features)
+        if self.preparer is not None:
+            batch[PREPARED] = self.preparer(batch)
+        return batch

@@ -1,0 +1,375 @@
+"""The docstring collection: what is in it, what is kept out, and that it is the same every time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmp_rerank.demo import docstrings as builder
+from cmp_rerank.demo.cleaning import known_item, near_duplicates, plain_text, shingles, template, words
+from cmp_rerank.demo.collection import Collection
+from cmp_rerank.demo.docstrings import docstring_collection
+from cmp_rerank.demo.sources import package_docstrings
+
+FILLER = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "omicron",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+]
+
+
+def prose(topic: str, count: int = 70) -> str:
+    """Text that shares no three words in a row with that of another topic."""
+    return "On " + " ".join(f"{topic}{FILLER[i % len(FILLER)]} {i * 7 % 31}" for i in range(count // 2)) + "."
+
+
+def write_package(root: Path, name: str, files: dict[str, str]) -> None:
+    folder = root / name
+    for path, source in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(source, encoding="utf-8")
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that cannot be imported (it would raise), with one docstring of each kind."""
+    near_copy = prose("shared").replace("sharedalpha", "changed", 1)
+    write_package(
+        tmp_path,
+        "fakepkg",
+        {
+            "__init__.py": 'raise RuntimeError("this package must not be imported")\n',
+            "one.py": f'''
+from fakepkg.two import reexported
+
+def first(x):
+    """Sorts every row of a table quickly. {prose("sorting")}"""
+
+def original():
+    """Copies one thing into another thing. {prose("shared")}"""
+
+def near_copy():
+    """Makes a replica of some given object. {near_copy}"""
+
+def short():
+    """Is too short to be searched for. Really."""
+
+def repeats():
+    """Draws a circle around the origin point. {prose("circle")} It draws a circle around the origin point."""
+
+class Tree:
+    """Holds values in a balanced search tree. {prose("tree")}"""
+
+    def insert(self):
+        """Puts one more value into it somewhere. {prose("insert")}"""
+
+    def tree_helper(self):
+        def inner():
+            """Never found because it is hidden inside. {prose("inner")}"""
+''',
+            "two.py": f'''
+def reexported():
+    """Opens a door to the next room. {prose("door")}"""
+
+def make_alpha_widget():
+    """Construct an AlphaWidget from its two settings. {prose("alphawidget")}"""
+
+def make_beta_widget():
+    """Construct an BetaWidget from its two settings. {prose("betawidget")}"""
+''',
+            "newdocs.py": f'''
+add_newdoc("fakepkg.core", "compiled", """
+    compiled(x, out=None)
+
+    Adds what it is given in C. {prose("compiled")}
+    """)
+add_newdoc("fakepkg.core", "Array", ("resize", """
+    Changes the number of rows in place. """ + """{prose("resize")}"""))
+twice = _add_docstr(_fft.fft, r"""
+fft(input, n=None) -> Tensor
+
+Transforms a signal into its own frequencies. {{input}} {prose("fft")}
+""".format(**common))
+''',
+            "broken.py": 'def f(:\n    """Cannot be parsed by any Python version. """\n',
+            "tests/test_one.py": f'def hidden():\n    """Stands in a test and nobody searches. {prose("tests")}"""\n',
+        },
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def build(fake: Path, **options: object) -> Collection:
+    return docstring_collection(["fakepkg"], cache_dir=fake / "cache", **options)  # type: ignore[arg-type]
+
+
+def test_what_is_kept_and_what_is_left_out(fake: Path) -> None:
+    collection = build(fake)
+    assert set(collection.documents) == {
+        "fakepkg.one.first",
+        "fakepkg.one.original",
+        "fakepkg.one.Tree",
+        "fakepkg.one.Tree.insert",
+        "fakepkg.two.reexported",
+        "fakepkg.two.make_alpha_widget",
+        "fakepkg.newdocs.compiled",
+        "fakepkg.newdocs.Array.resize",
+        "fakepkg.newdocs.fft",
+    }
+    assert collection.queries["q:fakepkg.one.first"] == "Sorts every row of a table quickly."
+    assert collection.documents["fakepkg.one.first"] == prose("sorting")
+    assert collection.queries["q:fakepkg.newdocs.compiled"] == "Adds what it is given in C."
+    assert collection.queries["q:fakepkg.newdocs.fft"] == "Transforms a signal into its own frequencies."
+    assert collection.documents["fakepkg.newdocs.fft"] == prose("fft"), "the placeholder is gone"
+
+
+def test_the_planted_duplicate_is_what_the_cleaning_takes_out(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canary: without the search for near-duplicates, and without that for templates, the copies are there."""
+    monkeypatch.setattr(builder, "near_duplicates", lambda *args, **options: [])
+    assert "fakepkg.one.near_copy" in build(fake, seed=1).documents
+    (cached,) = (fake / "cache").glob("*.json.gz")
+    cached.unlink()
+    monkeypatch.setattr(builder, "same_keys", lambda keys: [])
+    assert "fakepkg.two.make_beta_widget" in build(fake, seed=1).documents
+
+
+def test_two_builds_are_equal_also_in_another_process(fake: Path) -> None:
+    first = build(fake)
+    code = (
+        "from cmp_rerank.demo.docstrings import docstring_collection;"
+        f"c = docstring_collection(['fakepkg'], cache_dir={str(fake / 'other')!r});"
+        f"c.write_beir({str(fake / 'beir')!r})"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(fake), "PYTHONHASHSEED": "123"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert Collection.read_beir(fake / "beir") == first
+    names = [path.name for path in sorted((fake / "cache").iterdir()) + sorted((fake / "other").iterdir())]
+    assert len(names) == 2
+    assert names[0] == names[1]
+    assert (fake / "cache" / names[0]).read_bytes() == (fake / "other" / names[0]).read_bytes()
+
+
+def test_the_cache_is_used_and_a_damaged_one_is_built_again(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build(fake)
+    (path,) = (fake / "cache").iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(builder, "package_docstrings", lambda package: pytest.fail("parsed although it was cached"))
+        assert build(fake) == first
+    path.write_bytes(path.read_bytes()[:-20])
+    assert build(fake) == first
+    path.write_bytes(b"not gzip")
+    assert build(fake) == first
+
+
+def test_an_interrupted_build_leaves_nothing(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build(fake)
+    assert list((fake / "cache").iterdir()) == []
+
+
+def test_options_are_part_of_the_cache_key_and_of_the_metadata(fake: Path) -> None:
+    a, b = build(fake, seed=0), build(fake, seed=1)
+    assert a.metadata["seed"] == 0
+    assert b.metadata["seed"] == 1
+    assert a.splits != b.splits
+    assert a.documents == b.documents
+    assert len(list((fake / "cache").iterdir())) == 2
+
+
+@pytest.fixture(scope="module")
+def numpy_and_json(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    return docstring_collection(["numpy", "json", "email"], cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def test_real_packages_give_real_text(numpy_and_json: Collection) -> None:
+    collection = numpy_and_json
+    lengths = [len(text.split()) for text in collection.documents.values()]
+    assert len(lengths) > 300
+    assert sum(lengths) / len(lengths) > 100
+    assert min(lengths) >= 50
+    assert set(collection.queries) == {f"q:{document}" for document in collection.documents}
+    assert repr(collection).startswith(
+        f"Collection('docstrings': {len(lengths)} documents, {len(lengths)} queries; train"
+    )
+    assert collection.metadata["versions"]["json"] == sys.version.split()[0]
+
+
+def test_no_object_is_in_two_splits(numpy_and_json: Collection) -> None:
+    collection = numpy_and_json
+    owner = {
+        docstring.name: docstring.owner.casefold()
+        for package in collection.metadata["packages"]
+        for docstring in package_docstrings(package)
+    }
+    seen: dict[str, str] = {}
+    for split, queries in collection.splits.items():
+        assert queries
+        for query in queries:
+            assert seen.setdefault(owner[query.removeprefix("q:")], split) == split
+    assert sorted(query for queries in collection.splits.values() for query in queries) == sorted(collection.queries)
+    # The check means something: there are objects with several docstrings.
+    assert len(seen) < len(collection.queries)
+
+
+def test_no_query_stands_in_its_document_and_no_near_duplicate_is_left(numpy_and_json: Collection) -> None:
+    collection = numpy_and_json
+    for query, judged in collection.qrels.items():
+        (document,) = judged
+        assert " ".join(words(collection.queries[query])) not in " ".join(words(collection.documents[document]))
+    assert near_duplicates(list(collection.documents.values()), threshold=0.7, seed=99) == []
+    templates = [template(query) for query in collection.queries.values()]
+    assert len(set(templates)) == len(templates)
+
+
+@pytest.mark.slow
+def test_the_whole_collection(tmp_path: Path) -> None:
+    collection = docstring_collection(cache_dir=tmp_path)
+    lengths = [len(text.split()) for text in collection.documents.values()]
+    assert len(lengths) > 5000
+    assert sum(lengths) / len(lengths) > 100
+    assert sum(length > 400 for length in lengths) > 400  # above 512 word pieces at the least
+
+
+def test_the_first_sentence_is_split_off() -> None:
+    assert known_item("One sentence, e.g. this one, is here! And more.\n\nLast.") == (
+        "One sentence, e.g. this one, is here!",
+        "And more.\n\nLast.",
+    )
+    assert known_item("A heading without a full stop\n\nThen text.") == (
+        "A heading without a full stop",
+        "Then text.",
+    )
+    assert known_item("Version 1.5 of\nit. Next") == ("Version 1.5 of it.", "Next")
+    assert known_item("Only one sentence.") is None
+    assert known_item("") is None
+    assert known_item("input_ids (torch.LongTensor of shape (a, b)):\n    Indices of tokens. And more.") is None
+    assert known_item("abs(input: Tensor, *, out: Optional[Tensor] = None) -> Tensor\n\nThe value. It is x.") == (
+        "The value.",
+        "It is x.",
+    )
+
+
+def test_markup_goes_and_words_stay() -> None:
+    text = "Use :func:`~a.b.c`, :class:`X <y.X>`, ``d`` and [`E`].\n\n.. versionadded:: 1.2\n\n.. note::\n   Slow."
+    assert plain_text(text) == "Use a.b.c, X, d and E.\n\nSlow."
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12).map(" ".join), max_size=12))
+def test_near_duplicates_agree_with_the_definition(texts: list[str]) -> None:
+    """Every group is connected by pairs above the threshold; equal texts are always together."""
+
+    def similarity(a: str, b: str) -> float:
+        one, two = set(shingles(a).tolist()), set(shingles(b).tolist())
+        return len(one & two) / len(one | two)
+
+    groups = near_duplicates(texts, threshold=0.5)
+    place = {index: number for number, group in enumerate(groups) for index in group}
+    for group in groups:
+        assert len(group) > 1
+        assert group == sorted(group)
+        reached, frontier = {group[0]}, [group[0]]
+        while frontier:
+            here = frontier.pop()
+            new = {other for other in group if other not in reached and similarity(texts[here], texts[other]) >= 0.5}
+            reached |= new
+            frontier += new
+        assert reached == set(group)
+    for i, a in enumerate(texts):
+        for j, b in enumerate(texts[:i]):
+            if a == b:
+                assert place[i] == place[j]
+
+
+def test_a_high_threshold_keeps_what_a_low_one_groups() -> None:
+    a, b = prose("same"), prose("same").replace("samealpha", "other", 2)
+    assert near_duplicates([a, b], threshold=0.3) == [[0, 1]]
+    assert near_duplicates([a, b], threshold=0.99) == []
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        near_duplicates([a], threshold=0.0)
+
+
+def test_beir_folder_round_trip_and_its_errors(tmp_path: Path, fake: Path) -> None:
+    collection = build(fake)
+    folder = collection.write_beir(tmp_path / "beir")
+    assert Collection.read_beir(folder) == collection
+    assert {path.name for path in (folder / "qrels").iterdir()} == {"train.tsv", "dev.tsv", "test.tsv"}
+    with pytest.raises(ValueError, match="exists already"):
+        collection.write_beir(folder)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    for path in (folder / "qrels").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"holds no \.tsv file"):
+        Collection.read_beir(folder)
+
+
+def test_a_failed_write_leaves_no_folder(tmp_path: Path) -> None:
+    broken = Collection("x", {"q 1": "a"}, {"d": "b"}, {"q 1": {"d": 1}}, {"test": ("q 1",)})
+    with pytest.raises(ValueError, match="q 1"):
+        broken.write_beir(tmp_path / "beir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_of_a_collection() -> None:
+    collection = Collection(
+        "x",
+        {"q1": "a", "q2": "b", "q3": "c"},
+        {"d1": "one", "d2": "two", "d3": "three"},
+        {"q1": {"d2": 1, "d1": 0}, "q2": {"d3": 2}},
+        {"train": ("q2", "q3"), "test": ("q1",)},
+    )
+    assert collection.split("train") == {"q2": "b", "q3": "c"}
+    assert collection.qrels_of("train") == {"q2": {"d3": 2}, "q3": {}}
+    assert collection.documents_of("test") == {"d2": "two"}
+    with pytest.raises(ValueError, match="no split 'dev'; it has 'train', 'test'"):
+        collection.split("dev")
+
+
+@pytest.mark.parametrize(
+    ("qrels", "splits", "message"),
+    [
+        ({"no": {"d": 1}}, {}, "'no'"),
+        ({"q": {"no": 1}}, {}, "'no'"),
+        ({}, {"test": ("no",)}, "'no'"),
+        ({}, {"train": ("q",), "test": ("q",)}, "'train' and 'test'"),
+    ],
+)
+def test_a_collection_that_contradicts_itself_is_refused(
+    qrels: dict[str, dict[str, int]], splits: dict[str, tuple[str, ...]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Collection("x", {"q": "a"}, {"d": "b"}, qrels, splits)
+
+
+def test_bad_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'no_such_package' is not installed"):
+        docstring_collection(["no_such_package"], cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="packages is empty"):
+        docstring_collection([], cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="sum below 1"):
+        docstring_collection(["json"], cache_dir=tmp_path, validation=0.5, test=0.5)
