@@ -1,21 +1,26 @@
-"""What a step of an ablation takes away: context (CmpCrop) and neurons (CmpDrop)."""
+"""What a step takes away: the protocol of an ablation, context (`CmpCrop`), neurons (`CmpDrop`), and their order."""
 
+from cmp_rerank.ablations.base import Ablation, Example, ModelHooks, Prepared, TextPair, View
+from cmp_rerank.ablations.copies import IndependentCopies
 from cmp_rerank.ablations.crop import CmpCrop
 from cmp_rerank.ablations.drop import CmpDrop
+from cmp_rerank.ablations.plan import Plan, alternate
 from cmp_rerank.ablations.schedules import FeedbackCounts, FixedCounts, Fractions, RandomCounts
-from cmp_rerank.ablations.views import Example, Plan, View, alternate
-from cmp_rerank.models.show import show_views
 
 __all__ = [
+    "Ablation",
     "CmpCrop",
     "CmpDrop",
     "Example",
     "FeedbackCounts",
     "FixedCounts",
     "Fractions",
+    "IndependentCopies",
+    "ModelHooks",
     "Plan",
+    "Prepared",
     "RandomCounts",
+    "TextPair",
     "View",
     "alternate",
-    "show_views",
 ]

@@ -6,15 +6,19 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 
-from cmp_rerank.ablations.schedules import FeedbackCounts, FixedCounts, Fractions, RandomCounts, Schedule, shuffled
-from cmp_rerank.text.segmenters import CharSpan, Segmenter, Sentences
-from cmp_rerank.text.support import GivenSupport, LexicalSupport, SupportScorer, best_segments
+import numpy as np
 
-LOST_SUPPORT = ("drop", "move", "ignore")
+from cmp_rerank.ablations.base import PASSAGE, Ablation, Example, Prepared, TextPair, View, check_steps
+from cmp_rerank.ablations.schedules import RandomCounts, Schedule, check_schedule, checked_counts, shuffled
+from cmp_rerank.text.segmenters import CharSpan, Segmenter, Sentences, check_segmenter
+from cmp_rerank.text.support import GivenSupport, LexicalSupport, SupportScorer, best_segments, check_support
+from cmp_rerank.text.token_segments import segments_of_tokens, spans_of, touched
+
+LOST_SUPPORT = ("skip", "move", "ignore")
 
 
 @dataclass(frozen=True, repr=False)
-class CmpCrop:
+class CmpCrop(Ablation):
     """Crop the passage to fewer segments at each step; the query is never cropped.
 
     The segments that support the label stay. Of the others, the distractors, each step keeps fewer: they are
@@ -31,11 +35,11 @@ class CmpCrop:
             ``(query, segments) -> scores``, whose best segments are the support. Where no segment scores
             above 0, it is the first one: documents lead with their topic. None: no support, any segment may go.
         best: how many of the best segments by score are the support.
-        schedule: how many distractors each step keeps: `RandomCounts` (the default), `FixedCounts`, `Fractions`
-            or `FeedbackCounts`.
-        lost_support: what to do where the model's window has cut given support off. "drop" (the default) drops the
-            example from cropping: its crop steps take nothing away, since what they keep could not be told. "move"
-            moves the window: the passage starts at a later segment, so that its support is seen, by the full
+        schedule: how many distractors each step keeps: `RandomCounts` (the default), `FixedCounts`, `Fractions`,
+            `FeedbackCounts`, or an object with their method ``counts``.
+        lost_support: what to do where the model's window has cut given support off. "skip" (the default) does not
+            crop the example: its crop steps take nothing away, since what they keep could not be known. "move"
+            moves the window: the passage begins at a later segment, so that its support is seen, by the full
             model too. "ignore" goes on with what is left of the support. All are counted.
 
     Raises:
@@ -51,27 +55,60 @@ class CmpCrop:
     support: SupportScorer | GivenSupport | None = LexicalSupport()
     best: int = 1
     schedule: Schedule = RandomCounts()
-    lost_support: str = "drop"
+    lost_support: str = "skip"
+    needs_text = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps!r}: leave CmpCrop out to do without it.")
-        if not callable(self.segmenter):
+        check_steps(self, self.steps)
+        check_segmenter(self.segmenter)
+        check_support(self.support)
+        if isinstance(self.best, bool) or not isinstance(self.best, int) or self.best < 1:
             raise ValueError(
-                f"segmenter must be a callable such as Sentences() or WordWindows(50), got {self.segmenter!r}."
+                f"best must be a whole number, at least 1; got {self.best!r}. To do without support, use support=None."
             )
-        if not (self.support is None or callable(self.support) or isinstance(self.support, GivenSupport)):
-            raise ValueError(f"support must be GivenSupport, a scorer or None, got {self.support!r}.")
-        if not isinstance(self.best, int) or self.best < 1:
-            raise ValueError(f"best must be at least 1, got {self.best!r}: support=None does without support.")
-        if not isinstance(self.schedule, (RandomCounts, FixedCounts, Fractions, FeedbackCounts)):
-            raise ValueError(f"schedule must be RandomCounts() or one of its kind, got {self.schedule!r}.")
+        check_schedule(self.schedule)
         if self.lost_support not in LOST_SUPPORT:
-            raise ValueError(f"lost_support must be one of {LOST_SUPPORT}, got {self.lost_support!r}.")
+            raise ValueError(f"lost_support must be one of {LOST_SUPPORT}; got {self.lost_support!r}.")
 
     def __repr__(self) -> str:
         given = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
         return f"CmpCrop({', '.join(f'{name}={value!r}' for name, value, default in given if value != default)})"
+
+    def check(self, steps: int) -> None:
+        """The schedule must be for so many crops."""
+        check_schedule(self.schedule, steps)
+
+    def prepare(self, pair: TextPair) -> Prepared:
+        """Divide the passage into segments, and find those that support its label."""
+        # Given support may lie beyond the window: a segmenter of tokens must divide what is there, too.
+        offsets = pair.all_offsets() if isinstance(self.support, GivenSupport) else pair.offsets
+        spans = spans_of(self.segmenter, pair.passage, offsets)
+        first, last = segments_of_tokens(pair.offsets, spans)
+        support = Support()
+        if pair.relevant:
+            support = self.supporting(pair.query, pair.passage, spans, touched(first, last), pair.window)
+        inside = pair.part == PASSAGE
+        segment = np.full(len(inside), -1, dtype=np.int64)
+        until = segment.copy()
+        segment[inside], until[inside] = first, last
+        start = None
+        if support.lost and self.lost_support == "move" and not pair.window[0]:
+            start = _window_start(pair, spans, support.kept | support.lost)
+        return Prepared(
+            segment,
+            until,
+            support.kept,
+            croppable=not support.lost or self.lost_support == "ignore",
+            support_cut=bool(support.lost),
+            start=start,
+        )
+
+    def views(self, example: Example, steps: int) -> Sequence[View]:
+        """The survivors of each step."""
+        if not example.croppable:
+            return [View(example.keeping(example.segments()))] * steps
+        survivors = self.survivors(example.segments(), example.support, steps, example.seed)
+        return [View(example.keeping(kept)) for kept in survivors]
 
     def supporting(
         self, query: str, passage: str, spans: Sequence[CharSpan], seen: Sequence[int], window: CharSpan
@@ -108,7 +145,7 @@ class CmpCrop:
         rng = random.Random(seed)
         distractors = shuffled([i for i in segments if i not in support], rng)
         supporting = [i for i in segments if i in support]
-        counts = self.schedule.counts(len(distractors), steps, 0 if supporting else 1, rng)
+        counts = checked_counts(self.schedule, len(distractors), steps, 0 if supporting else 1, rng)
         return [sorted([*supporting, *distractors[:count]]) for count in counts]
 
 
@@ -118,3 +155,15 @@ class Support:
 
     kept: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()
+
+
+def _window_start(pair: TextPair, spans: Sequence[CharSpan], wanted: Collection[int]) -> int:
+    """The character at which the passage should begin: the start of a segment, as early as the wanted ones are seen."""
+    begin, end = spans[min(wanted)][0], spans[max(wanted)][1]
+    offsets = pair.all_offsets()
+    room = int((pair.part == PASSAGE).sum())
+    first = int(np.searchsorted(offsets[:, 1], begin, side="right"))
+    after = int(np.searchsorted(offsets[:, 0], end, side="left"))
+    earliest = min(max(after - room, 0), first, len(offsets) - 1)
+    at = int(offsets[earliest, 0])
+    return min(next((left for left, _ in spans if left >= at), begin), begin)

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from cmp_rerank.ablations.native import NativeDropout
-from cmp_rerank.hooks.checkpointing import Change
-from cmp_rerank.hooks.dropout import Rate, dropout_rates, silenced
+from cmp_rerank.ablations.base import Ablation, check_steps
+from cmp_rerank.hooks.checkpointing import PassHooks
+from cmp_rerank.hooks.dropout import Rate, disabled, dropout_rates
 from cmp_rerank.hooks.masks import Rows, drop_rate, nested_dropout, unit_keys
-from cmp_rerank.hooks.sites import Site, Survey, default_probe, repeated_layers, survey
+from cmp_rerank.hooks.sites import Site, Survey, default_probe, survey
 
 Where = Literal["writers", "layer"]
 Unit = Literal["neuron", "head", "layer"]
-Masks = Literal["hash", "native"]
-
-__all__ = ["Ablation", "CmpDrop", "Site", "find_sites", "repeated_layers"]
 
 
 @dataclass(frozen=True, repr=False)
-class CmpDrop:
+class CmpDrop(Ablation):
     """Drop hidden units of the encoder, more of them at each step.
 
     Step k of a plan drops with rate ``1 - (1 - p) ** k``, and what is dropped at step k stays dropped at k + 1.
@@ -42,9 +40,6 @@ class CmpDrop:
             residual stream (where a model shows none, the layers' outputs); ``"layer"``: the layers' outputs.
         unit: what is dropped as a whole: a ``"neuron"`` of one token, or in all tokens of an example an attention
             ``"head"``, or all that a ``"layer"`` adds (stochastic depth).
-        masks: ``"hash"``: counter-based masks, nested wherever a row stands; ``"native"``: the model's own dropout
-            modules from a restored random state, as in the paper's code, for comparison studies. The latter
-            needs whole batches, one pass for each step, and neither CmpCrop nor gradient checkpointing.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -52,7 +47,7 @@ class CmpDrop:
     Example:
         >>> CmpDrop(p=0.2, layers="top:2")
         CmpDrop(p=0.2, layers='top:2')
-        >>> CmpDrop(p=0.2).rate(depth=2)
+        >>> CmpDrop(p=0.2).rate(level=2)
         0.36
     """
 
@@ -61,38 +56,42 @@ class CmpDrop:
     steps: int = 1
     site: Where = "writers"
     unit: Unit = "neuron"
-    masks: Masks = "hash"
+    on_model = True
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.p < 1.0:
-            raise ValueError(f"p must be a rate between 0 and 1 (exclusive), got {self.p!r}.")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}: leave CmpDrop out to do without it.")
+        if isinstance(self.p, bool) or not isinstance(self.p, Real) or not 0.0 < self.p < 1.0:
+            raise ValueError(f"p must be a rate between 0 and 1 (exclusive); got {self.p!r}.")
+        check_steps(self, self.steps)
         if isinstance(self.layers, str):
             if self.layers != "all" and not re.fullmatch(r"top:[1-9]\d*", self.layers):
-                raise ValueError(f'layers must be "all", "top:k" or a list of indices, got {self.layers!r}.')
+                raise ValueError(f'layers must be "all", "top:k" or a list of indices; got {self.layers!r}.')
         else:
-            object.__setattr__(self, "layers", tuple(self.layers))
-            if not self.layers or not all(isinstance(index, int) for index in self.layers):
-                raise ValueError(f"layers must name at least one layer by index, got {self.layers!r}.")
-        for name, choices in (("site", Where), ("unit", Unit), ("masks", Masks)):
+            object.__setattr__(self, "layers", _indices(self.layers))
+        for name, choices in (("site", Where), ("unit", Unit)):
             if getattr(self, name) not in get_args(choices):
-                raise ValueError(f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be one of {get_args(choices)}; got {getattr(self, name)!r}.")
         if self.site == "layer" and self.unit != "neuron":
             raise ValueError(
-                f'unit={self.unit!r} is dropped where the residual stream is written: use site="writers".'
+                f'unit={self.unit!r} is dropped where the residual stream is written; got site="layer". Use '
+                'site="writers".'
             )
-        if self.masks == "native" and (self.site, self.unit) != ("writers", "neuron"):
-            raise ValueError('masks="native" uses the model\'s own dropout: it has no choice of site or unit.')
 
     def __repr__(self) -> str:
-        defaults = {"layers": "all", "steps": 1, "site": "writers", "unit": "neuron", "masks": "hash"}
+        defaults = {"layers": "all", "steps": 1, "site": "writers", "unit": "neuron"}
         set_ = [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
         return f"CmpDrop({', '.join([f'p={self.p}', *set_])})"
 
-    def rate(self, depth: int) -> float:
-        """The rate at a drop depth; 0 at depth 0, the full model."""
-        return round(drop_rate(self.p, depth), 12)
+    def hooks(self, model: nn.Module, probe: Callable[[], Any] | None = None) -> DropHooks:
+        """The hooks that drop units of a model."""
+        return DropHooks(model, self, probe)
+
+    def label(self, level: int) -> str:
+        """The rate of a level."""
+        return f"p = {self.rate(level):.3g}" if level else ""
+
+    def rate(self, level: int) -> float:
+        """The rate at a level, ``1 - (1 - p) ** level``; 0 at level 0, the full model."""
+        return round(drop_rate(self.p, level), 12)
 
     def select(self, layers: int) -> list[int]:
         """The indices of the layers to ablate, of an encoder that has ``layers`` of them."""
@@ -112,7 +111,7 @@ class CmpDrop:
 
         Args:
             model: a CrossEncoder, a model of transformers, or a wrapper.
-            probe: runs one forward pass; see `Ablation`.
+            probe: runs one forward pass; see `DropHooks`.
 
         Raises:
             ValueError: if nothing could be ablated.
@@ -121,12 +120,12 @@ class CmpDrop:
             >>> from transformers import BertConfig, BertModel
             >>> sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
             >>> CmpDrop(layers="top:1", steps=2).describe(BertModel(BertConfig(vocab_size=30, **sizes)))
-            Ablation(BertModel, CmpDrop(p=0.1, layers='top:1', steps=2): 2 residual writers in 1 of 2 layers)
+            DropHooks(BertModel, CmpDrop(p=0.1, layers='top:1', steps=2): 2 residual writers in 1 of 2 layers)
             layer  site                                    units     rate by step
                 1  encoder.layer.1.attention.output.dense  8 neurons  0.1, 0.19
                 1  encoder.layer.1.output.dense            8 neurons  0.1, 0.19
         """
-        print(Ablation(model, self, probe).table())
+        print(self.hooks(model, probe).table())
 
 
 def find_sites(model: nn.Module, drop: CmpDrop, probe: Callable[[], Any]) -> list[Site]:
@@ -135,7 +134,7 @@ def find_sites(model: nn.Module, drop: CmpDrop, probe: Callable[[], Any]) -> lis
     Raises:
         ValueError: if there is none, so that an ablation is never silently a no-op.
     """
-    return Ablation(model, drop, probe).sites
+    return drop.hooks(model, probe).sites
 
 
 def _all_sites(model: nn.Module, drop: CmpDrop, found: Survey) -> list[Site]:
@@ -158,7 +157,7 @@ def _all_sites(model: nn.Module, drop: CmpDrop, found: Survey) -> list[Site]:
 
 @dataclass
 class _Pass:
-    """One forward pass: the keys of its rows (None: all at depth 0), and how far it has come."""
+    """One forward pass: the keys of its rows (None: all at level 0), and how far it has come."""
 
     rows: Rows | None
     keys: list[Tensor]
@@ -167,7 +166,7 @@ class _Pass:
     used: bool = False
 
 
-class Ablation:
+class DropHooks:
     """CmpDrop at work on a model: `installed` while rows are scored, `rows` around each forward pass.
 
     The hooks are on the model only inside of `installed`, and everything is put back on leaving, also when the
@@ -181,28 +180,29 @@ class Ablation:
             rows made up for the model (`cmp_rerank.hooks.sites.default_probe`).
 
     Raises:
-        ValueError: if nothing could be ablated, or the model has noise that cannot be switched off.
+        ValueError: if nothing could be ablated, or the model has noise that cannot be disabled.
 
     Example:
         ::
 
-            ablation = Ablation(model, CmpDrop(p=0.1))
-            with ablation.installed(), ablation.rows(seeds, positions, depths=[0, 1, 2]):
+            hooks = CmpDrop(p=0.1).hooks(model)
+            with hooks.installed(), hooks.rows(seeds, positions, levels=[0, 1, 2]):
                 logits = model(**batch).logits  # rows: the full model, one step, two steps
     """
 
     def __init__(self, model: nn.Module, drop: CmpDrop, probe: Callable[[], Any] | None = None) -> None:
         self.model = model
         self.drop = drop
-        # A model that cuts documents into passages runs its layers several times; one passage shows them once.
-        whole = getattr(model, "passage_model", None)
-        found = survey(model, probe or default_probe(model)) if whole is None else survey(whole, default_probe(whole))
-        self.stack, self.depth = found.stack, len(found.outputs)
+        found = survey(model, probe or default_probe(model))
+        self.stack, self.layers = found.stack, len(found.outputs)
         everywhere = _all_sites(model, drop, found)
-        chosen = drop.select(self.depth)
+        chosen = drop.select(self.layers)
         self.sites = [site for site in everywhere if site.layer in chosen]
+        self.first_layer = min(site.layer for site in self.sites)
         self._pads = not found.adds_tokens
-        self._passes: Change[_Pass] = Change(model, self._ablating, lambda now: replace(now, calls=dict(now.calls)))
+        self._passes: PassHooks[_Pass] = PassHooks(
+            model, self._on_model, lambda now: replace(now, calls=dict(now.calls))
+        )
         self._rates: list[Rate] = []
         self._keys: dict[torch.device, list[Tensor]] = {}
         shared = {site.module for site in everywhere if site.call}
@@ -210,17 +210,11 @@ class Ablation:
         self._hooks = [
             self._hook(module, module in shared) for module in dict.fromkeys(site.module for site in self.sites)
         ]
-        self._native: NativeDropout | None = None
-        if drop.masks == "native":
-            layers = None if drop.layers == "all" else [found.outputs[index].module for index in chosen]
-            self._native = NativeDropout(model, layers)
 
     def __repr__(self) -> str:
         layers = len({site.layer for site in self.sites})
-        found = f"{len(self.sites)} {self._kind()} in {layers} of {self.depth} layers"
-        if self._native is not None:
-            found = f"{len(self._native.modules)} dropout modules"
-        return f"Ablation({type(self.model).__name__}, {self.drop!r}: {found})"
+        found = f"{len(self.sites)} {self._kind()} in {layers} of {self.layers} layers"
+        return f"DropHooks({type(self.model).__name__}, {self.drop!r}: {found})"
 
     def _kind(self) -> str:
         if self.drop.unit == "head":
@@ -231,7 +225,7 @@ class Ablation:
 
     def table(self) -> str:
         """What is ablated: a line for each site, with its layer, its units, and the rate of each step."""
-        rates = ", ".join(f"{self.drop.rate(depth):.4g}" for depth in range(1, self.drop.steps + 1))
+        rates = ", ".join(f"{self.drop.rate(level):.4g}" for level in range(1, self.drop.steps + 1))
         noun = "whole output" if self.drop.unit == "layer" else f"{self.drop.unit}s"
         head = ("layer", "site", "units", "rate by step")
         lines = [
@@ -243,54 +237,30 @@ class Ablation:
         return "\n".join([repr(self), *rows])
 
     @contextmanager
-    def installed(self) -> Iterator[Ablation]:
-        """Own dropout off, hooks on; both undone on leaving."""
-        with ExitStack() as stack:
-            if self._native is not None:
-                stack.enter_context(self._native.installed())
-                yield self
-                return
-            self._rates = dropout_rates(self.model)
-            stack.enter_context(self._passes.installed())
+    def installed(self) -> Iterator[DropHooks]:
+        """The model's own dropout is disabled and the hooks are on it; both are undone on leaving."""
+        self._rates = dropout_rates(self.model)
+        with self._passes.installed():
             yield self
 
     @contextmanager
-    def rows(self, seeds: Tensor, positions: Tensor, depths: Sequence[int]) -> Iterator[None]:
+    def rows(self, seeds: Tensor, positions: Tensor, levels: Sequence[int]) -> Iterator[None]:
         """Say which rows the next forward pass is of.
 
         Args:
             seeds: (B,) int64 example seeds.
             positions: (B, T) int64 original token positions.
-            depths: B drop depths.
+            levels: B levels.
 
         Raises:
             ValueError: if the numbers of rows differ, or the forward pass ran past all sites, so that nothing
                 was ablated.
         """
-        divided = getattr(self.model, "divided", None)
-        if divided is None:
-            with self._these(seeds, positions, depths):
-                yield
-            return
-
-        # The model cuts its rows into passages, and says of each batch of them which tokens of which rows they are.
-        def passages(rows: Tensor, columns: Tensor) -> AbstractContextManager[None]:
-            return self._these(seeds[rows], positions[rows[:, None], columns], [depths[int(row)] for row in rows])
-
-        with divided(passages):
-            yield
-
-    @contextmanager
-    def _these(self, seeds: Tensor, positions: Tensor, depths: Sequence[int]) -> Iterator[None]:
-        if not len(seeds) == len(positions) == len(depths):
-            raise ValueError(f"got {len(seeds)} seeds, {len(positions)} rows of positions and {len(depths)} depths.")
-        if self._native is not None:
-            with self._native.rows(seeds, positions, depths, self.drop.rate(max(depths, default=0))):
-                yield
-            return
+        if not len(seeds) == len(positions) == len(levels):
+            raise ValueError(f"got {len(seeds)} seeds, {len(positions)} rows of positions and {len(levels)} levels.")
         current = _Pass(None, [])
-        if any(depths):
-            rates = [self.drop.rate(depth) for depth in depths]
+        if any(levels):
+            rates = [self.drop.rate(level) for level in levels]
             by_token = positions if self.drop.unit == "neuron" else None
             current = _Pass(Rows.of(seeds, by_token, rates), self._unit_keys(seeds.device))
         with self._passes.at(current):
@@ -298,14 +268,14 @@ class Ablation:
         if current.rows is not None and not current.used:
             raise ValueError(
                 f"A forward pass of {type(self.model).__name__} was not ablated: none of its {len(self.sites)} sites "
-                "ran. Enter `installed()` first, and run the model that the ablation was made for."
+                "ran. Enter `installed()` first, and run the model that the hooks were made for."
             )
 
     @contextmanager
-    def _ablating(self) -> Iterator[None]:
-        """Own dropout off and hooks on."""
+    def _on_model(self) -> Iterator[None]:
+        """Own dropout disabled and hooks on."""
         with ExitStack() as stack:
-            stack.enter_context(silenced(self._rates))
+            stack.enter_context(disabled(self._rates))
             for module, hook, before in self._hooks:
                 register = module.register_forward_pre_hook if before else module.register_forward_hook
                 stack.callback(register(hook).remove)
@@ -359,3 +329,17 @@ class Ablation:
                 "devices or the sequence into chunks. Which token is which would be a guess; switch that off."
             )
         return rows
+
+
+def _indices(layers: object) -> tuple[int, ...]:
+    """Layer indices, as a tuple."""
+    try:
+        indices = tuple(layers)  # type: ignore[arg-type, var-annotated]
+    except TypeError:
+        indices = ()
+    if not indices or not all(isinstance(index, int) and not isinstance(index, bool) for index in indices):
+        raise ValueError(
+            f'layers must be "all", "top:k" or a list with at least one layer index; got {layers!r}. One layer is a '
+            "list of one, the top ones are a string: layers=[2], layers=\"top:2\"."
+        )
+    return indices

@@ -1,22 +1,30 @@
-"""What the scorer must know of a kind of model: how it is found, fed and read."""
+"""What the engine must know of a kind of model: how it is found, fed, run and read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
-from cmp_rerank.engine.rows import Row, collate, cross_encoder
+from cmp_rerank.engine.rows import Row, RowBatch
+
+#: What must be around a forward pass of a batch of rows.
+Around = Callable[[RowBatch], AbstractContextManager[Any]]
 
 
 class Adapter(Protocol):
     """A kind of model that rows can be scored with.
 
-    The scorer asks the model nothing by itself: it calls these methods, and takes parameters, layers and the device
-    (``inner.device``) of the inner model.
+    The engine asks the model nothing by itself: it calls these methods, and takes parameters, layers and the device
+    (``inner.device``) of the inner model. `cmp_rerank.models.base.ModelAdapter` has defaults for most of them.
+
+    Attributes:
+        one_pass: whether one call of the model is one pass of its layers over the rows.
     """
+
+    one_pass: bool
 
     def inner(self, model: nn.Module) -> Any:
         """The model inside of wrappers (distributed, compiled), or the model itself.
@@ -26,17 +34,16 @@ class Adapter(Protocol):
         """
         ...
 
-    def collate(self, inner: Any, rows: Sequence[Row]) -> tuple[dict[str, Any], Tensor]:
-        """One batch of the model's features; and the original position of every token, (rows, tokens) int64."""
+    def collate(self, inner: Any, rows: Sequence[Row]) -> RowBatch:
+        """One batch of the model's features."""
         ...
 
-    def scores(self, module: nn.Module, features: dict[str, Any], positions: Tensor, longest: int) -> Tensor:
+    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
         """Run one batch.
 
         Args:
             module: the inner model or a wrapper of it: this is what must be called.
-            features: what `collate` gave.
-            positions: the original positions that `collate` gave.
+            batch: what `collate` gave.
             longest: tokens of the longest example of all rows of the step. Models with scores for each token put
                 them back to the tokens' original positions, so that rows of all chunks and views have one width.
 
@@ -46,19 +53,15 @@ class Adapter(Protocol):
         """
         ...
 
+    def during(self, inner: Any, batch: RowBatch, around: Around) -> AbstractContextManager[Any]:
+        """What must be around the run of a batch, so that ``around`` is around each pass of the layers."""
+        ...
 
-class CrossEncoderAdapter:
-    """Cross-encoders of sentence-transformers: one row of labels for each pair."""
+    def probe(self, inner: Any, run: Callable[[], Any]) -> Callable[[], Any]:
+        """A forward pass in which each layer runs once.
 
-    def inner(self, model: nn.Module) -> CrossEncoder:
-        """The cross-encoder inside of wrappers."""
-        return cross_encoder(model)
-
-    def collate(self, inner: CrossEncoder, rows: Sequence[Row]) -> tuple[dict[str, Any], Tensor]:
-        """Pad as the model's tokenizer says."""
-        return collate(inner, rows)
-
-    def scores(self, module: nn.Module, features: dict[str, Any], positions: Tensor, longest: int) -> Tensor:
-        """Logits, (rows, labels)."""
-        scores: Tensor = module(features)["scores"]
-        return scores.reshape(len(positions), -1)
+        Args:
+            inner: the model.
+            run: runs the model on two rows of the batch at hand.
+        """
+        ...

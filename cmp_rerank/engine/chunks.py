@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cmp_rerank.ablations import View
 from cmp_rerank.engine.rows import Row
 
 
@@ -20,15 +19,11 @@ def forks(rows: Sequence[Row]) -> list[list[int]]:
     groups: list[list[int]] = []
     for i, (example, view) in enumerate(rows):
         last = rows[groups[-1][0]] if groups else None
-        if last is not None and last[0] is example and _same_tokens(last[1], view):
+        if last is not None and last[0] is example and last[1].reads_same(view):
             groups[-1].append(i)
         else:
             groups.append([i])
     return sorted(groups, key=lambda group: len(rows[group[0]][1]), reverse=True)
-
-
-def _same_tokens(one: View, other: View) -> bool:
-    return one.tokens is other.tokens or np.array_equal(one.tokens, other.tokens)
 
 
 def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int, start: int) -> list[list[int]]:
@@ -47,7 +42,7 @@ def cut(groups: Sequence[Sequence[int]], rows: Sequence[Row], budget: int, start
         >>> import numpy as np
         >>> from cmp_rerank.ablations import Example, View
         >>> example = Example({}, segment=np.full(9, -1))
-        >>> rows = [(example, View(np.arange(n), 0)) for n in (3, 9, 4, 4)]
+        >>> rows = [(example, View(np.arange(n))) for n in (3, 9, 4, 4)]
         >>> cut(singles(rows), rows, budget=100, start=0), cut(singles(rows), rows, budget=100, start=5)
         ([[1], [2, 3], [0]], [[1], [2, 3, 0]])
         >>> cut(singles(rows), rows, budget=9, start=5)

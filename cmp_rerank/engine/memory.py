@@ -32,15 +32,16 @@ class Budget:
 
     Attributes:
         tokens: the limit; None until the device is known.
-        lean: whether memory ran out once: from then on, activations that can be recomputed are not kept.
+        recompute_activations: whether memory ran out once: from then on, activations that can be recomputed are not
+            kept.
         events: how often memory ran out.
     """
 
     def __init__(self, tokens: int | None = None) -> None:
         if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
-            raise ValueError(f"tokens_per_chunk must be at least 1, got {tokens!r}.")
+            raise ValueError(f"tokens_per_chunk must be a whole number, at least 1; got {tokens!r}.")
         self.tokens = tokens
-        self.lean = False
+        self.recompute_activations = False
         self.events = 0
 
     def of(self, device: torch.device) -> int:
@@ -63,7 +64,7 @@ class Budget:
             error: what it raised.
         """
         self.events += 1
-        self.lean = True
+        self.recompute_activations = True
         self.tokens = max(1, min(tokens, self.tokens or tokens) // 2)
         logger.warning(
             "Out of memory in a pass of %d tokens (%s). Training goes on: from now on a pass holds at most "

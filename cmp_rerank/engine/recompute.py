@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cmp_rerank.engine.chunks import cut
+from cmp_rerank.engine.embedding_gradients import EmbeddingGradients, Tables
 from cmp_rerank.engine.memory import Budget, free, out_of_memory
 from cmp_rerank.engine.passes import Passes
 from cmp_rerank.engine.rows import Row
+from cmp_rerank.hooks.random_state import RandomState
 
 Grouping = Callable[[Sequence[Row]], list[list[int]]]
 
@@ -76,7 +78,7 @@ class _Work:
         self.places = places  # of the parameters, by id: those that autograd saves may come back as others
         self.device = passes.inner.device
         self.chunks: list[list[int]] = []
-        self.states: list[tuple[Tensor, ...]] = []
+        self.states: list[RandomState] = []
         self.noisy = False
         kind = self.device.type
         self.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
@@ -85,9 +87,9 @@ class _Work:
         self.chunks = self._cut(self.rows)
         parts = []
         for chunk in self.chunks:
-            self.states.append(_random_state(self.device))
+            self.states.append(RandomState.now(self.device))
             parts.append(self._run(chunk))
-        self.noisy = not all(map(torch.equal, self.states[0], _random_state(self.device)))
+        self.noisy = not self.states[0].same_as(RandomState.now(self.device))
         together = torch.cat(parts)
         where = torch.empty(len(self.rows), dtype=torch.int64)
         where[[i for chunk in self.chunks for i in chunk]] = torch.arange(len(self.rows))
@@ -114,19 +116,20 @@ class _Work:
                 total[i] = before + gradient
                 owned.add(i)
 
-        live = grad.ne(0).flatten(1).any(dim=1).tolist()
-        pending = deque(self._again(live))
+        needed = grad.ne(0).flatten(1).any(dim=1).tolist()
+        pending = deque(self._again(needed))
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             kind, dtype, enabled = self.autocast
             stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
-            stack.enter_context(self.passes.ready(loose=True))
-            tables = self.passes.tables
+            embeddings = self.passes.find(EmbeddingGradients)
+            tables = Tables() if embeddings is None else stack.enter_context(embeddings.detached())
+            stack.enter_context(self.passes.ready())
             while pending:
                 chunk, state = pending.popleft()
                 gradients: Sequence[Tensor | None] | None = None
                 try:
-                    gradients = self._gradients_of(chunk, state, grad, parameters)
+                    gradients = self._gradients_of(chunk, state, grad, parameters, tables)
                 except Exception as error:
                     # The draws of a chunk belong to it as a whole: it cannot be divided.
                     if state is not None or len(chunk) == 1 or not out_of_memory(error):
@@ -146,48 +149,27 @@ class _Work:
                 add(self.places[id(table.weight)], table.take())
         return total
 
-    def _again(self, live: Sequence[bool]) -> Iterator[tuple[list[int], tuple[Tensor, ...] | None]]:
+    def _again(self, needed: Sequence[bool]) -> Iterator[tuple[list[int], RandomState | None]]:
         if self.noisy:
             for chunk, state in zip(self.chunks, self.states, strict=True):
-                if any(live[i] for i in chunk):
+                if any(needed[i] for i in chunk):
                     yield chunk, state
             return
-        alive = [i for i, needed in enumerate(live) if needed]
-        rows = [self.rows[i] for i in alive]
+        left = [i for i, each in enumerate(needed) if each]
+        rows = [self.rows[i] for i in left]
         for chunk in self._cut(rows):
-            yield [alive[i] for i in chunk], None
+            yield [left[i] for i in chunk], None
 
     def _gradients_of(
-        self, chunk: list[int], state: tuple[Tensor, ...] | None, grad: Tensor, parameters: Sequence[Tensor]
+        self,
+        chunk: list[int],
+        state: RandomState | None,
+        grad: Tensor,
+        parameters: Sequence[Tensor],
+        tables: Tables,
     ) -> Sequence[Tensor | None]:
-        with _from(state, self.device):
+        with nullcontext() if state is None else state.restored():
             scores = self._run(chunk)
-        inputs = [*parameters, *self.passes.tables.anchors()]
+        inputs = [*parameters, *tables.anchors()]
         gradients = torch.autograd.grad(scores, inputs, grad[chunk].to(scores.dtype), allow_unused=True)
         return gradients[: len(parameters)]
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, ...]:
-    if device.type == "cpu":
-        return (torch.get_rng_state(),)
-    return torch.get_rng_state(), torch.get_device_module(device).get_rng_state(device)
-
-
-@contextmanager
-def _from(state: tuple[Tensor, ...] | None, device: torch.device) -> Iterator[None]:
-    """Draw random numbers from a recorded state on; then go on as before."""
-    if state is None:
-        yield
-        return
-    before = _random_state(device)
-    _set_random_state(state, device)
-    try:
-        yield
-    finally:
-        _set_random_state(before, device)
-
-
-def _set_random_state(state: tuple[Tensor, ...], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.get_device_module(device).set_rng_state(state[1], device)

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmp_rerank.ablations import CmpDrop, Example, View
-from cmp_rerank.ablations.drop import Ablation
-from cmp_rerank.engine.adapter import Adapter, CrossEncoderAdapter
+from cmp_rerank.ablations import Ablation, Example, View
+from cmp_rerank.engine.adapter import Adapter
 from cmp_rerank.engine.chunks import cut, forks, singles
-from cmp_rerank.engine.embedding_gradients import Lookups
+from cmp_rerank.engine.embedding_gradients import EmbeddingGradients
 from cmp_rerank.engine.memory import Budget, Footprint, available, free, kept_bytes, out_of_memory
-from cmp_rerank.engine.passes import (
-    Passes,
-    for_trials,
-    is_compiled,
-    is_reentrant,
-    is_sharded,
-    most_passes,
-    without_ddp,
-)
-from cmp_rerank.engine.recompute import recomputed
+from cmp_rerank.engine.modifier import AblationHooks, PassModifier, Verified
+from cmp_rerank.engine.passes import Passes, most_passes
+from cmp_rerank.engine.recompute import Grouping, recomputed
 from cmp_rerank.engine.rows import Row, pooled
-from cmp_rerank.engine.shared_trunk import Trunk
+from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
+from cmp_rerank.hooks.checkpointing import is_reentrant
+from cmp_rerank.hooks.wrappers import is_compiled, is_sharded, without_data_parallel
 
 logger = logging.getLogger(__name__)
 
 Strategy = Literal["auto", "stacked", "hybrid", "trunk", "naive"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
+Kind = TypeVar("Kind", bound=PassModifier)
 
 
 class Scorer:
@@ -58,15 +54,15 @@ class Scorer:
     and the pass is repeated; this is logged.
 
     Args:
-        drop: how neurons are ablated; None: the views of all rows have depth 0, and the model's own dropout
-            stays as it is.
+        adapter: the kind of model.
+        ablations: those that act on the model, in the order of the levels of views (``Plan.on_model``). Without any,
+            the model's own dropout stays as it is.
         tokens_per_chunk: how many tokens, padding included, one forward pass may hold. Default: 4,096 on a CPU,
             65,536 elsewhere.
-        strategy: see above.
-        adapter: the kind of model. Default: cross-encoders of sentence-transformers.
+        strategy: see above. Default: ``"auto"``.
         unpadded: whether the encoder's layers run on tokens instead of padded rows, see
             `cmp_rerank.engine.unpadded.Unpadded`. It is compared with a padded pass once; where it cannot be, or
-            does not give the same scores, the log says why, and rows are padded. Not with ``"trunk"``.
+            does not give the same scores, the log says why, and rows are padded. Not with ``"trunk"``. Default: no.
         activation_bytes: how many bytes of activations ``"auto"`` may keep; those of the full model's rows it
             keeps anyway. Default: what is free, see `cmp_rerank.engine.memory.available`.
 
@@ -76,31 +72,52 @@ class Scorer:
 
     def __init__(
         self,
-        drop: CmpDrop | None,
+        adapter: Adapter,
+        ablations: Sequence[Ablation] = (),
+        *,
         tokens_per_chunk: int | None = None,
-        strategy: Strategy = "auto",
-        adapter: Adapter | None = None,
-        unpadded: bool = False,
+        strategy: Strategy | None = None,
+        unpadded: bool | None = None,
         activation_bytes: int | None = None,
     ) -> None:
-        if strategy not in STRATEGIES:
-            raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
-        if activation_bytes is not None and strategy != "auto":
-            raise ValueError(f'activation_bytes is for strategy="auto", got {strategy!r}.')
-        if activation_bytes is not None and not (isinstance(activation_bytes, int) and activation_bytes >= 0):
-            raise ValueError(f"activation_bytes must be a whole number, at least 0, got {activation_bytes!r}.")
-        self.drop = drop
+        if strategy is not None and strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {STRATEGIES}; got {strategy!r}.")
+        if activation_bytes is not None and strategy not in (None, "auto"):
+            raise ValueError(f'activation_bytes is for strategy="auto"; got strategy={strategy!r}.')
+        if activation_bytes is not None and (
+            isinstance(activation_bytes, bool) or not isinstance(activation_bytes, int) or activation_bytes < 0
+        ):
+            raise ValueError(f"activation_bytes must be a whole number, at least 0; got {activation_bytes!r}.")
+        if unpadded is not None and not isinstance(unpadded, bool):
+            raise ValueError(f"unpadded must be True or False; got {unpadded!r}.")
+        self.adapter = adapter
+        self.ablations = tuple(ablations)
         self.activation_bytes = activation_bytes
-        self.strategy: Strategy = strategy
-        self.adapter: Adapter = adapter or CrossEncoderAdapter()
-        self.unpadded = unpadded
         self.budget = Budget(tokens_per_chunk)
-        self._ablation: Ablation | None = None
-        self._trunk: Trunk | None = None
-        self._no_trunk: str | None = None
-        self._unpadded: Unpadded | None = None
-        self._unpadded_for: nn.Module | None = None
-        self._footprint: Footprint | None = None
+        self._strategy = strategy
+        self._unpadded = unpadded
+        self._model: _Known | None = None
+
+    @property
+    def strategy(self) -> Strategy:
+        """How rows are run."""
+        return self._strategy or "auto"
+
+    @property
+    def unpadded(self) -> bool:
+        """Whether layers run on tokens instead of padded rows, where they can."""
+        return bool(self._unpadded)
+
+    def set_defaults(
+        self, *, tokens_per_chunk: int | None = None, strategy: Strategy | None = None, unpadded: bool | None = None
+    ) -> None:
+        """Set options that were not given to the constructor."""
+        if self.budget.tokens is None and tokens_per_chunk is not None:
+            self.budget = Budget(tokens_per_chunk)
+        if self._strategy is None and self.activation_bytes is None:
+            self._strategy = strategy
+        if self._unpadded is None:
+            self._unpadded = unpadded
 
     def __call__(self, model: nn.Module, examples: Sequence[Example], views: Sequence[Sequence[View]]) -> Tensor:
         """Score every view of every example, with gradients where they are enabled.
@@ -117,57 +134,41 @@ class Scorer:
         Raises:
             ValueError: if the strategy cannot be used with this model; the message says why.
         """
-        rows, index = pooled(examples, views)
-        longest = max(map(len, examples))
-        ablation = self._attach(model, rows, longest)
-        if self.strategy == "naive":
-            passes = Passes(model, self.adapter, longest, ablation)
-            with passes.ready():
-                steps = [
-                    passes.run([(example, steps[k]) for example, steps in zip(examples, views, strict=True)])
-                    for k in range(index.shape[1])
-                ]
-            return _precise(torch.stack(steps, dim=1))
-        lookups = None
-        if torch.is_grad_enabled() and not is_sharded(model) and not is_compiled(model):
-            lookups = Lookups(self.adapter.inner(model))
+        rows, index = pooled(examples, views, merge=self.strategy != "naive")
+        scores = self._until_it_fits(model, rows, index, max(map(len, examples)))
+        if torch.finfo(scores.dtype).bits < 32:
+            scores = scores.float()
+        return scores[torch.from_numpy(index).to(scores.device)]
+
+    def _until_it_fits(self, model: nn.Module, rows: list[Row], index: np.ndarray, longest: int) -> Tensor:
+        """Scores of all rows, (rows, width); passes that run out of memory are repeated with smaller chunks."""
+        known = self._known(model, rows, longest)
+        embeddings: list[PassModifier] = []
+        if torch.is_grad_enabled() and not is_sharded(model) and not is_compiled(model) and self.strategy != "naive":
+            embeddings.append(EmbeddingGradients(known.inner))
         while True:
-            passes = Passes(model, self.adapter, longest, ablation, lookups=lookups)
+            passes = Passes(model, self.adapter, longest, [*embeddings, *known.ablations])
             try:
-                scores = self._score(passes, rows, index[:, 0])
-                break
+                return self._score(known, passes, rows, index)
             except Exception as error:
-                exhausted = self.budget.lean and passes.tokens <= max(len(view) for _, view in rows)
-                if exhausted or not out_of_memory(error) or is_sharded(model):
+                smallest = self.budget.recompute_activations and passes.tokens <= max(len(view) for _, view in rows)
+                if smallest or self.strategy == "naive" or not out_of_memory(error) or is_sharded(model):
                     raise  # sharded: the other processes wait for the passes that were planned, and no others
-                self.budget.halve(passes.tokens or self.budget.of(passes.inner.device), error)
+                self.budget.halve(passes.tokens or self.budget.of(known.inner.device), error)
             free()
             passes.repeat()
-        return _precise(scores)[torch.from_numpy(index).to(scores.device)]
 
-    def _score(self, passes: Passes, rows: list[Row], full: np.ndarray) -> Tensor:
-        """Scores of all rows, (rows, width)."""
-        sharded = is_sharded(passes.model)
-        strategy = self._resolve(passes, rows, sharded)
-        grouping = singles
+    def _score(self, known: _Known, passes: Passes, rows: list[Row], index: np.ndarray) -> Tensor:
+        strategy = self._resolve(known, passes, rows)
+        grouping: Grouping = forks if strategy == "trunk" else singles
         if strategy == "trunk":
-            passes.trunk = self._trunk
-            grouping = forks
-        elif self.unpadded:
-            passes.unpadded = self._without_padding(passes, rows)
-        everything = range(len(rows))
-        kept: Sequence[int] = everything
-        if torch.is_grad_enabled() and not sharded:
-            if self.budget.lean:
-                # What wraps the model for distributed training must see one pass with a graph.
-                shortest = min(everything, key=lambda i: len(rows[i][1]))
-                kept = [] if without_ddp(passes.model) is passes.model else [shortest]
-            elif strategy == "hybrid":
-                kept = np.unique(full).tolist()
-                if self.strategy == "auto":
-                    kept = self._as_many_as_fit(passes, rows, kept)
-        again = sorted(set(everything) - set(kept))
-
+            passes.modifiers = (*passes.modifiers, known.verified.of(SharedTrunk))
+        elif self.unpadded and strategy != "naive" and self._can_unpad(known, passes, rows):
+            at = len(passes.modifiers) - len(known.ablations)  # outside of the ablations, which see tokens as rows
+            unpadded = known.verified.of(Unpadded)
+            passes.modifiers = (*passes.modifiers[:at], unpadded, *passes.modifiers[at:])
+        kept = self._kept(known, passes, rows, np.unique(index[:, 0]).tolist(), strategy)
+        again = sorted(set(range(len(rows))) - set(kept))
         parts: list[Tensor] = []
         order: list[int] = []
         with passes.ready():
@@ -176,141 +177,164 @@ class Scorer:
                 parts.append(recomputed(passes, [rows[i] for i in again], grouping, self.budget))
                 order += again
             if kept:
-                mine = [rows[i] for i in kept]
-                device = passes.inner.device
-                chunks = cut(grouping(mine), mine, self.budget.of(device), self.budget.start(device))
+                chunks = index.T.tolist() if strategy == "naive" else self._chunks(known, rows, kept, grouping)
                 # Every pass gathers parameters from all processes, so all need the same number of them.
-                idle = most_passes(len(chunks), device) - len(chunks) if sharded else 0
+                idle = most_passes(len(chunks), known.inner.device) - len(chunks) if is_sharded(passes.model) else 0
                 for chunk in chunks:
-                    parts.append(passes.run([mine[i] for i in chunk]))
-                    order += [kept[i] for i in chunk]
+                    parts.append(passes.run([rows[i] for i in chunk]))
+                    order += chunk
                 for _ in range(idle):
-                    parts[0] = parts[0] + 0 * passes.run(mine[:1]).sum()
+                    parts[0] = parts[0] + 0 * passes.run([rows[kept[0]]]).sum()
         where = torch.empty(len(rows), dtype=torch.int64)
         where[order] = torch.arange(len(rows))
         together = torch.cat(parts)
         return together[where.to(together.device)]
 
-    # Which strategy -----------------------------------------------------------------------------------------
+    def _chunks(self, known: _Known, rows: Sequence[Row], chosen: Sequence[int], grouping: Grouping) -> list[list[int]]:
+        """The chosen rows in chunks, by their numbers."""
+        mine = [rows[i] for i in chosen]
+        device = known.inner.device
+        cuts = cut(grouping(mine), mine, self.budget.of(device), self.budget.start(device))
+        return [[chosen[i] for i in chunk] for chunk in cuts]
 
-    def _resolve(self, passes: Passes, rows: Sequence[Row], sharded: bool) -> Strategy:
+    # What is known of a model ------------------------------------------------------------------------------
+
+    def _known(self, model: nn.Module, rows: Sequence[Row], longest: int) -> _Known:
+        """What was found out about the model; another one is looked at anew."""
+        inner = self.adapter.inner(model)
+        if self._model is None or self._model.inner is not inner:
+            trial = Passes(model, self.adapter, longest).trial()
+            probe = self.adapter.probe(inner, lambda: trial.run([rows[0]] * 2))
+            hooks = [
+                AblationHooks(ablation.hooks(inner, probe), number, self.adapter, inner)
+                for number, ablation in enumerate(self.ablations)
+            ]
+            if hooks and is_compiled(model):
+                # What was compiled of another model is taken for this one's, with the hooks that it had: they are not
+                # among the things that are compared before it runs.
+                torch.compiler.reset()
+            self._model = _Known(inner, hooks)
+        return self._model
+
+    def _resolve(self, known: _Known, passes: Passes, rows: Sequence[Row]) -> Strategy:
+        """The strategy; ``"auto"`` becomes one of the others."""
+        sharded = is_sharded(passes.model)
         if self.strategy == "hybrid" and sharded:
             raise ValueError(
                 'strategy="hybrid" runs as many passes as a process has rows with weight, but with sharded '
                 'parameters (FSDP) every pass waits for all processes. Use "stacked", with gradient checkpointing '
                 "where memory is short."
             )
-        reentrant = torch.is_grad_enabled() and is_reentrant(passes.inner)
-        if reentrant and (self.strategy == "hybrid" or self.budget.lean):
-            what = 'strategy="hybrid"' if self.strategy == "hybrid" else "what is done after memory ran out"
+        reentrant = torch.is_grad_enabled() and is_reentrant(known.inner)
+        if reentrant and (self.strategy == "hybrid" or self.budget.recompute_activations):
+            what = 'strategy="hybrid"' if self.strategy == "hybrid" else "recomputing activations when memory ran out"
             raise ValueError(
                 f"{what} runs rows again inside of the backward pass, and reentrant gradient checkpoints cannot: "
                 'set gradient_checkpointing_kwargs={"use_reentrant": False}, or use strategy="stacked".'
             )
-        if self.strategy in ("stacked", "hybrid"):
+        if self.strategy in ("stacked", "hybrid", "naive"):
             return self.strategy
         shared = self.strategy == "trunk" or len(forks(rows)) < len(rows)
-        if shared and self._can_share(passes, rows):
+        if shared and self._can_share(known, passes, rows):
             return "trunk"
         if self.strategy == "trunk":
-            raise ValueError(f'strategy="trunk" cannot be used with {type(passes.inner).__name__}: {self._no_trunk}')
+            reason = known.verified.reason(SharedTrunk)
+            raise ValueError(f'strategy="trunk" cannot be used with {type(known.inner).__name__}: {reason}')
         return "stacked" if sharded or reentrant else "hybrid"
 
-    def _can_share(self, passes: Passes, rows: Sequence[Row]) -> bool:
-        """Whether the trunk is right for this model; found out once."""
-        if self._trunk is not None or self._no_trunk is not None:
-            return self._trunk is not None
-        reason: str | None = "nothing is dropped, so no two rows read the same tokens."
-        if passes.ablation is not None:
-            try:
-                trunk = Trunk(passes.inner, min(site.layer for site in passes.ablation.sites))
-            except ValueError as error:
-                reason = str(error)
-            else:
-                trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation, trunk)
-                with trial.ready():
-                    reason = trunk.verify(trial.run, rows[0])
-                if reason is None:
-                    self._trunk = trunk
-                    return True
-                reason = f"rows that share their lower layers do not get the scores of a plain pass: {reason}."
-        if self.strategy == "auto" and self.drop is not None and self.drop.layers != "all":
-            logger.info("The layers below the ablated ones are not shared between steps: %s", reason)
-        self._no_trunk = reason
-        return False
+    def _can_share(self, known: _Known, passes: Passes, rows: Sequence[Row]) -> bool:
+        """Whether the layers below the ablated ones may run once for rows that read the same tokens."""
 
-    def _without_padding(self, passes: Passes, rows: Sequence[Row]) -> Unpadded | None:
-        """What runs this model unpadded, if that is right for it; found out once."""
-        if self._unpadded_for is passes.inner:
-            return self._unpadded
-        self._unpadded, self._unpadded_for = None, passes.inner
-        try:
-            if self.drop is not None and self.drop.masks == "native":
-                raise ValueError('masks="native" needs padded rows')
+        def make() -> SharedTrunk:
+            if not known.ablations:
+                raise ValueError("nothing is dropped, so no two rows read the same tokens.")
+            return SharedTrunk(known.inner, min(each.hooks.first_layer for each in known.ablations))
+
+        found = known.verified.get(SharedTrunk, make, lambda trunk: passes.trial(*known.ablations, trunk), rows[0])
+        above = any(each.hooks.first_layer for each in known.ablations)  # there are layers below the ablated ones
+        if found is None and above and self.strategy == "auto" and not known.logged:
+            known.logged = True
+            reason = known.verified.reason(SharedTrunk)
+            logger.info("The layers below the ablated ones are not shared between steps: %s", reason)
+        return found is not None
+
+    def _can_unpad(self, known: _Known, passes: Passes, rows: Sequence[Row]) -> bool:
+        """Whether the layers may run without padding."""
+        tried = known.verified.tried(Unpadded)
+
+        def make() -> Unpadded:
             if is_compiled(passes.model):
                 raise ValueError("it is compiled")
-            unpadded = Unpadded(passes.inner)
-            trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation, unpadded=unpadded)
-            with trial.ready():
-                reason = unpadded.verify(trial.run, max(rows, key=lambda row: (row[1].depth, len(row[1]))))
-            if reason is not None:
-                raise ValueError(reason)
-            self._unpadded = unpadded
-        except ValueError as error:
-            logger.warning("%s cannot run unpadded (%s): rows are padded.", type(passes.inner).__name__, error)
-        return self._unpadded
+            if not self.adapter.one_pass:
+                raise ValueError("it divides its rows into passages itself")
+            return Unpadded(known.inner)
 
-    def _as_many_as_fit(self, passes: Passes, rows: Sequence[Row], full: Sequence[int]) -> Sequence[int]:
+        row = max(rows, key=lambda row: (row[1].levels, len(row[1])))
+        found = known.verified.get(Unpadded, make, lambda mine: passes.trial(mine, *known.ablations), row)
+        if found is None and not tried:
+            reason = known.verified.reason(Unpadded)
+            logger.warning("%s cannot run unpadded (%s): rows are padded.", type(known.inner).__name__, reason)
+        return found is not None
+
+    # Which activations are kept ----------------------------------------------------------------------------
+
+    def _kept(
+        self, known: _Known, passes: Passes, rows: Sequence[Row], full: list[int], strategy: Strategy
+    ) -> Sequence[int]:
+        """The rows whose activations are kept for the backward pass; the others run again there."""
+        everything = range(len(rows))
+        if not torch.is_grad_enabled() or is_sharded(passes.model) or strategy == "naive":
+            return everything
+        if self.budget.recompute_activations:
+            # What wraps the model for distributed training must see one pass with a graph.
+            shortest = min(everything, key=lambda i: len(rows[i][1]))
+            return [] if without_data_parallel(passes.model) is passes.model else [shortest]
+        if strategy != "hybrid":
+            return everything
+        return self._as_many_as_fit(known, passes, rows, full) if self.strategy == "auto" else full
+
+    def _as_many_as_fit(
+        self, known: _Known, passes: Passes, rows: Sequence[Row], full: Sequence[int]
+    ) -> Sequence[int]:
         """The rows of the full model, and of the others, the longest first, as many as memory is expected to hold."""
-        device = passes.inner.device
-        room = available(device) if self.activation_bytes is None else self.activation_bytes
+        room = available(known.inner.device) if self.activation_bytes is None else self.activation_bytes
         others = sorted(set(range(len(rows))) - set(full), key=lambda i: len(rows[i][1]), reverse=True)
         if room is None or not others:
             return full
-        if self._footprint is None:
-            short = min(rows, key=lambda row: (len(row[1]), -row[1].depth))  # what is dropped is kept for, too
-            long = max(rows, key=lambda row: (len(row[1]), row[1].depth))
-            self._footprint = Footprint.through(self._kept_of(passes, short), self._kept_of(passes, long))
-        footprint = self._footprint
+        if known.footprint is None:
+            short = min(rows, key=lambda row: (len(row[1]), [-level for level in row[1].levels]))
+            long = max(rows, key=lambda row: (len(row[1]), row[1].levels))  # what is dropped is kept for, too
+            known.footprint = Footprint.through(*(self._kept_of(known, passes, row) for row in (short, long)))
+        footprint = known.footprint
 
         def needed(number: int) -> int:
-            mine = [rows[i] for i in (*full, *others[:number])]
-            chunks = cut(singles(mine), mine, self.budget.of(device), self.budget.start(device))
-            return ceil(sum(footprint.of(len(chunk), max(len(mine[i][1]) for i in chunk)) for chunk in chunks))
+            chunks = self._chunks(known, rows, [*full, *others[:number]], singles)
+            return ceil(sum(footprint.of(len(chunk), max(len(rows[i][1]) for i in chunk)) for chunk in chunks))
 
         if needed(len(others)) > room:
             others = others[: max(0, bisect_right(range(len(others)), room, key=needed) - 1)]
         return [*full, *others]
 
-    def _kept_of(self, passes: Passes, row: Row) -> tuple[int, int]:
+    def _kept_of(self, known: _Known, passes: Passes, row: Row) -> tuple[int, int]:
         """Tokens of a row, and the bytes that its activations take, by a pass that leaves no trace.
 
         The row beside it is shorter: where something is padded, masks are kept, too.
         """
         example, view = row
-        shorter = (example, View(np.delete(view.tokens, len(view) // 2), view.depth))
-        trial = Passes(passes.trial, self.adapter, passes.longest, passes.ablation)
-        devices = [passes.inner.device] if passes.inner.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), trial.ready(), kept_bytes(passes.inner) as kept:
+        shorter = (example, replace(view, tokens=np.delete(view.tokens, len(view) // 2)))
+        trial = passes.trial(*known.ablations)
+        devices = [known.inner.device] if known.inner.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), trial.ready(), kept_bytes(known.inner) as kept:
             trial.run([row, shorter])
         return len(view), ceil(kept[0] / 2)
 
-    def _attach(self, model: nn.Module, rows: list[Row], longest: int) -> Ablation | None:
-        if self.drop is None:
-            return None
-        inner = self.adapter.inner(model)
-        if self._ablation is None or self._ablation.model is not inner:
-            probe = Passes(for_trials(model, inner), self.adapter, longest, None)
-            self._ablation = Ablation(inner, self.drop, lambda: probe.run(rows[:1] * 2))
-            if is_compiled(model):
-                # What was compiled of another model is taken for this one's, with the hooks that it had: they are not
-                # among the things that are compared before it runs.
-                torch.compiler.reset()
-            self._trunk = self._no_trunk = self._footprint = None
-        return self._ablation
 
+@dataclass
+class _Known:
+    """What a scorer has found out about a model."""
 
-def _precise(scores: Tensor) -> Tensor:
-    """In float32 or better."""
-    narrow: Any = torch.finfo(scores.dtype).bits < 32
-    return scores.float() if narrow else scores
+    inner: Any
+    ablations: list[AblationHooks]
+    verified: Verified = field(default_factory=Verified)
+    footprint: Footprint | None = None
+    logged: bool = False

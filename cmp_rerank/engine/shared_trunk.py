@@ -3,40 +3,43 @@
 The model is given every row. Before its first layer, hooks leave one row of each group that reads the same
 tokens; before the first ablated layer they repeat the rows of the groups. So embeddings and head see every row
 with its own inputs, and only the layers between work on fewer. Which arguments of a layer have a row for every
-row of the batch is measured, not guessed from names.
+row of the batch is observed, not guessed from names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmp_rerank.ablations import View
-from cmp_rerank.ablations.drop import repeated_layers
-from cmp_rerank.engine.memory import out_of_memory
-from cmp_rerank.engine.places import Place, changed, differ, observe
-from cmp_rerank.engine.rows import Row
-from cmp_rerank.hooks.checkpointing import Change
+from cmp_rerank.engine.modifier import LayerInputs
+from cmp_rerank.engine.places import Place, changed
+from cmp_rerank.engine.rows import Row, RowBatch
+from cmp_rerank.hooks.checkpointing import PassHooks
+from cmp_rerank.hooks.sites import repeated_layers
 
 
-class _Fork(NamedTuple):
+class _Groups(NamedTuple):
     """Which rows of a pass read the same tokens."""
 
     group: Tensor  # (rows,) the group of each row
     one_of_each: Tensor  # (groups,) the first row of each group
 
 
-class Trunk:
-    """Forks rows at the first ablated layer.
+class SharedTrunk(LayerInputs):
+    """Repeats the rows of each group at the first ablated layer.
 
     Args:
         model: the model itself.
         first: index of the first ablated layer, at least 1.
+
+    Raises:
+        ValueError: if there are no layers that could be shared.
     """
 
     def __init__(self, model: nn.Module, first: int) -> None:
@@ -48,75 +51,55 @@ class Trunk:
         layers = list(repeated_layers(model)[1])
         if first >= len(layers):
             raise ValueError("Its layers share one module, which cannot be told to run on other rows each time.")
-        self.layers: list[nn.Module] = layers[: first + 1]
-        self._places: list[set[Place]] | None = None
-        self._passes: Change[_Fork] = Change(model, self._hooked)
+        super().__init__(layers[: first + 1])
+        self._passes: PassHooks[_Groups] = PassHooks(model, self._on_model)
 
-    def verify(self, run: Callable[[Sequence[Row]], Tensor], row: Row) -> str | None:
-        """Find out which arguments belong to rows, and whether the trunk gives the scores of a plain pass.
-
-        Args:
-            run: scores rows in one pass, through this trunk where it is forking.
-            row: a row to make trial rows of.
-
-        Returns:
-            None if the trunk is right for this model, else the reason why not.
-        """
+    def trial_rows(self, row: Row) -> tuple[list[Row], list[Row]]:
+        """Groups of different sizes: where rows of a batch are mixed, repeating them equally would change nothing."""
         example, view = row
         if len(view) < 6:
             tokens = [view.tokens]
         else:
             body = view.tokens[: min(len(view), 40) - 1]
             tokens = [np.append(body[: len(body) - cut], view.tokens[-1]) for cut in (0, 1, 3)]
-        # Groups of different sizes: where rows of a batch are mixed, repeating them equally would change nothing.
-        trial = [(example, View(t, depth)) for number, t in enumerate(tokens) for depth in range(4 - number)]
-        fewer = trial[:-2]
+        many = max(len(view.levels), 1)
+        trial = [
+            (example, replace(view, tokens=t, levels=(level,) * many))
+            for number, t in enumerate(tokens)
+            for level in range(4 - number)
+        ]
+        return trial[:-2], trial
 
-        def observed(rows: Sequence[Row]) -> tuple[list[set[Place]], Tensor]:
-            return observe(self.layers, lambda: run(rows), lambda x: x.ndim > 0 and len(x) == len(rows))
-
-        with torch.no_grad():
-            try:
-                self._places = None
-                seen = [observed(fewer), observed(trial)]
-                plain = seen[1][1].double()
-                self._places = [a & b for a, b in zip(seen[0][0], seen[1][0], strict=True)]
-                shared = run(trial).double()
-            except Exception as error:  # whatever a model raises on rows that do not fit together
-                self._places = None
-                if out_of_memory(error):
-                    raise
-                return f"{type(error).__name__}: {error}"
-        reason = differ(shared, plain, seen[1][1].dtype)
-        if reason is not None:
-            self._places = None
-        return reason
+    def belongs(self, x: Tensor, rows: Sequence[Row]) -> bool:
+        """Whether a tensor has a row for every row."""
+        return x.ndim > 0 and len(x) == len(rows)
 
     def installed(self) -> AbstractContextManager[None]:
         """The hooks are on the layers inside, and off again outside."""
         return self._passes.installed()
 
     @contextmanager
-    def _hooked(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for number, layer in enumerate(self.layers):
-                stack.callback(layer.register_forward_pre_hook(self._hook(number), with_kwargs=True).remove)
-            yield
-
-    @contextmanager
-    def fork(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Say which rows the next pass is of; rows of one group stand together."""
+    def around(self, batch: RowBatch) -> Iterator[RowBatch]:
+        """Rows of one group stand together."""
+        rows = batch.rows
         group = np.zeros(len(rows), dtype=np.int64)
         for i in range(1, len(rows)):
-            same = rows[i][0] is rows[i - 1][0] and np.array_equal(rows[i][1].tokens, rows[i - 1][1].tokens)
+            same = rows[i][0] is rows[i - 1][0] and rows[i][1].reads_same(rows[i - 1][1])
             group[i] = group[i - 1] + (not same)
         groups = int(group[-1]) + 1
-        if self._places is None or groups == len(rows):  # nothing to share
-            yield
+        if self.places is None or groups == len(rows):  # nothing to share
+            yield batch
             return
         device = next(self.layers[0].parameters()).device
         one_of_each = torch.from_numpy(np.searchsorted(group, np.arange(groups)))
-        with self._passes.at(_Fork(torch.from_numpy(group).to(device), one_of_each.to(device))):
+        with self._passes.at(_Groups(torch.from_numpy(group).to(device), one_of_each.to(device))):
+            yield batch
+
+    @contextmanager
+    def _on_model(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for number, layer in enumerate(self.layers):
+                stack.callback(layer.register_forward_pre_hook(self._hook(number), with_kwargs=True).remove)
             yield
 
     def _hook(self, number: int) -> Callable[..., tuple[Any, Any] | None]:
@@ -124,7 +107,7 @@ class Trunk:
 
         def fit(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
             now = self._passes.now
-            if now is None or self._places is None:
+            if now is None or self.places is None:
                 return None
 
             def change(place: Place, x: Tensor) -> Tensor:
@@ -136,7 +119,7 @@ class Trunk:
                     return x[now.one_of_each]
                 return x
 
-            places = self._places[number]
+            places = self.places[number]
             fitting: tuple[Any, Any] = changed((args, kwargs), change)
             return fitting
 

@@ -2,17 +2,18 @@
 
 Embeddings and head of a model see the padded batch. Before the first layer, hooks take the tokens out of it, each as
 a row of one token: (rows, tokens, units) becomes (all tokens, 1, units). All that works on single tokens (linear
-maps, norms, rotary positions, masks of CmpDrop) is right as it is. Attention is not: while layers run unpadded,
-transformers' attention interface leads to a function that puts the tokens of each row together again, attends
-within rows, and takes them apart: on CUDA as nested tensors, in one call of a variable-length kernel, if every token
-sees all tokens of its row; else with rows of equal length in one call. After the last layer tokens go back to their
-places.
+maps, norms, rotary positions, masks of CmpDrop) is right as it is. Attention is not: while layers run unpadded, the
+model's configuration names an attention function of this module, registered by transformers' `AttentionInterface`. It
+puts the tokens of each row together again, attends within rows, and takes them apart: on CUDA as nested tensors, in one
+call of a variable-length kernel, if every token sees all tokens of its row; else with rows of equal length in one
+call. After the last layer tokens go back to their places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -20,18 +21,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nested import nested_tensor_from_jagged
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from cmp_rerank.ablations import View
-from cmp_rerank.ablations.drop import repeated_layers
-from cmp_rerank.engine.memory import out_of_memory
-from cmp_rerank.engine.places import Place, changed, differ, observe
-from cmp_rerank.engine.rows import Row
-from cmp_rerank.hooks.checkpointing import Change
-from cmp_rerank.hooks.dropout import own_dropout_off
+from cmp_rerank.engine.modifier import LayerInputs
+from cmp_rerank.engine.places import Place, changed
+from cmp_rerank.engine.rows import Row, RowBatch
+from cmp_rerank.hooks.checkpointing import PassHooks
+from cmp_rerank.hooks.dropout import dropout_disabled
+from cmp_rerank.hooks.sites import repeated_layers
 
-#: The implementation of attention that is taken over: it computes with the mask that it is given, and no other.
-IMPLEMENTATION = "sdpa"
+#: The implementation of attention that is replaced: it computes with the mask that it is given, and no other.
+REPLACED = "sdpa"
+#: The name under which transformers finds the attention of this module.
+IMPLEMENTATION = "cmp_rerank_unpadded"
+#: What runs the layers that an attention module belongs to, by the identity of the module, while it does.
+_RUNNING: dict[int, Unpadded] = {}
+
+
+def _attend(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The attention of a layer: within rows in an unpadded pass, as always otherwise."""
+    plain = ALL_ATTENTION_FUNCTIONS[REPLACED]
+    running = _RUNNING.get(id(module))
+    now = None if running is None else running.packing
+    return plain(module, *args, **kwargs) if now is None else running.attend(now, plain, module, *args, **kwargs)
+
+
+def _mask(*args: Any, **kwargs: Any) -> Any:
+    """The mask that the replaced attention is given."""
+    return ALL_MASK_ATTENTION_FUNCTIONS[REPLACED](*args, **kwargs)
+
+
+AttentionInterface.register(IMPLEMENTATION, _attend)
+AttentionMaskInterface.register(IMPLEMENTATION, _mask)
 
 
 class _Run(NamedTuple):
@@ -125,7 +148,7 @@ def _has_kernel(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-class Unpadded:
+class Unpadded(LayerInputs):
     """Runs the layers of a model on tokens instead of padded rows.
 
     Args:
@@ -136,99 +159,91 @@ class Unpadded:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__(list(repeated_layers(model)[1]))
         self.model = model
-        self.layers = list(repeated_layers(model)[1])
-        self._inside = {id(module) for layer in self.layers for module in layer.modules()}
-        self._places: list[set[Place]] | None = None
-        self._passes: Change[_Packing] = Change(model, self._running)
+        self._inside = [id(module) for layer in self.layers for module in layer.modules()]
+        self._passes: PassHooks[_Packing] = PassHooks(model, self._on_model)
         self._attended = 0  # how often
-        if hasattr(model, "divided"):
-            raise ValueError("it cuts its rows into passages itself")
+        configs = {id(c): c for m in model.modules() if (c := vars(m).get("config")) is not None}
+        named = {i: getattr(config, "_attn_implementation", None) for i, config in configs.items()}
+        self._configs = [configs[i] for i, name in named.items() if name == REPLACED]
         found = {
             getattr(vars(module).get("config"), "_attn_implementation", None)
             for layer in self.layers
             for module in layer.modules()
         } - {None}
-        if found - {IMPLEMENTATION}:
-            raise ValueError(f'its attention is "{found.pop()}", and only "{IMPLEMENTATION}" is taken over')
+        if found - {REPLACED}:
+            raise ValueError(f'its attention is "{found.pop()}", and only "{REPLACED}" is replaced')
 
-    def verify(self, run: Callable[[Sequence[Row]], Tensor], row: Row) -> str | None:
-        """Find out which arguments are of tokens, and whether unpadded passes give the scores of padded ones.
-
-        Args:
-            run: scores rows in one pass, unpadded where `packed` is at work.
-            row: a row to make trial rows of.
-
-        Returns:
-            None if they do, else the reason why not.
-        """
+    def trial_rows(self, row: Row) -> tuple[list[Row], list[Row]]:
+        """Rows of several lengths, some of them equal."""
         example, view = row
         body = view.tokens[: min(len(view), 40) - 1]
         if len(body) < 5:
-            return f"a row of {len(view)} tokens is too short to find out"
+            return [], []
 
         def trial(*cuts: int) -> list[Row]:
-            return [(example, View(np.append(body[: len(body) - n], view.tokens[-1]), view.depth)) for n in cuts]
+            return [(example, replace(view, tokens=np.append(body[: len(body) - n], view.tokens[-1]))) for n in cuts]
 
-        def observed(rows: Sequence[Row]) -> tuple[list[set[Place]], Tensor]:
-            shapes = [(n, len(rows[0][1])) for n in (1, len(rows))]
-            return observe(self.layers, lambda: run(rows), lambda x: x.ndim > 1 and tuple(x.shape[:2]) in shapes)
+        return trial(1, 2, 4), trial(0, 1, 1, 3, 4)
 
-        rows = trial(0, 1, 1, 3, 4)
-        with torch.no_grad(), own_dropout_off(self.model):
-            try:
-                self._places = None
-                fewer, more = observed(trial(1, 2, 4)), observed(rows)
-                self._places = [a & b for a, b in zip(fewer[0], more[0], strict=True)]
-                self._attended = 0
-                found = run(rows)
-                if not self._attended:
-                    raise ValueError("its attention does not go through transformers' attention interface")
-            except Exception as error:  # whatever a model raises on rows that do not fit together
-                self._places = None
-                if out_of_memory(error):
-                    raise
-                return f"{type(error).__name__}: {error}"
-        reason = differ(found.double(), more[1].double(), found.dtype)
-        if reason is not None:
-            self._places = None
-        return reason
+    def belongs(self, x: Tensor, rows: Sequence[Row]) -> bool:
+        """Whether a tensor has a value for every token of the padded rows."""
+        width = len(rows[0][1])
+        return x.ndim > 1 and tuple(x.shape[:2]) in ((1, width), (len(rows), width))
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Without the model's own dropout, which two passes would not share."""
+        self._attended = 0
+        with dropout_disabled(self.model):
+            yield
+
+    def check_trial(self) -> None:
+        """The attention must have been this module's."""
+        if not self._attended:
+            raise ValueError("its attention does not go through transformers' attention interface")
+
+    @property
+    def packing(self) -> _Packing | None:
+        """Where the tokens of the pass that runs are; None in a padded pass."""
+        return self._passes.now
 
     def installed(self) -> AbstractContextManager[None]:
         """Hooks and attention are in place inside, and as they were outside."""
         return self._passes.installed()
 
     @contextmanager
-    def packed(self, mask: Tensor) -> Iterator[_Packing | None]:
-        """Say which tokens of the next pass are padding: (rows, tokens). Yields None where none is."""
-        if self._places is None or bool(mask.all()):
-            yield None
+    def around(self, batch: RowBatch) -> Iterator[RowBatch]:
+        """Run without padding, if there is any. Yields a batch in which each token is a row."""
+        mask = batch.features["attention_mask"]
+        if self.places is None or bool(mask.all()):
+            yield batch
             return
         packing = _Packing(mask)
+        lengths = [len(view) for _, view in batch.rows]
+        by_token = [levels for levels, n in zip(batch.levels, lengths, strict=True) for _ in range(n)]
         with self._passes.at(packing):
-            yield packing
+            yield replace(
+                batch, seeds=packing.row(batch.seeds), positions=packing.taken(batch.positions), levels=by_token
+            )
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Hooks are on the layers; attention of this model goes through `_attention`, that of others as always."""
-        plain = ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION]
-        local = ALL_ATTENTION_FUNCTIONS._local_mapping
-        before = dict(local)
-
-        def attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if self._passes.now is None or id(module) not in self._inside:
-                return plain(module, *args, **kwargs)
-            return self._attention(self._passes.now, plain, module, *args, **kwargs)
-
+    def _on_model(self) -> Iterator[None]:
+        """Hooks are on the layers, and the configuration of this model names the attention of this module."""
         with ExitStack() as stack:
             for number, layer in enumerate(self.layers):
                 stack.callback(layer.register_forward_pre_hook(self._before(number), with_kwargs=True).remove)
             stack.callback(self.layers[-1].register_forward_hook(self._after).remove)
-            stack.callback(lambda: (local.clear(), local.update(before)))
-            ALL_ATTENTION_FUNCTIONS[IMPLEMENTATION] = attention
+            for config in self._configs:
+                stack.callback(setattr, config, "_attn_implementation", REPLACED)
+                config._attn_implementation = IMPLEMENTATION
+            for inside in self._inside:
+                stack.callback(_RUNNING.pop, inside, None)
+                _RUNNING[inside] = self
             yield
 
-    def _attention(
+    def attend(
         self,
         now: _Packing,
         plain: Callable[..., Any],
@@ -274,9 +289,9 @@ class Unpadded:
     def _before(self, number: int) -> Callable[..., tuple[Any, Any] | None]:
         def take(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
             now = self._passes.now
-            if now is None or self._places is None:
+            if now is None or self.places is None:
                 return None
-            places = self._places[number]
+            places = self.places[number]
 
             def change(place: Place, x: Tensor) -> Tensor:
                 padded = place in places and tuple(x.shape[:2]) in (now.shape, (1, now.shape[1]))

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: a layer that runs again in the backward pass must be ablated as it was the first time."""
+"""Gradient checkpointing: a layer that runs again in the backward pass must find the hooks of its first run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ CHECKPOINTS = ("_gradient_checkpointing_func", "checkpoint_fn")
 State = TypeVar("State")
 
 
-class Change(Generic[State]):
-    """A change of a model for some passes, each of which it knows by a state; and for what checkpoints run again.
+class PassHooks(Generic[State]):
+    """Hooks that are on a model for some passes, each of which has a state that the hooks read.
 
-    Layers of a checkpointed pass run again in the backward pass, when the change is over and other passes have
-    been since. They find the change as it was: in place, with the state of their pass.
+    Under gradient checkpointing, layers run again in the backward pass, when the hooks are off and other passes have
+    run. The recomputed layers find the hooks on the model, and the state of their own pass.
 
     Args:
         model: the model.
-        apply: changes it, and puts everything back on leaving.
-        copy: copies a state that a pass changes.
+        apply: puts the hooks on the model, and takes them off on leaving.
+        copy: copies a state that the hooks change during a pass.
 
     Attributes:
         now: the state of the pass that runs; None outside of passes.
@@ -45,8 +45,8 @@ class Change(Generic[State]):
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """The change is in place inside."""
-        with self._in_place(), replayed(self._model, self._replayable):
+        """The hooks are on the model inside."""
+        with self._in_place(), recomputed_by(self._model, self._recomputable):
             yield
 
     @contextmanager
@@ -60,7 +60,7 @@ class Change(Generic[State]):
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        if self._applied:  # a second pass may come while the change is still, or again, in place
+        if self._applied:  # a second pass may come while the hooks are still, or again, in place
             yield
             return
         with self._apply():
@@ -70,8 +70,8 @@ class Change(Generic[State]):
             finally:
                 self._applied = False
 
-    def _replayable(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that finds the change as now whenever it is called again."""
+    def _recomputable(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that, called again, finds the hooks and the state as they are now."""
         now = None if self.now is None else self._copy(self.now)
         first = True
 
@@ -87,11 +87,11 @@ class Change(Generic[State]):
 
 
 @contextmanager
-def replayed(model: nn.Module, replayable: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Hand every function that a model checkpoints through ``replayable`` first; undone on leaving.
+def recomputed_by(model: nn.Module, recomputable: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Hand every function that a model checkpoints through ``recomputable`` first; undone on leaving.
 
-    The recomputation comes in the backward pass, when the ablation is over. What is checkpointed must
-    therefore carry its ablation with it.
+    The recomputation comes in the backward pass, when the hooks are off. What is checkpointed must therefore carry
+    its hooks with it.
     """
     with ExitStack() as stack:
         for module in model.modules():
@@ -99,15 +99,15 @@ def replayed(model: nn.Module, replayable: Callable[[Callable[..., Any]], Callab
             for name in CHECKPOINTS:
                 if callable(namespace.get(name)):
                     stack.callback(namespace.__setitem__, name, namespace[name])
-                    namespace[name] = _carrying(namespace[name], replayable)
+                    namespace[name] = _checkpointing(namespace[name], recomputable)
         yield
 
 
-def _carrying(
-    checkpoint: Callable[..., Any], replayable: Callable[[Callable[..., Any]], Callable[..., Any]]
+def _checkpointing(
+    checkpoint: Callable[..., Any], recomputable: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Callable[..., Any]:
     def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return checkpoint(replayable(function), *args, **kwargs)
+        return checkpoint(recomputable(function), *args, **kwargs)
 
     return run
 
@@ -118,3 +118,13 @@ def checkpoints(model: nn.Module) -> bool:
         getattr(module, "gradient_checkpointing", False) is True or "checkpoint_fn" in vars(module)
         for module in model.modules()
     )
+
+
+def is_reentrant(model: nn.Module) -> bool:
+    """Whether activations are checkpointed in the reentrant way, which cannot be run inside of a backward pass."""
+    for module in model.modules():
+        function: Any = vars(module).get("_gradient_checkpointing_func")
+        on = getattr(module, "gradient_checkpointing", False) is True and module.training
+        if on and getattr(function, "keywords", {}).get("use_reentrant"):
+            return True
+    return False

@@ -1,4 +1,4 @@
-"""Taking over a model's noise: its own dropout is off while an ablation owns what is dropped."""
+"""Disabling the model's own dropout, and looking at a forward pass without leaving a trace."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def dropout_rates(model: nn.Module) -> list[Rate]:
 
 
 @contextmanager
-def silenced(rates: list[Rate]) -> Iterator[None]:
+def disabled(rates: list[Rate]) -> Iterator[None]:
     """Set rates to 0, and back to what they were on leaving.
 
     Training flags stay as they are, since gradient checkpointing and other behaviour hang on them.
@@ -51,15 +51,15 @@ def silenced(rates: list[Rate]) -> Iterator[None]:
 
 
 @contextmanager
-def own_dropout_off(model: nn.Module) -> Iterator[None]:
-    """Switch the model's own dropout off, and put it back on leaving."""
-    with silenced(dropout_rates(model)):
+def dropout_disabled(model: nn.Module) -> Iterator[None]:
+    """Disable the model's own dropout, and put it back on leaving."""
+    with disabled(dropout_rates(model)):
         yield
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run a forward pass only to look at it: own dropout off, no gradients, and no trace left in the model.
+def inspecting(model: nn.Module) -> Iterator[None]:
+    """Run a forward pass only to look at it: own dropout disabled, no gradients, and no trace left in the model.
 
     The random state is put back, and so are submodules and plain attributes: some models change themselves for
     good on a short input (BigBird gives up its sparse attention).
@@ -78,7 +78,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             stack.enter_context(eager("force_eager"))
         stack.enter_context(torch.random.fork_rng(devices=sorted(device.index for device in devices)))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(own_dropout_off(model))
+        stack.enter_context(dropout_disabled(model))
         try:
             yield
         finally:

@@ -1,8 +1,8 @@
 """Counter-based nested dropout masks: which unit is dropped is a hash, not a draw from a generator.
 
-A unit is kept at drop depth k when ``hash(example seed, site, original token position, unit)`` is at
+A unit is kept at level k when ``hash(example seed, site, original token position, unit)`` is at
 least the threshold of the rate p_k. Three things follow without any bookkeeping. A unit that is dropped at
-depth k is dropped at every greater depth, since only the threshold moves. The mask of an example is the same
+level k is dropped at every greater level, since only the threshold moves. The mask of an example is the same
 wherever its row stands and however the batch is padded, cropped, chunked, recomputed or sharded, since
 nothing but the example enters. And no generator state is kept, saved or restored.
 
@@ -23,13 +23,13 @@ _MASK32 = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: consecutive counters land far apart
 
 
-def drop_rate(p: float, depth: int) -> float:
-    """Rate at which units are dropped at a depth: ``p_k = 1 - (1 - p) ** k`` (arXiv 2301.03765, CmpDrop).
+def drop_rate(p: float, level: int) -> float:
+    """Rate at which units are dropped at a level: ``p_k = 1 - (1 - p) ** k`` (arXiv 2301.03765, CmpDrop).
 
-    >>> [round(drop_rate(0.1, depth), 3) for depth in range(4)]
+    >>> [round(drop_rate(0.1, level), 3) for level in range(4)]
     [0.0, 0.1, 0.19, 0.271]
     """
-    return 1.0 - (1.0 - p) ** depth
+    return 1.0 - (1.0 - p) ** level
 
 
 def _mix(h: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cmp_rerank.hooks.dropout import undisturbed
+from cmp_rerank.hooks.dropout import inspecting
 
 #: Two passes over one input may differ by rounding at most: some kernels add in any order.
 NOISE_TOLERANCE = 1e-2
@@ -122,7 +122,7 @@ def survey(model: nn.Module, probe: Callable[[], Any]) -> Survey:
     """
     stack_name, layers = repeated_layers(model)
     watch = _Watch()
-    with undisturbed(model), ExitStack() as stack:
+    with inspecting(model), ExitStack() as stack:
         for number, layer in layers.named_children():  # each module once, though layers may share it
             stack.callback(layer.register_forward_pre_hook(watch.enter).remove)
             stack.callback(layer.register_forward_hook(watch.leave(f"{stack_name}.{number}")).remove)

@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 from sentence_transformers import CrossEncoder
 
+from cmp_rerank.ablations.base import FIXED, PASSAGE
+
 #: Features that say nothing of a token, or that a model makes itself: positions are counted anew for every row, so
 #: that they stay in the range, and without the gaps, that the model has seen in pretraining.
 _NOT_FEATURES = ("attention_mask", "offset_mapping", "special_tokens_mask", "position_ids", "length")
 _MARKER = "\u27ea passage \u27eb"
 
-FIXED, QUERY, PASSAGE = 0, 1, 2
-
 
 @dataclass(frozen=True)
-class Located:
+class PairLayout:
     """Where the texts of a pair stand among its tokens.
 
     Attributes:
-        part: (T,) what each token belongs to: 1 the query, 2 the passage, 0 neither (special tokens, templates).
+        part: (T,) what each token belongs to: `FIXED` (special tokens, templates), `QUERY` or `PASSAGE`.
         offsets: (tokens of the passage, 2) the characters of the passage that each of its tokens stands for.
-        cut: whether the window has cut any token of the pair.
+        truncated: whether the window has cut any token of the pair.
     """
 
     part: np.ndarray
     offsets: np.ndarray
-    cut: bool
+    truncated: bool
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Encoded:
     Attributes:
         features: for each pair its per-token features, name -> (T,).
         shared: features that are not per token.
-        located: for each pair where its texts stand.
+        layouts: for each pair where its texts stand.
     """
 
     features: list[dict[str, np.ndarray]]
     shared: dict[str, Any]
-    located: list[Located]
+    layouts: list[PairLayout]
 
 
 def encode(
@@ -71,10 +71,7 @@ def encode(
     Raises:
         ValueError: if it must be located, but cannot be.
     """
-    whole = getattr(model, "encode_whole", None)
-    if whole is not None:  # a model that reads long documents in passages cuts them itself
-        return whole(pairs, locate=locate, **preprocess)  # type: ignore[no-any-return]
-    kwargs = _unpadded(preprocess.pop("processing_kwargs", None) or {}, truncation)
+    kwargs = _without_padding(preprocess.pop("processing_kwargs", None) or {}, truncation)
     encoded = model.preprocess([tuple(pair) for pair in pairs], processing_kwargs=kwargs, **preprocess)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     features: list[dict[str, np.ndarray]] = [{} for _ in pairs]
@@ -91,37 +88,37 @@ def encode(
     if not getattr(model.tokenizer, "is_fast", False):
         if locate:
             raise ValueError(
-                f"Which tokens belong to the passage is told by a fast tokenizer only, got "
-                f"{type(model.tokenizer).__name__}. Use CmpDrop alone."
+                f"Only a fast tokenizer says which tokens belong to the passage; got {type(model.tokenizer).__name__}. "
+                "Use CmpDrop alone."
             )
         return Encoded(features, shared, [_unknown(n) for n in lengths])
     if encoded.get("modality", "text") == "message":
         try:
-            located = _in_templates(model, pairs, features, **preprocess)
+            layouts = _in_templates(model, pairs, features, **preprocess)
         except ValueError:
             if locate:
                 raise
-            located = [_unknown(n) for n in lengths]
+            layouts = [_unknown(n) for n in lengths]
     else:
-        located = [_in_pair(encoding) for encoding in encoded.encodings]
-    return Encoded(features, shared, located)
+        layouts = [_in_pair(encoding) for encoding in encoded.encodings]
+    return Encoded(features, shared, layouts)
 
 
-def _unpadded(given: dict[str, Any], truncation: bool) -> dict[str, Any]:
+def _without_padding(given: dict[str, Any], truncation: bool) -> dict[str, Any]:
     text = {**given.get("text", {}), "padding": False}
     if not truncation:
         text |= {"truncation": False, "verbose": False}  # no warning of a window that will be kept to otherwise
     return given | {"text": text, "common": given.get("common", {}) | {"return_tensors": None}}
 
 
-def _unknown(length: int) -> Located:
-    return Located(np.full(length, FIXED, dtype=np.int64), np.empty((0, 2), dtype=np.int64), False)
+def _unknown(length: int) -> PairLayout:
+    return PairLayout(np.full(length, FIXED, dtype=np.int64), np.empty((0, 2), dtype=np.int64), False)
 
 
-def _in_pair(encoding: Any) -> Located:
+def _in_pair(encoding: Any) -> PairLayout:
     part = np.array([FIXED if i is None else i + 1 for i in encoding.sequence_ids], dtype=np.int64)
     offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    return Located(part, offsets[part == PASSAGE], bool(encoding.overflowing))
+    return PairLayout(part, offsets[part == PASSAGE], bool(encoding.overflowing))
 
 
 def _in_templates(
@@ -131,7 +128,7 @@ def _in_templates(
     prompt: str | None = None,
     task: str | None = None,
     **_: Any,
-) -> list[Located]:
+) -> list[PairLayout]:
     transformer: Any = model[0]
     own = dict(transformer.processing_kwargs.get("chat_template", {})) | ({"task": task} if task else {})
     for name in ("restore_suffix", "padding", "truncation", "max_length", "return_tensors"):
@@ -144,7 +141,7 @@ def _in_templates(
         return str(transformer.processor.apply_chat_template(messages, tokenize=False, **own))
 
     before: dict[str, str] = {}
-    located = []
+    layouts = []
     for (query, passage), feature in zip(pairs, features, strict=True):
         if query not in before:
             around = render(query, _MARKER).split(_MARKER)
@@ -165,11 +162,11 @@ def _in_templates(
                 "The chat template of the model changes the text of the passage: which of its tokens belong to "
                 "which segment cannot be told. Use CmpDrop alone, or a template that shows the text as it is."
             )
-        located.append(_in_text(model, rendered, (start, start + len(shown)), lead, feature["input_ids"]))
-    return located
+        layouts.append(_in_text(model, rendered, (start, start + len(shown)), lead, feature["input_ids"]))
+    return layouts
 
 
-def _in_text(model: CrossEncoder, text: str, span: tuple[int, int], lead: int, ids: np.ndarray) -> Located:
+def _in_text(model: CrossEncoder, text: str, span: tuple[int, int], lead: int, ids: np.ndarray) -> PairLayout:
     """Locate a passage at ``span`` of a rendered text, which leaves out its first ``lead`` characters."""
     whole = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     every = np.asarray(whole["input_ids"])
@@ -195,4 +192,4 @@ def _in_text(model: CrossEncoder, text: str, span: tuple[int, int], lead: int, i
     inside = (start >= span[0]) & (end <= span[1]) & (end > start)
     part = np.where(inside, PASSAGE, FIXED)
     shift = lead - span[0]
-    return Located(part, np.stack([start, end], axis=1)[inside] + shift, cut)
+    return PairLayout(part, np.stack([start, end], axis=1)[inside] + shift, cut)

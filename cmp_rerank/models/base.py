@@ -1,0 +1,75 @@
+"""What the package must know of a kind of model: how its inputs become examples, how it is run, how its loss splits.
+
+Each kind of model is one file of this folder: an adapter, a subclass of `ModelAdapter`. `adapter_of` gives the one
+of a model; a new kind registers its own: ``adapter_of.register(MyModel, lambda model: MyAdapter())``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from cmp_rerank.engine import Around, Row, RowBatch
+from cmp_rerank.hooks.wrappers import unwrapped
+
+
+class ModelAdapter:
+    """A kind of model. It has what the engine asks for (`cmp_rerank.engine.Adapter`); a subclass adds the rest.
+
+    Attributes:
+        one_pass: whether one call of the model is one pass of its layers over the rows.
+    """
+
+    one_pass = True
+
+    def inner(self, model: nn.Module) -> Any:
+        """The model inside of wrappers (distributed, compiled), or the model itself."""
+        return unwrapped(model)
+
+    def collate(self, inner: Any, rows: Sequence[Row]) -> RowBatch:
+        """One batch of the model's features."""
+        raise ValueError(f"{type(self).__name__} has no collate(inner, rows): define that method.")
+
+    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
+        """Run one batch; see `cmp_rerank.engine.Adapter`."""
+        raise ValueError(f"{type(self).__name__} has no run(module, batch, longest): define that method.")
+
+    def during(self, inner: Any, batch: RowBatch, around: Around) -> AbstractContextManager[Any]:
+        """One call is one pass of the layers."""
+        return around(batch)
+
+    def probe(self, inner: Any, run: Callable[[], Any]) -> Callable[[], Any]:
+        """Two rows of the batch at hand run each layer once."""
+        return run
+
+
+class ExampleLosses(NamedTuple):
+    """How the loss of a batch splits into examples.
+
+    Attributes:
+        losses: (n, 1 + steps), the task loss of each example in each view.
+        weights: (n,), with which the examples enter the loss of the batch: ``weights @ losses`` is that, step by step.
+    """
+
+    losses: Tensor
+    weights: Tensor
+
+
+@singledispatch
+def adapter_of(model: Any) -> ModelAdapter:
+    """The adapter of a model.
+
+    Args:
+        model: the model itself, without wrappers.
+
+    Raises:
+        ValueError: if there is none for this class of model.
+    """
+    raise ValueError(
+        f"There is no adapter for {type(model).__name__}. Give a CrossEncoder of sentence-transformers, or register an "
+        "adapter: cmp_rerank.models.adapter_of.register(MyModel, lambda model: MyAdapter())."
+    )

@@ -1,0 +1,68 @@
+"""The segments of a text, and which of them its tokens belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cmp_rerank.text.segmenters import CharSpan, Segmenter, check_segments
+
+
+def spans_of(segmenter: Segmenter, text: str, offsets: np.ndarray) -> list[CharSpan]:
+    """The segments of a text.
+
+    Args:
+        segmenter: divides the text; or its tokens, if it has a method ``of_tokens``.
+        text: the text.
+        offsets: (T, 2) characters of each of its tokens.
+
+    Raises:
+        ValueError: if what it gives are not spans of the text.
+    """
+    of_tokens = getattr(segmenter, "of_tokens", None)
+    spans = segmenter(text) if of_tokens is None else of_tokens(offsets)
+    name = getattr(segmenter, "__name__", type(segmenter).__name__)
+    return check_segments(text, spans, f"Segments by {name}")
+
+
+def segments_of_tokens(offsets: np.ndarray, spans: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last segment that each token touches, int64 of shape (T,) each.
+
+    What stands between two segments (white space, mostly) goes with the one after it, what stands behind all of
+    them with the last.
+
+    Args:
+        offsets: (T, 2) characters of each token.
+        spans: the segments, in order.
+
+    Example:
+        >>> first, last = segments_of_tokens(np.array([[0, 2], [2, 3], [2, 5], [4, 7]]), [(0, 2), (3, 5), (5, 7)])
+        >>> first.tolist(), last.tolist()
+        ([0, 1, 1, 1], [0, 1, 1, 2])
+    """
+    if not len(spans) or not len(offsets):
+        # No segment: nothing can be cropped.
+        return np.full(len(offsets), -1, dtype=np.int64), np.full(len(offsets), -1, dtype=np.int64)
+    starts, ends = np.array(spans, dtype=np.int64).T
+    begin, end = offsets[:, 0], np.maximum(offsets[:, 1], offsets[:, 0] + 1)
+    # In a gap, the segment after it: SentencePiece may make a token of the space before a word.
+    first = np.minimum(np.searchsorted(ends, begin, side="right"), len(spans) - 1)
+    last = np.maximum(np.searchsorted(starts, end, side="left") - 1, first)
+    return first, last
+
+
+def touched(first: np.ndarray, last: np.ndarray) -> list[int]:
+    """The segments that any token touches, as `segments_of_tokens` gives them.
+
+    Example:
+        >>> touched(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 2]))
+        [0, 1, 2]
+    """
+    inside = first >= 0
+    if not inside.any():
+        return []
+    edges = np.zeros(int(last.max()) + 2, dtype=np.int64)
+    np.add.at(edges, first[inside], 1)
+    np.add.at(edges, last[inside] + 1, -1)
+    return [int(i) for i in np.flatnonzero(np.cumsum(edges[:-1]) > 0)]
