@@ -222,9 +222,10 @@ class FunctionObjective(Objective):
 def check_objective(objective: Any) -> Objective:
     """Give what can be used as an objective, and refuse what cannot.
 
-    Any object with the attributes of `Objective` will do, whatever its class: it is called with ``(losses, outputs)``,
-    and has a method ``diagnostics``. A callable without ``diagnostics``, such as a function of the losses, is wrapped,
-    and gets the diagnostics of `Objective`. It is called with outputs only if it has ``needs_outputs = True``.
+    Any object with the attributes of `Objective` will do, whatever its class. It is called with
+    ``(losses, outputs)``, and has a method ``diagnostics``. A callable without that method, such as a function of the
+    losses, is wrapped and gets the diagnostics of `Objective`. It is called with outputs only if it has
+    ``needs_outputs = True``.
 
     Args:
         objective: The object or function.
