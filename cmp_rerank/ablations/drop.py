@@ -340,6 +340,6 @@ def _indices(layers: object) -> tuple[int, ...]:
     if not indices or not all(isinstance(index, int) and not isinstance(index, bool) for index in indices):
         raise ValueError(
             f'layers must be "all", "top:k" or a list with at least one layer index; got {layers!r}. One layer is a '
-            "list of one, the top ones are a string: layers=[2], layers=\"top:2\"."
+            'list of one, the top ones are a string: layers=[2], layers="top:2".'
         )
     return indices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, Literal, TypeVar, get_args
@@ -190,7 +190,9 @@ class Scorer:
         together = torch.cat(parts)
         return together[where.to(together.device)]
 
-    def _chunks(self, known: _Known, rows: Sequence[Row], chosen: Sequence[int], grouping: Grouping) -> list[list[int]]:
+    def _chunks(
+        self, known: _Known, rows: Sequence[Row], chosen: Sequence[int], grouping: Grouping
+    ) -> list[list[int]]:
         """The chosen rows in chunks, by their numbers."""
         mine = [rows[i] for i in chosen]
         device = known.inner.device

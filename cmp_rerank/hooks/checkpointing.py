@@ -87,7 +87,9 @@ class PassHooks(Generic[State]):
 
 
 @contextmanager
-def recomputed_by(model: nn.Module, recomputable: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+def recomputed_by(
+    model: nn.Module, recomputable: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
     """Hand every function that a model checkpoints through ``recomputable`` first; undone on leaving.
 
     The recomputation comes in the backward pass, when the hooks are off. What is checkpointed must therefore carry

@@ -9,25 +9,21 @@ from types import FrameType
 from typing import Any
 
 import torch
+from sentence_transformers import CrossEncoder
 from sentence_transformers.base.trainer import BaseTrainer
 from sentence_transformers.util import fullname
 from torch import Tensor, nn
 
-from cmp_rerank.ablations import Plan
-from cmp_rerank.ablations.views import Ablation
-from cmp_rerank.engine import Scorer, Strategy, cross_encoder
-from cmp_rerank.losses.prepared import PreparedColumns, add_truncation
-from cmp_rerank.losses.replay import Pair, Replay, addressed, decompose
-from cmp_rerank.models.examples import Truncation, tokenise
-from cmp_rerank.objective import (
-    Baseline,
-    Reduction,
-    check_baseline,
-    check_reduction,
-    comparative_loss,
-    comparative_weights,
-    violations,
-)
+from cmp_rerank.ablations import Ablation, Plan, View
+from cmp_rerank.engine import Scorer, Strategy
+from cmp_rerank.losses.core import Comparison, chosen_objective
+from cmp_rerank.losses.decompose import decompose
+from cmp_rerank.losses.prepared import Prepared
+from cmp_rerank.losses.replay import Pair, Replay, addressed
+from cmp_rerank.models.base import ExampleLosses
+from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
+from cmp_rerank.models.pairs import Truncation, tokenise
+from cmp_rerank.objectives import Baseline, Objective, Outputs, Reduction
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +34,7 @@ class ComparativeLoss(nn.Module):
     A loss modifier, in the manner of ``MatryoshkaLoss``: it wraps the loss that a ``CrossEncoderTrainer`` would
     use anyway. In training, every (query, passage) pair is scored in full and once for each ablation step;
     the wrapped loss is computed for each of them, per example (a pair for pointwise losses, a query for listwise
-    and in-batch ones), and `cmp_rerank.objective.comparative_loss` compares them. In evaluation the value is
-    that of the wrapped loss. The trained model is an ordinary checkpoint and costs nothing extra to run.
+    and in-batch ones), and the objective compares them. In evaluation the value is that of the wrapped loss. The trained model is an ordinary checkpoint and costs nothing extra to run.
 
     How the wrapped loss splits into examples is measured on every batch, not assumed: its gradient must be a
     weighted sum of the gradients of single examples. The same weights then weigh the compared examples.
@@ -50,13 +45,17 @@ class ComparativeLoss(nn.Module):
     Args:
         model: the CrossEncoder to be trained.
         loss: the task loss, built on the same model.
-        ablations: the steps, in order; see `Plan`. An empty list gives the wrapped loss, unchanged.
-        baseline: the dummy step's loss: "zero" (the default; every step also gets its plain task loss), "full"
-            (the full model's loss; where the full model overfits), "best", or a number.
-        reduction: "mean" over the pairs of steps (with c steps in order it is 2 / (c + 2) of the mean task loss) or
-            "sum" (as in the paper).
+        ablations: the steps, in order, or a single one; see `Plan`. An empty list gives the wrapped loss, unchanged.
+        baseline: short for ``objective=PairwiseHinge(baseline, reduction)``: the dummy step's loss, "zero" (the
+            default; every step also gets its plain task loss), "full" (the full model's loss; where the full model
+            overfits), "best", or a number.
+        reduction: the same: "mean" over the pairs of steps (the default; with c steps in order it is 2 / (c + 2) of the
+            mean task loss) or "sum" (as in the paper).
+        objective: what is made of the task losses of an example's steps: an object of `cmp_rerank.objectives`, or one
+            of its shape. Default: `PairwiseHinge`, the comparative loss.
         seed: what all random choices derive from, together with the training step and the texts.
-        tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`.
+        tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`. Default: what
+            the trainer's arguments say, see `RerankerTrainingArguments`; so, too, for the next two.
         strategy: how the steps are run: what is kept, recomputed or shared. All give equal gradients; see `Scorer`.
         unpadded: whether the encoder's layers run without padding, where the model allows it; see `Scorer`.
         activation_bytes: how many bytes of activations ``strategy="auto"`` may keep; see `Scorer`. Default: what is
@@ -84,43 +83,57 @@ class ComparativeLoss(nn.Module):
         self,
         model: nn.Module,
         loss: nn.Module,
-        ablations: Sequence[Ablation],
-        baseline: Baseline = "zero",
-        reduction: Reduction = "mean",
+        ablations: Sequence[Ablation] | Ablation,
+        baseline: Baseline | None = None,
+        reduction: Reduction | None = None,
         *,
+        objective: Objective | None = None,
         seed: int = 0,
         tokens_per_chunk: int | None = None,
-        strategy: Strategy = "auto",
-        unpadded: bool = False,
+        strategy: Strategy | None = None,
+        unpadded: bool | None = None,
         activation_bytes: int | None = None,
     ) -> None:
         super().__init__()
-        check_baseline(baseline)
-        check_reduction(reduction)
-        if not isinstance(loss, nn.Module):
-            raise ValueError(f"loss must be a loss object such as BinaryCrossEntropyLoss(model), got {loss!r}.")
-        if isinstance(loss, ComparativeLoss):
-            raise ValueError("loss is a ComparativeLoss already: give all ablations to one of them.")
-        if getattr(loss, "model", None) is not model:
-            raise ValueError(f"{type(loss).__name__} was built on another model: build it on the one to be trained.")
-        cross_encoder(model)
+        _check_arguments(model, loss)
+        inner = cross_encoder(model)
         self.model = model
         self.loss = loss
-        self.plan = Plan(ablations)
-        self.baseline: Baseline = baseline
-        self.reduction: Reduction = reduction
-        self.seed = seed
-        self.scorer = Scorer(
-            self.plan.drop, tokens_per_chunk, strategy, unpadded=unpadded, activation_bytes=activation_bytes
+        plan = Plan(ablations)
+        scorer = Scorer(
+            pair_adapter(inner),
+            plan.on_model,
+            tokens_per_chunk=tokens_per_chunk,
+            strategy=strategy,
+            unpadded=unpadded,
+            activation_bytes=activation_bytes,
         )
-        #: Of the last training batch: task losses by step, and the rates of violations and of zero weights.
-        self.diagnostics: dict[str, Tensor] = {}
+        #: Scores the views and compares them.
+        self.comparison = Comparison(plan, chosen_objective(objective, baseline, reduction), scorer, seed)
         #: What the model's window has cut of the passages so far.
         self.truncation = Truncation()
         self._method = "unreduced"
-        #: Training step of the last batch that was drawn for, and which of its batches it was.
-        self.drawn = (-1, 0)
         self._reported = False
+
+    @property
+    def plan(self) -> Plan:
+        """The ablation steps."""
+        return self.comparison.plan
+
+    @property
+    def objective(self) -> Objective:
+        """What is made of the task losses of an example's steps."""
+        return self.comparison.objective
+
+    @property
+    def scorer(self) -> Scorer:
+        """Runs the model."""
+        return self.comparison.scorer
+
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Of the last training batch: task losses by step, and the rates of violations and of zero weights."""
+        return self.comparison.diagnostics
 
     def forward(
         self,
@@ -145,22 +158,40 @@ class ComparativeLoss(nn.Module):
                 loss does not decompose into examples.
         """
         extra = {name: value for name, value in (("prompt", prompt), ("task", task)) if value is not None}
-        model = cross_encoder(self.model)
-        if not len(self.plan) or not model.training:
+        if not len(self.plan) or not cross_encoder(self.model).training:
             return self.loss(inputs, labels, **extra)  # type: ignore[no-any-return]
+        return self.compare(self.model, inputs, labels, **extra)
+
+    def compare(
+        self,
+        model: nn.Module,
+        inputs: list[list[Any]],
+        labels: Tensor | list[Tensor] | None = None,
+        prepared: Prepared | None = None,
+        **extra: Any,
+    ) -> Tensor:
+        """Compute the comparative loss of a batch, as `forward` does in training.
+
+        Args:
+            model: the model, or a wrapper of it.
+            inputs: the text columns, as the wrapped loss wants them.
+            labels: as the wrapped loss wants them.
+            prepared: what was found out about the batch outside of the training step.
+            **extra: ``prompt`` and ``task``, as for `forward`.
+        """
+        inner = cross_encoder(model)
         columns = addressed(inputs)
-        prepared = inputs.prepared if isinstance(inputs, PreparedColumns) else None
         recording = None if prepared is None else prepared.recording(columns)
-        replay = Replay(self.loss, model, columns, labels, recording=recording, **extra)
+        replay = Replay(self.loss, inner, columns, labels, recording=recording, **extra)
         pairs = replay.recording.pairs
-        trainer = _calling_trainer()
-        draw = self._draw(trainer)
+        trainer = calling_trainer()
+        draw = self.comparison.draw(None if trainer is None else trainer.state.global_step)
         if prepared is not None:
-            add_truncation(self.truncation, prepared.truncation)
+            self.truncation.add_counts(prepared.truncation)
             examples = prepared.drawn(pairs, draw)
         else:
             examples = tokenise(
-                model,
+                inner,
                 pairs,
                 self.plan,
                 relevant=relevance(pairs, inputs, labels),
@@ -169,31 +200,18 @@ class ComparativeLoss(nn.Module):
                 **replay.recording.preprocess,
             )
         self._report_truncation()
-        scores = self.scorer(self.model, examples, [self.plan.views(example) for example in examples])
+        loss, _ = self.comparison(model, examples, lambda scores, views: [self._split(replay, scores, views)])
+        if trainer is not None:
+            trainer.track_loss_components(self.diagnostics)
+        return loss
+
+    def _split(self, replay: Replay, scores: Tensor, views: Sequence[Sequence[View]]) -> ExampleLosses:
+        """The wrapped loss of each example in each view."""
         steps = scores.unbind(dim=1)  # 1 + steps of (pairs, labels)
         split = decompose(replay, steps[0], prefer=self._method)
         self._method = split.method
         losses = torch.stack([split.losses(replay, step) for step in steps], dim=1)  # (examples, 1 + steps)
-        self._diagnose(losses.detach(), split.weights, trainer)
-        compared = comparative_loss(losses, baseline=self.baseline, reduction=self.reduction)
-        return (split.weights * compared).sum()
-
-    def _diagnose(self, losses: Tensor, weights: Tensor, trainer: BaseTrainer | None) -> None:
-        task = weights @ losses.to(weights.dtype)  # on the scale of the wrapped loss
-        pulls = comparative_weights(losses, baseline=self.baseline, reduction=self.reduction)
-        names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, losses.shape[1]))]
-        self.diagnostics = dict(zip(names, task.unbind(), strict=True))
-        self.diagnostics["violation_rate"] = violations(losses).to(task.dtype).mean()
-        self.diagnostics["zero_weight_rate"] = (pulls == 0).to(task.dtype).mean()
-        if trainer is not None:
-            trainer.track_loss_components(self.diagnostics)
-
-    def _draw(self, trainer: BaseTrainer | None) -> str:
-        """Seed, training step and batch within the step: the same after a resume, and on every process."""
-        last, batch = self.drawn
-        step = last + 1 if trainer is None else trainer.state.global_step
-        self.drawn = (step, batch + 1 if step == last else 0)
-        return f"{self.seed} {self.drawn}"
+        return ExampleLosses(losses, split.weights, lambda: Outputs(scores, replay.owner))
 
     def _report_truncation(self) -> None:
         if self.truncation.cut and not self._reported:
@@ -210,9 +228,8 @@ class ComparativeLoss(nn.Module):
             "loss": fullname(self.loss),
             "loss_config": inner,
             "ablations": repr(list(self.plan.ablations)),
-            "baseline": self.baseline,
-            "reduction": self.reduction,
-            "seed": self.seed,
+            "objective": repr(self.objective),
+            "seed": self.comparison.seed,
         }
 
     @property
@@ -230,11 +247,25 @@ class ComparativeLoss(nn.Module):
 """
 
 
-def _calling_trainer() -> BaseTrainer | None:
-    """The trainer that this call comes from, if any.
+def _check_arguments(model: Any, loss: Any) -> None:
+    if isinstance(loss, CrossEncoder) and isinstance(model, nn.Module) and not isinstance(model, CrossEncoder):
+        raise ValueError(
+            f"model and loss are swapped: got {type(model).__name__} for the model and {type(loss).__name__} for the "
+            "loss. Write ComparativeLoss(model, loss, ablations)."
+        )
+    if not isinstance(loss, nn.Module):
+        raise ValueError(f"loss must be a loss object such as BinaryCrossEntropyLoss(model); got {loss!r}.")
+    if isinstance(loss, ComparativeLoss):
+        raise ValueError("loss is a ComparativeLoss already: give all ablations to one of them.")
+    if getattr(loss, "model", None) is not model:
+        raise ValueError(f"{type(loss).__name__} was built on another model: build it on the one to be trained.")
 
-    A loss is not told its trainer, and what it returns is summed into the loss. The trainer is among the callers,
-    though, and takes values for its log by a public method.
+
+def calling_trainer() -> BaseTrainer | None:
+    """The trainer that this call comes from; None where there is none.
+
+    The trainers of sentence-transformers give a loss no handle on themselves, and sum what it returns into the loss.
+    The training step and the log are needed here, so the trainer is looked up among the callers.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

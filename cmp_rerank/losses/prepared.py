@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cmp_rerank.ablations import Example
 from cmp_rerank.losses.replay import Address, AddressedText, Pair, Recording
-from cmp_rerank.models.examples import Truncation, example_seed
+from cmp_rerank.hooks.random_state import RandomState
+from cmp_rerank.models.pairs import Truncation, example_seed
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Prepared:
     """
 
     calls: tuple[tuple[tuple[Address, Address], ...], ...]
-    random_state: Any
+    random_state: RandomState
     preprocess: dict[str, Any]
     examples: list[Example]
     truncation: Truncation
@@ -41,20 +42,6 @@ class Prepared:
             replace(example, seed=example_seed(query, passage, draw))
             for example, (query, passage) in zip(self.examples, pairs, strict=True)
         ]
-
-
-class PreparedColumns(list[Any]):
-    """The text columns of a batch as a loss gets them, together with what is known of them already."""
-
-    def __init__(self, columns: Sequence[Any], prepared: Prepared) -> None:
-        super().__init__(columns)
-        self.prepared = prepared
-
-
-def add_truncation(total: Truncation, more: Truncation) -> None:
-    """Add counts to counts."""
-    for each in fields(Truncation):
-        setattr(total, each.name, getattr(total, each.name) + getattr(more, each.name))
 
 
 def _texts(columns: Sequence[Sequence[Any]]) -> Iterator[AddressedText]:

@@ -1,17 +1,15 @@
-"""Running a cross-encoder loss on given scores, and taking its batch value apart into one value per example.
+"""Running a cross-encoder loss on given scores.
 
 A loss of sentence-transformers tokenises, calls the model and reduces to one number, all in its ``forward``. To
 compare ablated copies of the model, each example's own loss is needed for scores that were computed elsewhere.
 So the loss runs with a stand-in for its model: a first run records which pairs it asks for, later runs are
-served scores for exactly these pairs. No loss is known by name here; whether the values per example really add
-up to the loss's own gradient is measured on every batch.
+served scores for exactly these pairs. No loss is known by name here.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +17,9 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
+from cmp_rerank.hooks.random_state import RandomState
+
 Address = tuple[int, int, int]  # column, row, place in the row's list (-1 where the column holds plain texts)
-#: Above this share of the gradient left unexplained, a loss is said not to decompose (rounding leaves about 1e-6).
-TOLERANCE = 1e-3
 
 
 class AddressedText(str):
@@ -44,7 +42,7 @@ class Recording:
     """The pairs that a loss asked its model for, call by call, and the random state it started from."""
 
     calls: tuple[tuple[Pair, ...], ...]
-    random_state: Any
+    random_state: RandomState
     preprocess: dict[str, Any]
 
     @property
@@ -149,14 +147,14 @@ class Replay:
     def _record(self) -> Recording:
         calls: list[tuple[Pair, ...]] = []
         kwargs: dict[str, Any] = {}
-        state = _random_state()
+        state = RandomState.now()
 
         def note(pairs: list[Pair], given: dict[str, Any]) -> Tensor:
             for pair in pairs:
                 if not all(isinstance(text, AddressedText) for text in pair):
                     raise ValueError(
                         f"{type(self.loss).__name__} changes its texts before it scores them, so that their "
-                        "examples cannot be told. Put the change into the dataset or the model's prompt."
+                        "examples are unknown. Put the change into the dataset or the model's prompt."
                     )
             calls.append(tuple(pairs))
             kwargs.update(given)
@@ -173,13 +171,13 @@ class Replay:
 
     def returned(self, scores: Tensor) -> Tensor | dict[str, Tensor]:
         """What the loss itself returns for the whole batch, for scores of shape (pairs, labels)."""
-        with _restored(self.recording.random_state):
+        with self.recording.random_state.restored():
             return self._run(self.columns, self.labels, self._serve_whole(scores))  # type: ignore[no-any-return]
 
     def per_example(self, scores: Tensor) -> Tensor | None:
         """The whole batch once, unreduced: (examples,), or None where the loss's own criterion cannot do that."""
         with ExitStack() as stack:
-            stack.enter_context(_restored(self.recording.random_state))
+            stack.enter_context(self.recording.random_state.restored())
             criteria = [m for m in _own_modules(self.loss) if getattr(m, "reduction", None) in ("mean", "sum")]
             for criterion in criteria:
                 stack.callback(setattr, criterion, "reduction", criterion.reduction)
@@ -211,7 +209,7 @@ class Replay:
         losses = []
         for i in range(self.examples):
             labels = None if self.labels is None else self.labels[i : i + 1]
-            with _restored(self.recording.random_state):
+            with self.recording.random_state.restored():
                 losses.append(_total(self._run([column[i : i + 1] for column in self.columns], labels, serve)))
         return torch.stack(losses)
 
@@ -245,116 +243,6 @@ class Replay:
             return forward(self.loss, inputs, labels, **self.extra)
 
 
-@dataclass(frozen=True)
-class Decomposition:
-    """How the batch value of a loss splits into examples: dS/dscores = sum_i weight_i dl_i/dscores.
-
-    Attributes:
-        method: "unreduced" (the loss's criterion, unreduced) or "one by one".
-        weights: (examples,) weight_i; 1/examples for a plain mean.
-        residual: the share of the gradient that this leaves unexplained.
-    """
-
-    method: str
-    weights: Tensor
-    residual: float
-
-    def losses(self, replay: Replay, scores: Tensor) -> Tensor:
-        """The loss of each example for scores of shape (pairs, labels): (examples,)."""
-        if self.method == "one by one":
-            return replay.one_by_one(scores)
-        losses = replay.per_example(scores)
-        if losses is None:
-            raise ValueError(f"{type(replay.loss).__name__} changed its reduction between two runs of one batch.")
-        return losses
-
-
-def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Decomposition:
-    """Find how the loss splits into examples, by measuring gradients with respect to the scores.
-
-    Args:
-        replay: the loss on a batch.
-        scores: (pairs, labels), where to measure; no gradient flows into them.
-        prefer: the method to try first (that of the last batch, say).
-
-    Raises:
-        ValueError: if neither method explains the gradient of the loss.
-    """
-    residuals = {}
-    for method in sorted(("unreduced", "one by one"), key=lambda name: name != prefer):
-        attempt = _measure(replay, scores, method)
-        if attempt is not None and attempt.residual <= TOLERANCE:
-            return attempt
-        residuals[method] = "not possible" if attempt is None else f"{attempt.residual:.2g}"
-    raise ValueError(
-        f"{type(replay.loss).__name__} does not decompose into losses of single examples, so its ablation steps "
-        f"cannot be compared per example (share of its gradient left unexplained: {residuals}, at most {TOLERANCE} "
-        "is allowed). Use a loss that is a sum or mean over examples, or give it a criterion module with a "
-        "`reduction` attribute that can be set to 'none'."
-    )
-
-
-def _measure(replay: Replay, scores: Tensor, method: str) -> Decomposition | None:
-    here = _project(replay, scores.detach(), method)
-    # An example with a single score fits any gradient with some weight. A weight that is one (a share of what the
-    # loss averages over) stays when all scores move and keep their order.
-    moved = _project(replay, 1.1 * scores.detach() + 0.5, method)
-    if here is None or moved is None:
-        return None
-    weights, residual, silent = here
-    both = ~(silent | moved[2])
-    residual = max(residual, _relative((moved[0] - weights)[both], weights[both]))
-    if silent.any() and residual <= TOLERANCE:
-        # An example without a gradient here (saturated, or none of its pairs is comparable) shows its weight at
-        # random scores, if it has one.
-        generator = torch.Generator().manual_seed(0)
-        elsewhere = _project(replay, torch.randn(scores.shape, generator=generator).to(scores), method)
-        if elsewhere is not None:
-            weights = torch.where(silent, elsewhere[0], weights)
-    return Decomposition(method, weights, residual)
-
-
-def _project(replay: Replay, at: Tensor, method: str) -> tuple[Tensor, float, Tensor] | None:
-    """Weights (examples,), the residual, and which examples have no gradient; None where the method fails."""
-    with torch.enable_grad():
-        scores = at.clone().requires_grad_()
-        try:
-            losses = replay.per_example(scores) if method == "unreduced" else replay.one_by_one(scores)
-        except (RuntimeError, ValueError):
-            return None
-        if losses is None:
-            return None
-        total = replay.value(scores)
-        # Distinct factors show whether an example's loss depends on scores of another example.
-        factors = torch.linspace(0.5, 1.5, replay.examples, device=at.device, dtype=losses.dtype)
-        own = _gradient(losses.sum(), scores)
-        mixed = _gradient((factors * losses).sum(), scores)
-        whole = _gradient(total, scores)
-    owner = replay.owner
-    entangled = _relative(mixed - factors[owner, None] * own, mixed)
-
-    def per_example(products: Tensor) -> Tensor:
-        return torch.zeros(replay.examples, device=at.device, dtype=at.dtype).index_add(0, owner, products.sum(dim=1))
-
-    power = per_example(own * own)
-    silent = power == 0
-    weights = per_example(whole * own) / power.masked_fill(silent, 1.0)
-    unexplained = _relative(whole - weights[owner, None] * own, whole)
-    return weights, max(entangled, unexplained), silent
-
-
-def _gradient(value: Tensor, scores: Tensor) -> Tensor:
-    if not value.requires_grad:
-        return torch.zeros_like(scores)
-    (gradient,) = torch.autograd.grad(value, scores, retain_graph=True, allow_unused=True)
-    return torch.zeros_like(scores) if gradient is None else gradient
-
-
-def _relative(difference: Tensor, whole: Tensor) -> float:
-    size = whole.norm().item()
-    return difference.norm().item() / size if size > 0 else float(difference.norm().item() > 0)
-
-
 def _own_modules(loss: nn.Module) -> Iterator[nn.Module]:
     """The modules of a loss, without those of the model in it."""
     yield loss
@@ -380,27 +268,3 @@ def _total(loss: Any) -> Tensor:
     if isinstance(loss, dict):
         return torch.stack(list(loss.values())).sum(dim=0)
     return loss  # type: ignore[no-any-return]
-
-
-def _random_state() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    return random.getstate(), torch.get_rng_state(), cuda
-
-
-def _set_random_state(state: tuple[Any, ...]) -> None:
-    python, cpu, cuda = state
-    random.setstate(python)
-    torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state_all(cuda)
-
-
-@contextmanager
-def _restored(state: tuple[Any, ...]) -> Iterator[None]:
-    """Run from a recorded random state, so that random negatives are the same ones; then go on as before."""
-    before = _random_state()
-    _set_random_state(state)
-    try:
-        yield
-    finally:
-        _set_random_state(before)

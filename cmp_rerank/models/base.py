@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cmp_rerank.engine import Around, Row, RowBatch
 from cmp_rerank.hooks.wrappers import unwrapped
+from cmp_rerank.objectives import Outputs
 
 
 class ModelAdapter:
@@ -53,10 +54,12 @@ class ExampleLosses(NamedTuple):
     Attributes:
         losses: (n, 1 + steps), the task loss of each example in each view.
         weights: (n,), with which the examples enter the loss of the batch: ``weights @ losses`` is that, step by step.
+        outputs: gives the scores behind the losses, for objectives with ``needs_outputs``; None: there are none.
     """
 
     losses: Tensor
     weights: Tensor
+    outputs: Callable[[], Outputs] | None = None
 
 
 @singledispatch

@@ -64,5 +64,7 @@ def pair_adapter(model: CrossEncoder) -> CrossEncoderAdapter:
     """
     adapter = adapter_of(model)
     if not isinstance(adapter, CrossEncoderAdapter):
-        raise ValueError(f"{type(adapter).__name__} does not encode pairs of texts: derive it from CrossEncoderAdapter.")
+        raise ValueError(
+            f"{type(adapter).__name__} does not encode pairs of texts: derive it from CrossEncoderAdapter."
+        )
     return adapter

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,16 +21,20 @@ from torch import Tensor
 from tqdm.autonotebook import trange
 
 from cmp_rerank.ablations import Example, View
+from cmp_rerank.ablations.base import PASSAGE, QUERY
+from cmp_rerank.engine import Around, Row, RowBatch
 from cmp_rerank.engine.chunks import cut, singles
 from cmp_rerank.engine.memory import Budget
-from cmp_rerank.engine.rows import Row, collate
-from cmp_rerank.models.encoding import PASSAGE, QUERY, Encoded, encode
+from cmp_rerank.hooks.sites import default_probe
+from cmp_rerank.models.base import adapter_of
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
+from cmp_rerank.models.encoding import Encoded, encode
 from cmp_rerank.text.segmenters import windows
 
 _PART = "part_of_pair"
 _DOCUMENTS_AT_ONCE = 2048
 #: (rows, columns) of the tokens of a batch of passages -> what must be around its forward pass
-Around = Callable[[Tensor, Tensor], AbstractContextManager[None]]
+AroundPassages = Callable[[Tensor, Tensor], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,7 @@ class LongDocumentReranker(CrossEncoder):
         self.stride = stride
         self.max_passages = max_passages
         self.tokens_per_chunk = tokens_per_chunk
-        self._around: Around | None = None
+        self._around: list[AroundPassages] = []
         #: How long the documents were that have been scored so far; assign ``Coverage()`` to count anew.
         self.coverage = Coverage()
 
@@ -222,11 +226,11 @@ class LongDocumentReranker(CrossEncoder):
         """The cross-encoder that scores passages."""
         return self._passage_model[0]
 
-    def encode_whole(self, pairs: Sequence[tuple[str, str]], *, locate: bool = True, **preprocess: Any) -> Encoded:
-        """Tokenise pairs without truncation; `cmp_rerank.models.encoding.encode` asks for this."""
+    def encode_whole(self, pairs: Sequence[tuple[str, str]], **preprocess: Any) -> Encoded:
+        """Tokenise pairs without truncation."""
         encoded = encode(self.passage_model, pairs, locate=True, truncation=False, **preprocess)
-        for features, located in zip(encoded.features, encoded.located, strict=True):
-            features[_PART] = located.part
+        for features, layout in zip(encoded.features, encoded.layouts, strict=True):
+            features[_PART] = layout.part
         return encoded
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
@@ -237,8 +241,8 @@ class LongDocumentReranker(CrossEncoder):
         """
         if not all(_is_pair(pair) for pair in inputs) or not inputs:
             return self.passage_model.preprocess(inputs, prompt=prompt, **kwargs)
-        features, _ = collate(self, [(example, example.full()) for example in self._examples(inputs, prompt, kwargs)])
-        return features
+        examples = self._examples(inputs, prompt, kwargs)
+        return _ADAPTER.collate(self, [(example, example.full()) for example in examples]).features
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Score whole documents, as `preprocess` gives them, passage by passage.
@@ -270,18 +274,18 @@ class LongDocumentReranker(CrossEncoder):
         return input | {"scores": scores}
 
     @contextmanager
-    def divided(self, around: Around) -> Iterator[None]:
-        """Say what must be around the forward pass of each batch of passages (`Ablation.rows` does).
+    def around_passages(self, around: AroundPassages) -> Iterator[None]:
+        """Say what must be around the forward pass of each batch of passages, inside of what was said before.
 
         Args:
             around: called with the row of each passage (passages,) and the column of each of its tokens (passages,
                 tokens), in the batch of documents that `forward` is given.
         """
-        before, self._around = self._around, around
+        self._around.append(around)
         try:
             yield
         finally:
-            self._around = before
+            self._around.remove(around)
 
     def _inference(
         self,
@@ -350,13 +354,14 @@ class LongDocumentReranker(CrossEncoder):
         owners = torch.tensor([number for number, passages in enumerate(views) for _ in passages])
         order, parts = [], []
         for batch in batches(rows):
-            features, tokens = collate(self.passage_model, [rows[i] for i in batch])
-            around: AbstractContextManager[None] = nullcontext()
-            if self._around is not None and begins is not None:
-                owner = owners[batch]
-                around = self._around(owner.to(tokens.device), tokens + begins[owner, None].to(tokens.device))
-            with around:
-                scored = super().forward(features, **kwargs)["scores"]
+            passages = _PASSAGES.collate(self.passage_model, [rows[i] for i in batch])
+            with ExitStack() as stack:
+                if begins is not None:
+                    owner, tokens = owners[batch], passages.positions
+                    columns = tokens + begins[owner, None].to(tokens.device)
+                    for around in self._around:
+                        stack.enter_context(around(owner.to(tokens.device), columns))
+                scored = super().forward(passages.features, **kwargs)["scores"]
             parts.append(scored.reshape(len(batch), -1))
             order += batch
         where = torch.empty(len(rows), dtype=torch.int64)
@@ -372,7 +377,7 @@ class LongDocumentReranker(CrossEncoder):
         """The passages of a document, as selections of its tokens.
 
         Args:
-            part: (T,) what each token belongs to, as `Located` has it.
+            part: (T,) what each token belongs to, as `PairLayout` has it.
         """
         document = np.flatnonzero(part == PASSAGE)
         query = np.flatnonzero(part == QUERY)
@@ -393,7 +398,47 @@ class LongDocumentReranker(CrossEncoder):
         parts = parts[: 1 if isinstance(self.combine, FirstP) else self.max_passages]
         self.coverage.add(len(document), max(len(document) - room, 0), len(parts))
         fixed = np.setdiff1d(np.flatnonzero(part != PASSAGE), dropped, assume_unique=True)
-        return [View(np.sort(np.concatenate([fixed, document[first:last]])), 0) for first, last in parts]
+        return [View(np.sort(np.concatenate([fixed, document[first:last]]))) for first, last in parts]
+
+
+class LongDocumentAdapter(CrossEncoderAdapter):
+    """Long documents: whole pairs in, one row of labels for each, with several passes of the layers between."""
+
+    one_pass = False
+
+    def encode(self, inner: Any, pairs: Sequence[tuple[str, str]], **options: Any) -> Encoded:
+        """Whole documents; the model divides them into passages itself."""
+        options.pop("truncation", None)
+        options.pop("locate", None)
+        encoded: Encoded = inner.encode_whole(pairs, **options)
+        return encoded
+
+    def during(self, inner: Any, batch: RowBatch, around: Around) -> AbstractContextManager[Any]:
+        """The model says of each batch of passages which tokens of which rows they are."""
+
+        def passages(rows: Tensor, columns: Tensor) -> AbstractContextManager[Any]:
+            part = replace(
+                batch,
+                seeds=batch.seeds[rows],
+                positions=batch.positions[rows[:, None], columns],
+                levels=[batch.levels[int(row)] for row in rows],
+            )
+            return around(part)
+
+        manager: AbstractContextManager[Any] = inner.around_passages(passages)
+        return manager
+
+    def probe(self, inner: Any, run: Callable[[], Any]) -> Callable[[], Any]:
+        """Documents run the layers once for each batch of passages; two short texts run them once."""
+        return default_probe(inner.passage_model)
+
+
+_ADAPTER, _PASSAGES = LongDocumentAdapter(), CrossEncoderAdapter()
+
+
+@adapter_of.register
+def _(model: LongDocumentReranker) -> LongDocumentAdapter:
+    return _ADAPTER
 
 
 def _is_pair(value: Any) -> bool:

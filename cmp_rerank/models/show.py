@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmp_rerank.ablations.views import Example, Plan, View
-from cmp_rerank.models.encoding import PASSAGE, QUERY, Encoded, Located
-from cmp_rerank.models.examples import Truncation, cropped, example_seed, tokenise
+from cmp_rerank.ablations import Example, Plan, TextPair, View
+from cmp_rerank.ablations.base import FIXED, PASSAGE, QUERY
+from cmp_rerank.models.pairs import Truncation, example_seed, prepared_example, tokenise
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,7 @@ def show_views(
         console: where to print. Default: the terminal.
 
     Raises:
-        ValueError: as `cmp_rerank.models.examples.tokenise`.
+        ValueError: as `cmp_rerank.models.pairs.tokenise`.
 
     Example:
         >>> from rich.console import Console
@@ -61,7 +61,7 @@ def show_views(
     console = console or Console()
     truncation = Truncation()
     if model is None:
-        example, decode = _in_words(plan, query, passage, relevant, f"{seed}", truncation)
+        example, decode = _in_words(plan, query, passage, relevant, f"{seed}")
     else:
         (example,) = tokenise(
             model, [(query, passage)], plan, relevant=[relevant], draw=f"{seed}", truncation=truncation
@@ -72,14 +72,24 @@ def show_views(
             return str(tokenizer.decode(ids[tokens])).strip()
 
     table = Table.grid(padding=(0, 2))
-    names = ["full", *(type(step).__name__ for step in plan.steps)]
-    for name, view in zip(names, plan.views(example), strict=True):
-        told = f"{len(view)} tokens"
-        rate = f"\np = {plan.drop.rate(view.depth):.3g}" if plan.drop and name == "CmpDrop" else ""
-        table.add_row(name + rate, told, _text(example, view, decode, struck=console.color_system is not None))
+    views = plan.views(example)
+    for number, view in enumerate(views):
+        name = _name(plan, views, number)
+        table.add_row(
+            name, f"{len(view)} tokens", _text(example, view, decode, struck=console.color_system is not None)
+        )
     console.print(table)
     if truncation.cut:
         console.print(f"{truncation}.", style="yellow")
+
+
+def _name(plan: Plan, views: Sequence[View], number: int) -> str:
+    """The ablation of a step, and what it says of its level."""
+    if not number:
+        return "full"
+    step, view = plan.steps[number - 1], views[number]
+    level = view.level(plan.on_model.index(step)) if step.on_model else plan.steps[:number].count(step)
+    return "\n".join(filter(None, [type(step).__name__, step.label(level)]))
 
 
 def _text(example: Example, view: View, decode: Callable[[np.ndarray], str], struck: bool) -> Text:
@@ -105,22 +115,18 @@ def _text(example: Example, view: View, decode: Callable[[np.ndarray], str], str
 
 
 def _in_words(
-    plan: Plan, query: str, passage: str, relevant: bool, draw: str, truncation: Truncation
+    plan: Plan, query: str, passage: str, relevant: bool, draw: str
 ) -> tuple[Example, Callable[[np.ndarray], str]]:
     """An example whose tokens are words, of no model."""
     if not passage.strip():
-        raise ValueError("The passage is empty.")
+        raise ValueError("The passage is empty: give a text.")
     asked = [*(word.span() for word in _WORD.finditer(query))]
     spans = [word.span() for word in _WORD.finditer(passage)]
-    part = np.array([QUERY] * len(asked) + [0] + [PASSAGE] * len(spans))
-    features: list[dict[str, np.ndarray[Any, Any]]] = [{"input_ids": np.arange(len(part))}]
+    part = np.array([QUERY] * len(asked) + [FIXED] + [PASSAGE] * len(spans))
+    features: dict[str, np.ndarray[Any, Any]] = {"input_ids": np.arange(len(part))}
     offsets = np.array(spans, dtype=np.int64).reshape(-1, 2)
-    encoded = Encoded(features, {}, [Located(part, offsets, False)])
-    seed = example_seed(query, passage, draw)
-    if plan.crop is None:
-        example = Example(features[0], np.where(part == PASSAGE, 0, -1), seed=seed)
-    else:
-        example = cropped(plan.crop, query, passage, relevant, encoded, truncation, seed)
+    pair = TextPair(query, passage, relevant, part, offsets, (0, len(passage)), lambda: offsets)
+    example = prepared_example(plan.preparing, pair, features, example_seed(query, passage, draw))
 
     def decode(tokens: np.ndarray) -> str:
         pieces = []

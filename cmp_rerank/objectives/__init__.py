@@ -5,6 +5,7 @@ the strongest. An `Objective` turns them into one loss per example. `PairwiseHin
 paper; `Listwise` and `HingeRegularized` are variants of it; `MeanOfSteps` is the control without a comparison.
 """
 
+from cmp_rerank.objectives._checks import Baseline, Reduction
 from cmp_rerank.objectives.base import FunctionObjective, Objective, Outputs, check_objective
 from cmp_rerank.objectives.hinge import PairwiseHinge
 from cmp_rerank.objectives.listwise import Listwise
@@ -12,6 +13,7 @@ from cmp_rerank.objectives.mean import MeanOfSteps
 from cmp_rerank.objectives.regularized import HingeRegularized
 
 __all__ = [
+    "Baseline",
     "FunctionObjective",
     "HingeRegularized",
     "Listwise",
@@ -19,5 +21,6 @@ __all__ = [
     "Objective",
     "Outputs",
     "PairwiseHinge",
+    "Reduction",
     "check_objective",
 ]

@@ -1,7 +1,8 @@
-"""Training: a faster `CrossEncoderTrainer` for long and mixed-length input, and batches by token budget."""
+"""Training: faster and comparative trainers of sentence-transformers and transformers, and batches by token budget."""
 
 from cmp_rerank.training.arguments import RerankerTrainingArguments
+from cmp_rerank.training.comparative import ComparativeTrainer
 from cmp_rerank.training.sampler import LengthBatches
 from cmp_rerank.training.trainer import RerankerTrainer
 
-__all__ = ["LengthBatches", "RerankerTrainer", "RerankerTrainingArguments"]
+__all__ = ["ComparativeTrainer", "LengthBatches", "RerankerTrainer", "RerankerTrainingArguments"]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
+from cmp_rerank.engine import STRATEGIES
+
 
 @dataclass
 class RerankerTrainingArguments(CrossEncoderTrainingArguments):
@@ -14,10 +16,11 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
     Args:
         tokens_per_batch: the size of a batch for one device, in tokens; ``per_device_train_batch_size`` is then not
             used. Default: batches of as many rows as that says.
-        tokens_per_chunk: how many tokens, padding included, one forward pass of a plain loss may hold; a
-            `ComparativeLoss` has its own. Default: 4,096 on a CPU, 65,536 elsewhere.
-        unpadded: whether the encoder's layers run without padding for a plain loss, where the model allows it; a
-            `ComparativeLoss` has its own.
+        tokens_per_chunk: how many tokens, padding included, one forward pass may hold. Default: 4,096 on a CPU,
+            65,536 elsewhere. This and the next two are for plain losses, and for each `ComparativeLoss` that does not
+            set them itself.
+        unpadded: whether the encoder's layers run without padding, where the model allows it.
+        strategy: how the steps of a `ComparativeLoss` are run, see `cmp_rerank.engine.Scorer`. Default: "auto".
         length_bucketing: whether the rows of a batch have similar lengths. They are drawn at random otherwise, and
             where ``batch_sampler`` is not the default one.
         token_cache: folder in which tokenised datasets are kept for other runs; not those that depend on a segmenter
@@ -30,6 +33,7 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
     tokens_per_batch: int | None = field(default=None, metadata={"help": "Tokens of a batch for one device."})
     tokens_per_chunk: int | None = field(default=None, metadata={"help": "Tokens of one forward pass."})
     unpadded: bool = field(default=False, metadata={"help": "Run the encoder's layers without padding."})
+    strategy: str | None = field(default=None, metadata={"help": "How ablation steps are run."})
     length_bucketing: bool = field(default=True, metadata={"help": "Put rows of similar length into a batch."})
     token_cache: str | None = field(default=None, metadata={"help": "Folder that keeps tokenised datasets."})
 
@@ -38,7 +42,9 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
         super().__post_init__()
         for name in ("tokens_per_batch", "tokens_per_chunk"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}.")
+        if self.strategy is not None and self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {STRATEGIES}; got {self.strategy!r}.")
         if self.tokens_per_batch is not None and not self.length_bucketing:
-            raise ValueError("tokens_per_batch needs length_bucketing=True, got False.")
+            raise ValueError("tokens_per_batch needs length_bucketing=True; got False.")

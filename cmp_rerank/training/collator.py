@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +15,13 @@ from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCo
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import Example, Plan
+from cmp_rerank.ablations.base import derived_seed
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.prepared import Prepared
-from cmp_rerank.losses.replay import Pair, Replay, _restored, addressed
-from cmp_rerank.models.examples import Truncation, tokenise
+from cmp_rerank.losses.replay import Pair, Replay, addressed
+from cmp_rerank.hooks.random_state import RandomState
+from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.training.token_store import TokenStore
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Preparer:
         loss: the loss, or one for each name of a dataset.
         store: pairs that are tokenised already.
         seed: what random negatives derive from, together with the texts.
-        told: the names of losses of which the log has said already that they cannot be prepared.
+        warned: the names of losses of which the log has said already that they cannot be prepared.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Preparer:
         loss: nn.Module | dict[str, nn.Module],
         store: TokenStore | None = None,
         seed: int = 0,
-        told: set[str] | None = None,
+        warned: set[str] | None = None,
     ) -> None:
         self.model = model
         self.loss = loss
@@ -65,12 +66,12 @@ class Preparer:
         #: What the model's window cut of the pairs that `own_pairs` tokenised.
         self.truncation = Truncation()
         self._twins: dict[int, nn.Module] = {}
-        self._told: set[str] = set() if told is None else told
+        self._warned: set[str] = set() if warned is None else warned
         for each in loss.values() if isinstance(loss, dict) else [loss]:
             try:  # here, since a worker cannot copy from an accelerator
                 self._twin(task_loss(each))
             except Exception as error:
-                self._tell(each, error)
+                self._warn(each, error)
 
     def __call__(self, batch: dict[str, Any]) -> Prepared | None:
         """Prepare a collated batch; None where that is not possible, and the loss does all of its work itself."""
@@ -81,13 +82,13 @@ class Preparer:
         try:
             texts = addressed(columns)
             twin = self._twin(task_loss(loss))
-            with _restored(self._random_state(texts)):
+            with self._random_state(texts).restored():
                 recording = Replay(twin, _OnCpu(self.model), texts, labels, **extra).recording  # type: ignore[arg-type]
             plan = _plan(loss)
-            relevant = relevance(recording.pairs, texts, labels) if plan.crop else [True] * len(recording.pairs)
+            relevant = self._relevant(plan, recording.pairs, texts, labels)
             examples, truncation = self.examples(recording.pairs, plan, relevant, recording.preprocess)
         except Exception as error:  # whatever a loss does with what is not its model
-            self._tell(loss, error)
+            self._warn(loss, error)
             return None
         calls = tuple(tuple((q.address, d.address) for q, d in call) for call in recording.calls)
         return Prepared(calls, recording.random_state, recording.preprocess, examples, truncation)
@@ -108,7 +109,7 @@ class Preparer:
                 passages = value if isinstance(value, list) else [value]
                 pairs_of_row += [(query, passage) for passage in passages]
         pairs = [pair for row in rows for pair in row]
-        relevant = relevance(pairs, texts, batch.get("label")) if plan.crop else [True] * len(pairs)
+        relevant = self._relevant(plan, pairs, texts, batch.get("label"))
         keys = [pair_key(pair, plan, flag, preprocess) for pair, flag in zip(pairs, relevant, strict=True)]
         examples = tokenise(self.model, pairs, plan, relevant=relevant, truncation=self.truncation, **preprocess)
         items = iter(zip(keys, examples, strict=True))
@@ -155,15 +156,16 @@ class Preparer:
             self._twins[id(loss)] = copy.deepcopy(loss, models).cpu()
         return self._twins[id(loss)]
 
-    def _random_state(self, texts: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
-        digest = hashlib.blake2b(f"{self.seed}\0{texts}".encode(errors="surrogatepass"), digest_size=8).digest()
-        seed = int.from_bytes(digest, "little") >> 2
-        return random.Random(seed).getstate(), torch.Generator().manual_seed(seed).get_state(), None
+    def _random_state(self, texts: Sequence[Sequence[Any]]) -> RandomState:
+        return RandomState.seeded(derived_seed(f"{self.seed}\0{texts}"))
 
-    def _tell(self, loss: nn.Module, error: Exception) -> None:
+    def _relevant(self, plan: Plan, pairs: Sequence[Pair], texts: Sequence[Sequence[Any]], labels: Any) -> list[bool]:
+        return [True] * len(pairs) if plan.preparing is None else relevance(pairs, texts, labels)
+
+    def _warn(self, loss: nn.Module, error: Exception) -> None:
         name = type(loss).__name__
-        if name not in self._told:
-            self._told.add(name)
+        if name not in self._warned:
+            self._warned.add(name)
             logger.warning(
                 "A batch of %s could not be prepared outside of the training step (%s: %s): it tokenises there.",
                 name,
@@ -188,8 +190,8 @@ def pair_key(pair: Pair, plan: Plan, relevant: bool, preprocess: dict[str, Any])
     """64 bits that stand for a pair and all that its tokens depend on."""
     query, passage = pair
     settings = sorted((name, value) for name, value in preprocess.items() if value is not None)
-    crop = (repr(plan.crop), relevant) if plan.crop else None
-    text = f"{crop}\0{settings}\0{len(query)}\0{query}{passage}"
+    prepared = None if plan.preparing is None else (repr(plan.preparing), relevant)
+    text = f"{prepared}\0{settings}\0{len(query)}\0{query}{passage}"
     digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -204,9 +206,14 @@ class RerankerCollator(CrossEncoderDataCollator):
 
     preparer: Preparer | None = field(default=None, repr=False)
 
+    def columns(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """The columns of rows of the dataset, with the prompt and the name of the dataset, without tokens."""
+        batch: dict[str, Any] = super().__call__(features)
+        return batch
+
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Make a batch of rows of the dataset."""
-        batch: dict[str, Any] = super().__call__(features)
+        batch = self.columns(features)
         if self.preparer is not None:
             batch[PREPARED] = self.preparer(batch)
         return batch

@@ -102,26 +102,26 @@ class LengthBatches(BatchSampler):
         order = np.delete(order, rng.choice(len(order), self._spare, replace=False))
         batches = [order[a:b] for a, b in zip(self._bounds[:-1], self._bounds[1:], strict=True) if b > a]
         for i in rng.permutation(len(batches)):
-            yield self._deal(batches[i])
+            yield self._balanced(batches[i])
 
-    def _deal(self, batch: np.ndarray) -> list[int]:
+    def _balanced(self, batch: np.ndarray) -> list[int]:
         """The rows of a batch, one process after the other: of each run of similar rows the longest goes to the
         process that has the fewest tokens so far.
         """
         if self.world == 1:
             return [int(i) for i in batch]
-        hands: list[list[int]] = [[] for _ in range(self.world)]
+        shares: list[list[int]] = [[] for _ in range(self.world)]
         held = np.zeros(self.world, dtype=np.int64)
         batch = batch[np.argsort(-self.lengths[batch], kind="stable")]
         for start in range(0, len(batch), self.world):
             run = batch[start : start + self.world]
             for row, process in zip(run, np.argsort(held, kind="stable"), strict=True):
-                hands[process].append(int(row))
+                shares[process].append(int(row))
                 held[process] += self.lengths[row]
-        return [row for hand in hands for row in hand]
+        return [row for share in shares for row in share]
 
 
-class Dealt(BatchSampler):
+class DistributedBatchSampler(BatchSampler):
     """Each batch in as many equal parts as there are processes, one after the other.
 
     ``accelerate`` gives every process each n-th batch.

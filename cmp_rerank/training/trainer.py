@@ -8,7 +8,7 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -20,20 +20,23 @@ import transformers
 from accelerate.utils import broadcast_object_list
 from sentence_transformers.base import trainer as base_trainer
 from sentence_transformers.base.sampler import BatchSamplers
-from sentence_transformers.cross_encoder import CrossEncoderTrainer
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
+from transformers import TrainerCallback
 
-from cmp_rerank.engine import Scorer, cross_encoder
+from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import free
 from cmp_rerank.losses import ComparativeLoss
-from cmp_rerank.losses.prepared import Prepared, PreparedColumns, add_truncation
 from cmp_rerank.losses.replay import Replay, addressed
-from cmp_rerank.models.examples import Truncation
+from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
+from cmp_rerank.models.pairs import Truncation
 from cmp_rerank.training import token_store
 from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, task_loss
-from cmp_rerank.training.retry import until_it_fits
-from cmp_rerank.training.sampler import Dealt, LengthBatches
+from cmp_rerank.training.retry import retry_on_oom
+from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
 from cmp_rerank.training.token_store import Item, TokenStore
 
 logger = logging.getLogger(__name__)
@@ -57,23 +60,68 @@ class RerankerTrainer(CrossEncoderTrainer):
     A loss that cannot be taken apart from its model (the log says which and why) is run as it is.
 
     Args:
-        *args: as for ``CrossEncoderTrainer``.
-        **kwargs: as for ``CrossEncoderTrainer``. ``args`` may be a `RerankerTrainingArguments`, for its options.
+        model: as for ``CrossEncoderTrainer``.
+        args: as there; or a `RerankerTrainingArguments`, for its options.
+        train_dataset: as there.
+        eval_dataset: as there.
+        loss: as there, or a `ComparativeLoss`.
+        evaluator: as there.
+        data_collator: as there. Default: one that tokenises.
+        processing_class: as there.
+        model_init: as there.
+        compute_metrics: as there.
+        callbacks: as there.
+        optimizers: as there.
+        optimizer_cls_and_kwargs: as there.
+        preprocess_logits_for_metrics: as there.
     """
 
     data_collator_class = RerankerCollator
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._plain = Scorer(
-            None, getattr(self.args, "tokens_per_chunk", None), unpadded=getattr(self.args, "unpadded", False)
+    def __init__(
+        self,
+        model: CrossEncoder | None = None,
+        args: CrossEncoderTrainingArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        loss: Any = None,
+        evaluator: Any = None,
+        data_collator: CrossEncoderDataCollator | None = None,
+        processing_class: Any = None,
+        model_init: Callable[[], CrossEncoder] | None = None,
+        compute_metrics: Callable[..., dict[str, Any]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            loss=loss,
+            evaluator=evaluator,
+            data_collator=data_collator,
+            processing_class=processing_class,
+            model_init=model_init,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        options = {
+            name: getattr(self.args, name, default) for name, default in (("tokens_per_chunk", None), ("unpadded", False))
+        }
+        self._scorer = Scorer(pair_adapter(cross_encoder(self.model)), **options)
+        for loss in self._comparative():
+            loss.scorer.set_defaults(**options, strategy=getattr(self.args, "strategy", None))
         self._store: TokenStore | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lengths: dict[int, Any] = {}
-        self._prepared: Prepared | None = None
         self._training_data = False  # whether it is their loader that is being made
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     # Data ---------------------------------------------------------------------------------------------------
 
@@ -96,7 +144,7 @@ class RerankerTrainer(CrossEncoderTrainer):
         """Give the collator what it needs to tokenise."""
         if not isinstance(self.data_collator, RerankerCollator):
             return None  # the caller's own
-        preparer = Preparer(cross_encoder(self.model), self.loss, self._store, self.args.seed, self._told)
+        preparer = Preparer(cross_encoder(self.model), self.loss, self._store, self.args.seed, self._warned)
         self.data_collator.preparer = preparer
         return preparer
 
@@ -136,16 +184,14 @@ class RerankerTrainer(CrossEncoderTrainer):
                 logger.info("Tokenised %d pairs in %.1f s, to %s", len(tokens), seconds, folder)
         self._store = preparer.store = tokens
         self._lengths = {id(data): tokens.lengths(name) for name, data in named.items()}
-        for loss in self._losses():
-            if isinstance(loss, ComparativeLoss):
-                add_truncation(loss.truncation, Truncation(**tokens.meta["truncation"]))
+        for loss in self._comparative():
+            loss.truncation.add_counts(Truncation(**tokens.meta["truncation"]))
 
     def _rows(self, preparer: Preparer, dataset: Any) -> Iterator[tuple[list[Item], int]]:
         for start in range(0, len(dataset), _BLOCK):
             block = dataset[start : start + _BLOCK]
             rows = [dict(zip(block, values, strict=True)) for values in zip(*block.values(), strict=True)]
-            # The collator without its tokenising: it knows the columns, the prompt and the name of the dataset.
-            yield from preparer.own_pairs(super(RerankerCollator, self.data_collator).__call__(rows))  # type: ignore[misc]
+            yield from preparer.own_pairs(self.data_collator.columns(rows))
 
     def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> str | None:
         """Stands for all that the tokens depend on; None where an object is described by its address only."""
@@ -185,17 +231,17 @@ class RerankerTrainer(CrossEncoderTrainer):
         batches = LengthBatches(
             lengths, None if tokens else batch_size, tokens, world=world, drop_last=drop_last, seed=seed
         )
-        return Dealt(batches, world)
+        return DistributedBatchSampler(batches, world)
 
     def get_multi_dataset_batch_sampler(
         self, dataset: Any, batch_samplers: list[Any], generator: torch.Generator | None = None, seed: int | None = 0
     ) -> BatchSampler:
         """Mix batches of several datasets; the processes of one step stay within one of them."""
-        if not all(isinstance(sampler, Dealt) for sampler in batch_samplers):
+        if not all(isinstance(sampler, DistributedBatchSampler) for sampler in batch_samplers):
             return super().get_multi_dataset_batch_sampler(dataset, batch_samplers, generator, seed)
         whole = [sampler.sampler for sampler in batch_samplers]
         mixed = super().get_multi_dataset_batch_sampler(dataset, whole, generator, seed)
-        return Dealt(mixed, self.args.world_size)
+        return DistributedBatchSampler(mixed, self.args.world_size)
 
     # Steps --------------------------------------------------------------------------------------------------
 
@@ -204,41 +250,38 @@ class RerankerTrainer(CrossEncoderTrainer):
     ) -> Any:
         """The loss of a batch; its pairs are tokenised already."""
         prepared = inputs.pop(PREPARED, None)
+        if prepared is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = self.loss[inputs["dataset_name"]] if isinstance(self.loss, dict) else self.loss
-        if prepared is None or (isinstance(loss, ComparativeLoss) and model.training and len(loss.plan)):
-            self._prepared = prepared
-            try:
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            finally:
-                self._prepared = None
         extra = {name: inputs.pop(name) for name in ("prompt", "task") if name in inputs}
         inputs.pop("dataset_name", None)
         columns, labels = self.collect_features(inputs)
+        if isinstance(loss, ComparativeLoss) and model.training and len(loss.plan):
+            value = loss.compare(model, columns, labels, prepared, **extra)
+            return (value, {}) if return_outputs else value
         texts = addressed(columns)
         replay = Replay(
             task_loss(loss), cross_encoder(model), texts, labels, recording=prepared.recording(texts), **extra
         )
-        scores = self._plain(model, prepared.examples, [[example.full()] for example in prepared.examples])
+        scores = self._scorer(model, prepared.examples, [[example.full()] for example in prepared.examples])
         value = replay.returned(scores[:, 0])
         if isinstance(value, dict):
             self.track_loss_components(value)
             value = torch.stack(list(value.values())).sum()
         return (value, {}) if return_outputs else value
 
-    def collect_features(self, inputs: dict[str, Any]) -> tuple[list[Any], Tensor | None]:
-        """Text columns and labels; the columns carry what was prepared."""
-        columns, labels = super().collect_features(inputs)
-        return columns if self._prepared is None else PreparedColumns(columns, self._prepared), labels
-
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; repeated, with smaller chunks, if memory runs out in it."""
-        comparative = [loss for loss in self._losses() if isinstance(loss, ComparativeLoss)]
-        scorers = [self._plain, *(loss.scorer for loss in comparative)]
+        comparisons = [loss.comparison for loss in self._comparative()]
+        scorers = [self._scorer, *(comparison.scorer for comparison in comparisons)]
         base = super().training_step
-        return until_it_fits(lambda: base(model, dict(inputs), num_items_in_batch), self, model, scorers, comparative)
+        return retry_on_oom(lambda: base(model, dict(inputs), num_items_in_batch), self, model, scorers, comparisons)
 
     def _losses(self) -> list[nn.Module]:
         return list(self.loss.values()) if isinstance(self.loss, dict) else [self.loss]
+
+    def _comparative(self) -> list[ComparativeLoss]:
+        return [loss for loss in self._losses() if isinstance(loss, ComparativeLoss)]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate, with the memory of the training steps given back first."""

@@ -1,9 +1,8 @@
-"""A `transformers.Trainer` for readers and sequence classifiers that are trained comparatively."""
+"""A `transformers.Trainer` for readers, sequence classifiers and their like that are trained comparatively."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,37 +10,33 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from cmp_rerank.ablations import Plan
-from cmp_rerank.ablations.views import Ablation, View
+from cmp_rerank.ablations import Ablation, Plan
 from cmp_rerank.engine import Scorer, Strategy
-from cmp_rerank.models.examples import example_seed
-from cmp_rerank.objective import (
-    Baseline,
-    Reduction,
-    check_baseline,
-    check_reduction,
-    comparative_loss,
-    comparative_weights,
-    violations,
-)
-from cmp_rerank.reader.adapters import ClassificationAdapter, Padding, SpanAdapter, plain_scores, unwrapped
-from cmp_rerank.reader.collator import EXAMPLES, SEGMENT, SPAN_LABELS, SUPPORT, ReaderCollator
-from cmp_rerank.reader.loss import Compared, classification_losses, kept_tokens, problem_type, span_losses
-from cmp_rerank.reader.windows import Window
-from cmp_rerank.training.retry import until_it_fits
-from cmp_rerank.training.sampler import Dealt, LengthBatches
+from cmp_rerank.engine.inference import whole_scores
+from cmp_rerank.hooks.wrappers import base_model, unwrapped
+from cmp_rerank.losses.core import Comparison, chosen_objective
+from cmp_rerank.models.classifier import ClassifierAdapter
+from cmp_rerank.models.pairs import example_seed
+from cmp_rerank.models.span_reader import SpanReaderAdapter
+from cmp_rerank.models.token_rows import SEGMENT, SUPPORT, TokenRowsAdapter
+from cmp_rerank.objectives import Baseline, Objective, Reduction
+from cmp_rerank.training.example_collator import EXAMPLES, ExampleCollator
+from cmp_rerank.training.retry import retry_on_oom
+from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
+
+#: Kinds of models, the first that fits.
+ADAPTERS: tuple[type[TokenRowsAdapter], ...] = (SpanReaderAdapter, ClassifierAdapter)
 
 
-class ComparativeReaderTrainer(Trainer):
+class ComparativeTrainer(Trainer):
     """Train a reader or a sequence classifier next to ablated copies of itself, and rank their task losses.
 
     A ``transformers.Trainer``: its arguments, callbacks, evaluation, checkpoints and resume are its own. In training,
-    each example is scored in full and once for each ablation step, and
-    `cmp_rerank.objective.comparative_loss` compares the task losses of one example; of a reader the losses of the
-    start and of the end each on their own, which are then averaged. In evaluation the value is the model's own loss.
-    The trained model is an ordinary checkpoint.
+    each example is scored in full and once for each ablation step, and the objective compares the task losses of one
+    example; of a reader the losses of the start and of the end each on their own, which are then averaged. In
+    evaluation the value is the model's own loss. The trained model is an ordinary checkpoint.
 
     Task losses by step and the rates of violations and of zero weights go to the log, and to `diagnostics`.
 
@@ -58,16 +53,26 @@ class ComparativeReaderTrainer(Trainer):
             row of logits for each text (a sequence classifier).
         args: As for ``Trainer``.
         data_collator: As for ``Trainer``, for plain training only: comparative training has its own.
-        *others: As for ``Trainer``.
-        ablations: The steps, in order; see `Plan`. An empty list trains as ``Trainer`` does.
+        train_dataset: See above.
+        eval_dataset: As for ``Trainer``.
+        processing_class: The tokenizer; it says how rows are padded.
+        model_init: As for ``Trainer``.
+        compute_loss_func: As for ``Trainer``, for plain training only.
+        compute_metrics: As for ``Trainer``.
+        callbacks: As for ``Trainer``.
+        optimizers: As for ``Trainer``.
+        optimizer_cls_and_kwargs: As for ``Trainer``.
+        preprocess_logits_for_metrics: As for ``Trainer``.
+        ablations: The steps, in order, or a single one; see `Plan`. An empty list trains as ``Trainer`` does.
         baseline: See `ComparativeLoss`.
         reduction: See `ComparativeLoss`.
+        objective: See `ComparativeLoss`.
+        adapter: Knows the kind of model. Default: by the signature of the model's forward, a reader or a classifier.
         strategy: How the steps are run; see `cmp_rerank.engine.Scorer`.
         activation_bytes: How many bytes of activations ``strategy="auto"`` may keep; see there.
         tokens_per_batch: The size of a batch for one device, in tokens; ``per_device_train_batch_size`` is then not
             used.
         tokens_per_chunk: How many tokens, padding included, one forward pass of comparative training may hold.
-        **kwargs: As for ``Trainer``.
 
     Raises:
         ValueError: If an argument is out of its range, the model is of neither kind, or crops are asked for and the
@@ -80,8 +85,8 @@ class ComparativeReaderTrainer(Trainer):
     Example:
         ::
 
-            windows = make_windows(tokenizer, questions, crop=CmpCrop())
-            trainer = ComparativeReaderTrainer(
+            windows = make_windows(tokenizer, questions, segmenter=Sentences())
+            trainer = ComparativeTrainer(
                 model, TrainingArguments("reader"), train_dataset=windows, processing_class=tokenizer,
                 ablations=[CmpCrop(), CmpDrop()],
             )
@@ -90,57 +95,69 @@ class ComparativeReaderTrainer(Trainer):
 
     def __init__(
         self,
-        model: Any = None,
-        args: Any = None,
-        data_collator: Any = None,
-        *others: Any,
-        ablations: Sequence[Ablation] = (),
-        baseline: Baseline = "zero",
-        reduction: Reduction = "mean",
-        strategy: Strategy = "auto",
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Callable[..., nn.Module] | None = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: Callable[..., dict[str, Any]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        ablations: Sequence[Ablation] | Ablation = (),
+        baseline: Baseline | None = None,
+        reduction: Reduction | None = None,
+        objective: Objective | None = None,
+        adapter: TokenRowsAdapter | None = None,
+        strategy: Strategy | None = None,
         tokens_per_batch: int | None = None,
         tokens_per_chunk: int | None = None,
         activation_bytes: int | None = None,
-        **kwargs: Any,
     ) -> None:
-        check_baseline(baseline)
-        check_reduction(reduction)
-        if tokens_per_batch is not None and tokens_per_batch < 1:
-            raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}.")
+        chosen = chosen_objective(objective, baseline, reduction)
+        if tokens_per_batch is not None and (
+            isinstance(tokens_per_batch, bool) or not isinstance(tokens_per_batch, int) or tokens_per_batch < 1
+        ):
+            raise ValueError(f"tokens_per_batch must be a whole number, at least 1; got {tokens_per_batch!r}.")
         self.plan = Plan(ablations)
         if len(self.plan) and data_collator is not None:
             raise ValueError("Comparative training makes its batches itself: leave data_collator out.")
-        super().__init__(model, args, data_collator, *others, **kwargs)
-        parameters = inspect.signature(_base(self.model).forward).parameters
-        #: Whether the task is to find spans, not to classify.
-        self.spans = set(SPAN_LABELS) <= set(parameters)
-        if not self.spans and "labels" not in parameters:
-            raise ValueError(
-                f"{type(_base(self.model)).__name__} is no reader and no sequence classifier: its forward takes "
-                "neither start_positions nor labels. Load it by AutoModelForQuestionAnswering or "
-                "AutoModelForSequenceClassification."
-            )
-        labels = getattr(_base(self.model).config, "num_labels", 2)
-        if self.spans and labels != 2:
-            raise ValueError(
-                f"A reader gives two logits for each token, start and end, and this model has num_labels={labels} "
-                "as rerankers have. Load it by AutoModelForQuestionAnswering.from_pretrained(..., num_labels=2)."
-            )
-        self.baseline: Baseline = baseline
-        self.reduction: Reduction = reduction
+        super().__init__(
+            model,
+            args,
+            data_collator,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            model_init,
+            compute_loss_func,
+            compute_metrics,
+            callbacks,
+            optimizers,
+            optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics,
+        )
+        #: Knows the kind of model.
+        self.adapter = adapter or token_rows_adapter(self.model, self.processing_class)
         self.tokens_per_batch = tokens_per_batch
-        left = not self.spans and getattr(self.processing_class, "padding_side", "right") == "left"
-        padding = Padding.of(self.model, self.processing_class, left)
-        adapter = SpanAdapter(padding) if self.spans else ClassificationAdapter(padding)
-        self.scorer = Scorer(self.plan.drop, tokens_per_chunk, strategy, adapter, activation_bytes=activation_bytes)
-        self._plain = Scorer(None, tokens_per_chunk, adapter=adapter)
-        #: Of the last training batch: task losses by step, and the rates of violations and of zero weights.
-        self.diagnostics: dict[str, Tensor] = {}
+        scorer = Scorer(
+            self.adapter,
+            self.plan.on_model,
+            tokens_per_chunk=tokens_per_chunk,
+            strategy=strategy,
+            activation_bytes=activation_bytes,
+        )
+        #: Scores the views and compares them.
+        self.comparison = Comparison(self.plan, chosen, scorer, self.args.seed)
+        self._scorer = Scorer(self.adapter, tokens_per_chunk=tokens_per_chunk)
         self._tracked: dict[str, Tensor] = {}
-        #: Training step of the last batch that was drawn for, and which of its batches it was.
-        self.drawn = (-1, 0)
         if data_collator is None:
-            self.data_collator = ReaderCollator(padding, self.spans)
+            self.data_collator = ExampleCollator(self.adapter)
         if len(self.plan):
             if self.compute_loss_func is not None:
                 raise ValueError("compute_loss_func gives one number for a batch: its examples cannot be compared.")
@@ -148,15 +165,21 @@ class ComparativeReaderTrainer(Trainer):
             self.model_accepts_loss_kwargs = False
             self._check_segments()
 
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Of the last training batch: task losses by step, and the rates of violations and of zero weights."""
+        return self.comparison.diagnostics
+
     def _check_segments(self) -> None:
         data = self.train_dataset
-        if self.plan.crop is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        if self.plan.preparing is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
             return
         rows = (data[i] for i in range(min(len(data), 1000)))
-        if len(data) and not any(self.data_collator.example(row).croppable for row in rows):
+        if len(data) and not any(self.adapter.example(row).croppable for row in rows):
             raise ValueError(
-                "CmpCrop would crop nothing: no row of the training data has segments. Give the crop to "
-                "make_windows(..., crop=...), too, or a column 'segment' to rows of your own."
+                f"{type(self.plan.preparing).__name__} would take nothing away: no row of the training data has "
+                "segments. Give a segmenter to make_windows(..., segmenter=...), or a column 'segment' to rows of "
+                "your own."
             )
 
     # Data ---------------------------------------------------------------------------------------------------
@@ -188,7 +211,7 @@ class ComparativeReaderTrainer(Trainer):
             collator = self._get_collator_with_removed_columns(collator, description="Training")
         loader: DataLoader = DataLoader(
             dataset,
-            batch_sampler=Dealt(batches, world),
+            batch_sampler=DistributedBatchSampler(batches, world),
             collate_fn=collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
@@ -224,45 +247,34 @@ class ComparativeReaderTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if examples is None:
             raise ValueError("A training batch has no examples: comparative training needs its own data collator.")
-        draw = self._draw()
+        draw = self.comparison.draw(self.state.global_step)
         drawn = [replace(example, seed=example_seed(str(example.seed), "", draw)) for example in examples]
-        views = [self.plan.views(example) for example in drawn]
-        scores = self.scorer(model, drawn, views)
-        compared = self._compared(scores, views, inputs)
-        self._diagnose([Compared(each.losses.detach(), each.weights) for each in compared])
-        values = [
-            (weights * comparative_loss(losses, baseline=self.baseline, reduction=self.reduction)).sum()
-            for losses, weights in compared
-        ]
-        loss = torch.stack(values).mean()
-        return (loss, self._outputs(scores[:, 0])) if return_outputs else loss
+        labels = {name: inputs[name] for name in self.adapter.label_names if inputs.get(name) is not None}
+        missing = [name for name in self.adapter.label_names if name not in labels]
+        if missing:
+            raise ValueError(f"The training data has no {missing[0]}.")
+        smoothing = self.args.label_smoothing_factor if self.label_smoother is not None else 0.0
+        loss, scores = self.comparison(
+            model,
+            drawn,
+            lambda scores, views: self.adapter.split(self.model, scores, views, labels, smoothing),
+        )
+        for name, value in (*self.diagnostics.items(), ("batches", torch.ones_like(loss.detach()))):
+            self._tracked[name] = self._tracked.get(name, torch.zeros_like(value)) + value
+        return (loss, self.adapter.outputs(scores[:, 0])) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; of comparative training repeated if memory runs out in it."""
         base = super().training_step
         if not len(self.plan):
             return base(model, inputs, num_items_in_batch)
-        return until_it_fits(
-            lambda: base(model, dict(inputs), num_items_in_batch), self, model, [self.scorer], [self]
+        return retry_on_oom(
+            lambda: base(model, dict(inputs), num_items_in_batch),
+            self,
+            model,
+            [self.comparison.scorer],
+            [self.comparison],
         )
-
-    def _compared(self, scores: Tensor, views: Sequence[Sequence[View]], inputs: dict[str, Any]) -> list[Compared]:
-        names = SPAN_LABELS if self.spans else ("labels",)
-        missing = [name for name in names if inputs.get(name) is None]
-        if missing:
-            raise ValueError(f"The training data has no {missing[0]}.")
-        if self.spans:
-            kept = kept_tokens(views, scores.shape[-1] // 2)
-            return span_losses(scores, kept, inputs["start_positions"], inputs["end_positions"])
-        labels, config = inputs["labels"], _base(self.model).config
-        smoothing = self.args.label_smoothing_factor if self.label_smoother is not None else 0.0
-        return classification_losses(scores, labels, problem_type(config, labels), smoothing)
-
-    def _outputs(self, scores: Tensor) -> dict[str, Tensor]:
-        if not self.spans:
-            return {"logits": scores}
-        starts, ends = scores.chunk(2, dim=-1)
-        return {"start_logits": starts, "end_logits": ends}
 
     def prediction_step(
         self,
@@ -285,44 +297,19 @@ class ComparativeReaderTrainer(Trainer):
             Of a reader, two lists: start logits and end logits of each window, float32 of shape (T,), without
             padding. Of a classifier, one list with logits of shape (labels,).
         """
-        collator = self.data_collator
-        if not isinstance(collator, ReaderCollator):
-            collator = ReaderCollator(self._plain.adapter.padding, self.spans)  # type: ignore[attr-defined]
-        examples = [collator.example(data[i]) for i in range(len(data))]
+        examples = [self.adapter.example(data[i]) for i in range(len(data))]
         order = sorted(range(len(examples)), key=lambda i: len(examples[i]), reverse=True)
         mine = order[self.args.process_index :: self.args.world_size]
-        found = plain_scores(self._plain, unwrapped(self.model), examples, mine)
+        found = whole_scores(self._scorer, unwrapped(self.model), examples, mine)
         if self.args.world_size > 1:
             found = gather_object(found)
         by_row = dict(found)
-        rows = [by_row[i] for i in range(len(examples))]
-        if not self.spans:
+        rows = [self.adapter.trimmed(by_row[i], example) for i, example in enumerate(examples)]
+        if not rows or not isinstance(rows[0], tuple):
             return rows
-        both = [SpanAdapter.halves(row, len(example)) for row, example in zip(rows, examples, strict=True)]
-        return [[starts for starts, _ in both], [ends for _, ends in both]]
+        return [list(column) for column in zip(*rows, strict=True)]
 
-    # What is told -------------------------------------------------------------------------------------------
-
-    def _draw(self) -> str:
-        """Seed, training step and batch within the step: the same after a resume, and on every process."""
-        step, batch = self.drawn
-        now = self.state.global_step
-        self.drawn = (now, batch + 1 if step == now else 0)
-        return f"{self.args.seed} {self.drawn}"
-
-    def _diagnose(self, compared: Sequence[Compared]) -> None:
-        task = torch.stack([weights @ losses for losses, weights in compared]).mean(dim=0)
-        names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(task)))]
-        self.diagnostics = dict(zip(names, task.unbind(), strict=True))
-        losses = torch.cat([each.losses[each.weights > 0] for each in compared])
-        wrong, idle = task.new_zeros(2)
-        if len(losses):  # not where all labels are to be ignored
-            pulls = comparative_weights(losses, baseline=self.baseline, reduction=self.reduction)
-            wrong = violations(losses).to(task.dtype).mean()
-            idle = (pulls == 0).to(task.dtype).mean()
-        self.diagnostics |= {"violation_rate": wrong, "zero_weight_rate": idle}
-        for name, value in (*self.diagnostics.items(), ("batches", torch.ones_like(task[0]))):
-            self._tracked[name] = self._tracked.get(name, torch.zeros_like(value)) + value
+    # The log ------------------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and in training add the means of the diagnostics over the batches since the last time."""
@@ -335,17 +322,27 @@ class ComparativeReaderTrainer(Trainer):
         super().log(logs, start_time)
 
 
-def _base(model: Any) -> Any:
-    """The model itself, without wrappers and adapters."""
-    inner = unwrapped(model)
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+def token_rows_adapter(model: Any, tokenizer: Any = None) -> TokenRowsAdapter:
+    """The adapter of a model of transformers, by the signature of its forward.
+
+    Raises:
+        ValueError: If the model is no reader and no sequence classifier.
+    """
+    for kind in ADAPTERS:
+        if kind.fits(model):
+            return kind.of(model, tokenizer)
+    raise ValueError(
+        f"{type(base_model(model)).__name__} is no reader and no sequence classifier: its forward takes "
+        "neither start_positions nor labels. Load it by AutoModelForQuestionAnswering or "
+        "AutoModelForSequenceClassification."
+    )
 
 
 def _lengths(dataset: Any) -> list[int]:
     """Tokens of each row."""
     if not hasattr(dataset, "__len__"):
-        raise ValueError("Batches of similar length need a dataset whose length is known, got a stream.")
+        raise ValueError("Batches of similar length need a dataset whose length is known; got a stream.")
     if "input_ids" in (getattr(dataset, "column_names", None) or ()):
         return [len(ids) for ids in dataset["input_ids"]]
     rows = (dataset[i] for i in range(len(dataset)))
-    return [len(row) if isinstance(row, Window) else len(row["input_ids"]) for row in rows]
+    return [len(row["input_ids"]) if isinstance(row, Mapping) else len(row) for row in rows]

@@ -1,0 +1,113 @@
+"""The comparison: examples in, one number out. What `ComparativeLoss` and the trainers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cmp_rerank.ablations import Example, Plan, View
+from cmp_rerank.engine import Scorer
+from cmp_rerank.models import ExampleLosses
+from cmp_rerank.objectives import Baseline, Objective, PairwiseHinge, Reduction, check_objective
+
+
+#: Takes scores (rows, 1 + steps, width) and the views that they are of. A reader has two parts: starts and ends.
+Split = Callable[[Tensor, Sequence[Sequence[View]]], Sequence[ExampleLosses]]
+
+
+class Comparison:
+    """Scores the views of examples, and compares the task losses of each example.
+
+    Args:
+        plan: the ablation steps.
+        objective: what is made of the task losses of an example's steps.
+        scorer: runs the model on the views.
+        seed: what all random choices derive from, together with the training step and the examples.
+
+    Attributes:
+        diagnostics: of the last batch, task losses by step and what the objective says of itself.
+        drawn: training step of the last batch that was drawn for, and which of its batches it was.
+    """
+
+    def __init__(self, plan: Plan, objective: Objective, scorer: Scorer, seed: int = 0) -> None:
+        self.plan = plan
+        self.objective = objective
+        self.scorer = scorer
+        self.seed = seed
+        self.diagnostics: dict[str, Tensor] = {}
+        self.drawn = (-1, 0)
+
+    def draw(self, step: int | None) -> str:
+        """The name of the next draw: seed, training step and batch within the step.
+
+        It is the same after a resume, and on every process.
+
+        Args:
+            step: the training step; None: each batch is a step.
+        """
+        last, batch = self.drawn
+        now = last + 1 if step is None else step
+        self.drawn = (now, batch + 1 if now == last else 0)
+        return f"{self.seed} {self.drawn}"
+
+    def __call__(self, model: nn.Module, examples: Sequence[Example], split: Split) -> tuple[Tensor, Tensor]:
+        """Compare examples.
+
+        Args:
+            model: the model, or a wrapper of it.
+            examples: the examples of a batch, with seeds of this draw.
+            split: makes the task losses of examples from scores.
+
+        Returns:
+            The loss of the batch, and the scores, (rows, 1 + steps, width).
+
+        Raises:
+            ValueError: if the objective does not give one value for each example.
+        """
+        views = [self.plan.views(example) for example in examples]
+        scores = self.scorer(model, examples, views)
+        parts = split(scores, views)
+        self.diagnostics = self._diagnostics(parts)
+        return torch.stack([self._compared(part) for part in parts]).mean(), scores
+
+    def _compared(self, part: ExampleLosses) -> Tensor:
+        outputs = part.outputs() if self.objective.needs_outputs and part.outputs is not None else None
+        values = self.objective(part.losses, outputs)
+        if not isinstance(values, Tensor) or values.shape != part.weights.shape:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"An objective must give one value for each of {len(part.weights)} examples; {self.objective!r} gave "
+                f"{got}."
+            )
+        return (part.weights * values).sum()
+
+    @torch.no_grad()
+    def _diagnostics(self, parts: Sequence[ExampleLosses]) -> dict[str, Tensor]:
+        task = torch.stack([part.weights @ part.losses.to(part.weights.dtype) for part in parts]).mean(dim=0)
+        names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(task)))]
+        found = dict(zip(names, task.unbind(), strict=True))
+        losses = torch.cat([part.losses[part.weights != 0] for part in parts])  # others are ignored
+        if len(losses):
+            return found | {name: value.to(task.dtype) for name, value in self.objective.diagnostics(losses).items()}
+        rates = self.objective.diagnostics(torch.zeros_like(parts[0].losses[:1]))
+        return found | {name: torch.zeros_like(task[0]) for name in rates}
+
+
+def chosen_objective(
+    objective: Objective | None, baseline: Baseline | None = None, reduction: Reduction | None = None
+) -> Objective:
+    """The objective that a caller has given, by itself or by the short form, ``baseline`` and ``reduction``.
+
+    Raises:
+        ValueError: if both were given, or what was given is no objective.
+    """
+    if objective is None:
+        return PairwiseHinge("zero" if baseline is None else baseline, "mean" if reduction is None else reduction)
+    if baseline is not None or reduction is not None:
+        raise ValueError(
+            f"baseline and reduction are the short form of objective=PairwiseHinge(baseline, reduction); got "
+            f"baseline={baseline!r}, reduction={reduction!r} and objective={objective!r}. Give one of the two."
+        )
+    return check_objective(objective)
