@@ -61,7 +61,7 @@ def main() -> None:
 
     from cmp_rerank.ablations import CmpCrop, Plan
     from cmp_rerank.models.examples import tokenise
-    from cmp_rerank.text.segmenters import Tokens, Words
+    from cmp_rerank.text.segmenters import TokenWindows, WordWindows
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(options.threads)
@@ -75,8 +75,8 @@ def main() -> None:
     labels = torch.tensor([float(i % 2) for i in range(PAIRS)])
     plans = {
         "sentences": Plan([CmpCrop(steps=STEPS)]),
-        "words": Plan([CmpCrop(steps=STEPS, segmenter=Words(30, stride=15))]),
-        "tokens": Plan([CmpCrop(steps=STEPS, segmenter=Tokens(40))]),
+        "words": Plan([CmpCrop(steps=STEPS, segmenter=WordWindows(30, stride=15))]),
+        "tokens": Plan([CmpCrop(steps=STEPS, segmenter=TokenWindows(40))]),
     }
 
     def step() -> None:

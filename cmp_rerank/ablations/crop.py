@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 
 from cmp_rerank.ablations.schedules import FeedbackCounts, FixedCounts, Fractions, RandomCounts, Schedule, shuffled
-from cmp_rerank.text.segmenters import Segmenter, Sentences, Span
+from cmp_rerank.text.segmenters import CharSpan, Segmenter, Sentences
 from cmp_rerank.text.support import GivenSupport, LexicalSupport, SupportScorer, best_segments
 
 LOST_SUPPORT = ("drop", "move", "ignore")
@@ -25,8 +25,8 @@ class CmpCrop:
 
     Args:
         steps: how many steps of the plan this object stands for.
-        segmenter: splits a passage into spans of characters: `Sentences` (the default), `Paragraphs`, `Words`,
-            `Tokens`, `Given` passages, or any callable.
+        segmenter: splits a passage into spans of characters: `Sentences` (the default), `Paragraphs`, `WordWindows`,
+            `TokenWindows`, `GivenSegments` passages, or any callable.
         support: what of a relevant passage supports its label: `GivenSupport` of the data, or a callable
             ``(query, segments) -> scores``, whose best segments are the support. Where no segment scores
             above 0, it is the first one: documents lead with their topic. None: no support, any segment may go.
@@ -58,7 +58,7 @@ class CmpCrop:
             raise ValueError(f"steps must be at least 1, got {self.steps!r}: leave CmpCrop out to do without it.")
         if not callable(self.segmenter):
             raise ValueError(
-                f"segmenter must be a callable such as Sentences() or Words(50), got {self.segmenter!r}."
+                f"segmenter must be a callable such as Sentences() or WordWindows(50), got {self.segmenter!r}."
             )
         if not (self.support is None or callable(self.support) or isinstance(self.support, GivenSupport)):
             raise ValueError(f"support must be GivenSupport, a scorer or None, got {self.support!r}.")
@@ -74,7 +74,7 @@ class CmpCrop:
         return f"CmpCrop({', '.join(f'{name}={value!r}' for name, value, default in given if value != default)})"
 
     def supporting(
-        self, query: str, passage: str, spans: Sequence[Span], seen: Sequence[int], window: Span
+        self, query: str, passage: str, spans: Sequence[CharSpan], seen: Sequence[int], window: CharSpan
     ) -> Support:
         """The segments of a relevant passage that support its label.
 
@@ -87,11 +87,11 @@ class CmpCrop:
         """
         scorer = self.support
         if isinstance(scorer, GivenSupport):
-            if (query, passage) in scorer or scorer.otherwise is None:
+            if (query, passage) in scorer or scorer.fallback is None:
                 given = scorer.segments(query, passage, spans)
                 whole = {i for i in seen if window[0] <= spans[i][0] and spans[i][1] <= window[1]}
                 return Support(given & frozenset(seen), given - whole)
-            scorer = scorer.otherwise
+            scorer = scorer.fallback
         if scorer is None or not seen:
             return Support()
         # Asked of what the model sees only: this support is a guess, and can be made among those.

@@ -47,7 +47,7 @@ def views(
 
 
 def _segmenter(name: str) -> Segmenter:
-    from cmp_rerank.text.segmenters import Paragraphs, Sentences, Tokens, Words
+    from cmp_rerank.text.segmenters import Paragraphs, Sentences, TokenWindows, WordWindows
 
     kind, *rest = name.split(":")
     try:
@@ -57,7 +57,7 @@ def _segmenter(name: str) -> Segmenter:
             return Paragraphs()
         if kind in ("words", "tokens") and 1 <= len(rest) <= 2:
             numbers = [int(number) for number in rest]
-            return Words(*numbers) if kind == "words" else Tokens(*numbers)
+            return WordWindows(*numbers) if kind == "words" else TokenWindows(*numbers)
     except ValueError as error:
         raise ValueError(f"--segments {name}: {error}") from None
     raise ValueError(

@@ -13,7 +13,7 @@ from sentence_transformers import CrossEncoder
 from cmp_rerank.ablations.crop import CmpCrop, Support
 from cmp_rerank.ablations.views import Example, Plan
 from cmp_rerank.models.encoding import PASSAGE, Encoded, Located, encode
-from cmp_rerank.text.segmenters import Span, Tokens, check_segments
+from cmp_rerank.text.segmenters import CharSpan, TokenWindows, check_segments
 from cmp_rerank.text.support import GivenSupport
 
 
@@ -133,7 +133,7 @@ def _offsets_to_split(
 ) -> list[np.ndarray]:
     """The tokens that a segmenter of tokens is to split; beyond the window too, if given support may be there."""
     offsets = [located.offsets for located in encoded.located]
-    if isinstance(crop.segmenter, Tokens) and isinstance(crop.support, GivenSupport):
+    if isinstance(crop.segmenter, TokenWindows) and isinstance(crop.support, GivenSupport):
         cut = [i for i, located in enumerate(encoded.located) if located.cut]
         if cut:
             whole = encode(model, [pairs[i] for i in cut], truncation=False, **preprocess)
@@ -166,7 +166,7 @@ class _Cropping:
     ) -> None:
         self.crop, self.query, self.passage, self.relevant = crop, query, passage, relevant
         segmenter = crop.segmenter
-        spans = segmenter.of_tokens(offsets) if isinstance(segmenter, Tokens) else segmenter(passage)
+        spans = segmenter.of_tokens(offsets) if isinstance(segmenter, TokenWindows) else segmenter(passage)
         name = getattr(segmenter, "__name__", type(segmenter).__name__)
         self.spans = check_segments(passage, spans, f"Segments by {name}")
         self.support_cut = False
@@ -177,7 +177,7 @@ class _Cropping:
         self.features, self.shared = encoded.features[place], encoded.shared
         located = encoded.located[place]
         self.inside = located.part == PASSAGE
-        self.window: Span = (start, start + _seen(self.passage[start:], located))
+        self.window: CharSpan = (start, start + _seen(self.passage[start:], located))
         self.first, self.last = segments_of_tokens(located.offsets + start, self.spans)
         self.support = Support()
         if self.relevant:
@@ -220,7 +220,7 @@ def _move(model: CrossEncoder, crops: Sequence[_Cropping], preprocess: dict[str,
         crop.locate(again, place, start)
 
 
-def segments_of_tokens(offsets: np.ndarray, spans: Sequence[Span]) -> tuple[np.ndarray, np.ndarray]:
+def segments_of_tokens(offsets: np.ndarray, spans: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:
     """The first and the last segment that each token touches, int64 of shape (T,) each.
 
     What stands between two segments (white space, mostly) goes with the one after it, what stands behind all of

@@ -17,7 +17,7 @@ from cmp_rerank.models.examples import example_seed, segments_of_tokens
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.tokens import TextTokens, tokens_of
 from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT, Window, WindowCounts, Windows
-from cmp_rerank.text.segmenters import Tokens, check_segments, windows
+from cmp_rerank.text.segmenters import TokenWindows, check_segments, windows
 
 CutAnswers = Literal["unanswered", "drop"]
 
@@ -201,7 +201,7 @@ class _Texts:
 
     def _split(self, text: str, tokens: TextTokens, crop: CmpCrop) -> None:
         segmenter = crop.segmenter
-        spans = segmenter.of_tokens(tokens.offsets) if isinstance(segmenter, Tokens) else segmenter(text)
+        spans = segmenter.of_tokens(tokens.offsets) if isinstance(segmenter, TokenWindows) else segmenter(text)
         name = getattr(segmenter, "__name__", type(segmenter).__name__)
         spans = check_segments(text, spans, f"Segments by {name}")
         tokens.segments = len(spans)

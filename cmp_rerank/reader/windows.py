@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cmp_rerank.ablations import Example
-from cmp_rerank.text.segmenters import Span, stripped
+from cmp_rerank.text.segmenters import CharSpan, stripped
 
 #: Passage numbers of tokens that are no passage's.
 OUTSIDE, YES_NO = -1, -2
@@ -112,6 +112,6 @@ class WholePassages:
         [(1, 30)]
     """
 
-    def __call__(self, text: str) -> list[Span]:
+    def __call__(self, text: str) -> list[CharSpan]:
         """The span of the text, without white space around it."""
         return stripped(text, [(0, len(text))])

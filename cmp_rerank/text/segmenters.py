@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-Span = tuple[int, int]
-Segmenter = Callable[[str], Sequence[Span]]
+CharSpan = tuple[int, int]
+Segmenter = Callable[[str], Sequence[CharSpan]]
 
 # Scripts that are written without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han).
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -34,7 +34,7 @@ class Sentences:
     """Split a text into sentences.
 
     The rules and abbreviations are those of the ``sentencex`` package (Wikimedia), which knows about 300
-    languages and needs no network. A text without sentence ends is one segment: use `Words` for such texts.
+    languages and needs no network. A text without sentence ends is one segment: use `WordWindows` for such texts.
 
     Args:
         language: ISO code of the language whose abbreviations count. The terminators of all scripts end a sentence
@@ -55,7 +55,7 @@ class Sentences:
         if not isinstance(self.language, str) or not re.fullmatch(r"[A-Za-z]{2,}[A-Za-z-]*", self.language):
             raise ValueError(f"language must be an ISO code such as 'en' or 'de', got {self.language!r}.")
 
-    def __call__(self, text: str) -> list[Span]:
+    def __call__(self, text: str) -> list[CharSpan]:
         """Return the spans of the sentences of ``text``, in order."""
         from sentencex import get_sentence_boundaries
 
@@ -75,14 +75,14 @@ class Paragraphs:
         ['A title.', 'First line,\\nsecond line.']
     """
 
-    def __call__(self, text: str) -> list[Span]:
+    def __call__(self, text: str) -> list[CharSpan]:
         """Return the spans of the paragraphs of ``text``, in order."""
         cuts = [0, *(cut for blank in _BLANK_LINE.finditer(text) for cut in blank.span()), len(text)]
         return stripped(text, zip(cuts[::2], cuts[1::2], strict=True))
 
 
 @dataclass(frozen=True)
-class Words:
+class WordWindows:
     """Split a text into windows of words; in scripts without spaces each character is a word.
 
     Args:
@@ -95,9 +95,9 @@ class Words:
 
     Example:
         >>> text = "one two three four five"
-        >>> [text[start:end] for start, end in Words(3, stride=2)(text)]
+        >>> [text[start:end] for start, end in WordWindows(3, stride=2)(text)]
         ['one two three', 'three four five']
-        >>> [text[start:end] for start, end in Words(2)(text)]
+        >>> [text[start:end] for start, end in WordWindows(2)(text)]
         ['one two', 'three four', 'five']
     """
 
@@ -107,14 +107,14 @@ class Words:
     def __post_init__(self) -> None:
         _check_window(self.size, self.stride)
 
-    def __call__(self, text: str) -> list[Span]:
+    def __call__(self, text: str) -> list[CharSpan]:
         """Return the spans of the windows of ``text``, in order."""
         words = [word.span() for word in _WORD.finditer(text)]
         return [(words[first][0], words[last - 1][1]) for first, last in windows(len(words), self.size, self.stride)]
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenWindows:
     """Split a text into windows of the model's own tokens.
 
     Unlike the other segmenters it sees no text: whoever tokenises the text calls `of_tokens`. So it covers only
@@ -122,13 +122,13 @@ class Tokens:
 
     Args:
         size: how many tokens a window has; the last one has what is left.
-        stride: as for `Words`, in tokens.
+        stride: as for `WordWindows`, in tokens.
 
     Raises:
         ValueError: if not ``1 <= stride <= size``.
 
     Example:
-        >>> Tokens(2).of_tokens([(0, 3), (3, 5), (6, 9)])
+        >>> TokenWindows(2).of_tokens([(0, 3), (3, 5), (6, 9)])
         [(0, 5), (6, 9)]
     """
 
@@ -138,15 +138,17 @@ class Tokens:
     def __post_init__(self) -> None:
         _check_window(self.size, self.stride)
 
-    def __call__(self, text: str) -> list[Span]:
+    def __call__(self, text: str) -> list[CharSpan]:
         """Not possible: always a ValueError."""
-        raise ValueError(f"{self!r} needs the model's tokens, not a text: use Words(...) to split a text by itself.")
+        raise ValueError(
+            f"{self!r} needs the model's tokens, not a text: use WordWindows(...) to split a text by itself."
+        )
 
-    def of_tokens(self, offsets: Any) -> list[Span]:
+    def of_tokens(self, offsets: Any) -> list[CharSpan]:
         """The spans of the windows, from the (start, end) of each token: (T, 2)."""
         at = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
         at = at[at[:, 1] > at[:, 0]]
-        spans: list[Span] = []
+        spans: list[CharSpan] = []
         for first, last in windows(len(at), self.size, self.stride):
             span = (int(at[first, 0]), int(at[last - 1, 1]))
             # The tokens of one character (bytes of an emoji) have the same offsets: windows inside of it are one.
@@ -155,22 +157,22 @@ class Tokens:
         return spans
 
 
-class Given:
+class GivenSegments:
     """Segments that the caller knows: spans, or the strings that a text is made of.
 
     Args:
         segments: text -> its segments, in order: spans of characters, or strings that stand in the text one after
             the other.
-        otherwise: splits a text that is not among them; None: such a text is an error.
+        fallback: splits a text that is not among them; None: such a text is an error.
 
     Raises:
         ValueError: for spans outside of their text, empty, or out of order, and for strings that are not in it.
 
     Example:
-        >>> given = Given({"Pandas. They eat bamboo.": ["Pandas.", "They eat bamboo."]})
+        >>> given = GivenSegments({"Pandas. They eat bamboo.": ["Pandas.", "They eat bamboo."]})
         >>> given("Pandas. They eat bamboo.")
         [(0, 7), (8, 24)]
-        >>> texts, given = Given.joined([["Pandas.", "They eat bamboo."], ["Rain."]], separator=" | ")
+        >>> texts, given = GivenSegments.joined([["Pandas.", "They eat bamboo."], ["Rain."]], separator=" | ")
         >>> texts
         ['Pandas. | They eat bamboo.', 'Rain.']
         >>> given(texts[0])
@@ -178,15 +180,15 @@ class Given:
     """
 
     def __init__(
-        self, segments: Mapping[str, Sequence[Span] | Sequence[str]], otherwise: Segmenter | None = None
+        self, segments: Mapping[str, Sequence[CharSpan] | Sequence[str]], fallback: Segmenter | None = None
     ) -> None:
         self._segments = {text: _located(text, given) for text, given in segments.items()}
-        self.otherwise = otherwise
+        self.fallback = fallback
 
     @classmethod
     def joined(
-        cls, documents: Iterable[Sequence[str]], separator: str = "\n\n", otherwise: Segmenter | None = None
-    ) -> tuple[list[str], Given]:
+        cls, documents: Iterable[Sequence[str]], separator: str = "\n\n", fallback: Segmenter | None = None
+    ) -> tuple[list[str], GivenSegments]:
         """Join the passages of each document into its text; return the texts and their segments."""
         texts, segments = [], {}
         for passages in documents:
@@ -195,26 +197,26 @@ class Given:
             spans = [(int(end) - len(passage), int(end)) for passage, end in zip(passages, ends, strict=True)]
             segments[text] = [span for span, passage in zip(spans, passages, strict=True) if passage.strip()]
             texts.append(text)
-        return texts, cls(segments, otherwise)
+        return texts, cls(segments, fallback)
 
-    def __call__(self, text: str) -> list[Span]:
+    def __call__(self, text: str) -> list[CharSpan]:
         """Return the segments of ``text``."""
         if text in self._segments:
             return self._segments[text]
-        if self.otherwise is None:
+        if self.fallback is None:
             raise ValueError(
-                f"No segments were given for the text that begins {text[:60]!r}: give them, or say by `otherwise` "
+                f"No segments were given for the text that begins {text[:60]!r}: give them, or say by `fallback` "
                 "how to split such texts."
             )
-        return list(self.otherwise(text))
+        return list(self.fallback(text))
 
     def __len__(self) -> int:
         return len(self._segments)
 
     def __repr__(self) -> str:
         # What is made with it is kept under its description, which therefore has to tell its contents.
-        otherwise = "" if self.otherwise is None else f", otherwise {self.otherwise!r}"
-        return f"<Given segments of {len(self)} texts, {self._digest}{otherwise}>"
+        fallback = "" if self.fallback is None else f", fallback {self.fallback!r}"
+        return f"<GivenSegments of {len(self)} texts, {self._digest}{fallback}>"
 
     @cached_property
     def _digest(self) -> str:
@@ -233,7 +235,7 @@ def windows(count: int, size: int, stride: int | None = None) -> list[tuple[int,
     return [(start, min(start + size, count)) for start in starts]
 
 
-def stripped(text: str, pieces: Iterable[Span]) -> list[Span]:
+def stripped(text: str, pieces: Iterable[CharSpan]) -> list[CharSpan]:
     """Pieces of a text without the white space at their ends; those of nothing else are left out.
 
     >>> stripped(" a  b ", [(0, 3), (3, 4), (4, 6)])
@@ -248,7 +250,7 @@ def stripped(text: str, pieces: Iterable[Span]) -> list[Span]:
     return spans
 
 
-def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Span]:
+def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[CharSpan]:
     """Spans as pairs of integers.
 
     Args:
@@ -274,7 +276,7 @@ def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Sp
     return checked
 
 
-def check_segments(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Span]:
+def check_segments(text: str, spans: Iterable[Sequence[int]], what: str) -> list[CharSpan]:
     """`check_spans`, and that the spans are in order.
 
     Raises:
@@ -289,8 +291,8 @@ def check_segments(text: str, spans: Iterable[Sequence[int]], what: str) -> list
     return checked
 
 
-def _located(text: str, segments: Sequence[Span] | Sequence[str]) -> list[Span]:
-    spans: list[Span] = []
+def _located(text: str, segments: Sequence[CharSpan] | Sequence[str]) -> list[CharSpan]:
+    spans: list[CharSpan] = []
     at = 0
     what = "Given segments"
     for segment in segments:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cmp_rerank.text.segmenters import Span, check_spans
+from cmp_rerank.text.segmenters import CharSpan, check_spans
 
 SupportScorer = Callable[[str, Sequence[str]], Sequence[float]]
 
@@ -75,7 +75,7 @@ class GivenSupport:
         support: (query, passage) -> what supports its label: spans ``(start, end)`` of characters of the passage,
             numbers of its segments, or answers as SQuAD has them (``{"text": [...], "answer_start": [...]}``).
             Nothing, an empty list, means that no part of the passage supports the label.
-        otherwise: scores the segments of a relevant passage that the data says nothing about (see
+        fallback: scores the segments of a relevant passage that the data says nothing about (see
             `LexicalSupport`); None: such a pair is an error.
 
     Raises:
@@ -87,9 +87,9 @@ class GivenSupport:
         [1]
     """
 
-    def __init__(self, support: Mapping[tuple[str, str], Any], otherwise: SupportScorer | None = None) -> None:
+    def __init__(self, support: Mapping[tuple[str, str], Any], fallback: SupportScorer | None = None) -> None:
         self._support = {pair: _normalised(*pair, value) for pair, value in support.items()}
-        self.otherwise = otherwise
+        self.fallback = fallback
 
     @classmethod
     def from_dataset(
@@ -98,7 +98,7 @@ class GivenSupport:
         query: str = "query",
         passage: str = "passage",
         support: str = "support",
-        otherwise: SupportScorer | None = None,
+        fallback: SupportScorer | None = None,
     ) -> GivenSupport:
         """Read support from a column of a dataset, of which the trainer then sees only texts and labels.
 
@@ -107,7 +107,7 @@ class GivenSupport:
             query: name of the column of queries.
             passage: name of the column of passages, or of lists of passages.
             support: name of the column of support; where passages are lists, so is this.
-            otherwise: see the class.
+            fallback: see the class.
 
         Raises:
             ValueError: for a missing column, lists of different lengths, or two rows of one pair that disagree.
@@ -129,7 +129,7 @@ class GivenSupport:
                 if pair in known and known[pair] != value:
                     raise ValueError(f"Row {number}: the same query and passage as before, with other support.")
                 known[pair] = value
-        return cls(known, otherwise)
+        return cls(known, fallback)
 
     def __contains__(self, pair: tuple[str, str]) -> bool:
         return pair in self._support
@@ -139,15 +139,15 @@ class GivenSupport:
 
     def __repr__(self) -> str:
         # What is made with it is kept under its description, which therefore has to tell its contents.
-        otherwise = "" if self.otherwise is None else f", otherwise {self.otherwise!r}"
-        return f"<GivenSupport of {len(self)} pairs, {self._digest}{otherwise}>"
+        fallback = "" if self.fallback is None else f", fallback {self.fallback!r}"
+        return f"<GivenSupport of {len(self)} pairs, {self._digest}{fallback}>"
 
     @cached_property
     def _digest(self) -> str:
         content = repr(sorted(self._support.items())).encode(errors="surrogatepass")
         return hashlib.blake2b(content, digest_size=8).hexdigest()
 
-    def segments(self, query: str, passage: str, spans: Sequence[Span]) -> frozenset[int]:
+    def segments(self, query: str, passage: str, spans: Sequence[CharSpan]) -> frozenset[int]:
         """The segments of a passage that overlap what supports its label.
 
         Raises:
@@ -157,7 +157,7 @@ class GivenSupport:
         if given is None:
             raise ValueError(
                 f"The data gives no support for the relevant passage {passage[:60]!r}... of {query[:60]!r}: give it "
-                "(an empty list if nothing supports the label), or a scorer as `otherwise`."
+                "(an empty list if nothing supports the label), or a scorer as `fallback`."
             )
         numbers, wanted = given
         outside = [number for number in numbers if not 0 <= number < len(spans)]
@@ -193,7 +193,7 @@ def best_segments(scorer: SupportScorer, query: str, segments: Sequence[str], be
     return [int(i) for rank, i in enumerate(order[:best]) if rank == 0 or scores[i] > 0]
 
 
-def _normalised(query: str, passage: str, value: Any) -> tuple[list[int], list[Span]]:
+def _normalised(query: str, passage: str, value: Any) -> tuple[list[int], list[CharSpan]]:
     """Numbers of segments, and spans."""
     what = f"Support of {passage[:40]!r}... for {query[:40]!r}"
     if isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmp_rerank.ablations import CmpCrop, FeedbackCounts, FixedCounts, Fractions, RandomCounts
-from cmp_rerank.text.segmenters import Paragraphs, Sentences, Tokens, Words
+from cmp_rerank.text.segmenters import Paragraphs, Sentences, TokenWindows, WordWindows
 from cmp_rerank.text.support import GivenSupport, LexicalSupport
 
 STEPS = 3
@@ -85,8 +85,8 @@ def test_the_same_seed_gives_the_same_survivors_and_another_gives_others() -> No
     "crop",
     [
         CmpCrop(),
-        CmpCrop(steps=3, segmenter=Words(20, stride=10), support=None, best=2, lost_support="move"),
-        CmpCrop(segmenter=Tokens(32), schedule=FixedCounts((5, 1))),
+        CmpCrop(steps=3, segmenter=WordWindows(20, stride=10), support=None, best=2, lost_support="move"),
+        CmpCrop(segmenter=TokenWindows(32), schedule=FixedCounts((5, 1))),
         CmpCrop(segmenter=Paragraphs(), support=LexicalSupport(), schedule=Fractions((0.5, 0.25)), steps=2),
         CmpCrop(segmenter=Sentences("fr"), schedule=FeedbackCounts()),
     ],
@@ -131,7 +131,7 @@ def test_supporting_segments_by_scorer_and_by_data() -> None:
     assert CmpCrop(best=2).supporting("pandas eat", passage, spans, [0, 1, 2], window).kept == {1, 2}
     assert CmpCrop().supporting("pandas eat", passage, spans, [0, 2], window).kept == {2}
     assert CmpCrop(support=None).supporting("pandas eat", passage, spans, [0, 1, 2], window).kept == frozenset()
-    given = CmpCrop(support=GivenSupport({("q", passage): [(10, 20), 2]}, otherwise=lambda q, s: [1.0] * len(s)))
+    given = CmpCrop(support=GivenSupport({("q", passage): [(10, 20), 2]}, fallback=lambda q, s: [1.0] * len(s)))
     found = given.supporting("q", passage, spans, [0, 1], (0, 20))
     assert (found.kept, found.lost) == ({1}, {1, 2})  # of segment 1 the end is cut off
     assert given.supporting("other", passage, spans, [0, 1], (0, 20)).kept == {0}

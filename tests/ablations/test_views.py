@@ -21,7 +21,7 @@ from cmp_rerank.ablations import (  # noqa: F401, what a repr may name
     RandomCounts,
     alternate,
 )
-from cmp_rerank.text.segmenters import Words
+from cmp_rerank.text.segmenters import WordWindows
 
 token = st.tuples(st.integers(-1, 6), st.integers(0, 2))
 plans = st.sampled_from(
@@ -96,7 +96,9 @@ def test_identical_views_are_told_apart_from_different_ones() -> None:
 
 def test_repr_builds_the_plan_again() -> None:
     for plan in (
-        Plan(alternate(crops=2, drops=3, crop=CmpCrop(segmenter=Words(9)), drop=CmpDrop(p=0.2, layers="top:2"))),
+        Plan(
+            alternate(crops=2, drops=3, crop=CmpCrop(segmenter=WordWindows(9)), drop=CmpDrop(p=0.2, layers="top:2"))
+        ),
         Plan([CmpCrop(steps=2, schedule=FixedCounts((4, 1))), CmpDrop(layers=[0, 2])]),
         Plan([CmpCrop(schedule=Fractions((0.5,)), support=None)]),
         Plan([CmpCrop(schedule=FeedbackCounts(), lost_support="move")]),

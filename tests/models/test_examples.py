@@ -22,7 +22,7 @@ from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, FixedCounts, Plan, V
 from cmp_rerank.engine.rows import collate
 from cmp_rerank.models.encoding import PASSAGE, encode
 from cmp_rerank.models.examples import Truncation, segments_of_tokens, tokenise
-from cmp_rerank.text.segmenters import Given, Paragraphs, Sentences, Tokens, Words
+from cmp_rerank.text.segmenters import GivenSegments, Paragraphs, Sentences, TokenWindows, WordWindows
 from cmp_rerank.text.support import GivenSupport
 
 PLAN = Plan(alternate(crops=2, drops=1))
@@ -62,7 +62,7 @@ passages = st.lists(st.tuples(sentence, st.sampled_from(["", " ", "\n\n", "  "])
     lambda parts: "".join(a + b for a, b in parts)
 )
 segmenters = st.sampled_from(
-    [Sentences(), Words(2), Words(3, stride=1), Tokens(3), Tokens(4, stride=2), Paragraphs()]
+    [Sentences(), WordWindows(2), WordWindows(3, stride=1), TokenWindows(3), TokenWindows(4, stride=2), Paragraphs()]
 )
 
 
@@ -249,7 +249,7 @@ def deep(policy: str, segmenter: Any) -> Plan:
     return Plan([CmpCrop(steps=2, segmenter=segmenter, support=given, lost_support=policy), CmpDrop()])
 
 
-@pytest.mark.parametrize("segmenter", [Sentences(), Words(5), Tokens(7)])
+@pytest.mark.parametrize("segmenter", [Sentences(), WordWindows(5), TokenWindows(7)])
 @pytest.mark.parametrize("kind", [*PAIRS, "chat"])
 def test_support_that_was_cut_off_is_counted_and_treated_as_the_policy_says(
     kind: str, segmenter: Any, window: Any
@@ -332,7 +332,7 @@ def test_a_bi_encoder_may_tell_the_support() -> None:
 
 
 def test_given_passages_as_segments() -> None:
-    texts, given = Given.joined([["Pandas eat bamboo. They live.", "Rain fell."]])
+    texts, given = GivenSegments.joined([["Pandas eat bamboo. They live.", "Rain fell."]])
     (example,) = tokenise(model("byte_bpe"), [("rain", texts[0])], Plan([CmpCrop(segmenter=given)]))
     assert example.segments() == [0, 1]
     assert example.support == {1}

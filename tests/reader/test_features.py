@@ -16,7 +16,7 @@ from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.ablations.schedules import FixedCounts
 from cmp_rerank.reader import WholePassages, Window, Windows, make_windows
 from cmp_rerank.reader.records import Answer, Question
-from cmp_rerank.text.segmenters import Paragraphs, Sentences, Tokens, Words
+from cmp_rerank.text.segmenters import Paragraphs, Sentences, TokenWindows, WordWindows
 
 TOKENIZERS = {"wordpiece": wordpiece(), "byte-bpe": byte_bpe(), "sentencepiece": sentencepiece()}
 tokenizers = pytest.mark.parametrize("name", TOKENIZERS)
@@ -270,7 +270,7 @@ def questions(draw: Any) -> Question:
 crops = st.builds(
     CmpCrop,
     steps=st.integers(1, 3),
-    segmenter=st.sampled_from([Sentences(), Paragraphs(), WholePassages(), Words(3, 2), Tokens(4)]),
+    segmenter=st.sampled_from([Sentences(), Paragraphs(), WholePassages(), WordWindows(3, 2), TokenWindows(4)]),
 )
 
 

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import TEXTS
 
-from cmp_rerank.text.segmenters import Given, Paragraphs, Segmenter, Sentences, Tokens, Words, check_segments, windows
+from cmp_rerank.text.segmenters import (
+    GivenSegments,
+    Paragraphs,
+    Segmenter,
+    Sentences,
+    TokenWindows,
+    WordWindows,
+    check_segments,
+    windows,
+)
 
 texts = st.one_of(
     st.text(max_size=80),
@@ -19,7 +28,15 @@ texts = st.one_of(
     st.sampled_from(TEXTS),
 )
 segmenters = st.sampled_from(
-    [Sentences(), Sentences("ar"), Sentences("zh"), Paragraphs(), Words(3), Words(4, stride=1), Words(3, stride=2)]
+    [
+        Sentences(),
+        Sentences("ar"),
+        Sentences("zh"),
+        Paragraphs(),
+        WordWindows(3),
+        WordWindows(4, stride=1),
+        WordWindows(3, stride=2),
+    ]
 )
 
 
@@ -37,7 +54,7 @@ def test_segments_are_spans_in_order_that_leave_only_white_space_out(text: str, 
     assert not "".join(char for char, inside in zip(text, covered, strict=True) if not inside).strip()
 
 
-@given(texts, st.sampled_from([Sentences(), Paragraphs(), Words(3)]))
+@given(texts, st.sampled_from([Sentences(), Paragraphs(), WordWindows(3)]))
 def test_only_strided_windows_overlap(text: str, segmenter: Segmenter) -> None:
     assert all(end <= start for (_, end), (start, _) in pairwise(segmenter(text)))
 
@@ -63,8 +80,8 @@ def test_sentences_know_abbreviations_and_scripts() -> None:
 
 def test_texts_without_sentence_ends_or_spaces() -> None:
     assert cut(Sentences(), "no end here, no end there") == ["no end here, no end there"]
-    assert cut(Words(2), "熊猫吃竹子") == ["熊猫", "吃竹", "子"]
-    assert cut(Words(2), "x" * 1000) == ["x" * 1000]
+    assert cut(WordWindows(2), "熊猫吃竹子") == ["熊猫", "吃竹", "子"]
+    assert cut(WordWindows(2), "x" * 1000) == ["x" * 1000]
 
 
 def test_a_lone_surrogate_shifts_nothing() -> None:
@@ -72,7 +89,7 @@ def test_a_lone_surrogate_shifts_nothing() -> None:
     assert cut(Sentences(), text) == ["One \ud800 here.", "Two é there."]
 
 
-@pytest.mark.parametrize("segmenter", [Sentences(), Paragraphs(), Words(9), Words(18, stride=9)])
+@pytest.mark.parametrize("segmenter", [Sentences(), Paragraphs(), WordWindows(9), WordWindows(18, stride=9)])
 def test_a_hundred_thousand_words(segmenter: Segmenter) -> None:
     text = "Some nine words stand here before the next end. \n\n" * 11_200
     assert abs(len(segmenter(text)) - 11_200) <= 1
@@ -84,28 +101,28 @@ def test_paragraphs_end_at_blank_lines_only() -> None:
 
 def test_given_segments_by_string_by_span_and_joined() -> None:
     text = "one two one two"
-    assert Given({text: ["one", "two", "one"]})(text) == [(0, 3), (4, 7), (8, 11)]
-    assert Given({text: [(0, 3), (8, 15)]})(text) == [(0, 3), (8, 15)]
-    joined, given = Given.joined([["a b", " ", "c"], ["d"]], separator="--")
+    assert GivenSegments({text: ["one", "two", "one"]})(text) == [(0, 3), (4, 7), (8, 11)]
+    assert GivenSegments({text: [(0, 3), (8, 15)]})(text) == [(0, 3), (8, 15)]
+    joined, given = GivenSegments.joined([["a b", " ", "c"], ["d"]], separator="--")
     assert joined == ["a b-- --c", "d"]
     assert [cut(given, text) for text in joined] == [["a b", "c"], ["d"]]
-    assert Given({}, otherwise=Words(1))("x y") == [(0, 1), (2, 3)]
+    assert GivenSegments({}, fallback=WordWindows(1))("x y") == [(0, 1), (2, 3)]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Given({"abc": ["x"]}), "is not in the text"),
-        (lambda: Given({"abc": ["b", "a"]}), "one after the other"),
-        (lambda: Given({"abc": [(0, 4)]}), "outside of its text of 3 characters"),
-        (lambda: Given({"abc": [(-1, 2)]}), "outside of its text"),
-        (lambda: Given({"abc": [(1, 1)]}), "empty or outside"),
-        (lambda: Given({"abc": [(1, 2), (0, 3)]}), "not in order"),
-        (lambda: Given({"abc": [(0, 1.5)]}), "expected spans"),
-        (lambda: Given({})("abc"), "No segments were given"),
-        (lambda: Words(0), "size must be at least 1"),
-        (lambda: Words(2, stride=3), "would leave gaps"),
-        (lambda: Tokens(2)("abc"), "needs the model's tokens"),
+        (lambda: GivenSegments({"abc": ["x"]}), "is not in the text"),
+        (lambda: GivenSegments({"abc": ["b", "a"]}), "one after the other"),
+        (lambda: GivenSegments({"abc": [(0, 4)]}), "outside of its text of 3 characters"),
+        (lambda: GivenSegments({"abc": [(-1, 2)]}), "outside of its text"),
+        (lambda: GivenSegments({"abc": [(1, 1)]}), "empty or outside"),
+        (lambda: GivenSegments({"abc": [(1, 2), (0, 3)]}), "not in order"),
+        (lambda: GivenSegments({"abc": [(0, 1.5)]}), "expected spans"),
+        (lambda: GivenSegments({})("abc"), "No segments were given"),
+        (lambda: WordWindows(0), "size must be at least 1"),
+        (lambda: WordWindows(2, stride=3), "would leave gaps"),
+        (lambda: TokenWindows(2)("abc"), "needs the model's tokens"),
         (lambda: Sentences("x"), "ISO code"),
     ],
 )
@@ -114,6 +131,6 @@ def test_bad_input_is_refused_in_words(make: Callable[[], object], message: str)
         make()
 
 
-@pytest.mark.parametrize("segmenter", [Sentences("de"), Paragraphs(), Words(7, stride=3), Tokens(9)])
+@pytest.mark.parametrize("segmenter", [Sentences("de"), Paragraphs(), WordWindows(7, stride=3), TokenWindows(9)])
 def test_repr_builds_the_segmenter_again(segmenter: object) -> None:
     assert eval(repr(segmenter)) == segmenter

@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 from cmp_rerank.losses import comparative
 from cmp_rerank.objective import listwise_comparative_loss
-from cmp_rerank.text.segmenters import Given
+from cmp_rerank.text.segmenters import GivenSegments
 from cmp_rerank.text.support import GivenSupport
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import trainer as trainer_module
@@ -197,7 +197,7 @@ def test_kept_tokens_are_those_of_the_same_settings(
         return lambda: CmpCrop(support=GivenSupport(support))
 
     def divided(at: int) -> Any:
-        return lambda: CmpCrop(segmenter=Given({text: [(0, at), (at, len(text))] for text in texts}))
+        return lambda: CmpCrop(segmenter=GivenSegments({text: [(0, at), (at, len(text))] for text in texts}))
 
     class Nameless:  # its description is where it lies
         def __call__(self, text: str) -> list[tuple[int, int]]:
