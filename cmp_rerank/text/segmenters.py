@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from cmp_rerank.text.terms import WORD
+
 CharSpan = tuple[int, int]
 Segmenter = Callable[[str], Sequence[CharSpan]]
 
-# Scripts that are written without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han).
-_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*|\u2029\s*")
 
 
@@ -109,7 +108,7 @@ class WordWindows:
 
     def __call__(self, text: str) -> list[CharSpan]:
         """Return the spans of the windows of ``text``, in order."""
-        words = [word.span() for word in _WORD.finditer(text)]
+        words = [word.span() for word in WORD.finditer(text)]
         return [(words[first][0], words[last - 1][1]) for first, last in windows(len(words), self.size, self.stride)]
 
 

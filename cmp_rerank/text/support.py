@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,27 +17,9 @@ from typing import Any
 import numpy as np
 
 from cmp_rerank.text.segmenters import CharSpan, check_spans
+from cmp_rerank.text.terms import terms
 
 SupportScorer = Callable[[str, Sequence[str]], Sequence[float]]
-
-_TERM = re.compile(r"\w+", re.UNICODE)
-# Scripts that are written without spaces between words: there each character is a term.
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-
-
-def terms(text: str) -> list[str]:
-    """Lower-cased words; in scripts without spaces, single characters.
-
-    >>> terms("Pandas eat 竹子")
-    ['pandas', 'eat', '竹', '子']
-    """
-    found: list[str] = []
-    for word in _TERM.findall(text.casefold()):
-        if _UNSPACED.search(word):
-            found.extend(word)
-        else:
-            found.append(word)
-    return found
 
 
 @dataclass(frozen=True)
