@@ -15,6 +15,7 @@ import numpy as np
 
 from cmp_rerank.ablations.crop import CmpCrop
 from cmp_rerank.ablations.drop import CmpDrop
+from cmp_rerank.ablations.schedules import check_schedule
 
 Ablation = CmpCrop | CmpDrop
 
@@ -118,7 +119,7 @@ class Plan:
         self.crop = _single([a for a in ablations if isinstance(a, CmpCrop)])
         self.drop = _single([a for a in ablations if isinstance(a, CmpDrop)])
         if self.crop is not None:
-            self.crop.schedule.check(sum(isinstance(step, CmpCrop) for step in self.steps))
+            check_schedule(self.crop.schedule, sum(isinstance(step, CmpCrop) for step in self.steps))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self.steps == other.steps
