@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cmp_rerank.text.segmenters import Sentences
+from cmp_rerank.text.terms import term_splitter
 
 # What is left of a term's weight after it was taken once more.
 _AGAIN = 0.3
@@ -114,35 +115,3 @@ class Extracts:
                 for piece, terms in zip(texts, self._terms(texts), strict=True)
             ]
         return self._pieces[document]
-
-
-def term_splitter(language: str | None, stopwords: bool) -> Callable[[Iterable[str]], list[list[str]]]:
-    """The words of texts, lower-cased, without stop words, stemmed.
-
-    Raises:
-        ImportError: the extra ``retrieval`` is not installed.
-        ValueError: there is no stemmer for the language.
-    """
-    try:
-        import bm25s
-        import Stemmer
-    except ImportError as error:
-        raise ImportError("this needs the extra 'retrieval': pip install 'cmp-rerank[retrieval]'") from error
-    if language is not None and language not in Stemmer.algorithms():
-        raise ValueError(f"language must be one of {', '.join(Stemmer.algorithms())} or None; got {language!r}")
-    stemmer = Stemmer.Stemmer(language) if language else None
-
-    def tokenise(texts: Iterable[str]) -> list[list[str]]:
-        listed = list(texts)
-        if not listed:
-            return []
-        found: list[list[str]] = bm25s.tokenize(
-            listed,
-            stopwords="en" if stopwords else [],
-            stemmer=stemmer,
-            return_ids=False,
-            show_progress=False,
-        )
-        return found
-
-    return tokenise

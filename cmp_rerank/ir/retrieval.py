@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cmp_rerank.demo.extracts import term_splitter
 from cmp_rerank.ir import Qrels, Run, rank
+from cmp_rerank.text.terms import term_splitter
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

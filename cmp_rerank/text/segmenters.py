@@ -4,28 +4,43 @@ A segment is a span ``(start, end)`` of characters of the original text, neither
 segments of a text are in order: both their starts and their ends ascend. Only windows with a stride below their
 size overlap.
 
-A segmenter is any callable that takes a text and returns such spans; those here are objects whose ``repr``
-builds them again.
+A segmenter is any callable that takes a text and returns such spans, or any object with a method ``of_tokens``, which
+takes the character spans of a model's tokens instead (see `TokenSegmenter`). Those here are objects whose ``repr``
+builds them again, or tells their contents.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 
+from cmp_rerank.text.checks import refuse_class
+from cmp_rerank.text.digest import content_digest
+from cmp_rerank.text.terms import WORD
+
+#: (start, end) of characters of a text, end exclusive.
 CharSpan = tuple[int, int]
+#: Splits a text into segments.
 Segmenter = Callable[[str], Sequence[CharSpan]]
 
-# Scripts that are written without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han).
-_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+
+class TokenSegmenter(Protocol):
+    """Splits a text by the model's tokens, such as `TokenWindows`."""
+
+    def of_tokens(self, offsets: np.ndarray) -> Sequence[CharSpan]:
+        """The segments, from the (start, end) of each token: int64 of shape (T, 2).
+
+        Special tokens have empty spans.
+        """
+        ...
+
+
 _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*|\u2029\s*")
 
 
@@ -33,7 +48,7 @@ _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*|\u2029\s*")
 class Sentences:
     """Split a text into sentences.
 
-    The rules and abbreviations are those of the ``sentencex`` package (Wikimedia), which knows about 300
+    The rules and abbreviations are those of the ``sentencex`` package (Wikimedia), which covers about 300
     languages and needs no network. A text without sentence ends is one segment: use `WordWindows` for such texts.
 
     Args:
@@ -53,7 +68,7 @@ class Sentences:
 
     def __post_init__(self) -> None:
         if not isinstance(self.language, str) or not re.fullmatch(r"[A-Za-z]{2,}[A-Za-z-]*", self.language):
-            raise ValueError(f"language must be an ISO code such as 'en' or 'de', got {self.language!r}.")
+            raise ValueError(f"language must be an ISO code, got {self.language!r}: pass 'en' or 'de', for example.")
 
     def __call__(self, text: str) -> list[CharSpan]:
         """Return the spans of the sentences of ``text``, in order."""
@@ -109,7 +124,7 @@ class WordWindows:
 
     def __call__(self, text: str) -> list[CharSpan]:
         """Return the spans of the windows of ``text``, in order."""
-        words = [word.span() for word in _WORD.finditer(text)]
+        words = [word.span() for word in WORD.finditer(text)]
         return [(words[first][0], words[last - 1][1]) for first, last in windows(len(words), self.size, self.stride)]
 
 
@@ -117,8 +132,8 @@ class WordWindows:
 class TokenWindows:
     """Split a text into windows of the model's own tokens.
 
-    Unlike the other segmenters it sees no text: whoever tokenises the text calls `of_tokens`. So it covers only
-    what the model's window has left of the text.
+    It takes the tokens' spans instead of the text, see `of_tokens`. So it covers only the part of the text that is
+    inside of the model's window.
 
     Args:
         size: how many tokens a window has; the last one has what is left.
@@ -139,10 +154,8 @@ class TokenWindows:
         _check_window(self.size, self.stride)
 
     def __call__(self, text: str) -> list[CharSpan]:
-        """Not possible: always a ValueError."""
-        raise ValueError(
-            f"{self!r} needs the model's tokens, not a text: use WordWindows(...) to split a text by itself."
-        )
+        """Not possible without the tokens: always a ValueError."""
+        raise ValueError(f"{self!r} needs the model's tokens, got a text: use WordWindows(...) to split a text.")
 
     def of_tokens(self, offsets: Any) -> list[CharSpan]:
         """The spans of the windows, from the (start, end) of each token: (T, 2)."""
@@ -151,17 +164,17 @@ class TokenWindows:
         spans: list[CharSpan] = []
         for first, last in windows(len(at), self.size, self.stride):
             span = (int(at[first, 0]), int(at[last - 1, 1]))
-            # The tokens of one character (bytes of an emoji) have the same offsets: windows inside of it are one.
+            # The tokens of one character (the bytes of an emoji) have the same offsets: windows within it are one.
             if not spans or (span[0] > spans[-1][0] and span[1] > spans[-1][1]):
                 spans.append(span)
         return spans
 
 
 class GivenSegments:
-    """Segments that the caller knows: spans, or the strings that a text is made of.
+    """Segments that are known beforehand: spans, or the strings that a text consists of.
 
     Args:
-        segments: text -> its segments, in order: spans of characters, or strings that stand in the text one after
+        segments: text -> its segments, in order: spans of characters, or strings that occur in the text one after
             the other.
         fallback: splits a text that is not among them; None: such a text is an error.
 
@@ -182,6 +195,15 @@ class GivenSegments:
     def __init__(
         self, segments: Mapping[str, Sequence[CharSpan] | Sequence[str]], fallback: Segmenter | None = None
     ) -> None:
+        if not isinstance(segments, Mapping):
+            raise ValueError(
+                f"GivenSegments takes a mapping of texts to their segments, got {segments!r:.80}: for lists of "
+                "passages use GivenSegments.joined(lists)."
+            )
+        if fallback is not None:
+            check_segmenter(fallback, "fallback")
+            if splits_tokens(fallback):
+                raise ValueError(f"fallback must split a text, got {fallback!r}: use WordWindows(...), for example.")
         self._segments = {text: _located(text, given) for text, given in segments.items()}
         self.fallback = fallback
 
@@ -189,9 +211,26 @@ class GivenSegments:
     def joined(
         cls, documents: Iterable[Sequence[str]], separator: str = "\n\n", fallback: Segmenter | None = None
     ) -> tuple[list[str], GivenSegments]:
-        """Join the passages of each document into its text; return the texts and their segments."""
+        """Join the passages of each document into one text.
+
+        Args:
+            documents: the passages of each document, in order.
+            separator: stands between two passages.
+            fallback: see the class.
+
+        Returns:
+            The text of each document, and the segmenter that splits these texts into their passages. Passages of
+            white space only are no segments.
+
+        Raises:
+            ValueError: for a document that is a string instead of a list of strings.
+        """
         texts, segments = [], {}
         for passages in documents:
+            if isinstance(passages, str):
+                raise ValueError(
+                    f"A document must be a list of passages, got the string {passages[:60]!r}: pass [[...], [...]]."
+                )
             ends = np.cumsum([len(passage) + len(separator) for passage in passages]) - len(separator)
             text = separator.join(passages)
             spans = [(int(end) - len(passage), int(end)) for passage, end in zip(passages, ends, strict=True)]
@@ -205,8 +244,8 @@ class GivenSegments:
             return self._segments[text]
         if self.fallback is None:
             raise ValueError(
-                f"No segments were given for the text that begins {text[:60]!r}: give them, or say by `fallback` "
-                "how to split such texts."
+                f"No segments were given for the text that begins {text[:60]!r}: give them, or pass a segmenter for "
+                "such texts as `fallback`."
             )
         return list(self.fallback(text))
 
@@ -214,18 +253,70 @@ class GivenSegments:
         return len(self._segments)
 
     def __repr__(self) -> str:
-        # What is made with it is kept under its description, which therefore has to tell its contents.
+        # Prepared examples are cached under this repr, so it has to depend on the contents.
         fallback = "" if self.fallback is None else f", fallback {self.fallback!r}"
         return f"<GivenSegments of {len(self)} texts, {self._digest}{fallback}>"
 
     @cached_property
     def _digest(self) -> str:
-        content = repr(sorted(self._segments.items())).encode(errors="surrogatepass")
-        return hashlib.blake2b(content, digest_size=8).hexdigest()
+        return content_digest(self._segments)
+
+
+def splits_tokens(segmenter: object) -> TypeGuard[TokenSegmenter]:
+    """Whether a segmenter splits by the model's tokens, that is, has a method ``of_tokens``."""
+    return callable(getattr(segmenter, "of_tokens", None))
+
+
+def check_segmenter(segmenter: Any, name: str = "segmenter") -> None:
+    """Check that an object can be a segmenter.
+
+    Args:
+        segmenter: the object.
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: for a class instead of an object, and for what is neither a callable nor has a method
+            ``of_tokens``.
+
+    Example:
+        >>> check_segmenter(Paragraphs)
+        Traceback (most recent call last):
+        ...
+        ValueError: segmenter must be an object, got the class Paragraphs: pass Paragraphs(...) instead.
+    """
+    refuse_class(name, segmenter)
+    if not callable(segmenter) and not splits_tokens(segmenter):
+        raise ValueError(
+            f"{name} must be a callable that takes a text and returns spans, or have a method of_tokens, got "
+            f"{segmenter!r}: pass Sentences() or WordWindows(50), for example."
+        )
+
+
+def split(segmenter: Segmenter | TokenSegmenter, text: str, offsets: np.ndarray) -> list[CharSpan]:
+    """Split a text by any segmenter, and check what it returns.
+
+    Args:
+        segmenter: a segmenter of texts or of tokens.
+        text: what to split.
+        offsets: (start, end) of each of its tokens: (T, 2). Only a segmenter of tokens sees them.
+
+    Returns:
+        The segments, in order.
+
+    Raises:
+        ValueError: as `check_segments`; the message names the segmenter.
+
+    Example:
+        >>> offsets = np.array([(0, 3), (3, 5), (6, 9)])
+        >>> split(WordWindows(1), "abcde fgh", offsets), split(TokenWindows(2), "abcde fgh", offsets)
+        ([(0, 5), (6, 9)], [(0, 5), (6, 9)])
+    """
+    spans = segmenter.of_tokens(offsets) if splits_tokens(segmenter) else cast("Segmenter", segmenter)(text)
+    return check_segments(text, spans, f"Segments by {getattr(segmenter, '__name__', type(segmenter).__name__)}")
 
 
 def windows(count: int, size: int, stride: int | None = None) -> list[tuple[int, int]]:
-    """(first, last + 1) of windows over ``count`` things; the last window ends at the last thing.
+    """(first, last + 1) of windows over ``count`` items; the last window ends at the last item.
 
     >>> windows(7, 4, 2)
     [(0, 4), (2, 6), (4, 7)]
@@ -261,6 +352,8 @@ def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Ch
     Raises:
         ValueError: for a span that is no pair of integers, empty, or outside of the text.
     """
+    if isinstance(spans, str) or not isinstance(spans, (Iterable, np.ndarray)):
+        raise ValueError(f"{what}: expected spans (start, end) of characters, got {spans!r}.")
     checked = []
     for span in spans:
         pair = tuple(span) if isinstance(span, (Sequence, np.ndarray)) and not isinstance(span, str) else ()
@@ -270,7 +363,7 @@ def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Ch
         if not 0 <= start < end <= len(text):
             raise ValueError(
                 f"{what}: the span ({start}, {end}) is empty or outside of its text of {len(text)} characters "
-                f"({text[:60]!r}...). Spans count characters of the text as it is given, end exclusive."
+                f"({text[:60]!r}...). Spans count characters of the original text, end exclusive."
             )
         checked.append((start, end))
     return checked
@@ -286,7 +379,8 @@ def check_segments(text: str, spans: Iterable[Sequence[int]], what: str) -> list
     for (start, end), (next_start, next_end) in pairwise(checked):
         if next_start <= start or next_end <= end:
             raise ValueError(
-                f"{what}: the segments ({start}, {end}) and ({next_start}, {next_end}) are not in order."
+                f"{what}: the segments ({start}, {end}) and ({next_start}, {next_end}) are not in order. Both starts "
+                "and ends must ascend."
             )
     return checked
 
@@ -304,7 +398,7 @@ def _located(text: str, segments: Sequence[CharSpan] | Sequence[str]) -> list[Ch
         if start < 0:
             raise ValueError(
                 f"{what}: {segment[:60]!r} is not in the text {text[:60]!r}... after its {at} first characters. "
-                "Strings must stand in the text as they are, one after the other."
+                "Strings must occur in the text literally, one after the other."
             )
         at = start + len(segment)
         spans.append((start, at))
@@ -312,9 +406,14 @@ def _located(text: str, segments: Sequence[CharSpan] | Sequence[str]) -> list[Ch
 
 
 def _check_window(size: int, stride: int | None) -> None:
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"size must be at least 1, got {size!r}.")
-    if stride is not None and (not isinstance(stride, int) or not 1 <= stride <= size):
+    if not _whole(size) or size < 1:
+        raise ValueError(f"size must be at least 1, got {size!r}: give a whole number.")
+    if stride is not None and (not _whole(stride) or not 1 <= stride <= size):
         raise ValueError(
-            f"stride must be between 1 and the size {size}, got {stride!r}: a longer one would leave gaps."
+            f"stride must be a whole number between 1 and the size {size}, got {stride!r}: a longer one would leave "
+            "gaps."
         )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

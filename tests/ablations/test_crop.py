@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -135,3 +136,25 @@ def test_supporting_segments_by_scorer_and_by_data() -> None:
     found = given.supporting("q", passage, spans, [0, 1], (0, 20))
     assert (found.kept, found.lost) == ({1}, {1, 2})  # of segment 1 the end is cut off
     assert given.supporting("other", passage, spans, [0, 1], (0, 20)).kept == {0}
+
+
+def test_a_scorer_reads_only_what_the_window_shows() -> None:
+    passage = "It rains. Pandas eat bamboo. They eat."
+    spans = Sentences()(passage)
+    read: list[tuple[str, list[str]]] = []
+
+    def spy(query: str, segments: Sequence[str]) -> list[float]:
+        read.append((query, list(segments)))
+        return [float("bamboo" in segment) for segment in segments]
+
+    crop = CmpCrop(support=spy)
+    assert crop.supporting("q", passage, spans, [0, 1, 2], (0, len(passage))).kept == {1}
+    assert crop.supporting("q", passage, spans, [0, 1], (0, 20)).kept == {0}  # "bamboo" is behind the window
+    assert crop.supporting("q", passage, spans, [1, 2], (17, 33)).kept == {1}
+    assert crop.supporting("q", passage, spans, [1], (12, 16)).kept == {1}
+    assert read == [
+        ("q", ["It rains.", "Pandas eat bamboo.", "They eat."]),
+        ("q", ["It rains.", "Pandas eat"]),
+        ("q", ["eat bamboo.", "They"]),
+        ("q", ["ndas"]),
+    ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sentence_transformers import CrossEncoder
@@ -12,7 +13,14 @@ from sentence_transformers import CrossEncoder
 from cmp_rerank import CmpCrop, ComparativeLoss
 from cmp_rerank.models.examples import tokenise
 from cmp_rerank.text.segmenters import Sentences
-from cmp_rerank.text.support import GivenSupport, LexicalSupport, best_segments
+from cmp_rerank.text.support import (
+    GivenSupport,
+    LexicalSupport,
+    best_segments,
+    check_support,
+    known_support,
+    support_scorer,
+)
 
 QUERY, PASSAGE = "what do pandas eat", "It rains. Pandas eat bamboo. They sleep."
 SPANS = Sentences()(PASSAGE)
@@ -92,11 +100,94 @@ def test_a_dataset_with_one_passage_or_a_list_of_them() -> None:
             lambda: GivenSupport.from_dataset([{"query": "q", "passage": "a", "support": s} for s in ([0], [1])]),
             "with other support",
         ),
+        (lambda: GivenSupport([1]), "for a dataset use GivenSupport.from_dataset"),  # type: ignore[arg-type]
+        (lambda: GivenSupport({"q": [1]}), r"pairs \(query, passage\) of strings, got 'q'"),  # type: ignore[dict-item]
+        (lambda: GivenSupport({}, fallback=LexicalSupport), "got the class LexicalSupport"),  # type: ignore[arg-type]
+        (lambda: GivenSupport({}, fallback=1), "fallback must be a scorer or None, got 1"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_input_is_refused_in_words(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class LongestSegment:
+    """An own support rule that needs no scores; it shares no class with those of the package."""
+
+    def segments(self, query: str, passage: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+        return [max(range(len(spans)), key=lambda i: spans[i][1] - spans[i][0])]
+
+
+class OwnGiven(LongestSegment):
+    """It knows one pair only, and leaves the others to a scorer."""
+
+    fallback = LexicalSupport()
+
+    def __contains__(self, pair: tuple[str, str]) -> bool:
+        return pair == (QUERY, PASSAGE)
+
+
+def overlap(query: str, segments: Sequence[str]) -> list[float]:
+    return [float(len(set(query.split()) & set(segment.split()))) for segment in segments]
+
+
+def test_any_object_of_the_right_shape_is_a_support_rule() -> None:
+    for support in (None, overlap, LexicalSupport(), GivenSupport({}), LongestSegment(), OwnGiven()):
+        check_support(support)
+    assert known_support(LongestSegment(), QUERY, PASSAGE, SPANS) == {1}
+    assert support_scorer(LongestSegment()) is None
+    assert known_support(OwnGiven(), QUERY, PASSAGE, SPANS) == {1}
+    assert known_support(OwnGiven(), "other", PASSAGE, SPANS) is None
+    assert support_scorer(OwnGiven()) == LexicalSupport()
+    for scorer in (overlap, None):
+        assert known_support(scorer, QUERY, PASSAGE, SPANS) is None
+        assert support_scorer(scorer) is scorer
+
+
+def test_given_support_comes_before_its_fallback() -> None:
+    given = GivenSupport({(QUERY, PASSAGE): [2]}, fallback=overlap)
+    assert known_support(given, QUERY, PASSAGE, SPANS) == {2}
+    assert known_support(given, "other", PASSAGE, SPANS) is None
+    assert support_scorer(given) is overlap
+    nothing = GivenSupport({(QUERY, PASSAGE): []}, fallback=overlap)
+    assert known_support(nothing, QUERY, PASSAGE, SPANS) == frozenset()  # known: nothing supports the label
+    with pytest.raises(ValueError, match="gives no support"):
+        known_support(GivenSupport({}), QUERY, PASSAGE, SPANS)
+
+
+@pytest.mark.parametrize("found", [[3], [-1], [0.5], ["0"], "0", None, 1])
+def test_an_own_rule_must_return_numbers_of_segments(found: Any) -> None:
+    class Wrong:
+        def segments(self, *_: Any) -> Any:
+            return found
+
+    with pytest.raises(ValueError, match="must return numbers of segments, from 0 to 2"):
+        known_support(Wrong(), QUERY, PASSAGE, SPANS)
+
+
+@pytest.mark.parametrize("support", [LexicalSupport, GivenSupport, LongestSegment])
+def test_a_class_is_no_support_rule(support: type) -> None:
+    with pytest.raises(ValueError, match=f"support must be an object, got the class {support.__name__}: pass"):
+        check_support(support)
+
+
+def test_an_object_of_another_shape_is_no_support_rule() -> None:
+    class Unsure(LongestSegment):
+        fallback = LexicalSupport()
+
+    with pytest.raises(ValueError, match="support must be GivenSupport, a scorer or None, got 'lexical'"):
+        check_support("lexical")
+    with pytest.raises(ValueError, match=r"must tell which pairs it knows.* define __contains__"):
+        check_support(Unsure())
+
+
+def test_the_repr_of_given_support_depends_on_its_contents_only() -> None:
+    one = GivenSupport({(QUERY, PASSAGE): [1], ("a", "b"): [(0, 1)]})
+    assert repr(one) == repr(GivenSupport({("a", "b"): [[0, 1]], (QUERY, PASSAGE): [1]}))
+    others = [GivenSupport({(QUERY, PASSAGE): [2], ("a", "b"): [(0, 1)]}), GivenSupport({(QUERY, PASSAGE): [1]})]
+    others.append(GivenSupport({(QUERY, PASSAGE): [1], ("a", "b"): [(0, 1)]}, fallback=LexicalSupport()))
+    assert len({repr(given) for given in (one, *others)}) == 4
+    assert repr(others[-1]).endswith(", fallback LexicalSupport()>")
 
 
 def test_a_column_of_support_reaches_the_crops_of_the_real_trainer(

@@ -18,7 +18,9 @@ from cmp_rerank.text.segmenters import (
     Sentences,
     TokenWindows,
     WordWindows,
+    check_segmenter,
     check_segments,
+    split,
     windows,
 )
 
@@ -118,12 +120,24 @@ def test_given_segments_by_string_by_span_and_joined() -> None:
         (lambda: GivenSegments({"abc": [(-1, 2)]}), "outside of its text"),
         (lambda: GivenSegments({"abc": [(1, 1)]}), "empty or outside"),
         (lambda: GivenSegments({"abc": [(1, 2), (0, 3)]}), "not in order"),
+        (lambda: GivenSegments({"abc": [(0, 3), (1, 2)]}), "not in order"),
+        (lambda: GivenSegments({"abc": [(0, 2), (1, 2)]}), "not in order"),
+        (lambda: GivenSegments({"abc": [(0, 2), (0, 3)]}), "not in order"),
         (lambda: GivenSegments({"abc": [(0, 1.5)]}), "expected spans"),
         (lambda: GivenSegments({})("abc"), "No segments were given"),
         (lambda: WordWindows(0), "size must be at least 1"),
         (lambda: WordWindows(2, stride=3), "would leave gaps"),
+        (lambda: WordWindows(True), "size must be at least 1, got True: give a whole number"),
+        (lambda: WordWindows(2.5), "size must be at least 1, got 2.5: give a whole number"),  # type: ignore[arg-type]
+        (lambda: TokenWindows(4, stride=1.5), "stride must be a whole number"),  # type: ignore[arg-type]
         (lambda: TokenWindows(2)("abc"), "needs the model's tokens"),
         (lambda: Sentences("x"), "ISO code"),
+        (lambda: GivenSegments([["a", "b"]]), "for lists of passages use GivenSegments.joined"),  # type: ignore[arg-type]
+        (lambda: GivenSegments.joined(["a b", "c"]), "must be a list of passages, got the string 'a b'"),
+        (lambda: GivenSegments({}, fallback=Sentences), "fallback must be an object, got the class Sentences"),
+        (lambda: GivenSegments({}, fallback=TokenWindows(3)), "fallback must split a text, got TokenWindows"),
+        (lambda: check_segments("abc", "abc", "test"), "expected spans"),  # type: ignore[arg-type]
+        (lambda: check_segments("abc", None, "test"), "expected spans"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_input_is_refused_in_words(make: Callable[[], object], message: str) -> None:
@@ -134,3 +148,72 @@ def test_bad_input_is_refused_in_words(make: Callable[[], object], message: str)
 @pytest.mark.parametrize("segmenter", [Sentences("de"), Paragraphs(), WordWindows(7, stride=3), TokenWindows(9)])
 def test_repr_builds_the_segmenter_again(segmenter: object) -> None:
     assert eval(repr(segmenter)) == segmenter
+
+
+OFFSETS = np.array([(0, 0), (0, 3), (4, 7), (0, 0)])
+
+
+class OwnTokens:
+    """An own segmenter of tokens: it cannot be called, and shares no class with those of the package."""
+
+    def of_tokens(self, offsets: np.ndarray) -> list[tuple[int, int]]:
+        return [(int(start), int(end)) for start, end in offsets if end > start]
+
+
+def test_any_object_of_the_right_shape_splits() -> None:
+    def letters(text: str) -> list[tuple[int, int]]:
+        return [(i, i + 1) for i, letter in enumerate(text) if letter != " "]
+
+    for segmenter in (letters, OwnTokens(), Sentences(), TokenWindows(1), GivenSegments({})):
+        check_segmenter(segmenter)
+    assert split(letters, "a bc", OFFSETS) == [(0, 1), (2, 3), (3, 4)]
+    assert split(OwnTokens(), "abc def", OFFSETS) == split(TokenWindows(1), "abc def", OFFSETS) == [(0, 3), (4, 7)]
+
+
+def test_windows_within_one_character_are_one_segment() -> None:
+    # Tokenisers of bytes give each token of an emoji the span of the whole character.
+    panda = [(0, 2), (2, 3), (2, 3), (2, 3), (2, 3), (3, 6)]
+    assert TokenWindows(1).of_tokens(panda) == [(0, 2), (2, 3), (3, 6)]
+    assert TokenWindows(2).of_tokens(panda) == [(0, 3), (2, 6)]
+    assert split(TokenWindows(3, stride=1), "ab🐼cde", np.array(panda)) == [(0, 3), (2, 6)]
+
+
+def test_what_a_segmenter_returns_is_checked_by_its_name() -> None:
+    def backwards(text: str) -> list[tuple[int, int]]:
+        return [(2, 3), (0, 1)]
+
+    with pytest.raises(
+        ValueError, match=r"Segments by backwards: the segments \(2, 3\) and \(0, 1\) are not in order"
+    ):
+        split(backwards, "abc", OFFSETS)
+    with pytest.raises(ValueError, match=r"Segments by OwnTokens: the span \(4, 7\) is empty or outside"):
+        split(OwnTokens(), "abc", OFFSETS)
+    with pytest.raises(ValueError, match=r"Segments by <lambda>: expected spans .* got None"):
+        split(lambda text: None, "abc", OFFSETS)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("segmenter", [Sentences, WordWindows, TokenWindows, OwnTokens])
+def test_a_class_is_no_segmenter(segmenter: type) -> None:
+    name = segmenter.__name__
+    with pytest.raises(
+        ValueError, match=rf"segmenter must be an object, got the class {name}: pass {name}\(\.\.\.\)"
+    ):
+        check_segmenter(segmenter)
+
+
+@pytest.mark.parametrize("segmenter", ["sentences", None, 50])
+def test_an_object_of_another_shape_is_no_segmenter(segmenter: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"segmenter must be a callable .* got .*: pass Sentences\(\) or WordWindows"
+    ):
+        check_segmenter(segmenter)
+
+
+def test_the_repr_of_given_segments_depends_on_their_contents_only() -> None:
+    one, same = GivenSegments({"a b": [(0, 1)], "c": ["c"]}), GivenSegments({"c": [(0, 1)], "a b": ["a"]})
+    assert repr(one) == repr(same)
+    others = [GivenSegments({"a b": [(2, 3)], "c": ["c"]}), GivenSegments({"a b": [(0, 1)]})]
+    others.append(GivenSegments({"a b": [(0, 1)], "c": ["c"]}, fallback=Sentences()))
+    assert len({repr(given) for given in (one, *others)}) == 4
+    assert repr(others[-1]).endswith(", fallback Sentences(language='en')>")
+    assert repr(GivenSegments({"\ud800": [(0, 1)]})).startswith("<GivenSegments of 1 texts, ")
