@@ -60,7 +60,7 @@ def main() -> None:
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     from cmp_rerank.ablations import CmpCrop, Plan
-    from cmp_rerank.models.examples import tokenise
+    from cmp_rerank.models.pairs import tokenise
     from cmp_rerank.text.segmenters import TokenWindows, WordWindows
 
     transformers.logging.set_verbosity_error()

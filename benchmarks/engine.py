@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, masks
 from cmp_rerank.ablations import Plan
 from cmp_rerank.engine import collate
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 from cmp_rerank.objective import comparative_loss
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 

@@ -31,7 +31,7 @@ from cmp_rerank.ablations.drop import Ablation
 from cmp_rerank.engine import CrossEncoderAdapter
 from cmp_rerank.engine.embedding_gradients import Lookups
 from cmp_rerank.engine.passes import Passes
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 
 ROWS, LENGTH = 32, 100
 ROWS_OF_A_PASS = (8, 4, 2, 1)

@@ -10,9 +10,17 @@ import numpy as np
 
 from cmp_rerank.ablations.base import PASSAGE, Ablation, Example, Prepared, TextPair, View, check_steps
 from cmp_rerank.ablations.schedules import RandomCounts, Schedule, check_schedule, checked_counts, shuffled
-from cmp_rerank.text.segmenters import CharSpan, Segmenter, Sentences, check_segmenter
-from cmp_rerank.text.support import GivenSupport, LexicalSupport, SupportScorer, best_segments, check_support
-from cmp_rerank.text.token_segments import segments_of_tokens, spans_of, touched
+from cmp_rerank.text.segmenters import CharSpan, Segmenter, Sentences, TokenSegmenter, check_segmenter, split
+from cmp_rerank.text.support import (
+    LexicalSupport,
+    SupportRule,
+    best_segments,
+    check_support,
+    is_known_support,
+    known_support,
+    support_scorer,
+)
+from cmp_rerank.text.token_segments import segments_of_tokens, touched
 
 LOST_SUPPORT = ("skip", "move", "ignore")
 
@@ -51,8 +59,8 @@ class CmpCrop(Ablation):
     """
 
     steps: int = 1
-    segmenter: Segmenter = Sentences()
-    support: SupportScorer | GivenSupport | None = LexicalSupport()
+    segmenter: Segmenter | TokenSegmenter = Sentences()
+    support: SupportRule | None = LexicalSupport()
     best: int = 1
     schedule: Schedule = RandomCounts()
     lost_support: str = "skip"
@@ -64,7 +72,7 @@ class CmpCrop(Ablation):
         check_support(self.support)
         if isinstance(self.best, bool) or not isinstance(self.best, int) or self.best < 1:
             raise ValueError(
-                f"best must be a whole number, at least 1; got {self.best!r}. To do without support, use support=None."
+                f"best must be a whole number, at least 1; got {self.best!r}. support=None does without support."
             )
         check_schedule(self.schedule)
         if self.lost_support not in LOST_SUPPORT:
@@ -81,8 +89,8 @@ class CmpCrop(Ablation):
     def prepare(self, pair: TextPair) -> Prepared:
         """Divide the passage into segments, and find those that support its label."""
         # Given support may lie beyond the window: a segmenter of tokens must divide what is there, too.
-        offsets = pair.all_offsets() if isinstance(self.support, GivenSupport) else pair.offsets
-        spans = spans_of(self.segmenter, pair.passage, offsets)
+        offsets = pair.all_offsets() if is_known_support(self.support) else pair.offsets
+        spans = split(self.segmenter, pair.passage, offsets)
         first, last = segments_of_tokens(pair.offsets, spans)
         support = Support()
         if pair.relevant:
@@ -122,13 +130,11 @@ class CmpCrop(Ablation):
             seen: the segments of which the model sees anything.
             window: the characters of the passage that the model sees.
         """
-        scorer = self.support
-        if isinstance(scorer, GivenSupport):
-            if (query, passage) in scorer or scorer.fallback is None:
-                given = scorer.segments(query, passage, spans)
-                whole = {i for i in seen if window[0] <= spans[i][0] and spans[i][1] <= window[1]}
-                return Support(given & frozenset(seen), given - whole)
-            scorer = scorer.fallback
+        given = known_support(self.support, query, passage, spans)
+        if given is not None:
+            whole = {i for i in seen if window[0] <= spans[i][0] and spans[i][1] <= window[1]}
+            return Support(given & frozenset(seen), given - whole)
+        scorer = support_scorer(self.support)
         if scorer is None or not seen:
             return Support()
         # Asked of what the model sees only: this support is a guess, and can be made among those.
@@ -158,7 +164,7 @@ class Support:
 
 
 def _window_start(pair: TextPair, spans: Sequence[CharSpan], wanted: Collection[int]) -> int:
-    """The character at which the passage should begin: the start of a segment, as early as the wanted ones are seen."""
+    """The character at which the passage should begin: a segment's start, as early as the wanted ones are seen."""
     begin, end = spans[min(wanted)][0], spans[max(wanted)][1]
     offsets = pair.all_offsets()
     room = int((pair.part == PASSAGE).sum())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ class Plan:
     """The order of the ablation steps, applied one after the other; their effects accumulate.
 
     Args:
-        ablations: `Ablation` objects such as `CmpCrop` and `CmpDrop`, or a single one; one with ``steps=n`` stands for
-            n steps. The paper found crop before drop best, and 1 or 2 steps enough with enough data (arXiv
+        ablations: `Ablation` objects such as `CmpCrop` and `CmpDrop`, or a single one; one with ``steps=n`` stands
+            for n steps. The paper found crop before drop best, and 1 or 2 steps enough with enough data (arXiv
             2301.03765, section 5).
 
     Raises:
@@ -34,11 +35,7 @@ class Plan:
     """
 
     def __init__(self, ablations: Sequence[Ablation] | Ablation) -> None:
-        self.ablations = (ablations,) if isinstance(ablations, Ablation) else tuple(_listed(ablations))
-        for ablation in self.ablations:
-            if not isinstance(ablation, Ablation):
-                hint = " Give an object of the class: add ()." if isinstance(ablation, type) else ""
-                raise ValueError(f"ablations must be Ablation objects such as CmpDrop(); got {ablation!r}.{hint}")
+        self.ablations = _checked(ablations)
         #: One ablation for each step.
         self.steps = tuple(ablation.once() for ablation in self.ablations for _ in range(ablation.steps))
         #: The different ablations of the steps, in the order in which they first come.
@@ -119,18 +116,21 @@ def _both(view: View, left: View, example: Example, alone: bool) -> View:
     tokens = left.tokens if alone else np.intersect1d(view.tokens, left.tokens, assume_unique=True)
     features = dict(view.features)
     for name, values in left.features.items():
-        if name in features:  # what an earlier step has replaced stays as it is
-            values = np.where(features[name] != example.features[name], features[name], values)
-        features[name] = values
+        before = features.get(name)
+        # What an earlier step has replaced stays as it is.
+        features[name] = values if before is None else np.where(before != example.features[name], before, values)
     return replace(view, tokens=tokens, features=features)
 
 
-def _listed(ablations: object) -> list[object]:
-    try:
-        return list(ablations)  # type: ignore[call-overload]
-    except TypeError:
-        hint = " Give an object of the class: add ()." if isinstance(ablations, type) else ""
-        raise ValueError(f"ablations must be Ablation objects such as CmpDrop(); got {ablations!r}.{hint}") from None
+def _checked(ablations: Any) -> tuple[Ablation, ...]:
+    """A list of ablations; a single one is taken as a list of one."""
+    several = isinstance(ablations, Iterable) and not isinstance(ablations, (Ablation, str, type))
+    listed = tuple(ablations) if several else (ablations,)
+    for ablation in listed:
+        if not isinstance(ablation, Ablation):
+            hint = " Give an object of the class: add ()." if isinstance(ablation, type) else ""
+            raise ValueError(f"ablations must be Ablation objects such as CmpDrop(); got {ablation!r}.{hint}")
+    return listed
 
 
 def _kinds(steps: Sequence[Ablation]) -> tuple[Ablation, ...]:
@@ -151,6 +151,6 @@ def _kinds(steps: Sequence[Ablation]) -> tuple[Ablation, ...]:
 def _only(preparing: Sequence[Ablation]) -> Ablation | None:
     if len(preparing) > 1:
         raise ValueError(
-            f"One ablation of a plan may divide passages into segments; got {list(preparing)!r}. Leave one of them out."
+            f"Only one ablation of a plan may divide passages into segments; got {list(preparing)!r}. Leave one out."
         )
     return preparing[0] if preparing else None

@@ -33,7 +33,8 @@ def views(
     Crops and drops alternate, crop first. In a terminal, support is green and what was cropped is struck out.
     """
     with options.clean_exit():
-        from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan, alternate, show_views
+        from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan, alternate
+        from cmp_rerank.models.show import show_views
         from cmp_rerank.text.support import LexicalSupport
 
         crop = CmpCrop(segmenter=_segmenter(segments), support=LexicalSupport() if best else None, best=max(best, 1))

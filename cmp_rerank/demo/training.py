@@ -115,7 +115,7 @@ def start_model(model_path: str, config: DemoConfig) -> CrossEncoder:
     import torch
     from sentence_transformers import CrossEncoder
 
-    from cmp_rerank.ablations.drop import repeated_layers
+    from cmp_rerank.hooks.sites import repeated_layers
 
     torch.manual_seed(config.seed)
     model = CrossEncoder(

@@ -32,8 +32,9 @@ class Table:
 
     Args:
         module: the embedding.
-        detached: whether the anchor is detached from the weight. Then the gradient does not reach the weight by itself: whoever
-            runs the backward pass asks for that of the anchor, says how it ended, and takes that of the weight.
+        detached: whether the anchor is detached from the weight. Then the gradient does not reach the weight by
+            itself: whoever runs the backward pass asks for that of the anchor, says how it ended, and takes that of
+            the weight.
     """
 
     def __init__(self, module: nn.Embedding, detached: bool) -> None:

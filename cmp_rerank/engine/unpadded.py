@@ -3,10 +3,10 @@
 Embeddings and head of a model see the padded batch. Before the first layer, hooks take the tokens out of it, each as
 a row of one token: (rows, tokens, units) becomes (all tokens, 1, units). All that works on single tokens (linear
 maps, norms, rotary positions, masks of CmpDrop) is right as it is. Attention is not: while layers run unpadded, the
-model's configuration names an attention function of this module, registered by transformers' `AttentionInterface`. It
-puts the tokens of each row together again, attends within rows, and takes them apart: on CUDA as nested tensors, in one
-call of a variable-length kernel, if every token sees all tokens of its row; else with rows of equal length in one
-call. After the last layer tokens go back to their places.
+model's configuration names an attention function of this module, registered with transformers' `AttentionInterface`.
+It puts the tokens of each row together again, attends within rows, and takes them apart. On CUDA that is done as
+nested tensors, in one call of a variable-length kernel, if every token sees all tokens of its row; else with rows of
+equal length in one call. After the last layer tokens go back to their places.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def _attend(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """The attention of a layer: within rows in an unpadded pass, as always otherwise."""
     plain = ALL_ATTENTION_FUNCTIONS[REPLACED]
     running = _RUNNING.get(id(module))
-    now = None if running is None else running.packing
-    return plain(module, *args, **kwargs) if now is None else running.attend(now, plain, module, *args, **kwargs)
+    if running is None or running.packing is None:
+        return plain(module, *args, **kwargs)
+    return running.attend(running.packing, plain, module, *args, **kwargs)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Any:

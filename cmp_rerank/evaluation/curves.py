@@ -20,7 +20,8 @@ from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan, View
 from cmp_rerank.engine import Scorer
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import Qrels, Run, rank
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.cross_encoder import pair_adapter
+from cmp_rerank.models.pairs import tokenise
 from cmp_rerank.text.segmenters import Segmenter, Sentences
 from cmp_rerank.text.support import LexicalSupport, SupportScorer, best_segments
 
@@ -175,7 +176,7 @@ def utility_curves(
     for name, model in models.items():
         runs: list[dict[str, dict[str, float]]] = [{} for _ in settings]
         tokens = [0] * len(settings)
-        scorer = Scorer(drop)
+        scorer = Scorer(pair_adapter(model), plan.on_model)
         training = model.training
         model.eval()
         try:
@@ -222,6 +223,6 @@ def _views(
         seen = [seen[i] for i in scores_order] + [i for n, i in enumerate(seen) if n not in scores_order]
     everything = example.full()
     return [
-        View(everything.tokens if count is None else example.keeping(seen[:count]), depth)
+        View(everything.tokens if count is None else example.keeping(seen[:count]), (depth,))
         for count, depth in settings
     ]

@@ -32,9 +32,10 @@ class ComparativeLoss(nn.Module):
     """Train the full model next to ablated copies of itself, and rank their task losses.
 
     A loss modifier, in the manner of ``MatryoshkaLoss``: it wraps the loss that a ``CrossEncoderTrainer`` would
-    use anyway. In training, every (query, passage) pair is scored in full and once for each ablation step;
-    the wrapped loss is computed for each of them, per example (a pair for pointwise losses, a query for listwise
-    and in-batch ones), and the objective compares them. In evaluation the value is that of the wrapped loss. The trained model is an ordinary checkpoint and costs nothing extra to run.
+    use anyway. In training, every (query, passage) pair is scored in full and once for each ablation step.
+    The wrapped loss is computed for each of them, per example: a pair for pointwise losses, a query for listwise
+    and in-batch ones. The objective compares them. In evaluation the value is that of the wrapped loss.
+    The trained model is an ordinary checkpoint and costs nothing extra to run.
 
     How the wrapped loss splits into examples is measured on every batch, not assumed: its gradient must be a
     weighted sum of the gradients of single examples. The same weights then weigh the compared examples.
@@ -49,8 +50,8 @@ class ComparativeLoss(nn.Module):
         baseline: short for ``objective=PairwiseHinge(baseline, reduction)``: the dummy step's loss, "zero" (the
             default; every step also gets its plain task loss), "full" (the full model's loss; where the full model
             overfits), "best", or a number.
-        reduction: the same: "mean" over the pairs of steps (the default; with c steps in order it is 2 / (c + 2) of the
-            mean task loss) or "sum" (as in the paper).
+        reduction: the same: "mean" over the pairs of steps (the default; with c steps in order it is 2 / (c + 2) of
+            the mean task loss) or "sum" (as in the paper).
         objective: what is made of the task losses of an example's steps: an object of `cmp_rerank.objectives`, or one
             of its shape. Default: `PairwiseHinge`, the comparative loss.
         seed: what all random choices derive from, together with the training step and the texts.
@@ -157,7 +158,9 @@ class ComparativeLoss(nn.Module):
             ValueError: if the batch is empty, a passage is empty, the labels do not fit the columns, or the wrapped
                 loss does not decompose into examples.
         """
-        extra = {name: value for name, value in (("prompt", prompt), ("task", task)) if value is not None}
+        extra: dict[str, Any] = {
+            name: value for name, value in (("prompt", prompt), ("task", task)) if value is not None
+        }
         if not len(self.plan) or not cross_encoder(self.model).training:
             return self.loss(inputs, labels, **extra)  # type: ignore[no-any-return]
         return self.compare(self.model, inputs, labels, **extra)

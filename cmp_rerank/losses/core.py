@@ -12,7 +12,6 @@ from cmp_rerank.engine import Scorer
 from cmp_rerank.models import ExampleLosses
 from cmp_rerank.objectives import Baseline, Objective, PairwiseHinge, Reduction, check_objective
 
-
 #: Takes scores (rows, 1 + steps, width) and the views that they are of. A reader has two parts: starts and ends.
 Split = Callable[[Tensor, Sequence[Sequence[View]]], Sequence[ExampleLosses]]
 

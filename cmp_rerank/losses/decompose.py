@@ -1,8 +1,8 @@
 """Taking the loss of a batch apart into the losses of single examples.
 
 Each example's loss is read off the loss's own criterion, unreduced, or where there is none, by running the loss for
-one example at a time. That this adds up is measured on every batch: the gradient of the batch value with respect to the
-scores must be a weighted sum of the gradients of single examples, each of which depends on its own scores alone.
+one example at a time. That this adds up is measured on every batch: the gradient of the batch value with respect to
+the scores must be a weighted sum of the gradients of single examples, each of which depends on its own scores alone.
 """
 
 from __future__ import annotations

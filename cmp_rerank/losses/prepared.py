@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cmp_rerank.ablations import Example
-from cmp_rerank.losses.replay import Address, AddressedText, Pair, Recording
 from cmp_rerank.hooks.random_state import RandomState
+from cmp_rerank.losses.replay import Address, AddressedText, Pair, Recording
 from cmp_rerank.models.pairs import Truncation, example_seed
 
 

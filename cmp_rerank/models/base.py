@@ -53,7 +53,8 @@ class ExampleLosses(NamedTuple):
 
     Attributes:
         losses: (n, 1 + steps), the task loss of each example in each view.
-        weights: (n,), with which the examples enter the loss of the batch: ``weights @ losses`` is that, step by step.
+        weights: (n,), with which the examples enter the loss of the batch: ``weights @ losses`` is that loss, step by
+            step.
         outputs: gives the scores behind the losses, for objectives with ``needs_outputs``; None: there are none.
     """
 
@@ -73,6 +74,6 @@ def adapter_of(model: Any) -> ModelAdapter:
         ValueError: if there is none for this class of model.
     """
     raise ValueError(
-        f"There is no adapter for {type(model).__name__}. Give a CrossEncoder of sentence-transformers, or register an "
-        "adapter: cmp_rerank.models.adapter_of.register(MyModel, lambda model: MyAdapter())."
+        f"There is no adapter for {type(model).__name__}. Give a CrossEncoder of sentence-transformers, or register "
+        "an adapter: cmp_rerank.models.adapter_of.register(MyModel, lambda model: MyAdapter())."
     )

@@ -54,7 +54,9 @@ class ClassifierAdapter(TokenRowsAdapter):
         return classification_losses(scores, labels["labels"], problem, smoothing)
 
 
-def classification_losses(scores: Tensor, labels: Tensor, problem: str, smoothing: float = 0.0) -> list[ExampleLosses]:
+def classification_losses(
+    scores: Tensor, labels: Tensor, problem: str, smoothing: float = 0.0
+) -> list[ExampleLosses]:
     """The loss of each row of a sequence classifier, as transformers defines it for the kind of problem.
 
     Args:

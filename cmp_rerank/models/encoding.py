@@ -88,8 +88,8 @@ def encode(
     if not getattr(model.tokenizer, "is_fast", False):
         if locate:
             raise ValueError(
-                f"Only a fast tokenizer says which tokens belong to the passage; got {type(model.tokenizer).__name__}. "
-                "Use CmpDrop alone."
+                "Only a fast tokenizer says which tokens belong to the passage; got "
+                f"{type(model.tokenizer).__name__}. Use CmpDrop alone."
             )
         return Encoded(features, shared, [_unknown(n) for n in lengths])
     if encoded.get("modality", "text") == "message":

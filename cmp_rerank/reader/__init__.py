@@ -7,12 +7,10 @@ if TYPE_CHECKING:
     from cmp_rerank.reader.features import make_windows
     from cmp_rerank.reader.reader import Reader
     from cmp_rerank.reader.records import Answer, Question
-    from cmp_rerank.reader.trainer import ComparativeReaderTrainer
     from cmp_rerank.reader.windows import WholePassages, Window, WindowCounts, Windows
 
 __all__ = [
     "Answer",
-    "ComparativeReaderTrainer",
     "Question",
     "Reader",
     "WholePassages",
@@ -26,7 +24,6 @@ __all__ = [
 # Where each name lives. Imported on first use: reading files and measuring predictions start without a trainer.
 _HOME = {
     "Answer": "records",
-    "ComparativeReaderTrainer": "trainer",
     "Question": "records",
     "Reader": "reader",
     "WholePassages": "windows",

@@ -13,11 +13,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from cmp_rerank.ablations import CmpCrop, Example
-from cmp_rerank.models.examples import example_seed, segments_of_tokens
+from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.tokens import TextTokens, tokens_of
 from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT, Window, WindowCounts, Windows
-from cmp_rerank.text.segmenters import TokenWindows, check_segments, windows
+from cmp_rerank.text.segmenters import split, windows
+from cmp_rerank.text.token_segments import segments_of_tokens
 
 CutAnswers = Literal["unanswered", "drop"]
 
@@ -201,9 +202,7 @@ class _Texts:
 
     def _split(self, text: str, tokens: TextTokens, crop: CmpCrop) -> None:
         segmenter = crop.segmenter
-        spans = segmenter.of_tokens(tokens.offsets) if isinstance(segmenter, TokenWindows) else segmenter(text)
-        name = getattr(segmenter, "__name__", type(segmenter).__name__)
-        spans = check_segments(text, spans, f"Segments by {name}")
+        spans = split(segmenter, text, tokens.offsets)
         tokens.segments = len(spans)
         tokens.first, tokens.last = segments_of_tokens(tokens.offsets, spans)
 

@@ -15,9 +15,10 @@ import torch
 
 from cmp_rerank.ablations import CmpCrop
 from cmp_rerank.engine import Scorer
+from cmp_rerank.engine.inference import whole_scores
 from cmp_rerank.ir.lines import replacing
 from cmp_rerank.ir.ranking import check_choice
-from cmp_rerank.reader.adapters import Padding, SpanAdapter, plain_scores
+from cmp_rerank.models.span_reader import SpanReaderAdapter
 from cmp_rerank.reader.answers import SCALES, Answers, Span, best_answers
 from cmp_rerank.reader.features import check_ids, make_windows
 from cmp_rerank.reader.records import Question
@@ -112,8 +113,8 @@ class Reader:
         self.options = options or ReaderOptions()
         if tokens_per_batch is not None and tokens_per_batch < 1:
             raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch!r}")
-        adapter = SpanAdapter(Padding.of(model, tokenizer))
-        self._scorer = Scorer(None, tokens_per_batch, adapter=adapter)
+        self._adapter = SpanReaderAdapter.of(model, tokenizer)
+        self._scorer = Scorer(self._adapter, tokens_per_chunk=tokens_per_batch)
 
     @classmethod
     def from_pretrained(
@@ -305,8 +306,8 @@ class Reader:
         order = sorted(range(len(windows)), key=lambda i: len(windows[i]), reverse=True)
         start: list[Any] = [None] * len(windows)
         end: list[Any] = [None] * len(windows)
-        for i, row in plain_scores(self._scorer, self.model, examples, order, report):
-            start[i], end[i] = SpanAdapter.halves(row, len(windows[i]))
+        for i, row in whole_scores(self._scorer, self.model, examples, order, report):
+            start[i], end[i] = self._adapter.trimmed(row, examples[i])
         return start, end
 
 

@@ -1,4 +1,4 @@
-"""The segments of a text, and which of them its tokens belong to."""
+"""Which segments of a text its tokens belong to."""
 
 from __future__ import annotations
 
@@ -6,24 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cmp_rerank.text.segmenters import CharSpan, Segmenter, check_segments
-
-
-def spans_of(segmenter: Segmenter, text: str, offsets: np.ndarray) -> list[CharSpan]:
-    """The segments of a text.
-
-    Args:
-        segmenter: divides the text; or its tokens, if it has a method ``of_tokens``.
-        text: the text.
-        offsets: (T, 2) characters of each of its tokens.
-
-    Raises:
-        ValueError: if what it gives are not spans of the text.
-    """
-    of_tokens = getattr(segmenter, "of_tokens", None)
-    spans = segmenter(text) if of_tokens is None else of_tokens(offsets)
-    name = getattr(segmenter, "__name__", type(segmenter).__name__)
-    return check_segments(text, spans, f"Segments by {name}")
+from cmp_rerank.text.segmenters import CharSpan
 
 
 def segments_of_tokens(offsets: np.ndarray, spans: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:

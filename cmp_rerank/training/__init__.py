@@ -1,4 +1,4 @@
-"""Training: faster and comparative trainers of sentence-transformers and transformers, and batches by token budget."""
+"""Training: faster and comparative trainers, and batches by token budget."""
 
 from cmp_rerank.training.arguments import RerankerTrainingArguments
 from cmp_rerank.training.comparative import ComparativeTrainer

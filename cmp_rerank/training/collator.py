@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from cmp_rerank.ablations import Example, Plan
 from cmp_rerank.ablations.base import derived_seed
+from cmp_rerank.hooks.random_state import RandomState
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.prepared import Prepared
 from cmp_rerank.losses.replay import Pair, Replay, addressed
-from cmp_rerank.hooks.random_state import RandomState
 from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.training.token_store import TokenStore
 

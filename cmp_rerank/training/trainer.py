@@ -18,9 +18,9 @@ import sentence_transformers
 import torch
 import transformers
 from accelerate.utils import broadcast_object_list
+from sentence_transformers import CrossEncoder
 from sentence_transformers.base import trainer as base_trainer
 from sentence_transformers.base.sampler import BatchSamplers
-from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 from torch import Tensor, nn
@@ -111,12 +111,12 @@ class RerankerTrainer(CrossEncoderTrainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        options = {
-            name: getattr(self.args, name, default) for name, default in (("tokens_per_chunk", None), ("unpadded", False))
-        }
-        self._scorer = Scorer(pair_adapter(cross_encoder(self.model)), **options)
-        for loss in self._comparative():
-            loss.scorer.set_defaults(**options, strategy=getattr(self.args, "strategy", None))
+        tokens, unpadded = getattr(self.args, "tokens_per_chunk", None), getattr(self.args, "unpadded", False)
+        adapter = pair_adapter(cross_encoder(self.model))
+        self._scorer = Scorer(adapter, tokens_per_chunk=tokens, unpadded=unpadded)
+        for each in self._comparative():
+            strategy = getattr(self.args, "strategy", None)
+            each.scorer.set_defaults(tokens_per_chunk=tokens, strategy=strategy, unpadded=unpadded)
         self._store: TokenStore | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lengths: dict[int, Any] = {}
@@ -257,8 +257,8 @@ class RerankerTrainer(CrossEncoderTrainer):
         inputs.pop("dataset_name", None)
         columns, labels = self.collect_features(inputs)
         if isinstance(loss, ComparativeLoss) and model.training and len(loss.plan):
-            value = loss.compare(model, columns, labels, prepared, **extra)
-            return (value, {}) if return_outputs else value
+            compared = loss.compare(model, columns, labels, prepared, **extra)
+            return (compared, {}) if return_outputs else compared
         texts = addressed(columns)
         replay = Replay(
             task_loss(loss), cross_encoder(model), texts, labels, recording=prepared.recording(texts), **extra

@@ -22,7 +22,7 @@ from cmp_rerank.ablations import Plan
 from cmp_rerank.ablations.drop import Ablation, CmpDrop
 from cmp_rerank.engine import Scorer
 from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 
 FAMILIES = tiny_models.families()
 EXAMPLES = [example(n, seed=n) for n in (13, 9, 17)]

@@ -15,7 +15,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 
 PLAN = Plan([CmpCrop(), CmpDrop(p=0.3, layers="top:1")])
 

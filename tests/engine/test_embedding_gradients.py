@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.embedding_gradients import Lookups, Table, Tables
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 
 PLAN = Plan([CmpCrop(), CmpDrop(p=0.3)])
 TOKENS_PER_CHUNK = 150  # many passes

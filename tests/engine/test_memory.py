@@ -16,7 +16,7 @@ from tiny_models import OTHERS, PASSAGES, QUERIES
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import Budget, kept_bytes
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 
 PLAN = Plan([CmpDrop(p=0.3, steps=2)])
 TOP = Plan([CmpDrop(p=0.3, steps=2, layers="top:1")])  # with layers below, that steps can share

@@ -15,7 +15,7 @@ from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, byte_bpe, cross_
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan, View
 from cmp_rerank.engine import Scorer
 from cmp_rerank.losses import ComparativeLoss
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 
 SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
 

@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer, unpadded
 from cmp_rerank.engine.memory import Budget
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 
 SIZES: dict[str, Any] = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
 

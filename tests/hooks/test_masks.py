@@ -114,7 +114,7 @@ def test_masks_of_positions_and_of_units_are_uncorrelated() -> None:
 
 def test_masks_of_training_steps_are_uncorrelated() -> None:
     """Seeds of one example at successive steps, as the losses make them."""
-    from cmp_rerank.models.examples import example_seed
+    from cmp_rerank.models.pairs import example_seed
 
     seeds = [example_seed("what do pandas eat", "Pandas eat bamboo.", f"0 {(step, 0)}") for step in range(200)]
     masks = dropped(rows_of(seeds, 64, RATE), unit_keys(64, site=0)).flatten(1)

@@ -20,7 +20,7 @@ from cmp_rerank.ablations.drop import find_sites
 from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.replay import addressed
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 
 BINARY = torch.tensor([1.0, 0.0, 1.0, 1.0])
 LISTS = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]

@@ -21,7 +21,7 @@ from tiny_models import QUERIES, TEXTS
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, FixedCounts, Plan, View, alternate
 from cmp_rerank.engine.rows import collate
 from cmp_rerank.models.encoding import PASSAGE, encode
-from cmp_rerank.models.examples import Truncation, segments_of_tokens, tokenise
+from cmp_rerank.models.pairs import Truncation, segments_of_tokens, tokenise
 from cmp_rerank.text.segmenters import GivenSegments, Paragraphs, Sentences, TokenWindows, WordWindows
 from cmp_rerank.text.support import GivenSupport
 

@@ -272,7 +272,7 @@ def test_the_real_trainer_trains_it_with_crops(model: CrossEncoder, tmp_path: Pa
 def test_crops_of_a_long_document_are_scored_as_shorter_documents(model: CrossEncoder) -> None:
     from cmp_rerank.ablations import FixedCounts, Plan
     from cmp_rerank.engine import Scorer
-    from cmp_rerank.models.examples import tokenise
+    from cmp_rerank.models.pairs import tokenise
     from cmp_rerank.text.segmenters import Sentences
 
     reranker = LongDocumentReranker(model).eval()
@@ -294,7 +294,7 @@ def test_drops_go_by_the_tokens_of_the_document(model: CrossEncoder, strategy: A
     from cmp_rerank import CmpDrop
     from cmp_rerank.ablations import Example, Plan, View
     from cmp_rerank.engine import Scorer
-    from cmp_rerank.models.examples import tokenise
+    from cmp_rerank.models.pairs import tokenise
 
     reranker = LongDocumentReranker(model, tokens_per_chunk=90).train()
     drop = CmpDrop(p=0.3, layers="top:1") if strategy == "auto" else CmpDrop(p=0.3)

@@ -21,7 +21,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, Trai
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan
 from cmp_rerank.ablations.drop import Ablation
 from cmp_rerank.hooks.dropout import dropout_rates
-from cmp_rerank.models.examples import example_seed
+from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.reader import ComparativeReaderTrainer, Window
 from cmp_rerank.reader.loss import classification_losses, span_losses
 

@@ -11,7 +11,7 @@ import pytest
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank import CmpCrop, ComparativeLoss
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.pairs import tokenise
 from cmp_rerank.text.segmenters import Sentences
 from cmp_rerank.text.support import (
     GivenSupport,
