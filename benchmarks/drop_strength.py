@@ -21,7 +21,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from cmp_rerank.ablations.drop import Ablation, CmpDrop
+from cmp_rerank.ablations.drop import CmpDrop, DropHooks
 from cmp_rerank.ir import read_corpus
 
 RESULT = Path(__file__).parent / "results" / "drop_strength.json"
@@ -73,7 +73,7 @@ def main() -> None:
     seeds = torch.arange(len(texts)) + 1000 * arguments.seed
     positions = torch.arange(mask.shape[1]).repeat(len(texts), 1)
     for name, (drop, depth) in ARMS.items():
-        ablation = Ablation(model, drop)
+        ablation = DropHooks(model, drop)
         with ablation.installed(), ablation.rows(seeds, positions, [depth] * len(texts)):
             note(name, states())
     result = {

@@ -29,7 +29,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from cmp_rerank.ablations.drop import Ablation, CmpDrop
+from cmp_rerank.ablations.drop import CmpDrop, DropHooks
 from cmp_rerank.hooks.masks import Rows, nested_dropout, unit_keys
 
 RESULTS = Path(__file__).parent / "results"
@@ -143,7 +143,7 @@ def forward(name: str, shape: tuple[int, int], device: torch.device, turns: int,
             return model(**inputs).logits.float().sum()  # type: ignore[no-any-return]
 
     def ablated(drop: CmpDrop, depth: int) -> Callable[[], Tensor]:
-        ablation = Ablation(model, drop, lambda: model(**{k: v[:2, :16] for k, v in inputs.items()}))
+        ablation = DropHooks(model, drop, lambda: model(**{k: v[:2, :16] for k, v in inputs.items()}))
 
         def run() -> Tensor:
             with ablation.installed(), ablation.rows(seeds, positions, [depth] * batch):

@@ -27,7 +27,7 @@ from sentence_transformers import CrossEncoder
 
 from cmp_rerank import CmpDrop
 from cmp_rerank.ablations import Plan, View
-from cmp_rerank.ablations.drop import Ablation
+from cmp_rerank.ablations.drop import DropHooks
 from cmp_rerank.engine import CrossEncoderAdapter
 from cmp_rerank.engine.embedding_gradients import Lookups
 from cmp_rerank.engine.passes import Passes
@@ -63,7 +63,7 @@ def measure(model: CrossEncoder, rounds: int) -> dict[str, Any]:
     (example,) = tokenise(model, list(zip(data["query"], data["passage"], strict=True)), plan)
     rows = [(example, View(np.arange(len(example)), depth)) for depth in (0, 1)] * (ROWS // 2)
     adapter = CrossEncoderAdapter()
-    ablation = Ablation(model, plan.drop, lambda: Passes(model, adapter, LENGTH, None).run(rows[:2]))
+    ablation = DropHooks(model, plan.drop, lambda: Passes(model, adapter, LENGTH, None).run(rows[:2]))
     seconds: dict[str, dict[int, list[float]]] = {way: {size: [] for size in ROWS_OF_A_PASS} for way in WAYS}
     for number in range(rounds + 1):
         for size in ROWS_OF_A_PASS:

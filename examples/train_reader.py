@@ -46,7 +46,7 @@ from cmp_rerank.ablations import CmpCrop, CmpDrop
 from cmp_rerank.engine.scorer import STRATEGIES
 from cmp_rerank.evaluation import Evaluation
 from cmp_rerank.evaluation.compare import compare_evaluations
-from cmp_rerank.reader import ComparativeReaderTrainer, WholePassages
+from cmp_rerank.reader import ComparativeTrainer, WholePassages
 from cmp_rerank.reader.answers import predictions
 from cmp_rerank.reader.files import Questions, read_questions, write_hotpotqa, write_squad
 from cmp_rerank.reader.measures import check_gold, evaluate_answers, summary
@@ -205,7 +205,7 @@ def train(
         disable_tqdm=True,
         seed=seed,
     )
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model,
         arguments,
         train_dataset=windows,

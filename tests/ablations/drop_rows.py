@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmp_rerank.ablations.drop import Ablation
+from cmp_rerank.ablations.drop import DropHooks
 
 PAD = 1
 END = 3
@@ -65,13 +65,13 @@ def head(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def ablated(ablation: Ablation, rows: Sequence[Row], positions: Tensor) -> Iterator[None]:
+def ablated(ablation: DropHooks, rows: Sequence[Row], positions: Tensor) -> Iterator[None]:
     with ablation.rows(torch.tensor([row.seed for row in rows]), positions, [row.depth for row in rows]):
         yield
 
 
 def score(
-    ablation: Ablation, rows: Sequence[Row], width: int | None = None, left: bool = False, chunk: int | None = None
+    ablation: DropHooks, rows: Sequence[Row], width: int | None = None, left: bool = False, chunk: int | None = None
 ) -> Tensor:
     """Scores of rows in chunks, padded to a width: (rows,)."""
     scores = []
@@ -84,7 +84,7 @@ def score(
     return torch.cat(scores)
 
 
-def zeros(ablation: Ablation, rows: Sequence[Row], left: bool = False) -> list[list[Tensor]]:
+def zeros(ablation: DropHooks, rows: Sequence[Row], left: bool = False) -> list[list[Tensor]]:
     """For each site, in every call, which units of each row were dropped: (tokens of the row, hidden)."""
     seen: list[list[Tensor]] = []
     inputs, positions = batch(rows, None, left)

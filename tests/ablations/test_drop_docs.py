@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tiny_models
 
-from cmp_rerank.ablations.drop import Ablation, CmpDrop
+from cmp_rerank.ablations.drop import CmpDrop, DropHooks
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "cmpdrop.md"
@@ -28,7 +28,7 @@ def families() -> list[str]:
     lines = []
     for name, make in tiny_models.families().items():
         model = make()
-        sites = Ablation(model, CmpDrop(layers=[0])).sites
+        sites = DropHooks(model, CmpDrop(layers=[0])).sites
         first, second = (site.name.split(".0.", 1)[1] for site in sites)
         checkpointing = "yes" if model.supports_gradient_checkpointing else "no"
         lines.append(f"| {name} | `{type(model).__name__}` | `{first}` | `{second}` | {checkpointing} |")

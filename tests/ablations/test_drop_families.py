@@ -13,7 +13,7 @@ import torch
 from drop_rows import ablated, batch, example, head, score, zeros
 from torch import Tensor, nn
 
-from cmp_rerank.ablations.drop import Ablation, CmpDrop
+from cmp_rerank.ablations.drop import CmpDrop, DropHooks
 
 FAMILIES = tiny_models.families()
 DECODERS = ("Qwen2", "Qwen3", "Gemma3")
@@ -46,8 +46,8 @@ def model_of(name: str) -> nn.Module:
 
 
 @cache
-def ablation_of(name: str, drop: CmpDrop | None = None) -> Ablation:
-    return Ablation(made(name), drop or CmpDrop(p=0.2, steps=2))
+def ablation_of(name: str, drop: CmpDrop | None = None) -> DropHooks:
+    return DropHooks(made(name), drop or CmpDrop(p=0.2, steps=2))
 
 
 EXAMPLES = [example(n, seed=n) for n in (13, 9, 17)]
@@ -164,7 +164,7 @@ def test_own_noise_is_taken_over(name: str) -> None:
         assert not torch.equal(head(model, inputs), head(model, inputs)), "the canary: no own noise in training mode"
         plain = head(model.eval(), inputs)
         model.train()
-        ablation = Ablation(model, CmpDrop(p=0.2))
+        ablation = DropHooks(model, CmpDrop(p=0.2))
         state = torch.get_rng_state()
         full = score(ablation, EXAMPLES)
         first, again = (score(ablation, [row.at(1) for row in EXAMPLES]) for _ in range(2))
@@ -201,7 +201,7 @@ def test_the_model_is_left_as_it_was(name: str, raises: bool) -> None:
         isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()
     )
     for drop in (CmpDrop(), CmpDrop(site="layer"), CmpDrop(unit="head")):
-        ablation = Ablation(model, drop)
+        ablation = DropHooks(model, drop)
         assert picture(model) == before
         rows = [EXAMPLES[0].at(1)]
         inputs, positions = batch(rows)
@@ -216,7 +216,7 @@ def test_the_model_is_left_as_it_was(name: str, raises: bool) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def gradients(model: nn.Module, ablation: Ablation) -> dict[str, Tensor]:
+def gradients(model: nn.Module, ablation: DropHooks) -> dict[str, Tensor]:
     """Two chunks with different rows are alive before the one backward pass."""
     rows = [row.at(depth) for row in EXAMPLES for depth in (0, 1, 2)]
     model.zero_grad()
@@ -232,7 +232,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str, reentrant: b
     if not model.supports_gradient_checkpointing:
         pytest.skip("the family has no gradient checkpointing")
     for drop in (CmpDrop(p=0.2), CmpDrop(p=0.2, site="layer"), CmpDrop(p=0.3, unit="head", layers=[0, 2])):
-        ablation = Ablation(model, drop)
+        ablation = DropHooks(model, drop)
         plain = gradients(model, ablation)
         assert max(g.abs().max() for g in plain.values()) > 1e-3
         with warnings.catch_warnings():

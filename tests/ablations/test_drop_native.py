@@ -13,7 +13,7 @@ from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import CmpCrop, Plan
-from cmp_rerank.ablations.drop import Ablation, CmpDrop
+from cmp_rerank.ablations.drop import CmpDrop, DropHooks
 from cmp_rerank.engine import Scorer
 from cmp_rerank.models.pairs import tokenise
 
@@ -22,7 +22,7 @@ EXAMPLES = [example(n, seed=n) for n in (13, 9, 17)]
 NATIVE = CmpDrop(p=0.2, steps=2, masks="native")
 
 
-def one_pass(ablation: Ablation, rows: list[Row], width: int | None = None) -> Tensor:
+def one_pass(ablation: DropHooks, rows: list[Row], width: int | None = None) -> Tensor:
     inputs, positions = batch(rows, width)
     with ablated(ablation, rows, positions):
         return head(ablation.model, inputs)
@@ -34,7 +34,7 @@ def at(depth: int) -> list[Row]:
 
 def test_steps_are_nested_and_batches_differ() -> None:
     model: Any = FAMILIES["BERT"]()
-    ablation = Ablation(model, NATIVE)
+    ablation = DropHooks(model, NATIVE)
     before = {n: m.p for n, m in model.named_modules() if isinstance(m, nn.Dropout)}
     assert set(before.values()) == {0.1}
     seen: list[Tensor] = []
@@ -56,7 +56,7 @@ def test_steps_are_nested_and_batches_differ() -> None:
 
 def test_the_full_model_has_no_dropout_and_chosen_layers_only_are_used() -> None:
     model: Any = FAMILIES["BERT"]()
-    ablation = Ablation(model, CmpDrop(p=0.2, layers="top:1", masks="native"))
+    ablation = DropHooks(model, CmpDrop(p=0.2, layers="top:1", masks="native"))
     assert repr(ablation).endswith("3 dropout modules)")
     seen: dict[str, bool] = {}
     for name, module in model.named_modules():
@@ -76,7 +76,7 @@ def test_the_full_model_has_no_dropout_and_chosen_layers_only_are_used() -> None
 
 def test_what_it_cannot_do_right_is_refused() -> None:
     model: Any = FAMILIES["BERT"]()
-    ablation = Ablation(model, NATIVE)
+    ablation = DropHooks(model, NATIVE)
     with pytest.raises(ValueError, match=r"one rate for a whole pass, got rows of the depths \[0, 1\]"):  # noqa: SIM117
         with ablation.installed():
             one_pass(ablation, [EXAMPLES[0], EXAMPLES[1].at(1)])
@@ -109,7 +109,7 @@ def test_what_it_cannot_do_right_is_refused() -> None:
         bert = tiny_models.random_model(type(model), silent)
         drop = CmpDrop(masks="native") if config else CmpDrop(masks="native", layers=[0])
         with pytest.raises(ValueError, match="has none with a rate above 0 in the chosen layers"):
-            Ablation(bert, drop)
+            DropHooks(bert, drop)
 
 
 def test_through_the_scorer(tiny_model: CrossEncoder) -> None:

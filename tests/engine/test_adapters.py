@@ -54,7 +54,7 @@ def batch() -> tuple[list[Example], list[list[View]]]:
         ids = rng.integers(5, 64, length)
         examples.append(Example({"input_ids": ids, "unknown": ids}, np.zeros(length, dtype=np.int64), seed=number))
         crop = np.sort(rng.permutation(length)[: length // 2])
-        views.append([examples[-1].full(), View(crop, 0), View(crop, 1), View(crop, 2)])
+        views.append([examples[-1].full(), View(crop, (0,)), View(crop, (1,)), View(crop, (2,))])
     return examples, views
 
 

@@ -16,7 +16,7 @@ from cmp_rerank.engine.rows import Row
 
 def rows_of(lengths: list[int]) -> list[Row]:
     example = Example({}, segment=np.full(max(lengths), -1))
-    return [(example, View(np.arange(n), 0)) for n in lengths]
+    return [(example, View(np.arange(n), (0,))) for n in lengths]
 
 
 def cost(chunks: list[list[int]], lengths: list[int], start: int) -> int:

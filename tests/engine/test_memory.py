@@ -138,7 +138,7 @@ def test_other_errors_are_not_swallowed(tiny_model: CrossEncoder) -> None:
 def test_lean_training_keeps_no_activations(tiny_model: CrossEncoder) -> None:
     """After memory ran out, not even those of the full model's rows."""
     scorer = Scorer(PLAN.drop, strategy="stacked")
-    scorer.budget.lean = True
+    scorer.budget.recompute_activations = True
     kept = 0
 
     def note(x: torch.Tensor) -> torch.Tensor:

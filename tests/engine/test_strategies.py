@@ -342,7 +342,7 @@ def test_reentrant_checkpoints(strategy: str, tiny_model: CrossEncoder) -> None:
     with pytest.raises(ValueError, match=r'strategy="hybrid" runs rows again .*"use_reentrant": False'):
         run(tiny_model, PLAN, strategy="hybrid")
     lean = Scorer(PLAN.drop, strategy="stacked")
-    lean.budget.lean = True
+    lean.budget.recompute_activations = True
     batch = examples(tiny_model, PLAN)
     with pytest.raises(ValueError, match="after memory ran out runs rows again"):
         lean(tiny_model, batch, [PLAN.views(e) for e in batch])
@@ -425,7 +425,7 @@ def test_hybrid_with_the_models_own_dropout(tiny_model: CrossEncoder) -> None:
     def scored(lean: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         torch.manual_seed(5)
         scorer = Scorer(None, tokens_per_chunk=100)
-        scorer.budget.lean = lean  # everything is recomputed
+        scorer.budget.recompute_activations = lean  # everything is recomputed
         scores = scorer(tiny_model, batch, views)
         torch.rand(1)  # the draws go on in between
         (torch.arange(8.0)[:, None, None] * scores).sum().backward()
@@ -477,7 +477,7 @@ def test_equal_views_are_run_once(tiny_model: CrossEncoder) -> None:
     seen = passes_of(tiny_model, tiny_model[0].model.classifier)
     example = examples(tiny_model, Plan([]))[0]
     full = example.full()
-    scores = Scorer(None, strategy="stacked")(tiny_model, [example], [[full, full, View(full.tokens[:-1], 0)]])
+    scores = Scorer(None, strategy="stacked")(tiny_model, [example], [[full, full, View(full.tokens[:-1], (0,))]])
     assert [n for n, _ in seen] == [2]
     assert scores.shape == (1, 3, 1)
     assert torch.equal(scores[0, 0], scores[0, 1])

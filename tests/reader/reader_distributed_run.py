@@ -18,7 +18,7 @@ from tiny_readers import windows
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop
-from cmp_rerank.reader import ComparativeReaderTrainer
+from cmp_rerank.reader import ComparativeTrainer
 
 
 def run(checkpoint: str, output: Path, tokens: int | None) -> None:
@@ -32,7 +32,7 @@ def run(checkpoint: str, output: Path, tokens: int | None) -> None:
         optim="sgd", dataloader_drop_last=True, dataloader_pin_memory=False, logging_steps=1, max_grad_norm=0,
         gradient_accumulation_steps=2,
     )  # fmt: skip
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model, args, train_dataset=data, processing_class=tokenizer, strategy="hybrid", tokens_per_batch=tokens,
         ablations=[CmpCrop(), CmpDrop(p=0.3, layers="top:1")], tokens_per_chunk=120,
     )  # fmt: skip

@@ -14,16 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as t
+from cmp_rerank.reader.loss import classification_losses, span_losses
 from tiny_models import SIZES, TEXTS, OutOfMemoryOnce, random_model
 from tiny_readers import READERS, reader, windows, wordpiece
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan
-from cmp_rerank.ablations.drop import Ablation
+from cmp_rerank.ablations.drop import DropHooks
 from cmp_rerank.hooks.dropout import dropout_rates
 from cmp_rerank.models.pairs import example_seed
-from cmp_rerank.reader import ComparativeReaderTrainer, Window
-from cmp_rerank.reader.loss import classification_losses, span_losses
+from cmp_rerank.reader import ComparativeTrainer, Window
 
 CROP, DROP = CmpCrop(), CmpDrop(p=0.3, layers="top:1")
 
@@ -83,7 +83,7 @@ def test_without_ablations_it_is_the_plain_trainer(name: str, tmp_path: Path) ->
         return losses(trainer), weights(model)
 
     expected_losses, expected = run(Trainer)
-    found_losses, found = run(ComparativeReaderTrainer, ablations=[])
+    found_losses, found = run(ComparativeTrainer, ablations=[])
     assert found_losses == expected_losses
     assert torch.equal(found, expected)
     # The canary: there is something to get wrong.
@@ -111,7 +111,7 @@ def oracle(model: Any, data: list[Window], plan: Plan, draw: str) -> tuple[torch
 
     first = data[0].example
     probe = {name: value.repeat(2, 1) for name, value in inputs(first, first.full().tokens).items()}
-    ablation = None if plan.drop is None else Ablation(model, plan.drop, lambda: model(**probe))
+    ablation = None if plan.drop is None else DropHooks(model, plan.drop, lambda: model(**probe))
     total = torch.zeros((), dtype=torch.float64)
     seen = []
     for window in data:
@@ -187,7 +187,7 @@ def test_every_strategy_equals_the_slow_loop(name: str, ablations: str, tmp_path
     assert max(spread) > 1e-2  # the steps differ, so that a mixed-up view would show
 
     def run(strategy: Any) -> None:
-        trainer = ComparativeReaderTrainer(
+        trainer = ComparativeTrainer(
             model, arguments(tmp_path), train_dataset=data, processing_class=tokenizer, ablations=PLANS[ablations],
             strategy=strategy, tokens_per_chunk=150,
         )  # fmt: skip
@@ -220,7 +220,7 @@ def test_every_strategy_equals_the_slow_loop(name: str, ablations: str, tmp_path
 def test_the_full_model_runs_without_its_own_dropout(tmp_path: Path) -> None:
     model, tokenizer = reader("bert")
     data = windows(tokenizer, crop=CROP)
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model, arguments(tmp_path), train_dataset=data, processing_class=tokenizer, ablations=[DROP]
     )
     model.train()
@@ -234,7 +234,7 @@ def test_the_full_model_runs_without_its_own_dropout(tmp_path: Path) -> None:
     with_own = model(**{n: v for n, v in batch.items() if n in ("input_ids", "token_type_ids", "attention_mask")})
     assert (with_own.start_logits - outputs["start_logits"]).abs().max() > 1e-3
     # Crops alone leave it on.
-    cropping = ComparativeReaderTrainer(
+    cropping = ComparativeTrainer(
         model, arguments(tmp_path), train_dataset=data, processing_class=tokenizer, ablations=[CROP]
     )
     one, other = (cropping.compute_loss(model, batch).item() for _ in range(2))
@@ -246,7 +246,7 @@ def test_views_derive_from_seed_step_and_example(tmp_path: Path) -> None:
     data = windows(tokenizer, crop=CROP)
     made: list[list[tuple[int, ...]]] = []
 
-    class Noting(ComparativeReaderTrainer):
+    class Noting(ComparativeTrainer):
         def _compared(self, scores: Any, views: Any, inputs: Any) -> Any:
             made.append([tuple(steps[-1].tokens) for steps in views])
             return super()._compared(scores, views, inputs)
@@ -285,7 +285,7 @@ def test_labels_outside_of_the_window_are_ignored(tmp_path: Path) -> None:
         replace(data[2], start=len(data[2]), end=len(data[2]) + 40),
         replace(data[3], start=-1, end=-1),
     ]
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model, arguments(tmp_path), train_dataset=outside, processing_class=tokenizer, ablations=[DROP]
     )
 
@@ -316,7 +316,7 @@ def test_a_step_is_taken_again_when_memory_runs_out_in_the_backward_pass(tmp_pat
         before = weights(model)
         model.bert.embeddings.register_forward_hook(lambda _, __, out: OutOfMemoryOnce.apply(out))
         data = list(windows(tokenizer, crop=CROP))
-        trainer = ComparativeReaderTrainer(
+        trainer = ComparativeTrainer(
             model, arguments(tmp_path, max_steps=3, optim="sgd", learning_rate=0.1), train_dataset=data,
             processing_class=tokenizer, ablations=[CROP, DROP], strategy="stacked",
         )  # fmt: skip
@@ -391,7 +391,7 @@ def test_classifiers_without_ablations(labels: list[Any], width: int, tmp_path: 
         return losses(trainer), weights(model)
 
     expected_losses, expected = run(Trainer)
-    found_losses, found = run(ComparativeReaderTrainer)
+    found_losses, found = run(ComparativeTrainer)
     assert found_losses == expected_losses
     assert torch.equal(found, expected)
 
@@ -406,12 +406,12 @@ def test_classifiers_equal_the_slow_loop(smoothing: float, tmp_path: Path) -> No
         each["segment"] = [-1, *[0] * (n // 2 - 1), *[1] * (n - n // 2 - 1), -1]
         each["support"] = [0]
     plan = Plan([CmpCrop(), DROP])
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model, arguments(tmp_path, label_smoothing_factor=smoothing), train_dataset=data, processing_class=tokenizer,
         ablations=plan.ablations, strategy="hybrid",
     )  # fmt: skip
     collator = trainer.data_collator
-    ablation = Ablation(model, plan.drop)
+    ablation = DropHooks(model, plan.drop)
     expected = torch.zeros((), dtype=torch.float64)
     cropped = 0
     for each in data:
@@ -442,7 +442,7 @@ def test_accumulated_batches_are_averaged(tmp_path: Path) -> None:
     model, tokenizer = classifier()
     seen: list[float] = []
 
-    class Noting(ComparativeReaderTrainer):
+    class Noting(ComparativeTrainer):
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().compute_loss(*args, **kwargs)
             seen.append(float(loss.detach()))
@@ -468,7 +468,7 @@ def test_own_rows_train_like_windows(tmp_path: Path) -> None:
         padded.append(each)
     found = []
     for rows in (data, padded):
-        trainer = ComparativeReaderTrainer(
+        trainer = ComparativeTrainer(
             model.double(), arguments(tmp_path), train_dataset=rows, processing_class=tokenizer, ablations=[DROP]
         )
         model.train()
@@ -482,7 +482,7 @@ def test_own_rows_train_like_windows(tmp_path: Path) -> None:
 def test_segments_of_the_label_are_support(tmp_path: Path) -> None:
     """Of rows that users tokenised, too: an answer may begin in one segment and end in another."""
     model, tokenizer = reader("bert")
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model, arguments(tmp_path), train_dataset=windows(tokenizer), processing_class=tokenizer, ablations=[DROP]
     )
     ids, segment = list(range(10, 20)), [-1, 0, 0, 1, 1, 2, 2, 3, 3, -1]
@@ -497,11 +497,11 @@ def test_segments_of_the_label_are_support(tmp_path: Path) -> None:
 # A trainer like any other ------------------------------------------------------------------------------------------
 
 
-def train(folder: Path, resume: Path | None = None, **options: Any) -> tuple[ComparativeReaderTrainer, torch.Tensor]:
+def train(folder: Path, resume: Path | None = None, **options: Any) -> tuple[ComparativeTrainer, torch.Tensor]:
     own = {name: options.pop(name) for name in ("ablations", "tokens_per_batch", "strategy") if name in options}
     model, tokenizer = reader("bert")
     data = windows(tokenizer, crop=CROP, pack=False)
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model,
         arguments(folder, **options),
         train_dataset=data,
@@ -547,7 +547,7 @@ def test_batches_of_similar_length(grouped: bool, tmp_path: Path) -> None:
     options: dict[str, Any] = {}
     if grouped:
         options["train_sampling_strategy"] = "group_by_length"
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model, arguments(tmp_path, **options), train_dataset=data, processing_class=tokenizer,
         tokens_per_batch=None if grouped else 100,
     )  # fmt: skip
@@ -574,7 +574,7 @@ def test_evaluation_prediction_and_callbacks(tmp_path: Path) -> None:
 
     model, tokenizer = reader("bert")
     data = windows(tokenizer, crop=CROP)
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model, arguments(tmp_path, eval_strategy="epoch", per_device_eval_batch_size=2), train_dataset=data,
         eval_dataset=data, processing_class=tokenizer, ablations=[CROP, DROP], callbacks=[Noting()],
         compute_metrics=lambda p: {"windows": float(len(p.predictions[0])), "first": float(p.label_ids[0][0])},
@@ -613,7 +613,7 @@ def test_evaluation_keeps_the_order_whatever_the_sampling_in_training(kind: str,
     lengths = [len(window) for window in made]
     assert lengths != sorted(lengths, reverse=True)  # so that grouping by length would show
     data: Any = made if kind == "windows" else [row(window) for window in made]
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model,
         arguments(
             tmp_path, train_sampling_strategy="group_by_length", eval_strategy="epoch", num_train_epochs=1,
@@ -649,7 +649,7 @@ def test_data_loader_workers_and_datasets(tmp_path: Path) -> None:
     rows = [row(w) | {"segment": w.example.segment.tolist(), "support": sorted(w.example.support), "id": "x"}
             for w in windows(tokenizer, crop=CROP)]  # fmt: skip
     args = arguments(tmp_path, dataloader_num_workers=1, num_train_epochs=1)
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model, args, train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer, ablations=[CROP, DROP], tokens_per_batch=200,
     )  # fmt: skip
@@ -663,10 +663,8 @@ def test_bad_input(tmp_path: Path) -> None:
     data = windows(tokenizer)
     args = arguments(tmp_path)
 
-    def make(model: Any = model, train_dataset: Any = data, **options: Any) -> ComparativeReaderTrainer:
-        return ComparativeReaderTrainer(
-            model, args, train_dataset=train_dataset, processing_class=tokenizer, **options
-        )
+    def make(model: Any = model, train_dataset: Any = data, **options: Any) -> ComparativeTrainer:
+        return ComparativeTrainer(model, args, train_dataset=train_dataset, processing_class=tokenizer, **options)
 
     with pytest.raises(ValueError, match=r"no row of the training data has segments.*make_windows"):
         make(ablations=[CROP])

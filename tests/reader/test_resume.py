@@ -13,24 +13,24 @@ from tiny_readers import questions, reader, windows
 from transformers import TrainingArguments
 
 from cmp_rerank.ablations import CmpDrop
-from cmp_rerank.reader import ComparativeReaderTrainer
+from cmp_rerank.reader import ComparativeTrainer
 from cmp_rerank.reader.records import Answer, Question
 from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, train, weights_digest
 
 
-def trainer(folder: Path, **options: Any) -> ComparativeReaderTrainer:
+def trainer(folder: Path, **options: Any) -> ComparativeTrainer:
     model, tokenizer = reader("bert")
     defaults = dict(
         per_device_train_batch_size=2, learning_rate=1e-2, save_steps=2, report_to=[], use_cpu=True,
         disable_tqdm=True, logging_steps=1, lr_scheduler_type="constant",
     )  # fmt: skip
     args = TrainingArguments(str(folder), **(defaults | options))
-    return ComparativeReaderTrainer(
+    return ComparativeTrainer(
         model, args, train_dataset=windows(tokenizer), processing_class=tokenizer, ablations=[CmpDrop()]
     )
 
 
-def weights(made: ComparativeReaderTrainer) -> torch.Tensor:
+def weights(made: ComparativeTrainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in made.model.parameters()])
 
 

@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
-from cmp_rerank.training.sampler import Dealt
+from cmp_rerank.training.sampler import DistributedBatchSampler
 
 QUESTIONS = [*QUERIES, *reversed(QUERIES)] * 4
 # Lengths differ a lot, so that processes have other numbers of chunks.
@@ -69,7 +69,7 @@ class OneProcess(RerankerTrainer):
 
     def get_batch_sampler(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         sampler = super().get_batch_sampler(dataset, *args, **kwargs)
-        if isinstance(sampler, Dealt) and self.args.tokens_per_batch:
+        if isinstance(sampler, DistributedBatchSampler) and self.args.tokens_per_batch:
             whole = sampler.sampler
             return LengthBatches(whole.lengths, tokens=whole.tokens, world=2, seed=whole.seed)
         return sampler
@@ -90,7 +90,7 @@ def run(checkpoint: str, output: Path, scenario: str) -> None:
     ) | options))  # fmt: skip
     loss = make_loss(model)
     if scenario == "lean":
-        loss.scorer.budget.lean = True
+        loss.scorer.budget.recompute_activations = True
     passes: list[int] = []
     model[0].model.bert.embeddings.register_forward_hook(lambda *_: passes.append(1))
     if scenario.startswith("out-of-memory") and world > 1 and int(os.environ["RANK"]) == 1:

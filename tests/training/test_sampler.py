@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmp_rerank.training.sampler import CLASS_RATIO, Dealt, LengthBatches
+from cmp_rerank.training.sampler import CLASS_RATIO, DistributedBatchSampler, LengthBatches
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=300)
 
@@ -128,7 +128,7 @@ def test_dealt_gives_each_process_its_part() -> None:
         def __iter__(self):  # type: ignore[no-untyped-def]
             return iter([[1, 2, 3, 4], [5, 6]])
 
-    dealt = Dealt(Fixed([1] * 6, rows=2, world=2), 2)
+    dealt = DistributedBatchSampler(Fixed([1] * 6, rows=2, world=2), 2)
     assert list(dealt) == [[1, 2], [3, 4], [5], [6]]
     dealt.set_epoch(4)
     assert dealt.sampler.epoch == 4

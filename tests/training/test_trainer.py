@@ -24,7 +24,7 @@ from cmp_rerank.text.support import GivenSupport
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import trainer as trainer_module
 from cmp_rerank.training.collator import Preparer, pair_key
-from cmp_rerank.training.sampler import Dealt
+from cmp_rerank.training.sampler import DistributedBatchSampler
 
 POINTWISE = Dataset.from_dict(
     {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
@@ -249,13 +249,13 @@ def test_batches_have_similar_lengths(tiny_model: CrossEncoder, tmp_path: Path) 
         trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE)
         return trainer.get_train_dataloader().batch_sampler
 
-    assert isinstance(sampler(), Dealt)
+    assert isinstance(sampler(), DistributedBatchSampler)
     by_tokens = sampler(tokens_per_batch=200)
     assert isinstance(by_tokens.sampler, LengthBatches)
     assert all(by_tokens.sampler.lengths[batch].sum() <= 200 for batch in by_tokens)
     assert sorted(row for batch in by_tokens for row in batch) == list(range(16))
-    assert not isinstance(sampler(length_bucketing=False), Dealt)
-    assert not isinstance(sampler(batch_sampler="no_duplicates"), Dealt)  # what the caller chose
+    assert not isinstance(sampler(length_bucketing=False), DistributedBatchSampler)
+    assert not isinstance(sampler(batch_sampler="no_duplicates"), DistributedBatchSampler)  # what the caller chose
 
 
 def test_resume_is_the_uninterrupted_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
