@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from objective_oracles import BASELINES, fast, gradient, loss_rows, random_losses, tied_losses
-from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor, nn
 
 from cmp_rerank import objectives
@@ -385,6 +384,8 @@ def test_what_is_no_objective(objective, message):
 
 
 def test_a_task_loss_is_no_objective():
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
     class TaskLoss(nn.Module):
         forward = BinaryCrossEntropyLoss.forward
 

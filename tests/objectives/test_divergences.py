@@ -256,8 +256,6 @@ def test_r_drop_and_intra_distillation_are_small_objectives(kind, loop, passes, 
 
 
 @pytest.mark.parametrize(("kind", "passes", "width"), [(kind, *sizes) for kind, _, *sizes in OF_OUTPUTS])
-    ("kind", "passes", "width"), [(kind, passes, width) for kind, _, passes, width in OF_OUTPUTS]
-)
 def test_objectives_of_outputs_gradcheck_and_diagnostics(kind, passes, width):
     losses = random_losses(3, passes).requires_grad_()
     scores = random_logits(len(EXAMPLE), passes, width).requires_grad_()
