@@ -112,11 +112,12 @@ class LayerInputs:
                 self.places = None
                 if out_of_memory(error):
                     raise
-                return f"{type(error).__name__}: {error}"
+                return f"a trial does not get the scores of a plain pass: {type(error).__name__}: {error}"
         reason = differ(found.double(), plain.double(), plain.dtype)
-        if reason is not None:
-            self.places = None
-        return reason
+        if reason is None:
+            return None
+        self.places = None
+        return f"a trial does not get the scores of a plain pass: {reason}"
 
     def trial_rows(self, row: Row) -> tuple[list[Row], list[Row]]:
         """Two batches of rows, of different sizes, to observe; none if the row is too short."""

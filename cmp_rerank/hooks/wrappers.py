@@ -13,6 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 def wrapped(model: nn.Module) -> Iterator[nn.Module]:
     """The model, what it wraps, what that wraps, and so on: from the outside in.
 
+    A wrapper is what torch, accelerate or DeepSpeed make one of, or a module whose only child is called ``module``.
+
     Example:
         >>> inner = nn.Linear(1, 1)
         >>> [type(each).__name__ for each in wrapped(nn.DataParallel(inner))]
@@ -22,7 +24,7 @@ def wrapped(model: nn.Module) -> Iterator[nn.Module]:
         yield model
         if "_orig_mod" in model._modules:
             inner = model._modules["_orig_mod"]
-        elif isinstance(model, (DistributedDataParallel, nn.DataParallel, *fsdp_classes())):
+        elif list(model._modules) == ["module"] or isinstance(model, fsdp_classes()):
             inner = getattr(model, "module", model)  # sharded in place (FSDP2), there is nothing inside
         else:
             inner = extract_model_from_parallel(model, keep_torch_compile=False)
@@ -56,7 +58,7 @@ def without_data_parallel(model: nn.Module) -> nn.Module:
 
 def for_trials(model: nn.Module, inner: nn.Module) -> nn.Module:
     """The model to try things out on: without wrappers, but for one that has to gather parameters (FSDP1)."""
-    return next(each for each in wrapped(model) if each is inner or isinstance(each, fsdp_classes()))
+    return next((each for each in wrapped(model) if each is inner or isinstance(each, fsdp_classes())), inner)
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -72,7 +72,14 @@ class Comparison:
         return torch.stack([self._compared(part) for part in parts]).mean(), scores
 
     def _compared(self, part: ExampleLosses) -> Tensor:
-        outputs = part.outputs() if self.objective.needs_outputs and part.outputs is not None else None
+        outputs = None
+        if self.objective.needs_outputs:
+            if part.outputs is None:
+                raise ValueError(
+                    f"{self.objective!r} needs the scores behind the losses, and this kind of model does not give them: "
+                    "choose an objective of losses alone, such as PairwiseHinge()."
+                )
+            outputs = part.outputs()
         values = self.objective(part.losses, outputs)
         if not isinstance(values, Tensor) or values.shape != part.weights.shape:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -90,8 +97,8 @@ class Comparison:
         losses = torch.cat([part.losses[part.weights != 0] for part in parts])  # others are ignored
         if len(losses):
             return found | {name: value.to(task.dtype) for name, value in self.objective.diagnostics(losses).items()}
-        rates = self.objective.diagnostics(torch.zeros_like(parts[0].losses[:1]))
-        return found | {name: torch.zeros_like(task[0]) for name in rates}
+        rates = set(self.diagnostics) - set(found) or {"violation_rate", "zero_weight_rate"}
+        return found | {name: torch.zeros_like(task[0]) for name in sorted(rates)}
 
 
 def chosen_objective(

@@ -99,12 +99,12 @@ def test_repr_builds_the_crop_again(crop: CmpCrop) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"best": 0}, "best must be at least 1"),
+        ({"steps": 0}, "steps must be a whole number, at least 1"),
+        ({"best": 0}, "best must be a whole number, at least 1"),
         ({"segmenter": "sentences"}, "segmenter must be a callable"),
         ({"support": "lexical"}, "support must be GivenSupport, a scorer or None"),
         ({"schedule": [3, 2]}, "schedule must be RandomCounts"),
-        ({"lost_support": "keep"}, "one of \\('drop', 'move', 'ignore'\\), got 'keep'"),
+        ({"lost_support": "keep"}, "one of \\('skip', 'move', 'ignore'\\); got 'keep'"),
     ],
 )
 def test_bad_options_are_refused_in_words(kwargs: dict[str, Any], message: str) -> None:

@@ -22,7 +22,10 @@ from cmp_rerank.ablations import Plan
 from cmp_rerank.ablations.drop import CmpDrop, DropHooks
 from cmp_rerank.engine import Scorer
 from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
+
+ADAPTER = CrossEncoderAdapter()
 
 FAMILIES = tiny_models.families()
 EXAMPLES = [example(n, seed=n) for n in (13, 9, 17)]
@@ -35,18 +38,20 @@ ROWS = [row.at(depth) for row in EXAMPLES for depth in (0, 1, 2)]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"p": 0.0}, "p must be a rate between 0 and 1 (exclusive), got 0.0"),
+        ({"p": 0.0}, "p must be a rate between 0 and 1 (exclusive); got 0.0"),
         ({"p": 1.0}, "got 1.0"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"layers": "top"}, 'layers must be "all", "top:k" or a list of indices, got \'top\''),
+        ({"steps": 0}, "steps must be a whole number, at least 1; got 0"),
+        ({"layers": "top"}, 'layers must be "all", "top:k" or a list of indices; got \'top\''),
         ({"layers": "top:0"}, "got 'top:0'"),
-        ({"layers": []}, "layers must name at least one layer"),
-        ({"layers": [1.0]}, "layers must name at least one layer by index, got (1.0,)"),
-        ({"site": "attention"}, "site must be one of ('writers', 'layer'), got 'attention'"),
-        ({"unit": "token"}, "unit must be one of ('neuron', 'head', 'layer'), got 'token'"),
-        ({"masks": "random"}, "masks must be one of ('hash', 'native'), got 'random'"),
-        ({"site": "layer", "unit": "head"}, 'use site="writers"'),
-        ({"masks": "native", "unit": "head"}, "it has no choice of site or unit"),
+        ({"layers": []}, "a list with at least one layer index; got []"),
+        ({"layers": [1.0]}, "a list with at least one layer index; got [1.0]"),
+        ({"site": "attention"}, "site must be one of ('writers', 'layer'); got 'attention'"),
+        ({"unit": "token"}, "unit must be one of ('neuron', 'head', 'layer'); got 'token'"),
+        ({"p": "0.1"}, "p must be a rate between 0 and 1 (exclusive); got '0.1'"),
+        ({"p": True}, "got True"),
+        ({"steps": 2.5}, "steps must be a whole number, at least 1; got 2.5"),
+        ({"layers": 2}, "a list with at least one layer index; got 2. One layer is a list of one"),
+        ({"site": "layer", "unit": "head"}, 'Use site="writers"'),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -60,7 +65,6 @@ def test_repr_parses_back() -> None:
         CmpDrop(0.25, "top:2", steps=3),
         CmpDrop(layers=[0, -1], site="layer"),
         CmpDrop(unit="head"),
-        CmpDrop(masks="native"),
     ):
         assert eval(repr(drop)) == drop
 
@@ -192,7 +196,7 @@ def test_a_pass_that_is_not_ablated_is_an_error() -> None:
     with ablation.installed(), ablated(ablation, [EXAMPLES[0]], positions):
         head(model, inputs)  # depth 0: nothing is to be ablated
     with (
-        pytest.raises(ValueError, match="got 1 seeds, 1 rows of positions and 2 depths"),
+        pytest.raises(ValueError, match="got 1 seeds, 1 rows of positions and 2 levels"),
         ablation.rows(torch.tensor([1]), positions, [1, 1]),
     ):
         pass
@@ -289,12 +293,14 @@ def check_cross_encoder(model: CrossEncoder, drop: CmpDrop) -> None:
     examples = tokenise(model, pairs(), plan)
     views = [plan.views(e) for e in examples]
     with torch.no_grad():
-        together = Scorer(drop, strategy="stacked")(model, examples, views)
-        alone = [Scorer(drop, strategy="naive")(model, [e], [v]) for e, v in zip(examples, views, strict=True)]
+        together = Scorer(ADAPTER, [drop], strategy="stacked")(model, examples, views)
+        alone = [
+            Scorer(ADAPTER, [drop], strategy="naive")(model, [e], [v]) for e, v in zip(examples, views, strict=True)
+        ]
         torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
         assert (together.diff(dim=1).abs().flatten(1).amax(dim=1) > 1e-4).all()
         model.eval()
-        plain = Scorer(None)(model, examples, [v[:1] for v in views])
+        plain = Scorer(ADAPTER)(model, examples, [v[:1] for v in views])
         torch.testing.assert_close(together[:, :1], plain, rtol=1e-4, atol=1e-5)
 
 

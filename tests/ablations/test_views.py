@@ -49,12 +49,12 @@ def test_views_are_nested_and_keep_what_no_crop_may_take(example: Example, plan:
     views = plan.views(example)
     assert len(views) == 1 + len(plan)
     assert views[0].tokens.tolist() == list(range(len(example)))
-    assert views[0].depth == 0
+    assert views[0].level(0) == 0
     spread = [set(range(a, b + 1)) for a, b in zip(example.segment, example.until, strict=True)]  # type: ignore[arg-type]
     for before, after in pairwise(views):
         assert set(after.tokens) <= set(before.tokens)
         assert after.tokens.tolist() == sorted(set(after.tokens))
-        assert before.depth <= after.depth <= before.depth + 1
+        assert before.level(0) <= after.level(0) <= before.level(0) + 1
     for view in views:
         kept = set(view.tokens.tolist())
         assert {i for i, first in enumerate(example.segment) if first < 0} <= kept
@@ -62,7 +62,7 @@ def test_views_are_nested_and_keep_what_no_crop_may_take(example: Example, plan:
     for step, view, before in zip(plan.steps, views[1:], views, strict=False):
         if isinstance(step, CmpDrop) or not example.croppable:
             assert view.tokens.tolist() == before.tokens.tolist()
-        assert (view.depth > before.depth) == isinstance(step, CmpDrop)
+        assert (view.level(0) > before.level(0)) == isinstance(step, CmpDrop)
 
 
 @given(examples(), st.sets(st.integers(0, 9)))
@@ -81,7 +81,7 @@ def test_keeping_segments_against_a_slow_loop(example: Example, segments: set[in
 def test_effects_accumulate_in_the_given_order() -> None:
     example = Example({}, segment=np.array([-1, 0, 0, 1, 1, 2, -1]), support=frozenset({1}), seed=4)
     views = Plan([CmpDrop(), CmpCrop(), CmpDrop(), CmpCrop()]).views(example)
-    assert [view.depth for view in views] == [0, 1, 1, 2, 2]
+    assert [view.level(0) for view in views] == [0, 1, 1, 2, 2]
     assert [len(view) for view in views][:2] == [7, 7]
     assert len(views[2]) == len(views[3]) > len(views[4]) == 4  # the special tokens and the support
     assert views[4].tokens.tolist() == [0, 3, 4, 6]
@@ -123,7 +123,7 @@ def test_alternate() -> None:
 @pytest.mark.parametrize(
     ("ablations", "message"),
     [
-        (["crop"], "must be CmpCrop or CmpDrop objects, got 'crop'"),
+        (["crop"], "must be Ablation objects such as CmpDrop\\(\\); got 'crop'"),
         ([CmpCrop(), CmpCrop(best=2)], "must have the same settings"),
         ([CmpDrop(p=0.1), CmpDrop(p=0.2)], "must have the same settings"),
         ([CmpCrop(steps=2, schedule=FixedCounts((4,)))], "is for 1 crops, but the plan has 2"),

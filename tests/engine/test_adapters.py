@@ -13,23 +13,24 @@ from tiny_models import random_model
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import CmpDrop, Example, View
-from cmp_rerank.engine import CrossEncoderAdapter, Row, Scorer, pad
+from cmp_rerank.engine import Row, RowBatch, Scorer, pad
+from cmp_rerank.models import CrossEncoderAdapter, ModelAdapter
 
 SIZES = dict(vocab_size=64, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
 
 
-class TokenScores:
+class TokenScores(ModelAdapter):
     """Scores of tokens, at the tokens' original positions."""
 
     def inner(self, model: nn.Module) -> Any:
         return getattr(model, "module", model)
 
-    def collate(self, inner: Any, rows: Sequence[Row]) -> tuple[dict[str, Any], Tensor]:
+    def collate(self, inner: Any, rows: Sequence[Row]) -> RowBatch:
         return pad(rows, ["input_ids"], {"input_ids": 1}, inner.device)
 
-    def scores(self, module: nn.Module, features: dict[str, Any], positions: Tensor, longest: int) -> Tensor:
-        logits = module(**features).logits[..., 0] * features["attention_mask"]
-        return logits.new_zeros(len(logits), longest).scatter_add(1, positions, logits)
+    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
+        logits = module(**batch.features).logits[..., 0] * batch.features["attention_mask"]
+        return logits.new_zeros(len(logits), longest).scatter_add(1, batch.positions, logits)
 
 
 class Wrapper(nn.Module):
@@ -68,7 +69,7 @@ def gradients(model: nn.Module) -> list[Tensor]:
 def test_without_drop_each_view_is_a_plain_pass(tagger: transformers.PreTrainedModel) -> None:
     tagger.eval()
     examples, views = batch()
-    scores = Scorer(None, tokens_per_chunk=40, adapter=TokenScores())(tagger, examples, [v[:2] for v in views])
+    scores = Scorer(TokenScores(), tokens_per_chunk=40)(tagger, examples, [v[:2] for v in views])
     assert scores.shape == (3, 2, 31)
     expected = torch.zeros_like(scores)
     for i, (example, steps) in enumerate(zip(examples, views, strict=True)):
@@ -87,7 +88,7 @@ def test_all_strategies_agree(strategy: Any, wrapped: bool, tagger: transformers
     drop = CmpDrop(p=0.3, layers="top:1", steps=2)
 
     def run(strategy: Any, **options: Any) -> tuple[Tensor, list[Tensor]]:
-        scores = Scorer(drop, strategy=strategy, adapter=TokenScores(), **options)(model, examples, views)
+        scores = Scorer(TokenScores(), [drop], strategy=strategy, **options)(model, examples, views)
         (torch.linspace(-1, 2, scores.numel(), dtype=scores.dtype).reshape(scores.shape) * scores).sum().backward()
         return scores.detach(), gradients(tagger)
 
@@ -99,8 +100,7 @@ def test_all_strategies_agree(strategy: Any, wrapped: bool, tagger: transformers
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
 
 
-def test_a_cross_encoder_is_the_default(tagger: transformers.PreTrainedModel) -> None:
-    assert isinstance(Scorer(None).adapter, CrossEncoderAdapter)
+def test_a_model_of_another_kind_is_refused(tagger: transformers.PreTrainedModel) -> None:
     examples, views = batch()
     with pytest.raises(ValueError, match=r"Expected a CrossEncoder .* got BertForTokenClassification"):
-        Scorer(None)(tagger, examples, views)
+        Scorer(CrossEncoderAdapter())(tagger, examples, views)

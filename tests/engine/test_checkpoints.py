@@ -15,7 +15,10 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
+
+ADAPTER = CrossEncoderAdapter()
 
 PLAN = Plan([CmpCrop(), CmpDrop(p=0.3, layers="top:1")])
 
@@ -55,8 +58,8 @@ def test_gradients_are_those_without_checkpoints(
     tiny_model.double()
     layers = tiny_model[0].model.bert.encoder.layer
     functions = [vars(layer).pop("_gradient_checkpointing_func") for layer in layers]
-    expected = gradient(tiny_model, Scorer(PLAN.drop, strategy="naive"))
-    scorer = Scorer(PLAN.drop, strategy=strategy, unpadded=unpadded)
+    expected = gradient(tiny_model, Scorer(ADAPTER, PLAN.on_model, strategy="naive"))
+    scorer = Scorer(ADAPTER, PLAN.on_model, strategy=strategy, unpadded=unpadded)
     gradient(tiny_model, scorer)
     checkpointed.clear()
     assert torch.allclose(gradient(tiny_model, scorer), expected, rtol=0, atol=1e-9 * float(expected.abs().max()))

@@ -19,7 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.embedding_gradients import Lookups, Table, Tables
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
+
+ADAPTER = CrossEncoderAdapter()
 
 PLAN = Plan([CmpCrop(), CmpDrop(p=0.3)])
 TOKENS_PER_CHUNK = 150  # many passes
@@ -33,7 +36,7 @@ def gradients(model: CrossEncoder, backwards: int = 1, **options: Any) -> dict[s
     model.train()
     pairs = [*zip(QUERIES, PASSAGES, strict=True), *zip(QUERIES, OTHERS, strict=True)]
     batch = tokenise(model, pairs, PLAN)
-    scores = Scorer(PLAN.drop, **options)(model, batch, [PLAN.views(example) for example in batch])
+    scores = Scorer(ADAPTER, PLAN.on_model, **options)(model, batch, [PLAN.views(example) for example in batch])
     loss = (torch.linspace(-1, 2, scores.numel(), dtype=scores.dtype).reshape(scores.shape) * scores).sum()
     for left in reversed(range(backwards)):
         loss.backward(retain_graph=left > 0)
@@ -263,7 +266,7 @@ def test_embeddings_that_are_trained_only_since_the_forward_pass(model: CrossEnc
         model.train()
         batch = tokenise(model, list(zip(QUERIES, PASSAGES, strict=True)), PLAN)
         views = [PLAN.views(example) for example in batch]
-        scores = Scorer(PLAN.drop, strategy=strategy)(model, batch, views)  # type: ignore[arg-type]
+        scores = Scorer(ADAPTER, PLAN.on_model, strategy=strategy)(model, batch, views)  # type: ignore[arg-type]
         embeddings(model).requires_grad_(True)
         scores.sum().backward()
         found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

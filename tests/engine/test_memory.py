@@ -16,7 +16,10 @@ from tiny_models import OTHERS, PASSAGES, QUERIES
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import Budget, kept_bytes
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
+
+ADAPTER = CrossEncoderAdapter()
 
 PLAN = Plan([CmpDrop(p=0.3, steps=2)])
 TOP = Plan([CmpDrop(p=0.3, steps=2, layers="top:1")])  # with layers below, that steps can share
@@ -66,8 +69,8 @@ def test_training_goes_on(
 ) -> None:
     monkeypatch.setattr(Budget, "start", lambda self, device: 10**6)  # as few passes as the budget allows
     tiny_model.double()
-    expected = gradient(tiny_model, Scorer(plan.drop, strategy="naive"), plan)
-    scorer = Scorer(plan.drop, strategy=strategy, tokens_per_chunk=2000)
+    expected = gradient(tiny_model, Scorer(ADAPTER, plan.on_model, strategy="naive"), plan)
+    scorer = Scorer(ADAPTER, plan.on_model, strategy=strategy, tokens_per_chunk=2000)
     gradient(tiny_model, scorer, plan)  # what it finds out once, it finds out here
     with small_memory(tiny_model, memory, only_second_passes=only_second_passes) as taken:
         with caplog.at_level(logging.WARNING):
@@ -88,20 +91,23 @@ def test_training_goes_on(
 
 def test_one_row_that_does_not_fit_is_an_error(tiny_model: CrossEncoder) -> None:
     with small_memory(tiny_model, 10), pytest.raises(torch.OutOfMemoryError):
-        gradient(tiny_model, Scorer(PLAN.drop, tokens_per_chunk=100))
-    trunk = Scorer(TOP.drop, strategy="trunk")
+        gradient(tiny_model, Scorer(ADAPTER, PLAN.on_model, tokens_per_chunk=100))
+    trunk = Scorer(ADAPTER, TOP.on_model, strategy="trunk")
     gradient(tiny_model, trunk, TOP)
     with small_memory(tiny_model, 10), pytest.raises(torch.OutOfMemoryError):
         gradient(tiny_model, trunk, TOP)
     with small_memory(tiny_model, 10, only_second_passes=True), pytest.raises(torch.OutOfMemoryError):
-        gradient(tiny_model, Scorer(PLAN.drop, strategy="hybrid"))
+        gradient(tiny_model, Scorer(ADAPTER, PLAN.on_model, strategy="hybrid"))
 
 
 def test_a_pass_that_only_finds_out_may_fail(tiny_model: CrossEncoder) -> None:
     """It says nothing about how many tokens fit, nor about what is right for the model."""
-    for scorer, plan in ((Scorer(PLAN.drop), PLAN), (Scorer(TOP.drop, strategy="trunk"), TOP)):
-        expected = gradient(tiny_model, Scorer(plan.drop, strategy="naive"), plan)
-        gradient_of_sites = Scorer(plan.drop, strategy="stacked")  # knows the sites, and nothing else
+    for scorer, plan in (
+        (Scorer(ADAPTER, PLAN.on_model), PLAN),
+        (Scorer(ADAPTER, TOP.on_model, strategy="trunk"), TOP),
+    ):
+        expected = gradient(tiny_model, Scorer(ADAPTER, plan.on_model, strategy="naive"), plan)
+        gradient_of_sites = Scorer(ADAPTER, plan.on_model, strategy="stacked")  # knows the sites, and nothing else
         gradient(tiny_model, gradient_of_sites, plan)
         scorer._ablation = gradient_of_sites._ablation
         failed = []
@@ -131,13 +137,13 @@ def test_other_errors_are_not_swallowed(tiny_model: CrossEncoder) -> None:
 
     tiny_model[0].model.bert.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="expected scalar type"):
-        gradient(tiny_model, Scorer(None))
+        gradient(tiny_model, Scorer(ADAPTER))
     assert len(passes) == 1
 
 
 def test_lean_training_keeps_no_activations(tiny_model: CrossEncoder) -> None:
     """After memory ran out, not even those of the full model's rows."""
-    scorer = Scorer(PLAN.drop, strategy="stacked")
+    scorer = Scorer(ADAPTER, PLAN.on_model, strategy="stacked")
     scorer.budget.recompute_activations = True
     kept = 0
 
@@ -206,16 +212,18 @@ def test_auto_keeps_as_much_as_fits(
         tiny_model.zero_grad(set_to_none=True)
         return kept[0], found
 
-    all_rows, expected = run(Scorer(plan.drop, strategy="stacked"))
-    full_rows, _ = run(Scorer(plan.drop, strategy="hybrid"))
+    all_rows, expected = run(Scorer(ADAPTER, plan.on_model, strategy="stacked"))
+    full_rows, _ = run(Scorer(ADAPTER, plan.on_model, strategy="hybrid"))
     assert full_rows < 0.6 * all_rows
-    scorer = Scorer(plan.drop)
+    scorer = Scorer(ADAPTER, plan.on_model)
     found = []
     for room in (None, 0, *(int(full_rows + share * (all_rows - full_rows)) for share in (0.3, 0.6, 0.9, 1.2))):
         monkeypatch.setattr(module, "available", lambda device, room=room: room)
         kept, gradient = run(scorer)
         found.append(kept)
-        assert kept == run(Scorer(plan.drop, activation_bytes=room))[0] if room is not None else full_rows
+        assert (
+            kept == run(Scorer(ADAPTER, plan.on_model, activation_bytes=room))[0] if room is not None else full_rows
+        )
         if room is not None:
             assert kept <= max(1.03 * room, full_rows)  # a small model keeps little more than what a batch has anyway
         if not own_dropout:
@@ -233,7 +241,7 @@ def test_measuring_draws_no_random_numbers(tiny_model: CrossEncoder) -> None:
     states = []
     for room in (0, 1):  # measured, and not even asked
         torch.manual_seed(0)
-        scorer = Scorer(None, activation_bytes=room) if room else Scorer(None, strategy="hybrid")
+        scorer = Scorer(ADAPTER, activation_bytes=room) if room else Scorer(ADAPTER, strategy="hybrid")
         scorer(tiny_model.train(), batch, views)
         assert (scorer._footprint is not None) == bool(room)
         states.append(torch.get_rng_state())
@@ -242,8 +250,8 @@ def test_measuring_draws_no_random_numbers(tiny_model: CrossEncoder) -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r'is for strategy="auto", got .hybrid.'):
-        Scorer(None, strategy="hybrid", activation_bytes=10)
+        Scorer(ADAPTER, strategy="hybrid", activation_bytes=10)
     with pytest.raises(ValueError, match="at least 0, got -1"):
-        Scorer(None, activation_bytes=-1)
+        Scorer(ADAPTER, activation_bytes=-1)
     with pytest.raises(ValueError, match="a whole number, at least 0, got '8GB'"):
-        Scorer(None, activation_bytes="8GB")  # type: ignore[arg-type]
+        Scorer(ADAPTER, activation_bytes="8GB")  # type: ignore[arg-type]

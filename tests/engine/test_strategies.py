@@ -15,7 +15,10 @@ from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, byte_bpe, cross_
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan, View
 from cmp_rerank.engine import Scorer
 from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
+
+ADAPTER = CrossEncoderAdapter()
 
 SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
 
@@ -90,7 +93,7 @@ def run(model: CrossEncoder, plan: Plan, coefficients: torch.Tensor | None = Non
     """Scores of all views, and the gradients of their weighted sum."""
     model.train()
     batch = examples(model, plan)
-    scores = Scorer(plan.drop, **options)(model, batch, [plan.views(e) for e in batch])
+    scores = Scorer(ADAPTER, plan.on_model, **options)(model, batch, [plan.views(e) for e in batch])
     if coefficients is None:
         coefficients = torch.linspace(-1, 2, scores.numel(), dtype=scores.dtype).reshape(scores.shape)
     (coefficients * scores).sum().backward()
@@ -170,7 +173,7 @@ def test_the_second_pass_has_the_precision_of_the_first(tiny_model: CrossEncoder
     hook = linear.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     tiny_model.train()
     batch = examples(tiny_model, PLAN)
-    scorer = Scorer(PLAN.drop, strategy="hybrid")
+    scorer = Scorer(ADAPTER, PLAN.on_model, strategy="hybrid")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = scorer(tiny_model, batch, [PLAN.views(e) for e in batch])
     forward = len(seen)
@@ -253,7 +256,7 @@ def test_hybrid_runs_again_only_the_rows_with_weight(tiny_model: CrossEncoder) -
     plan = Plan([CmpDrop(p=0.3)])
     batch = examples(tiny_model, plan)
     seen = passes_of(tiny_model, tiny_model[0].model.classifier)
-    scorer = Scorer(plan.drop, strategy="hybrid", tokens_per_chunk=10**6)
+    scorer = Scorer(ADAPTER, plan.on_model, strategy="hybrid", tokens_per_chunk=10**6)
     views = [plan.views(e) for e in batch]
     scorer(tiny_model, batch[:1], views[:1])  # finds the sites, once
     seen.clear()
@@ -285,7 +288,7 @@ def test_hybrid_holds_the_activations_of_the_full_rows_only(tiny_model: CrossEnc
             storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
             return x
 
-        scorer = Scorer(plan.drop, strategy=strategy)
+        scorer = Scorer(ADAPTER, plan.on_model, strategy=strategy)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
             kept = scorer(tiny_model, batch, [plan.views(e)[:views] for e in batch])
         assert kept.requires_grad
@@ -305,7 +308,7 @@ def test_hybrid_lets_kept_graphs_go_before_rows_run_again(tiny_model: CrossEncod
     events: list[str] = []
     embeddings = tiny_model[0].model.bert.embeddings
     embeddings.register_forward_hook(lambda *_: events.append("forward" if torch.is_grad_enabled() else "no graph"))
-    scorer = Scorer(plan.drop, strategy="hybrid", tokens_per_chunk=10**6)
+    scorer = Scorer(ADAPTER, plan.on_model, strategy="hybrid", tokens_per_chunk=10**6)
     views = [plan.views(e) for e in batch]
     scorer(tiny_model, batch, views)  # finds the sites, once
 
@@ -341,13 +344,13 @@ def test_reentrant_checkpoints(strategy: str, tiny_model: CrossEncoder) -> None:
     close(expected, found, 1e-9)
     with pytest.raises(ValueError, match=r'strategy="hybrid" runs rows again .*"use_reentrant": False'):
         run(tiny_model, PLAN, strategy="hybrid")
-    lean = Scorer(PLAN.drop, strategy="stacked")
+    lean = Scorer(ADAPTER, PLAN.on_model, strategy="stacked")
     lean.budget.recompute_activations = True
     batch = examples(tiny_model, PLAN)
-    with pytest.raises(ValueError, match="after memory ran out runs rows again"):
+    with pytest.raises(ValueError, match="recomputing activations after memory ran out runs rows again"):
         lean(tiny_model, batch, [PLAN.views(e) for e in batch])
     with torch.no_grad():  # nothing is run again
-        Scorer(PLAN.drop, strategy="hybrid")(tiny_model, batch, [PLAN.views(e) for e in batch])
+        Scorer(ADAPTER, PLAN.on_model, strategy="hybrid")(tiny_model, batch, [PLAN.views(e) for e in batch])
 
 
 def test_trunk_runs_the_lower_layers_once_for_each_selection(tiny_model: CrossEncoder) -> None:
@@ -358,7 +361,7 @@ def test_trunk_runs_the_lower_layers_once_for_each_selection(tiny_model: CrossEn
     distinct = sum(len({(tuple(v.tokens), v.depth) for v in steps}) for steps in views)
     assert selections < distinct
     layers = tiny_model[0].model.bert.encoder.layer
-    scorer = Scorer(PLAN.drop, strategy="trunk", tokens_per_chunk=10**6)
+    scorer = Scorer(ADAPTER, PLAN.on_model, strategy="trunk", tokens_per_chunk=10**6)
     scorer(tiny_model, batch, views)  # checks the model, once
     rows = [passes_of(tiny_model, layer) for layer in layers]
     scorer(tiny_model, batch, views)
@@ -391,7 +394,7 @@ def test_trunk_refuses_a_model_whose_layers_look_at_other_rows(how: str, tiny_mo
     with pytest.raises(ValueError, match=r'strategy="trunk" cannot be used with CrossEncoder: rows that share'):
         run(tiny_model, PLAN, strategy="trunk")
     # Left to itself, the scorer goes another way.
-    assert Scorer(PLAN.drop).strategy == "auto"
+    assert Scorer(ADAPTER, PLAN.on_model).strategy == "auto"
     run(tiny_model, PLAN)
 
 
@@ -424,7 +427,7 @@ def test_hybrid_with_the_models_own_dropout(tiny_model: CrossEncoder) -> None:
 
     def scored(lean: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         torch.manual_seed(5)
-        scorer = Scorer(None, tokens_per_chunk=100)
+        scorer = Scorer(ADAPTER, tokens_per_chunk=100)
         scorer.budget.recompute_activations = lean  # everything is recomputed
         scores = scorer(tiny_model, batch, views)
         torch.rand(1)  # the draws go on in between
@@ -433,9 +436,11 @@ def test_hybrid_with_the_models_own_dropout(tiny_model: CrossEncoder) -> None:
 
     kept_scores, kept, kept_draw = scored(lean=False)
     torch.manual_seed(5)
-    other = Scorer(None, tokens_per_chunk=100)(tiny_model, batch, views).detach()
+    other = Scorer(ADAPTER, tokens_per_chunk=100)(tiny_model, batch, views).detach()
     assert torch.equal(other, kept_scores)
-    assert not torch.equal(Scorer(None, tokens_per_chunk=100)(tiny_model, batch, views).detach(), other)  # it draws
+    assert not torch.equal(
+        Scorer(ADAPTER, tokens_per_chunk=100)(tiny_model, batch, views).detach(), other
+    )  # it draws
     lean_scores, lean, lean_draw = scored(lean=True)
     assert torch.equal(lean_scores, kept_scores)
     close(kept, lean, 1e-9)
@@ -446,7 +451,7 @@ def test_a_changed_parameter_is_refused(tiny_model: CrossEncoder) -> None:
     tiny_model.train()
     plan = Plan([CmpDrop()])
     batch = examples(tiny_model, plan)
-    scores = Scorer(plan.drop, strategy="hybrid")(tiny_model, batch, [plan.views(e) for e in batch])
+    scores = Scorer(ADAPTER, plan.on_model, strategy="hybrid")(tiny_model, batch, [plan.views(e) for e in batch])
     with torch.no_grad():
         tiny_model[0].model.classifier.weight.add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -464,12 +469,14 @@ def test_frozen_parameters_and_no_gradients(tiny_model: CrossEncoder) -> None:
     close(expected, found, 1e-6)
     batch = examples(tiny_model, plan)
     with torch.no_grad():
-        assert not Scorer(plan.drop, strategy="hybrid")(
+        assert not Scorer(ADAPTER, plan.on_model, strategy="hybrid")(
             tiny_model, batch, [plan.views(e) for e in batch]
         ).requires_grad
     for parameter in tiny_model.parameters():
         parameter.requires_grad_(False)
-    assert not Scorer(plan.drop, strategy="hybrid")(tiny_model, batch, [plan.views(e) for e in batch]).requires_grad
+    assert not Scorer(ADAPTER, plan.on_model, strategy="hybrid")(
+        tiny_model, batch, [plan.views(e) for e in batch]
+    ).requires_grad
 
 
 def test_equal_views_are_run_once(tiny_model: CrossEncoder) -> None:
@@ -477,7 +484,7 @@ def test_equal_views_are_run_once(tiny_model: CrossEncoder) -> None:
     seen = passes_of(tiny_model, tiny_model[0].model.classifier)
     example = examples(tiny_model, Plan([]))[0]
     full = example.full()
-    scores = Scorer(None, strategy="stacked")(tiny_model, [example], [[full, full, View(full.tokens[:-1], (0,))]])
+    scores = Scorer(ADAPTER, strategy="stacked")(tiny_model, [example], [[full, full, View(full.tokens[:-1], (0,))]])
     assert [n for n, _ in seen] == [2]
     assert scores.shape == (1, 3, 1)
     assert torch.equal(scores[0, 0], scores[0, 1])
@@ -486,9 +493,9 @@ def test_equal_views_are_run_once(tiny_model: CrossEncoder) -> None:
 
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match=r"strategy must be one of \('auto', .*got 'fast'"):
-        Scorer(None, strategy="fast")  # type: ignore[arg-type]
+        Scorer(ADAPTER, strategy="fast")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"tokens_per_chunk must be at least 1, got 2\.5"):
-        Scorer(None, tokens_per_chunk=2.5)  # type: ignore[arg-type]
+        Scorer(ADAPTER, tokens_per_chunk=2.5)  # type: ignore[arg-type]
 
 
 def test_sharded_parameters_need_equal_numbers_of_passes(
@@ -506,7 +513,7 @@ def test_sharded_parameters_need_equal_numbers_of_passes(
     seen = passes_of(tiny_model, tiny_model[0].model.classifier)
     plan = Plan([CmpDrop(p=0.3, layers="top:1", steps=2)])
     batch = examples(tiny_model, plan)
-    scorer.Scorer(plan.drop, strategy="stacked", tokens_per_chunk=10**6)(
+    scorer.Scorer(ADAPTER, plan.on_model, strategy="stacked", tokens_per_chunk=10**6)(
         tiny_model, batch, [plan.views(e) for e in batch]
     )
     assert [n for n, _ in seen if n > 3] == [24]

@@ -17,7 +17,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer, unpadded
 from cmp_rerank.engine.memory import Budget
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
+
+ADAPTER = CrossEncoderAdapter()
 
 SIZES: dict[str, Any] = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
 
@@ -97,8 +100,8 @@ def test_scores_and_gradients_are_those_of_padded_passes(
         pytest.skip("encoders with absolute positions count padding on the left")
     before, model.tokenizer.padding_side = model.tokenizer.padding_side, side
     try:
-        expected_scores, expected = run(model, Scorer(PLAN.drop, strategy="naive"), PLAN)
-        scorer = Scorer(PLAN.drop, strategy=strategy, unpadded=True, tokens_per_chunk=10**6)
+        expected_scores, expected = run(model, Scorer(ADAPTER, PLAN.on_model, strategy="naive"), PLAN)
+        scorer = Scorer(ADAPTER, PLAN.on_model, strategy=strategy, unpadded=True, tokens_per_chunk=10**6)
         seen = shapes(model)
         scores, found = run(model, scorer, PLAN)
     finally:
@@ -117,7 +120,7 @@ def test_attention_over_nested_tensors(
 ) -> None:
     """What runs on CUDA, by the way of computing it that a CPU has."""
     model, calls = encoders[name], []
-    expected_scores, expected = run(model, Scorer(PLAN.drop, strategy="naive"), PLAN)
+    expected_scores, expected = run(model, Scorer(ADAPTER, PLAN.on_model, strategy="naive"), PLAN)
     plain = torch.nn.functional.scaled_dot_product_attention
 
     def noted(query: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -127,7 +130,7 @@ def test_attention_over_nested_tensors(
     monkeypatch.setattr(unpadded, "_has_kernel", lambda device: True)
     monkeypatch.setattr(Budget, "start", lambda self, device: 10**6)  # rows of many lengths in one pass
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
-    scorer = Scorer(PLAN.drop, strategy="hybrid", unpadded=True, tokens_per_chunk=10**6)
+    scorer = Scorer(ADAPTER, PLAN.on_model, strategy="hybrid", unpadded=True, tokens_per_chunk=10**6)
     run(model, scorer, PLAN)  # compares itself with padded passes once
     calls.clear()
     passes: list[Any] = []
@@ -151,8 +154,8 @@ def test_attention_over_nested_tensors(
 @pytest.mark.parametrize("unit", ["head", "layer"])
 def test_units_that_tokens_share(unit: Any, encoders: dict[str, CrossEncoder]) -> None:
     plan = Plan([CmpDrop(p=0.4, unit=unit)])
-    expected_scores, expected = run(encoders["bert"], Scorer(plan.drop, strategy="naive"), plan)
-    scores, found = run(encoders["bert"], Scorer(plan.drop, strategy="stacked", unpadded=True), plan)
+    expected_scores, expected = run(encoders["bert"], Scorer(ADAPTER, plan.on_model, strategy="naive"), plan)
+    scores, found = run(encoders["bert"], Scorer(ADAPTER, plan.on_model, strategy="stacked", unpadded=True), plan)
     assert (scores - expected_scores).abs().max() <= 1e-9
     assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
 
@@ -161,12 +164,12 @@ def test_units_that_tokens_share(unit: Any, encoders: dict[str, CrossEncoder]) -
 @pytest.mark.parametrize("name", ["bert", "modernbert-local"])
 def test_with_gradient_checkpointing(name: str, strategy: Any, encoders: dict[str, CrossEncoder]) -> None:
     model = encoders[name]
-    expected_scores, expected = run(model, Scorer(PLAN.drop, strategy="naive"), PLAN)
+    expected_scores, expected = run(model, Scorer(ADAPTER, PLAN.on_model, strategy="naive"), PLAN)
     encoder = model[0].model
     enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
     enable(dict(use_reentrant=False))
     try:
-        scorer = Scorer(PLAN.drop, strategy=strategy, unpadded=True, tokens_per_chunk=10**6)
+        scorer = Scorer(ADAPTER, PLAN.on_model, strategy=strategy, unpadded=True, tokens_per_chunk=10**6)
         scores, found = run(model, scorer, PLAN)
     finally:
         encoder._set_gradient_checkpointing(enable=False)
@@ -179,7 +182,7 @@ def test_padding_reaches_no_layer(tiny_model: CrossEncoder) -> None:
     seen = shapes(tiny_model)
     plan = Plan([])
     batch = tokenise(tiny_model, list(zip(QUERIES, PASSAGES, strict=True)), plan)
-    scorer = Scorer(None, unpadded=True, tokens_per_chunk=10**6)
+    scorer = Scorer(ADAPTER, unpadded=True, tokens_per_chunk=10**6)
     scorer(tiny_model.eval(), batch, [[example.full()] for example in batch])
     seen.clear()
     scorer(tiny_model, batch, [[example.full()] for example in batch])
@@ -194,11 +197,11 @@ def test_nothing_stays_behind(tiny_model: CrossEncoder) -> None:
         return [(name, len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in tiny_model.named_modules()]
 
     before = picture()
-    run(tiny_model, Scorer(PLAN.drop, unpadded=True), PLAN)
+    run(tiny_model, Scorer(ADAPTER, PLAN.on_model, unpadded=True), PLAN)
     assert picture() == before
     tiny_model[0].model.classifier.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run(tiny_model, Scorer(PLAN.drop, strategy="hybrid", unpadded=True), PLAN)
+        run(tiny_model, Scorer(ADAPTER, PLAN.on_model, strategy="hybrid", unpadded=True), PLAN)
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is plain
     assert not ALL_ATTENTION_FUNCTIONS._local_mapping
 
@@ -214,9 +217,9 @@ def test_models_that_cannot_are_padded_with_the_reason(
     tiny_model[0].model.bert.encoder.layer[0].register_forward_hook(mixes)
     for model, reason in ((relative, "eager"), (tiny_model, "its scores differ by")):
         with caplog.at_level(logging.WARNING):
-            scorer = Scorer(PLAN.drop, strategy="stacked", unpadded=True)
+            scorer = Scorer(ADAPTER, PLAN.on_model, strategy="stacked", unpadded=True)
             scores, _ = run(model, scorer, PLAN)
-        expected, _ = run(model, Scorer(PLAN.drop, strategy="stacked"), PLAN)
+        expected, _ = run(model, Scorer(ADAPTER, PLAN.on_model, strategy="stacked"), PLAN)
         assert torch.equal(scores, expected)
         told = [r.message for r in caplog.records if "cannot run unpadded" in r.message]
         assert len(told) == 1

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from cmp_rerank.hooks.checkpointing import Change
+from cmp_rerank.hooks.checkpointing import PassHooks
 
 
 class Layer(nn.Linear):
@@ -56,7 +56,7 @@ def test_each_pass_is_repeated_with_its_own_state() -> None:
             nn.functional.linear = plain
             applied -= 1
 
-    change: Change[tuple[str, list[int]]] = Change(model, apply, lambda state: (state[0], list(state[1])))
+    change: PassHooks[tuple[str, list[int]]] = PassHooks(model, apply, lambda state: (state[0], list(state[1])))
     x = torch.randn(2, 3, requires_grad=True)
     with change.installed():
         outs = []
