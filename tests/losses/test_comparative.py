@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import random
 from pathlib import Path
 from typing import Any
 
@@ -330,33 +331,65 @@ def test_the_picture_sees_a_change(tiny_model: CrossEncoder) -> None:
             before.check(tiny_model)
 
 
-def test_multi_class_and_in_batch_losses_train(tmp_path: Path) -> None:
-    classes = cross_encoder(tmp_path / "three", bert_config, num_labels=3).train()
-    one = cross_encoder(tmp_path / "one", bert_config).train()
-    for model, loss, batch in (
-        (classes, upstream.CrossEntropyLoss(classes), ([QUERIES, PASSAGES], torch.tensor([0, 1, 2, 1]))),
-        (one, upstream.MultipleNegativesRankingLoss(one, num_negatives=2), ([QUERIES, PASSAGES, OTHERS], None)),
-        (one, upstream.CachedMultipleNegativesRankingLoss(one), ([QUERIES, PASSAGES], None)),
-        (one, upstream.LambdaLoss(one), ([QUERIES, LISTS], LIST_LABELS)),
-    ):
-        value = ComparativeLoss(model, loss, [CmpCrop(), CmpDrop(p=0.3)])(*batch)
-        value.backward()
-        assert value > 0
-        assert max(g.abs().max() for g in gradients(model).values()) > 0
-        model.zero_grad()
+@pytest.mark.parametrize(
+    ("name", "options", "batch"),
+    [
+        ("CrossEntropyLoss", {}, ([QUERIES, PASSAGES], torch.tensor([0, 1, 2, 1]))),
+        ("MultipleNegativesRankingLoss", {"num_negatives": 2}, ([QUERIES, PASSAGES, OTHERS], None)),
+        ("CachedMultipleNegativesRankingLoss", {}, ([QUERIES, PASSAGES], None)),
+        ("LambdaLoss", {}, ([QUERIES, LISTS], LIST_LABELS)),
+    ],
+)
+def test_multi_class_and_in_batch_losses_train(name: str, options: dict, batch: Any, tmp_path: Path) -> None:
+    """Steps of an optimizer lower the wrapped loss, of the full model and of the ablated one."""
+    model = cross_encoder(tmp_path, bert_config, num_labels=3 if name == "CrossEntropyLoss" else 1)
+    plain = getattr(upstream, name)(model, **options)
+    loss = ComparativeLoss(model, plain, [CmpCrop(), CmpDrop(p=0.3)])
+
+    def values() -> list[float]:
+        """Of one draw of views and negatives, the wrapped loss at every step."""
+        torch.manual_seed(0)
+        random.seed(0)
+        loss.drawn = (-1, 0)
+        model.train()
+        with torch.no_grad():
+            loss(*batch)
+        return [loss.diagnostics[f"task_loss_{step}"].item() for step in ("full", "step_1", "step_2")]
+
+    before = values()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss(*batch).backward()
+        optimizer.step()
+    after = values()
+    assert after[0] < 0.5 * before[0]
+    assert after[2] < before[0]
 
 
 def test_full_baseline_leaves_an_ordered_example_alone(tiny_model: CrossEncoder) -> None:
-    """With the full model's loss as the baseline, the weights are those of the hinges alone."""
-    tiny_model.train()
-    loss = ComparativeLoss(
-        tiny_model, upstream.MSELoss(tiny_model), [CmpDrop(p=0.5)], baseline="full", reduction="sum"
-    )
-    value = loss([QUERIES, PASSAGES], BINARY)
-    full, step = (loss.diagnostics[name] for name in ("task_loss_full", "task_loss_step_1"))
-    # per example: max(0, l0 - l1) + max(0, l1 - l0) = |l0 - l1|
-    assert value.item() >= abs(full - step).item() - 1e-6
-    assert value.item() < (full + step).item()
+    """Its full model has weight 0: only the ablated step is pulled; out of order, both are pulled together."""
+    tiny_model.double().train()
+    drop = CmpDrop(p=0.5)
+    ordered = 0
+    for query, passage, label in zip(QUERIES, PASSAGES, BINARY, strict=True):
+        plain = upstream.MSELoss(tiny_model)
+        loss = ComparativeLoss(tiny_model, plain, [drop], baseline="full", reduction="sum")
+        value = loss([[query], [passage]], label[None])
+        value.backward()
+        found = gradients(tiny_model)
+        tiny_model.zero_grad()
+        (example,) = tokenise(tiny_model, [(query, passage)], loss.plan, draw="0 (0, 0)")
+        full, step = (
+            (slow_score(tiny_model, drop, example, view)[0] - label) ** 2 for view in loss.plan.views(example)
+        )
+        (step if full <= step else full - step).backward()
+        # max(0, l0 - l1) + max(0, l0 - b) + max(0, l1 - b) with b = l0
+        assert value.item() == pytest.approx(abs(full - step).item(), rel=1e-6)
+        same_gradients(found, gradients(tiny_model), rtol=1e-6, atol=1e-8)
+        tiny_model.zero_grad()
+        ordered += int(full <= step)
+    assert 0 < ordered < len(QUERIES)  # the canary: both kinds are there
 
 
 def test_relevance_by_label_and_by_column() -> None:
