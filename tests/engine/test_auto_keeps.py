@@ -12,7 +12,8 @@ from tiny_models import QUERIES
 from cmp_rerank.ablations import CmpDrop, Plan
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import kept_bytes
-from cmp_rerank.models.examples import tokenise
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
+from cmp_rerank.models.pairs import tokenise
 
 PLAN = Plan([CmpDrop(p=0.3)])
 #: Of different lengths, the longest neither first nor last.
@@ -43,12 +44,12 @@ def passes(model: CrossEncoder, scorer: Scorer) -> tuple[list[int], list[int], i
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
 def test_the_longest_rows_are_kept_and_the_shortest_run_again(share: float, tiny_model: CrossEncoder) -> None:
-    everything, nothing, most = passes(tiny_model, Scorer(PLAN.drop, strategy="stacked"))
-    full, ablated, least = passes(tiny_model, Scorer(PLAN.drop, strategy="hybrid"))
+    everything, nothing, most = passes(tiny_model, Scorer(CrossEncoderAdapter(), PLAN.on_model, strategy="stacked"))
+    full, ablated, least = passes(tiny_model, Scorer(CrossEncoderAdapter(), PLAN.on_model, strategy="hybrid"))
     assert len(everything) == 2 * len(TEXTS)
     assert not nothing
     assert full == ablated  # one ablated row for each row of the full model
-    scorer = Scorer(PLAN.drop, activation_bytes=int(least + share * (most - least)))
+    scorer = Scorer(CrossEncoderAdapter(), PLAN.on_model, activation_bytes=int(least + share * (most - least)))
     kept, run_again, _ = passes(tiny_model, scorer)
     more = kept.copy()
     for length in full:

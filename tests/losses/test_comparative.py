@@ -12,13 +12,12 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as upstream
+from slow_loop import gradients, same_gradients, slow_score
 from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, byte_bpe, cross_encoder, modernbert_config
 from torch import Tensor, nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
-from cmp_rerank.ablations import Example, Plan, View
-from cmp_rerank.ablations.drop import find_sites
-from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
+from cmp_rerank.ablations import Plan
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.replay import addressed
 from cmp_rerank.models.pairs import tokenise
@@ -26,32 +25,6 @@ from cmp_rerank.models.pairs import tokenise
 BINARY = torch.tensor([1.0, 0.0, 1.0, 1.0])
 LISTS = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]
 LIST_LABELS = [torch.tensor([1.0, 0.0])] * 4
-
-
-def slow_score(model: CrossEncoder, drop: CmpDrop, example: Example, view: View) -> Tensor:
-    """One row, unpadded, with a mask that is looked up unit by unit in a table of the hash."""
-    sites = find_sites(model, drop, lambda: model.predict([("a", "b")]))
-    hooks = []
-    for site in sites if view.depth else []:
-
-        def ablate(module: nn.Module, args: Any, output: Tensor, number: int = site.number) -> Tensor:
-            rate = 1 - (1 - drop.p) ** view.depth
-            rows = Rows.of(torch.tensor([example.seed]), torch.from_numpy(view.tokens)[None], [rate])
-            gone = dropped(rows, unit_keys(output.shape[-1], number))
-            return output * (~gone) / (1 - rate)
-
-        hooks.append(site.module.register_forward_hook(ablate))
-    features = {k: torch.from_numpy(v[view.tokens])[None] for k, v in example.features.items()}
-    features["attention_mask"] = torch.ones(1, len(view), dtype=torch.long)
-    flags = {module: module.training for module in model.modules()}
-    model.eval()  # the model's own dropout is off
-    try:
-        return model(features)["scores"][0]  # type: ignore[no-any-return]
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
-        for hook in hooks:
-            hook.remove()
 
 
 def slow_hinges(losses: list[Tensor], baseline: Tensor) -> Tensor:
@@ -76,24 +49,14 @@ def slow_loss(
             for pair, r in zip(own, relevant[i], strict=True)
         ]
         views = [plan.views(example) for example in examples]
-        assert plan.drop is not None
+        (drop,) = plan.on_model
+        assert isinstance(drop, CmpDrop)
         losses = [
-            task(i, torch.cat([slow_score(model, plan.drop, e, v[k]) for e, v in zip(examples, views, strict=True)]))
+            task(i, torch.cat([slow_score(model, drop, e, v[k]) for e, v in zip(examples, views, strict=True)]))
             for k in range(1 + len(plan))
         ]
         total = total + slow_hinges(losses, torch.zeros(()))
     return total / len(pairs)
-
-
-def gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def same_gradients(a: dict[str, Tensor], b: dict[str, Tensor], **tolerance: float) -> None:
-    assert a.keys() == b.keys()
-    assert max(g.abs().max() for g in b.values()) > 1e-3  # not a comparison of zeros
-    for name, expected in b.items():
-        torch.testing.assert_close(a[name], expected, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
 @pytest.fixture(params=["bert", "modernbert"])
@@ -213,7 +176,7 @@ def test_crop_alone_keeps_the_models_own_dropout(tiny_model: CrossEncoder) -> No
     values = set()
     for seed in (0, 1):
         torch.manual_seed(seed)
-        loss.drawn = (-1, 0)  # the same views
+        loss.comparison.drawn = (-1, 0)  # the same views
         values.add(loss([QUERIES, PASSAGES], BINARY).item())
     assert len(values) == 2
 
@@ -350,7 +313,7 @@ def test_multi_class_and_in_batch_losses_train(name: str, options: dict, batch: 
         """Of one draw of views and negatives, the wrapped loss at every step."""
         torch.manual_seed(0)
         random.seed(0)
-        loss.drawn = (-1, 0)
+        loss.comparison.drawn = (-1, 0)
         model.train()
         with torch.no_grad():
             loss(*batch)
@@ -419,10 +382,10 @@ def test_relevance_by_label_and_by_column() -> None:
     [
         ({"baseline": "none"}, "baseline"),
         ({"reduction": "max"}, "reduction"),
-        ({"ablations": ["crop"]}, "ablations must be CmpCrop or CmpDrop objects, got 'crop'"),
+        ({"ablations": ["crop"]}, "ablations must be Ablation objects such as CmpDrop\\(\\); got 'crop'"),
         ({"ablations": [CmpDrop(0.1), CmpDrop(0.2)]}, "must have the same settings"),
         ({"loss": "bce"}, "loss must be a loss object"),
-        ({"tokens_per_chunk": 0}, "tokens_per_chunk must be at least 1, got 0"),
+        ({"tokens_per_chunk": 0}, "tokens_per_chunk must be a whole number, at least 1; got 0"),
     ],
 )
 def test_bad_options(change: dict[str, Any], message: str, tiny_model: CrossEncoder) -> None:
@@ -441,9 +404,9 @@ def test_bad_models_and_batches(tiny_model: CrossEncoder, tmp_path: Path) -> Non
         ComparativeLoss(two_labels, plain, [CmpDrop()])
     with pytest.raises(ValueError, match="ComparativeLoss already"):
         ComparativeLoss(tiny_model, ComparativeLoss(tiny_model, plain, [CmpDrop()]), [CmpCrop()])
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1; got 0"):
         CmpCrop(steps=0)
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1; got 0"):
         CmpDrop(steps=0)
     loss = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop()])
     with pytest.raises(ValueError, match="The batch is empty"):
@@ -483,5 +446,5 @@ def test_config_and_citation(tiny_model: CrossEncoder) -> None:
     config = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)], baseline=0.5, seed=3).get_config_dict()
     assert config["ablations"] == "[CmpCrop(), CmpDrop(p=0.2)]"
     assert config["loss"].endswith("BinaryCrossEntropyLoss")
-    assert (config["baseline"], config["reduction"], config["seed"]) == (0.5, "mean", 3)
+    assert (config["objective"], config["seed"]) == ("PairwiseHinge(baseline=0.5, reduction='mean')", 3)
     assert "2301.03765" in ComparativeLoss(tiny_model, plain, []).citation

@@ -95,6 +95,6 @@ def test_the_models_own_dropout_goes_on(tiny_model: CrossEncoder) -> None:
     loss = ComparativeLoss(tiny_model, plain, [CmpCrop()], strategy="stacked")
     values = []
     for _ in range(2):
-        loss.drawn = (-1, 0)  # the same views
+        loss.comparison.drawn = (-1, 0)  # the same views
         values.append(loss([QUERIES, PASSAGES], LABELS).item())
     assert values[0] != values[1]
