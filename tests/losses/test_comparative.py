@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as upstream
+from slow_loop import gradients, same_gradients, slow_score
 from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, byte_bpe, cross_encoder, modernbert_config
 from torch import Tensor, nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
-from cmp_rerank.ablations import Example, Plan, View
-from cmp_rerank.ablations.drop import find_sites
-from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
+from cmp_rerank.ablations import Plan
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.replay import addressed
 from cmp_rerank.models.pairs import tokenise
@@ -25,32 +25,6 @@ from cmp_rerank.models.pairs import tokenise
 BINARY = torch.tensor([1.0, 0.0, 1.0, 1.0])
 LISTS = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]
 LIST_LABELS = [torch.tensor([1.0, 0.0])] * 4
-
-
-def slow_score(model: CrossEncoder, drop: CmpDrop, example: Example, view: View) -> Tensor:
-    """One row, unpadded, with a mask that is looked up unit by unit in a table of the hash."""
-    sites = find_sites(model, drop, lambda: model.predict([("a", "b")]))
-    hooks = []
-    for site in sites if view.depth else []:
-
-        def ablate(module: nn.Module, args: Any, output: Tensor, number: int = site.number) -> Tensor:
-            rate = 1 - (1 - drop.p) ** view.depth
-            rows = Rows.of(torch.tensor([example.seed]), torch.from_numpy(view.tokens)[None], [rate])
-            gone = dropped(rows, unit_keys(output.shape[-1], number))
-            return output * (~gone) / (1 - rate)
-
-        hooks.append(site.module.register_forward_hook(ablate))
-    features = {k: torch.from_numpy(v[view.tokens])[None] for k, v in example.features.items()}
-    features["attention_mask"] = torch.ones(1, len(view), dtype=torch.long)
-    flags = {module: module.training for module in model.modules()}
-    model.eval()  # the model's own dropout is off
-    try:
-        return model(features)["scores"][0]  # type: ignore[no-any-return]
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
-        for hook in hooks:
-            hook.remove()
 
 
 def slow_hinges(losses: list[Tensor], baseline: Tensor) -> Tensor:
@@ -75,24 +49,14 @@ def slow_loss(
             for pair, r in zip(own, relevant[i], strict=True)
         ]
         views = [plan.views(example) for example in examples]
-        assert plan.drop is not None
+        (drop,) = plan.on_model
+        assert isinstance(drop, CmpDrop)
         losses = [
-            task(i, torch.cat([slow_score(model, plan.drop, e, v[k]) for e, v in zip(examples, views, strict=True)]))
+            task(i, torch.cat([slow_score(model, drop, e, v[k]) for e, v in zip(examples, views, strict=True)]))
             for k in range(1 + len(plan))
         ]
         total = total + slow_hinges(losses, torch.zeros(()))
     return total / len(pairs)
-
-
-def gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def same_gradients(a: dict[str, Tensor], b: dict[str, Tensor], **tolerance: float) -> None:
-    assert a.keys() == b.keys()
-    assert max(g.abs().max() for g in b.values()) > 1e-3  # not a comparison of zeros
-    for name, expected in b.items():
-        torch.testing.assert_close(a[name], expected, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
 @pytest.fixture(params=["bert", "modernbert"])
@@ -212,7 +176,7 @@ def test_crop_alone_keeps_the_models_own_dropout(tiny_model: CrossEncoder) -> No
     values = set()
     for seed in (0, 1):
         torch.manual_seed(seed)
-        loss.drawn = (-1, 0)  # the same views
+        loss.comparison.drawn = (-1, 0)  # the same views
         values.add(loss([QUERIES, PASSAGES], BINARY).item())
     assert len(values) == 2
 
@@ -330,33 +294,67 @@ def test_the_picture_sees_a_change(tiny_model: CrossEncoder) -> None:
             before.check(tiny_model)
 
 
-def test_multi_class_and_in_batch_losses_train(tmp_path: Path) -> None:
-    classes = cross_encoder(tmp_path / "three", bert_config, num_labels=3).train()
-    one = cross_encoder(tmp_path / "one", bert_config).train()
-    for model, loss, batch in (
-        (classes, upstream.CrossEntropyLoss(classes), ([QUERIES, PASSAGES], torch.tensor([0, 1, 2, 1]))),
-        (one, upstream.MultipleNegativesRankingLoss(one, num_negatives=2), ([QUERIES, PASSAGES, OTHERS], None)),
-        (one, upstream.CachedMultipleNegativesRankingLoss(one), ([QUERIES, PASSAGES], None)),
-        (one, upstream.LambdaLoss(one), ([QUERIES, LISTS], LIST_LABELS)),
-    ):
-        value = ComparativeLoss(model, loss, [CmpCrop(), CmpDrop(p=0.3)])(*batch)
-        value.backward()
-        assert value > 0
-        assert max(g.abs().max() for g in gradients(model).values()) > 0
-        model.zero_grad()
+@pytest.mark.parametrize(
+    ("name", "options", "batch"),
+    [
+        ("CrossEntropyLoss", {}, ([QUERIES, PASSAGES], torch.tensor([0, 1, 2, 1]))),
+        ("MultipleNegativesRankingLoss", {"num_negatives": 2}, ([QUERIES, PASSAGES, OTHERS], None)),
+        ("CachedMultipleNegativesRankingLoss", {}, ([QUERIES, PASSAGES], None)),
+        ("LambdaLoss", {}, ([QUERIES, LISTS], LIST_LABELS)),
+    ],
+)
+def test_multi_class_and_in_batch_losses_train(name: str, options: dict, batch: Any, tmp_path: Path) -> None:
+    """Steps of an optimizer lower the wrapped loss, of the full model and of the ablated one."""
+    model = cross_encoder(tmp_path, bert_config, num_labels=3 if name == "CrossEntropyLoss" else 1)
+    plain = getattr(upstream, name)(model, **options)
+    loss = ComparativeLoss(model, plain, [CmpCrop(), CmpDrop(p=0.3)])
+
+    def values() -> list[float]:
+        """Of one draw of views and negatives, the wrapped loss at every step."""
+        torch.manual_seed(0)
+        random.seed(0)
+        loss.comparison.drawn = (-1, 0)
+        model.train()
+        with torch.no_grad():
+            loss(*batch)
+        return [loss.diagnostics[f"task_loss_{step}"].item() for step in ("full", "step_1", "step_2")]
+
+    before = values()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss(*batch).backward()
+        optimizer.step()
+    after = values()
+    assert after[0] < 0.5 * before[0]
+    assert after[2] < before[0]
 
 
 def test_full_baseline_leaves_an_ordered_example_alone(tiny_model: CrossEncoder) -> None:
-    """With the full model's loss as the baseline, the weights are those of the hinges alone."""
-    tiny_model.train()
-    loss = ComparativeLoss(
-        tiny_model, upstream.MSELoss(tiny_model), [CmpDrop(p=0.5)], baseline="full", reduction="sum"
-    )
-    value = loss([QUERIES, PASSAGES], BINARY)
-    full, step = (loss.diagnostics[name] for name in ("task_loss_full", "task_loss_step_1"))
-    # per example: max(0, l0 - l1) + max(0, l1 - l0) = |l0 - l1|
-    assert value.item() >= abs(full - step).item() - 1e-6
-    assert value.item() < (full + step).item()
+    """Its full model has weight 0: only the ablated step is pulled; out of order, both are pulled together."""
+    tiny_model.double().train()
+    drop = CmpDrop(p=0.5)
+    ordered = 0
+    plain = upstream.MSELoss(tiny_model)
+    pairs = [(query, passage) for query in QUERIES for passage in PASSAGES]
+    for query, passage in pairs:
+        label = torch.tensor(1.0 if passage == PASSAGES[QUERIES.index(query)] else 0.0)
+        loss = ComparativeLoss(tiny_model, plain, [drop], baseline="full", reduction="sum")
+        value = loss([[query], [passage]], label[None])
+        value.backward()
+        found = gradients(tiny_model)
+        tiny_model.zero_grad()
+        (example,) = tokenise(tiny_model, [(query, passage)], loss.plan, draw="0 (0, 0)")
+        full, step = (
+            (slow_score(tiny_model, drop, example, view)[0] - label) ** 2 for view in loss.plan.views(example)
+        )
+        (step if full <= step else full - step).backward()
+        # max(0, l0 - l1) + max(0, l0 - b) + max(0, l1 - b) with b = l0
+        assert value.item() == pytest.approx(abs(full - step).item(), rel=1e-6)
+        same_gradients(found, gradients(tiny_model), rtol=1e-6, atol=1e-8)
+        tiny_model.zero_grad()
+        ordered += int(full <= step)
+    assert 0 < ordered < len(pairs)  # the canary: both kinds are there
 
 
 def test_relevance_by_label_and_by_column() -> None:
@@ -384,10 +382,10 @@ def test_relevance_by_label_and_by_column() -> None:
     [
         ({"baseline": "none"}, "baseline"),
         ({"reduction": "max"}, "reduction"),
-        ({"ablations": ["crop"]}, "ablations must be CmpCrop or CmpDrop objects, got 'crop'"),
+        ({"ablations": ["crop"]}, "ablations must be Ablation objects such as CmpDrop\\(\\); got 'crop'"),
         ({"ablations": [CmpDrop(0.1), CmpDrop(0.2)]}, "must have the same settings"),
         ({"loss": "bce"}, "loss must be a loss object"),
-        ({"tokens_per_chunk": 0}, "tokens_per_chunk must be at least 1, got 0"),
+        ({"tokens_per_chunk": 0}, "tokens_per_chunk must be a whole number, at least 1; got 0"),
     ],
 )
 def test_bad_options(change: dict[str, Any], message: str, tiny_model: CrossEncoder) -> None:
@@ -406,9 +404,9 @@ def test_bad_models_and_batches(tiny_model: CrossEncoder, tmp_path: Path) -> Non
         ComparativeLoss(two_labels, plain, [CmpDrop()])
     with pytest.raises(ValueError, match="ComparativeLoss already"):
         ComparativeLoss(tiny_model, ComparativeLoss(tiny_model, plain, [CmpDrop()]), [CmpCrop()])
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1; got 0"):
         CmpCrop(steps=0)
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1; got 0"):
         CmpDrop(steps=0)
     loss = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop()])
     with pytest.raises(ValueError, match="The batch is empty"):
@@ -448,5 +446,5 @@ def test_config_and_citation(tiny_model: CrossEncoder) -> None:
     config = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)], baseline=0.5, seed=3).get_config_dict()
     assert config["ablations"] == "[CmpCrop(), CmpDrop(p=0.2)]"
     assert config["loss"].endswith("BinaryCrossEntropyLoss")
-    assert (config["baseline"], config["reduction"], config["seed"]) == (0.5, "mean", 3)
+    assert (config["objective"], config["seed"]) == ("PairwiseHinge(baseline=0.5, reduction='mean')", 3)
     assert "2301.03765" in ComparativeLoss(tiny_model, plain, []).citation

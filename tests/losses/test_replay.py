@@ -11,7 +11,8 @@ from sentence_transformers.cross_encoder import losses as upstream
 from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, cross_encoder
 from torch import Tensor, nn
 
-from cmp_rerank.losses.replay import Replay, addressed, decompose
+from cmp_rerank.losses.decompose import decompose
+from cmp_rerank.losses.replay import Replay, addressed
 
 PAIRS = [QUERIES, PASSAGES]
 TRIPLETS = [QUERIES, PASSAGES, OTHERS]

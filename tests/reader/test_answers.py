@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -249,3 +250,22 @@ def test_a_threshold_needs_its_questions() -> None:
         best_threshold([Question("1", "Who?", ("a",))], [answered("2", 1.0)])
     with pytest.raises(ValueError, match="answers of the same questions"):
         best_threshold([], [])
+
+
+def test_ties_are_ordered_by_passage_then_start_then_end() -> None:
+    """Whatever the order of the windows."""
+    question = Question("q", "Who?", (text(3), text(2)))
+    parts = [(1, 0, 2), (0, 1, 3), (0, 0, 3)]  # windows of one question; two of them overlap
+    expected = [(0, 0, 1), (0, 0, 3), (0, 0, 5), (0, 2, 3), (0, 2, 5), (0, 4, 5), (1, 0, 1), (1, 0, 3), (1, 2, 3)]
+    for order in itertools.permutations(parts):
+        windows = [window(0, part) for part in order]
+        logits = [[0.5] * len(one.passage) for one in windows]
+        (answer,) = best_answers(windows, [question], logits, logits)
+        assert [(span.passage, span.start, span.end) for span in answer.spans] == expected
+        assert {span.score for span in answer.spans} == {0.0}
+    # One of them is better by a little, and comes first.
+    windows = [window(0, part) for part in parts]
+    logits = [[0.5] * len(one.passage) for one in windows]
+    logits[0][3] += 1e-3  # the second letter of passage 1
+    (answer,) = best_answers(windows, [question], logits, logits)
+    assert [(span.passage, span.start, span.end) for span in answer.spans][:3] == [(1, 2, 3), (1, 0, 3), (0, 0, 1)]
