@@ -15,7 +15,7 @@ The anchor is a zero that nothing is computed with. It is there for autograd to 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -177,16 +177,25 @@ class EmbeddingGradients:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """The hooks are on the embeddings inside, and off again outside."""
-        if not self.tables.detached:
+        detached = self.tables.detached
+        if not detached:
             self.tables = Tables()
-        with self._passes.installed():
-            yield
+        try:
+            with self._passes.installed():
+                yield
+        finally:
+            if not detached:  # the graph holds the tables that it needs, and nothing else should
+                self.tables = Tables()
 
     @contextmanager
     def around(self, batch: RowBatch) -> Iterator[RowBatch]:
         """Inside is a pass over the tables."""
-        with self._passes.at(self.tables):
+        with self.over(self.tables):
             yield batch
+
+    def over(self, tables: Tables) -> AbstractContextManager[None]:
+        """Inside is a pass over these tables."""
+        return self._passes.at(tables)
 
     def verify(self, run: Run, row: Row) -> str | None:
         """Right by construction: the lookups are those of the model, and so is the kernel of the gradient."""

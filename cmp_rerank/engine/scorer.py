@@ -108,6 +108,11 @@ class Scorer:
         """Whether layers run on tokens instead of padded rows, where they can."""
         return bool(self._unpadded)
 
+    def uses(self, kind: type[PassModifier]) -> bool:
+        """Whether a pass modifier was tried on the last model and found to be right for it."""
+        known = self._model
+        return known is not None and known.verified.tried(kind) and known.verified.reason(kind) is None
+
     def set_defaults(
         self, *, tokens_per_chunk: int | None = None, strategy: Strategy | None = None, unpadded: bool | None = None
     ) -> None:

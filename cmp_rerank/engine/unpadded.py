@@ -200,10 +200,9 @@ class Unpadded(LayerInputs):
         with dropout_disabled(self.model):
             yield
 
-    def check_trial(self) -> None:
+    def missed(self) -> str | None:
         """The attention must have been this module's."""
-        if not self._attended:
-            raise ValueError("its attention does not go through transformers' attention interface")
+        return None if self._attended else "its attention does not go through transformers' attention interface"
 
     @property
     def packing(self) -> _Packing | None:

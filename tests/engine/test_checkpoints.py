@@ -15,6 +15,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
+from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 
@@ -70,4 +71,4 @@ def test_gradients_are_those_without_checkpoints(
     found = gradient(tiny_model, scorer)
     assert len(checkpointed) > once  # layers did run again
     assert torch.allclose(found, expected, rtol=0, atol=1e-9 * float(expected.abs().max()))
-    assert (scorer._unpadded is not None) == (unpadded and strategy != "trunk")
+    assert scorer.uses(Unpadded) == (unpadded and strategy != "trunk")

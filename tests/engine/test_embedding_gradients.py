@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
-from cmp_rerank.engine.embedding_gradients import Lookups, Table, Tables
+from cmp_rerank.engine.embedding_gradients import EmbeddingGradients, Table, Tables
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 
@@ -63,13 +63,13 @@ def model(tiny_model: CrossEncoder) -> CrossEncoder:
 
 @pytest.mark.parametrize("vocabulary", [7, 1000])
 @pytest.mark.parametrize("padding", [None, 3])
-@pytest.mark.parametrize("loose", [False, True])
-def test_the_gradient_is_that_of_autograd(loose: bool, padding: int | None, vocabulary: int) -> None:
+@pytest.mark.parametrize("detached", [False, True])
+def test_the_gradient_is_that_of_autograd(detached: bool, padding: int | None, vocabulary: int) -> None:
     torch.manual_seed(0)
     module = nn.Embedding(vocabulary, 5, padding_idx=padding).double()
-    lookups = Lookups(module)
+    lookups = EmbeddingGradients(module)
     for _ in range(2):  # tables are anew for each
-        tables = Tables(loose)
+        tables = Tables(detached)
         total = torch.zeros((), dtype=torch.float64)
         expected = torch.zeros((), dtype=torch.float64)
         for _ in range(4):
@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_autograd(loose: bool, padding: int | None, voca
             assert torch.equal(rows, module(tokens))
             total = total + (rows * factors).sum()
         (wanted,) = torch.autograd.grad(expected, module.weight)
-        if loose:
+        if detached:
             (table,) = tables
             torch.autograd.grad(total, tables.anchors())
             table.settle()
@@ -95,13 +95,13 @@ def test_the_gradient_is_that_of_autograd(loose: bool, padding: int | None, voca
 
 
 def test_what_a_failed_backward_pass_has_left_does_not_count() -> None:
-    table = Table(nn.Embedding(100, 2), loose=True)
+    table = Table(nn.Embedding(100, 2), detached=True)
     grad = torch.ones(1, 2)
-    table.leave(torch.tensor([5]), grad)
+    table.add(torch.tensor([5]), grad)
     table.settle()
-    table.leave(torch.tensor([6]), grad)
+    table.add(torch.tensor([6]), grad)
     table.forget()
-    table.leave(torch.tensor([7]), grad)
+    table.add(torch.tensor([7]), grad)
     table.settle()
     gradient = table.take()
     assert gradient is not None
@@ -109,9 +109,9 @@ def test_what_a_failed_backward_pass_has_left_does_not_count() -> None:
 
 
 def test_what_is_held_is_never_much_more_than_a_gradient() -> None:
-    table = Table(nn.Embedding(100, 2), loose=False)
+    table = Table(nn.Embedding(100, 2), detached=False)
     for _ in range(50):
-        table.leave(torch.arange(30), torch.ones(30, 2))
+        table.add(torch.arange(30), torch.ones(30, 2))
         assert sum(len(tokens) for tokens, _ in table._settled) < 100  # half of it, and one more pass
     gradient = table.take()
     assert gradient is not None
@@ -125,15 +125,15 @@ def test_memory_that_runs_out_while_adding_up(monkeypatch: pytest.MonkeyPatch) -
     def fail(parts: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    table = Table(nn.Embedding(100, 2), loose=True)
-    table.leave(torch.arange(60), torch.ones(60, 2))
+    table = Table(nn.Embedding(100, 2), detached=True)
+    table.add(torch.arange(60), torch.ones(60, 2))
     table.settle()
     with monkeypatch.context() as patch:
         patch.setattr(torch, "cat", fail)
         with pytest.raises(torch.OutOfMemoryError):
-            table.leave(torch.arange(10), torch.ones(10, 2))
+            table.add(torch.arange(10), torch.ones(10, 2))
     table.forget()
-    table.leave(torch.arange(10), torch.ones(10, 2))
+    table.add(torch.arange(10), torch.ones(10, 2))
     table.settle()
     gradient = table.take()
     assert gradient is not None
@@ -142,9 +142,9 @@ def test_memory_that_runs_out_while_adding_up(monkeypatch: pytest.MonkeyPatch) -
 
 def test_half_precision_is_added_up_in_single() -> None:
     """Of a token that comes often, each gradient is little beside the sum of the others."""
-    table = Table(nn.Embedding(5000, 2, dtype=torch.bfloat16), loose=False)
+    table = Table(nn.Embedding(5000, 2, dtype=torch.bfloat16), detached=False)
     for _ in range(40):
-        table.leave(torch.full((100,), 7), torch.ones(100, 2, dtype=torch.bfloat16))
+        table.add(torch.full((100,), 7), torch.ones(100, 2, dtype=torch.bfloat16))
     gradient = table.take()
     assert gradient is not None
     assert gradient.dtype == torch.bfloat16
@@ -189,15 +189,15 @@ def test_a_second_backward_pass_of_one_graph(strategy: Any, model: CrossEncoder)
 def test_memory_that_runs_out_after_a_lookup(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The halves of the chunk come again: what it had left already must not count twice."""
     expected = gradients(model, strategy="naive")
-    real, failed = Table.leave, []
+    real, failed = Table.add, []
 
     def leave(self: Table, tokens: torch.Tensor, grad: torch.Tensor) -> None:
         real(self, tokens, grad)
-        if self._loose and tokens.shape[0] > 1 and not failed:
+        if self._detached and tokens.shape[0] > 1 and not failed:
             failed.append(tokens.shape)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(Table, "leave", leave)
+    monkeypatch.setattr(Table, "add", leave)
     found = gradients(model, strategy="hybrid", tokens_per_chunk=TOKENS_PER_CHUNK)
     assert failed
     same(found, expected)
@@ -283,7 +283,7 @@ def test_special_embeddings_are_left_alone(options: Any) -> None:
     patched = nn.Embedding(10, 2)
     patched.forward = lambda tokens: 2 * nn.functional.embedding(tokens, patched.weight)  # type: ignore[method-assign]
     for module in (nn.Embedding(10, 2, **options), Scaled(10, 2), patched):
-        lookups, tables = Lookups(module), Tables()
+        lookups, tables = EmbeddingGradients(module), Tables()
         tokens = torch.tensor([1, 1, 2])
         with lookups.installed(), lookups.over(tables):
             rows = module(tokens)
@@ -304,7 +304,7 @@ def test_another_weight_for_a_moment() -> None:
     module = nn.Embedding(10, 2)
     other = nn.Parameter(torch.ones(10, 2))
     tokens = torch.tensor([1, 2])
-    lookups, tables = Lookups(module), Tables()
+    lookups, tables = EmbeddingGradients(module), Tables()
     with lookups.installed(), lookups.over(tables):
         first = torch.func.functional_call(module, {"weight": other}, (tokens,))
         second = module(tokens)
@@ -320,7 +320,7 @@ def test_another_weight_for_a_moment() -> None:
 def test_a_backward_pass_that_failed_and_comes_again() -> None:
     """By whoever kept the graph; the trainers make another."""
     module = nn.Embedding(50, 4)
-    lookups, tables = Lookups(module), Tables()
+    lookups, tables = EmbeddingGradients(module), Tables()
     with lookups.installed(), lookups.over(tables):
         rows = [module(torch.tensor(token)) for token in range(3)]
     total = torch.stack(rows).sum()

@@ -16,6 +16,7 @@ from tiny_models import OTHERS, PASSAGES, QUERIES
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import Budget, kept_bytes
+from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 
@@ -109,7 +110,7 @@ def test_a_pass_that_only_finds_out_may_fail(tiny_model: CrossEncoder) -> None:
         expected = gradient(tiny_model, Scorer(ADAPTER, plan.on_model, strategy="naive"), plan)
         gradient_of_sites = Scorer(ADAPTER, plan.on_model, strategy="stacked")  # knows the sites, and nothing else
         gradient(tiny_model, gradient_of_sites, plan)
-        scorer._ablation = gradient_of_sites._ablation
+        scorer._model = gradient_of_sites._model
         failed = []
 
         def fail(*_: Any, failed: list[int] = failed) -> None:
@@ -125,7 +126,7 @@ def test_a_pass_that_only_finds_out_may_fail(tiny_model: CrossEncoder) -> None:
         assert scorer.budget.events == 1
         assert scorer.budget.tokens is not None
         assert scorer.budget.tokens > 1000
-        assert scorer.strategy != "trunk" or scorer._trunk is not None
+        assert scorer.strategy != "trunk" or scorer.uses(SharedTrunk)
 
 
 def test_other_errors_are_not_swallowed(tiny_model: CrossEncoder) -> None:
@@ -243,13 +244,13 @@ def test_measuring_draws_no_random_numbers(tiny_model: CrossEncoder) -> None:
         torch.manual_seed(0)
         scorer = Scorer(ADAPTER, activation_bytes=room) if room else Scorer(ADAPTER, strategy="hybrid")
         scorer(tiny_model.train(), batch, views)
-        assert (scorer._footprint is not None) == bool(room)
+        assert (scorer._model is not None and scorer._model.footprint is not None) == bool(room)
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match=r'is for strategy="auto", got .hybrid.'):
+    with pytest.raises(ValueError, match=r'is for strategy="auto"; got strategy=.hybrid.'):
         Scorer(ADAPTER, strategy="hybrid", activation_bytes=10)
     with pytest.raises(ValueError, match="at least 0, got -1"):
         Scorer(ADAPTER, activation_bytes=-1)

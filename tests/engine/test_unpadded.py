@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.engine import Scorer, unpadded
 from cmp_rerank.engine.memory import Budget
+from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 
@@ -106,7 +107,7 @@ def test_scores_and_gradients_are_those_of_padded_passes(
         scores, found = run(model, scorer, PLAN)
     finally:
         model.tokenizer.padding_side = before
-    assert scorer._unpadded is not None
+    assert scorer.uses(Unpadded)
     assert any(shape[:-1].count(1) and max(shape[:-1]) > 100 for shape in seen)  # tokens of several rows at once
     tolerance = 1e-6 if name == "qwen3" else 1e-9  # its norms compute in float32, whatever the model's precision
     assert (expected_scores[:, 1:] - expected_scores[:, :-1]).abs().max() > 1e-3
@@ -137,7 +138,7 @@ def test_attention_over_nested_tensors(
     with ExitStack() as stack:
         stack.callback(model.register_forward_pre_hook(lambda *args: passes.append(args)).remove)
         scores, found = run(model, scorer, PLAN)
-    assert scorer._unpadded is not None
+    assert scorer.uses(Unpadded)
     if name == "qwen3":  # not causal attention
         assert not any(calls)
     elif name == "modernbert-local":  # not local attention: two layers of three
@@ -173,7 +174,7 @@ def test_with_gradient_checkpointing(name: str, strategy: Any, encoders: dict[st
         scores, found = run(model, scorer, PLAN)
     finally:
         encoder._set_gradient_checkpointing(enable=False)
-    assert scorer._unpadded is not None
+    assert scorer.uses(Unpadded)
     assert (scores - expected_scores).abs().max() <= 1e-9
     assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
 
