@@ -20,23 +20,26 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the results: new, empty, or of an interrupted run.")] = Path(
         "cmp-rerank-demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the split, the new head, the negatives and the ablations.")] = 0,
-    fast: Annotated[bool, typer.Option("--fast", help="The same work in little, in under 2 minutes.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the split, the new head, the negatives and the ablations.")] = 0,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A small recipe that takes under 2 minutes and shows that everything runs.")
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(help="Folder of another encoder to start from.", exists=True, file_okay=False)
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the built collection for later runs.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder where the built collection is cached.")] = None,
 ) -> None:
-    """Fine-tune a reranker plainly and comparatively, on real text, and compare both with what they rerank.
+    """Fine-tune a reranker with the plain and with the comparative loss, and compare both with the first stage.
 
-    The text is that of docstrings of the installed packages: the first sentence is a query, the rest is the one
-    document to be found. BM25 gets candidates; a pretrained encoder scores them untuned (as a bi-encoder), and
-    after it was fine-tuned as a cross-encoder twice, from the same start, on the same batches, for the same steps:
-    with the plain loss and with the comparative loss (crop the passage, then drop hidden units). The start, in
-    which the new head learns its first steps, is made once for both.
+    The text comes from docstrings of the installed packages. The first sentence is a query, the rest is the one
+    relevant document. BM25 retrieves candidates, and a pretrained encoder scores them as a bi-encoder.
 
-    It needs no network, about 20 minutes on two CPU cores, and uses a GPU where there is one. Interrupt it when
-    you like: the same command goes on with what is complete. The folder then holds the runs (TREC format), metrics,
+    The same encoder is then fine-tuned as a cross-encoder twice, from the same start, with the same batches and
+    steps: with the plain loss, and with the comparative loss (crop the passage, then drop hidden units). The start,
+    the first steps of the new head, is trained once for both.
+
+    It needs no network, takes about 20 minutes on two CPU cores, and uses a GPU if there is one. After an
+    interruption the same command goes on where it stopped. The folder then holds the runs (TREC format), metrics,
     config, per-query and per-step values, and both checkpoints, which `CrossEncoder(path)` loads.
     """
     with options.clean_exit():
@@ -55,7 +58,7 @@ def demo(
             with _quiet():
                 metrics = run_demo(config, out, report=_reporter(console), cache_dir=cache)
         except KeyboardInterrupt:
-            console.print(f"Interrupted. What is complete is in {out}; the same command goes on from there.")
+            console.print(f"Interrupted. The completed parts are in {out}; the same command goes on from there.")
             raise typer.Exit(130) from None
         console.print(_table(metrics))
         console.print(*_notes(metrics, time.perf_counter() - start), sep="\n", highlight=False)
@@ -63,7 +66,7 @@ def demo(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' own bars and reports out of ours."""
+    """Suppress the libraries' own progress bars and reports."""
     import logging
 
     from transformers.utils import logging as transformers_logging
@@ -86,7 +89,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _reporter(console: Console) -> Any:
-    """A bar for each stage on a terminal; elsewhere, such as in a log, a line for each tenth of it."""
+    """A progress bar for each stage on a terminal; elsewhere, as in a log, a line for each tenth of it."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -172,11 +175,11 @@ def _notes(metrics: dict[str, Any], seconds: float) -> list[str]:
         for part, system, other in pairs
     }
     return [
-        *(f"{names}: {told}" for names, told in tests.items()),
+        *(f"{systems}: {results}" for systems, results in tests.items()),
         "p: paired t-test over queries, two-sided, Holm-corrected over all comparisons with one baseline.",
-        f"{metrics['against_first_stage']['queries']} test queries; all systems rank the {config['depth']} best of "
-        f"{FIRST_STAGE}, which hold the relevant document for {metrics['candidates_hold_relevant']:.1%} of them.",
-        f"The tuned models read marks for the rank by {BOTH} before the text.",
-        f"Before both arms, {metrics['training'][START]['seconds']:.0f} s of plain training made their common start.",
-        f"Seed {config['seed']}; all took {seconds:.0f} s.",
+        f"{metrics['against_first_stage']['queries']} test queries; all systems rank the top {config['depth']} of "
+        f"{FIRST_STAGE}, which contain the relevant document for {metrics['candidates_hold_relevant']:.1%} of them.",
+        f"For the tuned models, the rank by {BOTH} is written into the text.",
+        f"The common start of both arms took {metrics['training'][START]['seconds']:.0f} s of plain training.",
+        f"Seed {config['seed']}; total time {seconds:.0f} s.",
     ]

@@ -1,4 +1,4 @@
-"""Turning a docstring into a query and a document, and finding the ones that are copies of each other."""
+"""Turning a docstring into a query and a document, and finding near-duplicates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IDENTIFIER = re.compile(r"\b(?:\w*[a-z]\w*[A-Z]\w*|\w*[A-Z]{2,}\w*|\w+_\w*|\w+(
 
 
 def plain_text(text: str) -> str:
-    """Text without the marks of reStructuredText and Markdown, white space collapsed within paragraphs.
+    """Text without the markup of reStructuredText and Markdown, white space collapsed within paragraphs.
 
     >>> plain_text("See :func:`~torch.abs` and ``x``.\\n\\nNotes\\n-----\\nIt is\\nslow.")
     'See torch.abs and x.\\n\\nNotes It is slow.'
@@ -63,7 +63,7 @@ def words(text: str) -> list[str]:
 
 
 def template(text: str) -> str:
-    """``text`` with every name in code replaced by one mark: equal for texts that were filled into one template.
+    """``text`` with every name in code replaced by one placeholder: equal for texts from one template.
 
     >>> template("Construct a BertTokenizer from 2 files.") == template("Construct a T5Tokenizer from 30 files.")
     True
@@ -81,8 +81,8 @@ def shingles(text: str, size: int = 3) -> np.ndarray:
 def near_duplicates(texts: Sequence[str], threshold: float = 0.5, size: int = 3, seed: int = 0) -> list[list[int]]:
     """Groups of texts that are nearly the same: connected by pairs whose shingles overlap by ``threshold`` or more.
 
-    Minhash signatures (Broder 1997) in bands find the pairs to look at, and each is then checked exactly (Jaccard),
-    so no group holds a pair by accident. A pair above the threshold may be missed: with 16 bands of 4 rows, with
+    Minhash signatures (Broder 1997) in bands find candidate pairs. Each is then checked exactly (Jaccard), so there
+    are no false pairs. A pair above the threshold may be missed: with 16 bands of 4 rows, with
     probability 0.36 at a similarity of 0.5 and 0.01 at 0.7.
 
     Args:
@@ -98,7 +98,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.5, size: int = 3,
     [[0, 2]]
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}.")
     bands, rows = 16, 4
     sets = [shingles(text, size) for text in texts]
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""A retrieval collection: queries, documents, judgements and splits; read from and written to BEIR folders."""
+"""The collection of the demo: queries, documents, judgements and splits; read from and written to BEIR folders."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _SPLIT_NAME = {"dev": "validation"}
 
 
 @dataclass(frozen=True, repr=False)
-class Collection:
+class DocstringCollection:
     """Queries, documents and judgements, with the queries divided into splits.
 
     Args:
-        name: what it is called.
+        name: of the collection, for messages.
         queries: text by query id.
         documents: text by document id.
         qrels: relevance by document id, by query id.
         splits: query ids by the name of the split, in order.
-        metadata: where it came from; must be writable as JSON.
+        metadata: how it was made; must be writable as JSON.
 
     Raises:
-        ValueError: a judgement or a split names a query or a document that is not there, or two splits share a query.
+        ValueError: a judgement or a split names an unknown query or document, or two splits share a query.
 
     Example:
-        >>> collection = Collection("tiny", {"q": "who"}, {"d": "me"}, {"q": {"d": 1}}, {"test": ("q",)})
+        >>> collection = DocstringCollection("tiny", {"q": "who"}, {"d": "me"}, {"q": {"d": 1}}, {"test": ("q",)})
         >>> collection
-        Collection('tiny': 1 documents, 1 queries; test 1)
+        DocstringCollection('tiny': 1 documents, 1 queries; test 1)
         >>> collection.split("test")
         {'q': 'who'}
     """
@@ -51,25 +51,25 @@ class Collection:
     def __post_init__(self) -> None:
         for query, judged in self.qrels.items():
             if query not in self.queries:
-                raise ValueError(f"{self.name}: judged query {query!r} is not among the {len(self.queries)} queries")
+                raise ValueError(f"{self.name}: judged query {query!r} is not among the {len(self.queries)} queries.")
             for document in judged:
                 if document not in self.documents:
                     raise ValueError(
                         f"{self.name}: document {document!r}, judged for query {query!r}, is not among the "
-                        f"{len(self.documents)} documents"
+                        f"{len(self.documents)} documents."
                     )
         owner: dict[str, str] = {}
         for split, members in self.splits.items():
             for query in members:
                 if query not in self.queries:
-                    raise ValueError(f"{self.name}: query {query!r} of split {split!r} is not among the queries")
+                    raise ValueError(f"{self.name}: query {query!r} of split {split!r} is not among the queries.")
                 if owner.setdefault(query, split) != split:
-                    raise ValueError(f"{self.name}: query {query!r} is in the splits {owner[query]!r} and {split!r}")
+                    raise ValueError(f"{self.name}: query {query!r} is in the splits {owner[query]!r} and {split!r}.")
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(members)}" for name, members in self.splits.items())
         counts = f"{len(self.documents)} documents, {len(self.queries)} queries"
-        return f"Collection({self.name!r}: {counts}; {sizes})"
+        return f"DocstringCollection({self.name!r}: {counts}; {sizes})"
 
     def split(self, name: str) -> dict[str, str]:
         """The queries of one split, text by id, in the split's order.
@@ -80,7 +80,7 @@ class Collection:
         return {query: self.queries[query] for query in self._members(name)}
 
     def qrels_of(self, name: str) -> dict[str, dict[str, int]]:
-        """The judgements of one split; a query without one has an empty entry.
+        """The judgements of one split; the entry of a query without judgements is empty.
 
         Raises:
             ValueError: there is no such split.
@@ -90,7 +90,7 @@ class Collection:
     def documents_of(self, name: str) -> dict[str, str]:
         """The documents that are relevant for a query of one split, text by id, in the collection's order.
 
-        Training candidates are to be drawn from here, so that no text of another split is seen in training.
+        Sample training candidates from these, so that no text of another split is seen in training.
 
         Raises:
             ValueError: there is no such split.
@@ -101,7 +101,7 @@ class Collection:
 
     def _members(self, name: str) -> tuple[str, ...]:
         if name not in self.splits:
-            raise ValueError(f"{self.name} has no split {name!r}; it has {', '.join(map(repr, self.splits))}")
+            raise ValueError(f"{self.name} has no split {name!r}; it has {', '.join(map(repr, self.splits))}.")
         return self.splits[name]
 
     def write_beir(self, folder: str | os.PathLike[str]) -> Path:
@@ -114,7 +114,7 @@ class Collection:
         """
         folder = Path(folder)
         if folder.exists():
-            raise ValueError(f"{folder} exists already: name a new folder or remove it first")
+            raise ValueError(f"{folder} exists already: name a new folder or remove it first.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -133,15 +133,15 @@ class Collection:
         return folder
 
     @classmethod
-    def read_beir(cls, folder: str | os.PathLike[str]) -> Collection:
+    def read_beir(cls, folder: str | os.PathLike[str]) -> DocstringCollection:
         """Read a BEIR folder. The title of a document, where it has one, is put before its text.
 
-        Splits are the files of ``qrels/``, ``dev`` under the name ``validation``. A query that has no judgement in
-        any file belongs to no split.
+        Splits are the files of ``qrels/``; ``dev`` becomes ``validation``. A query without a judgement in any file
+        belongs to no split.
 
         Raises:
-            ValueError: a file is missing, a line cannot be read (with file and line), an id comes twice, a query is
-                in two splits.
+            ValueError: a file is missing, a line cannot be parsed (with file and line), an id is duplicated, a query
+                is in two splits.
         """
         folder = Path(folder)
         documents = read_corpus(folder / "corpus.jsonl")
@@ -152,7 +152,7 @@ class Collection:
             key=lambda path: (order.index(path.stem) if path.stem in order else len(order), path.stem),
         )
         if not paths:
-            raise ValueError(f"{folder / 'qrels'} holds no .tsv file: a BEIR folder has one for each split")
+            raise ValueError(f"{folder / 'qrels'} holds no .tsv file: a BEIR folder has one for each split.")
         qrels: dict[str, dict[str, int]] = {}
         splits: dict[str, tuple[str, ...]] = {}
         for path in paths:

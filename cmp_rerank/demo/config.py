@@ -1,4 +1,4 @@
-"""What decides the result of the demo."""
+"""The recipe of the demo."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from cmp_rerank.demo.docstrings import DEFAULT_PACKAGES
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """All that decides the result, besides the versions of the packages; both arms share every value.
+    """The recipe of the demo. Both arms share every value.
 
-    How the defaults were chosen, and what was not validated, is told in ``docs/demo.md``.
+    Together with the versions of the packages it decides the result. ``docs/demo.md`` explains how the defaults were
+    chosen, and what was not validated.
 
     Attributes:
         seed: of the split, the new head, the negatives and the ablations.
@@ -21,22 +22,22 @@ class DemoConfig:
         depth: candidates of each of them, from BM25.
         document_length: tokens of a document that the bi-encoder reads.
         max_length: tokens of a pair that the reranker reads, in the arms and at test time.
-        extract: words of a document that it reads there: the pieces that match the query best. Pieces are whole, so
-            it may be some words more; the window should hold them.
+        extract: words of an extract there. Extracts consist of whole pieces, so they may be some words longer;
+            ``max_length`` should hold them.
         start_length: tokens of a pair in the start. Short pairs are cheap, and teach as much about matching.
-        start_extract: words of a document in the start.
-        start_steps: steps that train the encoder and its new head, plainly and once, to the start of both arms.
+        start_extract: words of an extract in the start.
+        start_steps: steps of the start, which trains the encoder and its new head plainly, once for both arms.
         steps: training steps of each arm.
         queries_per_step: queries in a step.
         negatives: passages in a step beside the relevant one, for each query.
-        easy_steps: first of all steps, in which the negatives are random.
-        random_negatives: random ones among the negatives of the later steps; the others are BM25's.
-        hard_ranks: first and last rank of BM25 from which the hard negatives come.
-        learning_rate: at its peak. It stays there for the start, and falls linearly to 0 in the arms.
-        warmup_steps: steps until the peak, in the start; a third of it in the arms, whose optimiser is new.
-        dropout: the model's own dropout rate in the plain arm (the comparative one trains with it switched off).
+        easy_steps: number of first steps with random negatives only.
+        random_negatives: random ones among the negatives of the later steps; the others are from BM25.
+        hard_ranks: first and last rank of BM25 from which hard negatives are sampled.
+        learning_rate: the peak. It is constant in the start, and falls linearly to 0 in the arms.
+        warmup_steps: steps until the peak, in the start; a third of it in the arms, whose optimizer is new.
+        dropout: the model's own dropout rate in the plain arm; the comparative arm trains with it disabled.
         drop: the rate of CmpDrop.
-        frozen_layers: the lowest layers, which stay as they are, with the embeddings; None: nothing is frozen.
+        frozen_layers: number of lowest layers that are frozen, with the embeddings; None: nothing is frozen.
     """
 
     seed: int = 0
@@ -74,17 +75,18 @@ class DemoConfig:
             "start_extract",
         ):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}.")
         for name in ("max_length", "start_length", "document_length"):
             if getattr(self, name) < 8:
-                raise ValueError(f"{name} must be at least 8 tokens, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be at least 8 tokens, got {getattr(self, name)!r}.")
         if not 0 <= self.random_negatives <= self.negatives:
             raise ValueError(
-                f"random_negatives must lie between 0 and negatives ({self.negatives}), got {self.random_negatives!r}"
+                f"random_negatives must lie between 0 and negatives ({self.negatives}), got "
+                f"{self.random_negatives!r}."
             )
 
     def fast(self) -> DemoConfig:
-        """The same work in little: whether everything runs, not how good it gets."""
+        """A small recipe, which shows that everything runs. It does not show how good the models get."""
         return replace(
             self,
             packages=("numpy", "scipy"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from cmp_rerank.demo import cleaning, sources
 from cmp_rerank.demo.cleaning import known_item, near_duplicates, same_keys, template, words
-from cmp_rerank.demo.collection import Collection
+from cmp_rerank.demo.collection import DocstringCollection
 from cmp_rerank.demo.sources import STDLIB, Docstring, package_docstrings, package_root, package_version
 
 DEFAULT_PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers", STDLIB)
@@ -33,16 +33,16 @@ def docstring_collection(
     cache_dir: str | os.PathLike[str] | None = None,
     validation: float = 0.1,
     test: float = 0.2,
-) -> Collection:
+) -> DocstringCollection:
     """Build, or load from the cache, a known-item retrieval collection from the docstrings of installed packages.
 
     The query is the first sentence of a docstring, the one relevant document is the rest of it. The sources are
-    parsed, nothing is imported. Docstrings that are filled from one template or that nearly equal another one are
-    reduced to one of their kind. The split goes by the name of the top-level object, so that a class and its methods,
-    and objects of one name in several packages, are all in one split.
+    parsed, nothing is imported. Of docstrings from one template, and of near-duplicates, only one is kept. The split
+    depends on the name of the top-level object. So a class and its methods are in one split, and so are objects with
+    one name in several packages.
 
-    The same packages in the same versions give the same collection everywhere; other versions give another one, so
-    figures are comparable within one set of versions only (``collection.metadata["versions"]``).
+    The same packages in the same versions give the same collection everywhere. Other versions give another one:
+    compare figures within one set of versions only (``collection.metadata["versions"]``).
 
     Args:
         packages: names of installed packages, or ``"stdlib"`` for the standard library.
@@ -52,7 +52,7 @@ def docstring_collection(
         test: share of the objects in the split ``"test"``; the others are in ``"train"``.
 
     Returns:
-        The collection; document ids are dotted names of objects, query ids the same after ``q:``.
+        The collection. Document ids are dotted names of objects; query ids have the prefix ``q:``.
 
     Raises:
         ValueError: a package is not installed, ``packages`` is empty, or the shares do not leave any for training.
@@ -65,9 +65,9 @@ def docstring_collection(
     """
     packages = tuple(dict.fromkeys(packages))
     if not packages:
-        raise ValueError("packages is empty: name at least one installed package")
+        raise ValueError("packages is empty: name at least one installed package.")
     if validation < 0 or test < 0 or validation + test >= 1:
-        raise ValueError(f"validation and test must be shares with a sum below 1, got {validation!r} and {test!r}")
+        raise ValueError(f"validation and test must be shares with a sum below 1, got {validation!r} and {test!r}.")
     for package in packages:
         package_root(package)
     metadata: dict[str, Any] = {
@@ -85,12 +85,12 @@ def docstring_collection(
     if pairs is None:
         pairs = _known_items(docstring for package in packages for docstring in package_docstrings(package))
         if not pairs:
-            raise ValueError(f"no docstring of {', '.join(packages)} is long enough to be used")
+            raise ValueError(f"No docstring of {', '.join(packages)} is long enough: name more packages.")
         _write_cache(path, pairs)
     splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for name, owner, _, _ in pairs:
         splits[_split(owner, seed, validation, test)].append(f"q:{name}")
-    return Collection(
+    return DocstringCollection(
         name="docstrings",
         queries={f"q:{name}": query for name, _, query, _ in pairs},
         documents={name: document for name, _, _, document in pairs},
@@ -101,7 +101,7 @@ def docstring_collection(
 
 
 def _known_items(docstrings: Iterable[Docstring]) -> list[Row]:
-    """(name, top-level object, query, document) of what is fit to search and to be found, without copies."""
+    """(name, top-level object, query, document) of the usable docstrings, without near-duplicates."""
     items: dict[str, Row] = {}
     for docstring in docstrings:
         pair = known_item(docstring.text)
@@ -142,7 +142,7 @@ def _split(owner: str, seed: int, validation: float, test: float) -> str:
 
 
 def _builder_version() -> str:
-    """A hash of the code that decides what is in the collection: a change of it makes a cached one stale."""
+    """A hash of the code that builds the collection: after a change of it a cached collection is not used."""
     digest = hashlib.sha256()
     for module in (sources.__file__, cleaning.__file__, __file__):
         digest.update(Path(module).read_bytes())

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from cmp_rerank.text.segmenters import Sentences
 from cmp_rerank.text.terms import term_splitter
 
-# What is left of a term's weight after it was taken once more.
+# A term's weight is multiplied by this each time it was added.
 _AGAIN = 0.3
-# Words that a piece seems to have beyond its own; without them the shortest piece would always win.
+# Added to the length of a piece; without it the shortest piece would always win.
 _LENGTH_PRIOR = 8
 
 
@@ -30,15 +30,15 @@ class _Piece:
 class Extracts:
     """The part of a document that matches a query best, for a model that reads less than whole documents.
 
-    A document is split into sentences, and longer ones into pieces of about equal length. Pieces are taken until
-    there are enough words: each time the one with the greatest sum of idf of the query's terms in it, relative to
-    the square root of its length, where a term counts less each time that it was taken already. Equals, and pieces
-    without any term, are taken in the order of the document, which leads with its topic.
+    A document is split into sentences, and long sentences into pieces of about equal length. Pieces are added to the
+    extract until it has enough words. Each time it is the piece with the highest sum of idf of the query's terms in
+    it, divided by the square root of its length. A term counts less each time it was added before. Ties, and pieces
+    without any term, are taken in the order of the document: documents lead with their topic.
 
     Args:
         documents: text by document id.
-        words: taking stops when the extract has this many.
-        piece: the most words of a piece.
+        words: no more pieces are added once the extract has this many.
+        piece: the maximum number of words of a piece.
         language: of the Snowball stemmer, or None for no stemming.
         stopwords: whether the English stop words are left out when terms are matched.
 
@@ -61,7 +61,7 @@ class Extracts:
         stopwords: bool = True,
     ) -> None:
         if words < 1 or piece < 1:
-            raise ValueError(f"words and piece must be at least 1, got {words!r} and {piece!r}")
+            raise ValueError(f"words and piece must be at least 1, got {words!r} and {piece!r}.")
         self._documents = documents
         self._words = words
         self._piece = piece
@@ -70,7 +70,7 @@ class Extracts:
         self._pieces: dict[str, list[_Piece]] = {}
 
     def __call__(self, query: str, document: str) -> str:
-        """The extract of one document for a query; pieces that are no neighbours are parted by a blank line.
+        """The extract of one document for a query, with a blank line between pieces that are not adjacent.
 
         Args:
             query: text of the query.
@@ -80,7 +80,9 @@ class Extracts:
             ValueError: there is no such document.
         """
         if document not in self._documents:
-            raise ValueError(f"document {document!r} is not among the {len(self._documents)} documents")
+            raise ValueError(
+                f"document {document!r} is not among the {len(self._documents)} documents: pass an id, not a text."
+            )
         (terms,) = self._terms([query])
         weights = {term: self._idf(term) for term in dict.fromkeys(terms)}
         pieces = self._split(document)

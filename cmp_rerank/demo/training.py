@@ -33,16 +33,16 @@ def train(
     The two arms differ in one line: ``loss = ComparativeLoss(model, loss, [CmpCrop(), CmpDrop()])``.
 
     Args:
-        stage: ``"start"``, which trains the new head at a constant rate, or an arm: ``"plain"`` or
-            ``"comparative"``, which go on from the start with a falling rate.
-        model_path: folder of the encoder, or of the start.
+        stage: ``"start"`` trains the new head at a constant learning rate. The arms ``"plain"`` and
+            ``"comparative"`` continue from it with a falling one.
+        model_path: folder of the encoder, or of the checkpoint of the start.
         rows: query and documents, the relevant one first; used in this order.
         config: the recipe.
         checkpoint: where to save.
-        progress: told after each step.
+        progress: called after each step.
 
     Returns:
-        The record: seconds, hashes of the weights before and of the rows, and the values of every step.
+        Seconds, a hash of the initial weights, a hash of the rows, and the values of every step.
     """
     from datasets import Dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -52,7 +52,7 @@ def train(
     from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 
     class Follow(TrainerCallback):
-        """Passes on how far the training is, and keeps what it logs."""
+        """Reports progress, and keeps the logged values."""
 
         steps: list[dict[str, float]] = []  # noqa: RUF012
 
@@ -108,9 +108,9 @@ def train(
 
 
 def start_model(model_path: str, config: DemoConfig) -> CrossEncoder:
-    """The model of the folder; an encoder gets a new head of one label, the same for the same seed.
+    """Load the model of a folder. An encoder gets a new head of one label, the same for the same seed.
 
-    Its scores are logits, so that none are tied by a sigmoid that is 1 to all digits.
+    Its scores are logits: a sigmoid would round high scores to 1 and tie them.
     """
     import torch
     from sentence_transformers import CrossEncoder
@@ -134,7 +134,7 @@ def start_model(model_path: str, config: DemoConfig) -> CrossEncoder:
 
 
 def in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:
-    """Batches in the order of the rows: the schedule of negatives is in it."""
+    """Batches in the order of the rows, in which negatives get harder."""
     from sentence_transformers.base.sampler import DefaultBatchSampler
     from torch.utils.data import SequentialSampler
 

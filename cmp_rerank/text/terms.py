@@ -52,9 +52,11 @@ def term_splitter(language: str | None, stopwords: bool) -> Callable[[Iterable[s
         import bm25s
         import Stemmer
     except ImportError as error:
-        raise ImportError("this needs the extra 'retrieval': pip install 'cmp-rerank[retrieval]'") from error
+        raise ImportError(
+            "The terms of BM25 need the extra 'retrieval': pip install 'cmp-rerank[retrieval]'."
+        ) from error
     if language is not None and language not in Stemmer.algorithms():
-        raise ValueError(f"language must be one of {', '.join(Stemmer.algorithms())} or None; got {language!r}")
+        raise ValueError(f"language must be one of {', '.join(Stemmer.algorithms())} or None; got {language!r}.")
     stemmer = Stemmer.Stemmer(language) if language else None
 
     def tokenise(texts: Iterable[str]) -> list[list[str]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cmp_rerank.demo import docstrings as builder
 from cmp_rerank.demo.cleaning import known_item, near_duplicates, plain_text, shingles, template, words
-from cmp_rerank.demo.collection import Collection
+from cmp_rerank.demo.collection import DocstringCollection
 from cmp_rerank.demo.docstrings import docstring_collection
 from cmp_rerank.demo.sources import package_docstrings
 
@@ -121,7 +121,7 @@ Transforms a signal into its own frequencies. {{input}} {prose("fft")}
     return tmp_path
 
 
-def build(fake: Path, **options: object) -> Collection:
+def build(fake: Path, **options: object) -> DocstringCollection:
     return docstring_collection(["fakepkg"], cache_dir=fake / "cache", **options)  # type: ignore[arg-type]
 
 
@@ -164,7 +164,7 @@ def test_two_builds_are_equal_also_in_another_process(fake: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(fake), "PYTHONHASHSEED": "123"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-    assert Collection.read_beir(fake / "beir") == first
+    assert DocstringCollection.read_beir(fake / "beir") == first
     names = [path.name for path in sorted((fake / "cache").iterdir()) + sorted((fake / "other").iterdir())]
     assert len(names) == 2
     assert names[0] == names[1]
@@ -203,11 +203,11 @@ def test_options_are_part_of_the_cache_key_and_of_the_metadata(fake: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def numpy_and_json(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+def numpy_and_json(tmp_path_factory: pytest.TempPathFactory) -> DocstringCollection:
     return docstring_collection(["numpy", "json", "email"], cache_dir=tmp_path_factory.mktemp("cache"))
 
 
-def test_real_packages_give_real_text(numpy_and_json: Collection) -> None:
+def test_real_packages_give_real_text(numpy_and_json: DocstringCollection) -> None:
     collection = numpy_and_json
     lengths = [len(text.split()) for text in collection.documents.values()]
     assert len(lengths) > 300
@@ -215,12 +215,12 @@ def test_real_packages_give_real_text(numpy_and_json: Collection) -> None:
     assert min(lengths) >= 50
     assert set(collection.queries) == {f"q:{document}" for document in collection.documents}
     assert repr(collection).startswith(
-        f"Collection('docstrings': {len(lengths)} documents, {len(lengths)} queries; train"
+        f"DocstringCollection('docstrings': {len(lengths)} documents, {len(lengths)} queries; train"
     )
     assert collection.metadata["versions"]["json"] == sys.version.split()[0]
 
 
-def test_no_object_is_in_two_splits(numpy_and_json: Collection) -> None:
+def test_no_object_is_in_two_splits(numpy_and_json: DocstringCollection) -> None:
     collection = numpy_and_json
     owner = {
         docstring.name: docstring.owner.casefold()
@@ -237,7 +237,7 @@ def test_no_object_is_in_two_splits(numpy_and_json: Collection) -> None:
     assert len(seen) < len(collection.queries)
 
 
-def test_no_query_stands_in_its_document_and_no_near_duplicate_is_left(numpy_and_json: Collection) -> None:
+def test_no_query_stands_in_its_document_and_no_near_duplicate_is_left(numpy_and_json: DocstringCollection) -> None:
     collection = numpy_and_json
     for query, judged in collection.qrels.items():
         (document,) = judged
@@ -317,7 +317,7 @@ def test_a_high_threshold_keeps_what_a_low_one_groups() -> None:
 def test_beir_folder_round_trip_and_its_errors(tmp_path: Path, fake: Path) -> None:
     collection = build(fake)
     folder = collection.write_beir(tmp_path / "beir")
-    assert Collection.read_beir(folder) == collection
+    assert DocstringCollection.read_beir(folder) == collection
     assert {path.name for path in (folder / "qrels").iterdir()} == {"train.tsv", "dev.tsv", "test.tsv"}
     with pytest.raises(ValueError, match="exists already"):
         collection.write_beir(folder)
@@ -325,18 +325,18 @@ def test_beir_folder_round_trip_and_its_errors(tmp_path: Path, fake: Path) -> No
     for path in (folder / "qrels").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match=r"holds no \.tsv file"):
-        Collection.read_beir(folder)
+        DocstringCollection.read_beir(folder)
 
 
 def test_a_failed_write_leaves_no_folder(tmp_path: Path) -> None:
-    broken = Collection("x", {"q 1": "a"}, {"d": "b"}, {"q 1": {"d": 1}}, {"test": ("q 1",)})
+    broken = DocstringCollection("x", {"q 1": "a"}, {"d": "b"}, {"q 1": {"d": 1}}, {"test": ("q 1",)})
     with pytest.raises(ValueError, match="q 1"):
         broken.write_beir(tmp_path / "beir")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parts_of_a_collection() -> None:
-    collection = Collection(
+    collection = DocstringCollection(
         "x",
         {"q1": "a", "q2": "b", "q3": "c"},
         {"d1": "one", "d2": "two", "d3": "three"},
@@ -363,7 +363,7 @@ def test_a_collection_that_contradicts_itself_is_refused(
     qrels: dict[str, dict[str, int]], splits: dict[str, tuple[str, ...]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Collection("x", {"q": "a"}, {"d": "b"}, qrels, splits)
+        DocstringCollection("x", {"q": "a"}, {"d": "b"}, qrels, splits)
 
 
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:

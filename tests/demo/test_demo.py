@@ -1,4 +1,4 @@
-"""The main job in little, with a small random model: what it writes, resumes, refuses; both arms are fair."""
+"""The demo with a small recipe and a random model: outputs, resuming, refusals; both arms train on the same rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
 from cmp_rerank.demo import job
-from cmp_rerank.demo.collection import Collection
+from cmp_rerank.demo.collection import DocstringCollection
 from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.demo.docstrings import docstring_collection
 from cmp_rerank.demo.extracts import Extracts
-from cmp_rerank.demo.job import MEASURES, SYSTEMS, MarkedExtracts, Reader, run_demo, training_queries, training_rows
+from cmp_rerank.demo.job import (
+    MEASURES,
+    SYSTEMS,
+    ExtractReranker,
+    RankPrefixedExtracts,
+    run_demo,
+    training_queries,
+    training_rows,
+)
 from cmp_rerank.demo.training import in_order, start_model
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import rank, read_qrels, read_run
@@ -36,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def collection(cache: Path) -> Collection:
+def collection(cache: Path) -> DocstringCollection:
     return docstring_collection(PACKAGES, cache_dir=cache)
 
 
@@ -76,13 +84,13 @@ def steps(folder: Path, arm: str) -> list[dict[str, float]]:
     return json.loads((folder / f"{arm}.json").read_text())["steps"]  # type: ignore[no-any-return]
 
 
-def test_what_it_writes(done: Path, config: DemoConfig, collection: Collection) -> None:
+def test_what_it_writes(done: Path, config: DemoConfig, collection: DocstringCollection) -> None:
     names = {path.name for path in done.iterdir()}
     assert names == {
         *("config.json", "collection", "test.qrels", "runs", "plain", "plain.json"),
         *("comparative", "comparative.json", "metrics.json", "start", "start.json", "training.trec"),
     }
-    assert Collection.read_beir(done / "collection") == collection
+    assert DocstringCollection.read_beir(done / "collection") == collection
     metrics = json.loads((done / "metrics.json").read_text())
     assert metrics["config"]["seed"] == config.seed
     assert metrics["versions"]["torch"]
@@ -100,8 +108,8 @@ def test_what_it_writes(done: Path, config: DemoConfig, collection: Collection) 
             assert entry["mean"] == pytest.approx(means[measure], abs=1e-12)
             assert len(found["per_query"][system][measure]) == 12
     assert {(c["system"], c["baseline"]) for c in metrics["against_plain"]["contrasts"]} == {("comparative", "plain")}
-    told = {(c["system"], c["baseline"]) for c in metrics["against_told"]["contrasts"]}
-    assert told == {("plain", "BM25+bi-encoder"), ("comparative", "BM25+bi-encoder")}
+    against_both = {(c["system"], c["baseline"]) for c in metrics["against_told"]["contrasts"]}
+    assert against_both == {("plain", "BM25+bi-encoder"), ("comparative", "BM25+bi-encoder")}
     similar, both = (read_run(done / "runs" / f"{name}.trec") for name in ("bi-encoder", "BM25+bi-encoder"))
     for query, scores in candidates.items():
         for document in scores:
@@ -130,9 +138,9 @@ def test_a_checkpoint_loads_without_this_package(done: Path, config: DemoConfig,
     """The runs' scores come out of the checkpoints where `cmp_rerank` cannot be imported."""
     runs = {arm: read_run(done / "runs" / f"{arm}.trec") for arm in ("plain", "comparative")}
     query = next(query for query, scores in runs["plain"].items() if len(scores) > 2)
-    found = Collection.read_beir(done / "collection")
-    told = read_run(done / "runs" / "BM25+bi-encoder.trec")
-    extracts = MarkedExtracts(Extracts(found.documents, config.extract), found.queries, told)
+    found = DocstringCollection.read_beir(done / "collection")
+    ranking = read_run(done / "runs" / "BM25+bi-encoder.trec")
+    extracts = RankPrefixedExtracts(Extracts(found.documents, config.extract), found.queries, ranking)
     documents = list(runs["plain"][query])
     pairs = [(found.queries[query], extracts(found.queries[query], document)) for document in documents]
     code = """
@@ -161,21 +169,21 @@ print(json.dumps([CrossEncoder(path, device="cpu").predict(pairs).tolist() for p
         assert len(set(scores)) > 1
 
 
-def test_what_is_read_begins_with_marks_for_the_rank_so_far() -> None:
+def test_the_text_begins_with_the_rank() -> None:
     extracts = Extracts({"a": "Bread is good.", "b": "Butter.", "c": "Bread, too."}, words=3)
-    read = MarkedExtracts(extracts, {"q": "bread"}, {"q": {"a": 5.0, "c": 8.0}})
+    read = RankPrefixedExtracts(extracts, {"q": "bread"}, {"q": {"a": 5.0, "c": 8.0}})
     assert [read("bread", name) for name in "abc"] == [" : Bread is good.", " : Butter.", "++++++++ : Bread, too."]
-    nothing_found = MarkedExtracts(extracts, {"q": "bread"}, {"q": {}})
+    nothing_found = RankPrefixedExtracts(extracts, {"q": "bread"}, {"q": {}})
     assert nothing_found("bread", "b") == " : Butter."
-    several = job.marks({f"d{i:02}": -float(i) for i in range(25)})
+    several = job.prefix_lengths({f"d{i:02}": -float(i) for i in range(25)})
     expected = [round(8 * (1 - math.log(i + 1) / math.log(25))) for i in range(25)]
     assert [several[f"d{i:02}"] for i in range(25)] == expected
     assert expected[:5] == [8, 6, 5, 5, 4]
     assert expected[-1] == 0
-    assert job.marks({"only": 3.0}) == {"only": 8}
+    assert job.prefix_lengths({"only": 3.0}) == {"only": 8}
 
 
-def test_the_reader_scores_extracts_one_by_one(tiny_model: CrossEncoder) -> None:
+def test_the_reranker_scores_extracts_one_by_one(tiny_model: CrossEncoder) -> None:
     documents = {
         "long": "A first sentence stands here. Another one is about bread. The last one is not.",
         "short": "Only bread.",
@@ -184,8 +192,8 @@ def test_the_reader_scores_extracts_one_by_one(tiny_model: CrossEncoder) -> None
     extracts = Extracts(documents, words=3)
     assert extracts("bread", "long") == "Another one is about bread."
     seen: list[tuple[int, int]] = []
-    reader = Reader(tiny_model, extracts, lambda *done: seen.append(done))
-    scores = reader.predict([("bread", "short"), ("bread", "long"), ("butter", "other")], batch_size=2)
+    reranker = ExtractReranker(tiny_model, extracts, lambda *done: seen.append(done))
+    scores = reranker.predict([("bread", "short"), ("bread", "long"), ("butter", "other")], batch_size=2)
     alone = [
         float(tiny_model.predict([pair])[0])
         for pair in (
@@ -204,7 +212,7 @@ def test_a_finished_run_is_not_made_again(
 ) -> None:
     before = content(done)
     monkeypatch.setattr(job, "train", lambda *args, **options: pytest.fail("trained again"))
-    monkeypatch.setattr(job, "Reader", lambda *args, **options: pytest.fail("reranked again"))
+    monkeypatch.setattr(job, "ExtractReranker", lambda *args, **options: pytest.fail("reranked again"))
     metrics = run_demo(config, done, cache_dir=cache)
     after = content(done)
     assert {name for name in after if after[name] != before[name]} <= {"metrics.json"}
@@ -254,13 +262,13 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(
         assert [s["loss"] for s in steps(out, arm)] == [s["loss"] for s in steps(done, arm)]
 
 
-def rows_of(collection: Collection, config: DemoConfig) -> list[dict[str, Any]]:
+def rows_of(collection: DocstringCollection, config: DemoConfig) -> list[dict[str, Any]]:
     """The rows of a recipe whose rerankers read the ranks of BM25."""
     queries, run = training_queries(collection, config)
     return training_rows(collection, config, queries, run, run)
 
 
-def test_another_seed_is_another_run(config: DemoConfig, collection: Collection, done: Path) -> None:
+def test_another_seed_is_another_run(config: DemoConfig, collection: DocstringCollection, done: Path) -> None:
     other = replace(config, seed=1)
     assert rows_of(collection, other) != rows_of(collection, config)
     first, second = (start_model(str(config.model), c).state_dict() for c in (config, config))
@@ -291,7 +299,9 @@ def test_bad_options(change: dict[str, Any], message: str) -> None:
         DemoConfig(**change)
 
 
-def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfig, collection: Collection) -> None:
+def test_rows_go_from_easy_to_hard_and_hold_training_text_only(
+    config: DemoConfig, collection: DocstringCollection
+) -> None:
     from cmp_rerank.ir.retrieval import BM25
 
     whole = {"extract": 10_000, "start_extract": 10_000}
@@ -306,10 +316,10 @@ def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfi
     hard = []
     for row in rows:
         query = query_of[row["query"]]
-        marked, texts = zip(*(text.split(" : ", 1) for text in row["docs"]), strict=True)
+        prefixes, texts = zip(*(text.split(" : ", 1) for text in row["docs"]), strict=True)
         names = [id_of["".join(text.split())] for text in texts]
-        found = job.marks(run[query])
-        assert [len(marks) for marks in marked] == [found.get(name, 0) for name in names]
+        found = job.prefix_lengths(run[query])
+        assert [len(prefix) for prefix in prefixes] == [found.get(name, 0) for name in names]
         assert names[0] == query.removeprefix("q:")
         assert len(set(names)) == 4
         band = [name for name, _ in rank(run[query]) if name != names[0]][:30]
@@ -344,7 +354,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path, monkeypatch: p
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cmp_rerank.demo.run_demo", interrupt)
+    monkeypatch.setattr(job, "run_demo", interrupt)
     result = CliRunner().invoke(app, ["demo", "--fast", "--out", str(tmp_path / "out")])
     assert result.exit_code == 130
     assert "the same command goes on" in " ".join(result.output.split())
