@@ -1,4 +1,4 @@
-"""`cmp-rerank views`: what each step of an ablation leaves of one example."""
+"""`cmp-rerank views`: what remains of one example after each step of an ablation."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ if TYPE_CHECKING:
 
 
 def views(
-    query: Annotated[str, typer.Option(help="The query; never cropped.")],
+    query: Annotated[str, typer.Option(help="The query. It is never cropped.")],
     doc: Annotated[str, typer.Option(help="The text of the document.")],
     model: Annotated[
-        str, typer.Option(help="A cross-encoder, whose tokens and window are used; without it, words are the tokens.")
+        str, typer.Option(help="A cross-encoder whose tokens and window are used; by default each word is a token.")
     ] = "",
-    crops: Annotated[int, typer.Option(min=0, help="How many CmpCrop steps.")] = 1,
-    drops: Annotated[int, typer.Option(min=0, help="How many CmpDrop steps.")] = 1,
+    crops: Annotated[int, typer.Option(min=0, help="Number of CmpCrop steps.")] = 1,
+    drops: Annotated[int, typer.Option(min=0, help="Number of CmpDrop steps.")] = 1,
     p: Annotated[float, typer.Option(help="Rate of one CmpDrop step.")] = 0.1,
     segments: Annotated[
         str, typer.Option(help="sentences[:LANGUAGE], paragraphs, words:SIZE[:STRIDE] or tokens:SIZE[:STRIDE].")
     ] = "sentences",
-    best: Annotated[int, typer.Option(min=0, help="How many segments that match best are the support; 0: none.")] = 1,
-    relevant: Annotated[bool, typer.Option(help="Whether the document is relevant, and has support.")] = True,
-    seed: Annotated[int, typer.Option(help="What random choices derive from.")] = 0,
+    best: Annotated[
+        int, typer.Option(min=0, help="Number of best matching segments that are the support; 0: none.")
+    ] = 1,
+    relevant: Annotated[bool, typer.Option(help="Whether the document is relevant, and so has support.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the random choices.")] = 0,
 ) -> None:
-    """Print the views of one example.
+    """Print what remains of one example after each step of CmpCrop and CmpDrop.
 
-    Crops and drops alternate, crop first. In a terminal, support is green and what was cropped is struck out.
+    Crops and drops alternate, beginning with a crop. In a terminal, support is green and cropped text is struck out.
     """
     with options.clean_exit():
         from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan, alternate
