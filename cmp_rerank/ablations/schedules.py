@@ -162,13 +162,13 @@ def check_schedule(schedule: Any, steps: int | None = None) -> None:
         >>> check_schedule(FixedCounts((4, 2)), steps=3)
         Traceback (most recent call last):
         ...
-        ValueError: FixedCounts(kept=(4, 2)) is for 2 crops, but the plan has 3: give one value for each crop.
+        ValueError: FixedCounts(kept=(4, 2)) is for 2 crops, but the plan has 3. Give one value for each crop.
     """
     refuse_class("schedule", schedule)
     if not callable(getattr(schedule, "counts", None)):
         raise ValueError(
-            "schedule must be RandomCounts() or another object with a method counts(distractors, steps, least, rng), "
-            f"got {schedule!r}: for fixed counts pass FixedCounts((8, 4))."
+            "schedule must be RandomCounts() or another object with a method counts(distractors, steps, least, rng); "
+            f"got {schedule!r}. For fixed counts pass FixedCounts((8, 4))."
         )
     check = getattr(schedule, "check", None)
     if steps is not None and callable(check):
@@ -200,13 +200,13 @@ def checked_counts(schedule: Schedule, distractors: int, steps: int, least: int,
             raise TypeError
         counts = [operator.index(count) for count in given]
     except TypeError:
-        raise ValueError(f"{asked}: its method counts must return a list of whole numbers.") from None
+        raise ValueError(f"{asked}. Its method counts must return a list of whole numbers.") from None
     if len(counts) != steps:
-        raise ValueError(f"{asked}: it must return one count for each crop.")
+        raise ValueError(f"{asked}. It must return one count for each crop.")
     if not all(0 <= count <= distractors for count in counts):
-        raise ValueError(f"{asked}: every count must lie between 0 and the number of distractors.")
+        raise ValueError(f"{asked}. Every count must lie between 0 and the number of distractors.")
     if counts != sorted(counts, reverse=True):
-        raise ValueError(f"{asked}: no count may be above the one before it, since crops are nested.")
+        raise ValueError(f"{asked}. No count may be above the one before it, since crops are nested.")
     return counts
 
 
@@ -232,5 +232,5 @@ def _descending(what: str, values: Iterable[float], low: float, high: float | No
 def _check_length(schedule: object, length: int, steps: int) -> None:
     if steps != length:
         raise ValueError(
-            f"{schedule!r} is for {length} crops, but the plan has {steps}: give one value for each crop."
+            f"{schedule!r} is for {length} crops, but the plan has {steps}. Give one value for each crop."
         )

@@ -98,7 +98,7 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.5, size: int = 3,
     [[0, 2]]
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}.")
+        raise ValueError(f"threshold must lie in (0, 1]; got {threshold!r}.")
     bands, rows = 16, 4
     sets = [shingles(text, size) for text in texts]
     generator = np.random.default_rng(seed)

@@ -75,13 +75,13 @@ class DemoConfig:
             "start_extract",
         ):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)!r}.")
         for name in ("max_length", "start_length", "document_length"):
             if getattr(self, name) < 8:
-                raise ValueError(f"{name} must be at least 8 tokens, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be at least 8 tokens; got {getattr(self, name)!r}.")
         if not 0 <= self.random_negatives <= self.negatives:
             raise ValueError(
-                f"random_negatives must lie between 0 and negatives ({self.negatives}), got "
+                f"random_negatives must lie between 0 and negatives ({self.negatives}); got "
                 f"{self.random_negatives!r}."
             )
 

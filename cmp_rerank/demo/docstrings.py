@@ -67,7 +67,7 @@ def docstring_collection(
     if not packages:
         raise ValueError("packages is empty: name at least one installed package.")
     if validation < 0 or test < 0 or validation + test >= 1:
-        raise ValueError(f"validation and test must be shares with a sum below 1, got {validation!r} and {test!r}.")
+        raise ValueError(f"validation and test must be shares with a sum below 1; got {validation!r} and {test!r}.")
     for package in packages:
         package_root(package)
     metadata: dict[str, Any] = {

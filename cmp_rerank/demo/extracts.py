@@ -61,7 +61,7 @@ class Extracts:
         stopwords: bool = True,
     ) -> None:
         if words < 1 or piece < 1:
-            raise ValueError(f"words and piece must be at least 1, got {words!r} and {piece!r}.")
+            raise ValueError(f"words and piece must be at least 1; got {words!r} and {piece!r}.")
         self._documents = documents
         self._words = words
         self._piece = piece

@@ -157,8 +157,8 @@ def sample_queries(collection: DocstringCollection, config: DemoConfig) -> dict[
     queries = collection.split("test")
     if len(queries) < config.test_queries:
         raise ValueError(
-            f"test_queries must not exceed the queries that there are, got {config.test_queries}: the test split has "
-            f"has only {len(queries)} queries."
+            f"test_queries must not exceed the queries that there are; got {config.test_queries}. The test split has "
+            f"only {len(queries)} queries."
         )
     order = sorted(queries, key=lambda query: hashlib.sha256(f"test {config.seed} {query}".encode()).digest())
     return {query: queries[query] for query in order[: config.test_queries]}
@@ -179,7 +179,7 @@ def training_queries(collection: DocstringCollection, config: DemoConfig) -> tup
     usable = [query for query in queries if all(document in run[query] for document in qrels[query])]
     if not usable:
         raise ValueError(
-            f"{FIRST_STAGE} finds the relevant document of no training query, got {collection!r}: name more packages."
+            f"{FIRST_STAGE} finds the relevant document of no training query; got {collection!r}. Name more packages."
         )
     order = sorted(usable, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
     taken = order[: (config.start_steps + config.steps) * config.queries_per_step]

@@ -22,9 +22,9 @@ def refuse_class(name: str, value: Any) -> None:
         >>> refuse_class("segmenter", Sentences)
         Traceback (most recent call last):
         ...
-        ValueError: segmenter must be an object, got the class Sentences: pass Sentences(...) instead.
+        ValueError: segmenter must be an object; got the class Sentences. Pass Sentences(...) instead.
     """
     if isinstance(value, type):
         raise ValueError(
-            f"{name} must be an object, got the class {value.__name__}: pass {value.__name__}(...) instead."
+            f"{name} must be an object; got the class {value.__name__}. Pass {value.__name__}(...) instead."
         )

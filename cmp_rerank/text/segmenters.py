@@ -68,7 +68,7 @@ class Sentences:
 
     def __post_init__(self) -> None:
         if not isinstance(self.language, str) or not re.fullmatch(r"[A-Za-z]{2,}[A-Za-z-]*", self.language):
-            raise ValueError(f"language must be an ISO code, got {self.language!r}: pass 'en' or 'de', for example.")
+            raise ValueError(f"language must be an ISO code; got {self.language!r}. Pass 'en' or 'de', for example.")
 
     def __call__(self, text: str) -> list[CharSpan]:
         """Return the spans of the sentences of ``text``, in order."""
@@ -155,7 +155,7 @@ class TokenWindows:
 
     def __call__(self, text: str) -> list[CharSpan]:
         """Not possible without the tokens: always a ValueError."""
-        raise ValueError(f"{self!r} needs the model's tokens, got a text: use WordWindows(...) to split a text.")
+        raise ValueError(f"{self!r} needs the model's tokens; got a text. Use WordWindows(...) to split a text.")
 
     def of_tokens(self, offsets: Any) -> list[CharSpan]:
         """The spans of the windows, from the (start, end) of each token: (T, 2)."""
@@ -197,13 +197,13 @@ class GivenSegments:
     ) -> None:
         if not isinstance(segments, Mapping):
             raise ValueError(
-                f"GivenSegments takes a mapping of texts to their segments, got {segments!r:.80}: for lists of "
+                f"GivenSegments takes a mapping of texts to their segments; got {segments!r:.80}. For lists of "
                 "passages use GivenSegments.joined(lists)."
             )
         if fallback is not None:
             check_segmenter(fallback, "fallback")
             if splits_tokens(fallback):
-                raise ValueError(f"fallback must split a text, got {fallback!r}: use WordWindows(...), for example.")
+                raise ValueError(f"fallback must split a text; got {fallback!r}. Use WordWindows(...), for example.")
         self._segments = {text: _located(text, given) for text, given in segments.items()}
         self.fallback = fallback
 
@@ -229,7 +229,7 @@ class GivenSegments:
         for passages in documents:
             if isinstance(passages, str):
                 raise ValueError(
-                    f"A document must be a list of passages, got the string {passages[:60]!r}: pass [[...], [...]]."
+                    f"A document must be a list of passages; got the string {passages[:60]!r}. Pass [[...], [...]]."
                 )
             ends = np.cumsum([len(passage) + len(separator) for passage in passages]) - len(separator)
             text = separator.join(passages)
@@ -282,13 +282,13 @@ def check_segmenter(segmenter: Any, name: str = "segmenter") -> None:
         >>> check_segmenter(Paragraphs)
         Traceback (most recent call last):
         ...
-        ValueError: segmenter must be an object, got the class Paragraphs: pass Paragraphs(...) instead.
+        ValueError: segmenter must be an object; got the class Paragraphs. Pass Paragraphs(...) instead.
     """
     refuse_class(name, segmenter)
     if not callable(segmenter) and not splits_tokens(segmenter):
         raise ValueError(
-            f"{name} must be a callable that takes a text and returns spans, or have a method of_tokens, got "
-            f"{segmenter!r}: pass Sentences() or WordWindows(50), for example."
+            f"{name} must be a callable that takes a text and returns spans, or have a method of_tokens; got "
+            f"{segmenter!r}. Pass Sentences() or WordWindows(50), for example."
         )
 
 
@@ -353,12 +353,12 @@ def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Ch
         ValueError: for a span that is no pair of integers, empty, or outside of the text.
     """
     if isinstance(spans, str) or not isinstance(spans, (Iterable, np.ndarray)):
-        raise ValueError(f"{what}: expected spans (start, end) of characters, got {spans!r}.")
+        raise ValueError(f"{what}: expected spans (start, end) of characters; got {spans!r}.")
     checked = []
     for span in spans:
         pair = tuple(span) if isinstance(span, (Sequence, np.ndarray)) and not isinstance(span, str) else ()
         if len(pair) != 2 or not all(isinstance(value, (int, np.integer)) for value in pair):
-            raise ValueError(f"{what}: expected spans (start, end) of characters, got {span!r}.")
+            raise ValueError(f"{what}: expected spans (start, end) of characters; got {span!r}.")
         start, end = int(pair[0]), int(pair[1])
         if not 0 <= start < end <= len(text):
             raise ValueError(
@@ -407,10 +407,10 @@ def _located(text: str, segments: Sequence[CharSpan] | Sequence[str]) -> list[Ch
 
 def _check_window(size: int, stride: int | None) -> None:
     if not _whole(size) or size < 1:
-        raise ValueError(f"size must be at least 1, got {size!r}: give a whole number.")
+        raise ValueError(f"size must be at least 1; got {size!r}. Give a whole number.")
     if stride is not None and (not _whole(stride) or not 1 <= stride <= size):
         raise ValueError(
-            f"stride must be a whole number between 1 and the size {size}, got {stride!r}: a longer one would leave "
+            f"stride must be a whole number between 1 and the size {size}; got {stride!r}. A longer one would leave "
             "gaps."
         )
 

@@ -101,13 +101,13 @@ class GivenSupport:
     def __init__(self, support: Mapping[tuple[str, str], Any], fallback: SupportScorer | None = None) -> None:
         if not isinstance(support, Mapping):
             raise ValueError(
-                f"GivenSupport takes a mapping of (query, passage) to support, got {support!r:.80}: for a dataset "
+                f"GivenSupport takes a mapping of (query, passage) to support; got {support!r:.80}. For a dataset "
                 "use GivenSupport.from_dataset(dataset)."
             )
         if fallback is not None:
             refuse_class("fallback", fallback)
             if not callable(fallback):
-                raise ValueError(f"fallback must be a scorer or None, got {fallback!r}: pass LexicalSupport().")
+                raise ValueError(f"fallback must be a scorer or None; got {fallback!r}. Pass LexicalSupport().")
         self._support = {_checked_pair(pair): _normalised(*pair, value) for pair, value in support.items()}
         self.fallback = fallback
 
@@ -222,17 +222,17 @@ def check_support(support: Any) -> None:
         >>> check_support(LexicalSupport)
         Traceback (most recent call last):
         ...
-        ValueError: support must be an object, got the class LexicalSupport: pass LexicalSupport(...) instead.
+        ValueError: support must be an object; got the class LexicalSupport. Pass LexicalSupport(...) instead.
     """
     refuse_class("support", support)
     if is_known_support(support):
         if getattr(support, "fallback", None) is not None and not hasattr(support, "__contains__"):
             raise ValueError(
-                f"support must tell which pairs it knows, got {support!r} with a fallback: define __contains__."
+                f"support must tell which pairs it knows; got {support!r} with a fallback. Define __contains__."
             )
     elif support is not None and not callable(support):
         raise ValueError(
-            f"support must be GivenSupport, a scorer or None, got {support!r}: a scorer is a callable "
+            f"support must be GivenSupport, a scorer or None; got {support!r}. A scorer is a callable "
             "(query, segments) -> scores, such as LexicalSupport()."
         )
 
@@ -266,7 +266,7 @@ def known_support(
         right = all(isinstance(i, (int, np.integer)) and 0 <= i < len(spans) for i in found)
     if not right:
         raise ValueError(
-            f"{support!r} must return numbers of segments, from 0 to {len(spans) - 1} for {passage[:60]!r}..., got "
+            f"{support!r} must return numbers of segments, from 0 to {len(spans) - 1} for {passage[:60]!r}...; got "
             f"{found!r}."
         )
     return frozenset(int(i) for i in found)
@@ -305,7 +305,7 @@ def best_segments(scorer: SupportScorer, query: str, segments: Sequence[str], be
         scores = np.array([])
     if len(scores) != len(segments) or not np.isfinite(scores).all():
         raise ValueError(
-            f"The support scorer must return one finite score for each of {len(segments)} segments, got {returned!r}."
+            f"The support scorer must return one finite score for each of {len(segments)} segments; got {returned!r}."
         )
     order = np.argsort(-scores, kind="stable")
     return [int(i) for rank, i in enumerate(order[:best]) if rank == 0 or scores[i] > 0]
@@ -313,7 +313,7 @@ def best_segments(scorer: SupportScorer, query: str, segments: Sequence[str], be
 
 def _checked_pair(pair: Any) -> tuple[str, str]:
     if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-        raise ValueError(f"Support is given for pairs (query, passage) of strings, got {pair!r:.80}.")
+        raise ValueError(f"Support is given for pairs (query, passage) of strings; got {pair!r:.80}.")
     return pair
 
 
@@ -322,7 +322,7 @@ def _normalised(query: str, passage: str, value: Any) -> tuple[list[int], list[C
     what = f"Support of {passage[:40]!r}... for {query[:40]!r}"
     if isinstance(value, Mapping):
         if not {"text", "answer_start"} <= value.keys():
-            raise ValueError(f"{what}: answers must have the keys 'text' and 'answer_start', got {sorted(value)}.")
+            raise ValueError(f"{what}: answers must have the keys 'text' and 'answer_start'; got {sorted(value)}.")
         answers = zip(value["text"], value["answer_start"], strict=True)
         spans = check_spans(passage, [(start, start + len(text)) for text, start in answers], what)
         for (start, end), text in zip(spans, value["text"], strict=True):
@@ -333,7 +333,7 @@ def _normalised(query: str, passage: str, value: Any) -> tuple[list[int], list[C
                 )
         return [], spans
     if isinstance(value, (str, bytes)) or not isinstance(value, (Iterable, np.ndarray)):
-        raise ValueError(f"{what}: expected spans, numbers of segments or answers, got {value!r}.")
+        raise ValueError(f"{what}: expected spans, numbers of segments or answers; got {value!r}.")
     items = list(value)
     numbers = [int(item) for item in items if isinstance(item, (int, np.integer))]
     return numbers, check_spans(passage, [item for item in items if not isinstance(item, (int, np.integer))], what)

@@ -99,8 +99,8 @@ def test_repr_builds_the_crop_again(crop: CmpCrop) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"steps": 0}, "steps must be a whole number, at least 1"),
-        ({"best": 0}, "best must be a whole number, at least 1"),
+        ({"steps": 0}, "steps must be a whole number, at least 1; got 0"),
+        ({"best": 0}, "best must be a whole number, at least 1; got 0"),
         ({"segmenter": "sentences"}, "segmenter must be a callable"),
         ({"support": "lexical"}, "support must be GivenSupport, a scorer or None"),
         ({"schedule": [3, 2]}, "schedule must be RandomCounts"),

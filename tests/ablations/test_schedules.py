@@ -96,16 +96,16 @@ def test_what_a_schedule_is_asked() -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ([2], "must return one count for each crop"),
-        ([2, 1, 0], "must return one count for each crop"),
-        ([1, 2], "no count may be above the one before it"),
-        ([4, 2], "must lie between 0 and the number of distractors"),
-        ([2, -1], "must lie between 0 and the number of distractors"),
-        ([2, 1.0], "must return a list of whole numbers"),
-        ([True, False], "must return a list of whole numbers"),
-        (["2", "1"], "must return a list of whole numbers"),
-        (None, "must return a list of whole numbers"),
-        (2, "must return a list of whole numbers"),
+        ([2], "It must return one count for each crop"),
+        ([2, 1, 0], "It must return one count for each crop"),
+        ([1, 2], "No count may be above the one before it"),
+        ([4, 2], "Every count must lie between 0 and the number of distractors"),
+        ([2, -1], "Every count must lie between 0 and the number of distractors"),
+        ([2, 1.0], "Its method counts must return a list of whole numbers"),
+        ([True, False], "Its method counts must return a list of whole numbers"),
+        (["2", "1"], "Its method counts must return a list of whole numbers"),
+        (None, "Its method counts must return a list of whole numbers"),
+        (2, "Its method counts must return a list of whole numbers"),
     ],
 )
 def test_wrong_counts_are_refused_by_the_name_of_the_schedule(returned: Any, message: str) -> None:
@@ -117,13 +117,13 @@ def test_wrong_counts_are_refused_by_the_name_of_the_schedule(returned: Any, mes
 @pytest.mark.parametrize("name", ["RandomCounts", "FixedCounts", "Fractions", "FeedbackCounts"])
 def test_a_class_is_no_schedule(name: str) -> None:
     schedule = globals()[name]
-    with pytest.raises(ValueError, match=rf"got the class {name}: pass {name}\(\.\.\.\) instead"):
+    with pytest.raises(ValueError, match=rf"got the class {name}. Pass {name}\(\.\.\.\) instead"):
         check_schedule(schedule)
 
 
 @pytest.mark.parametrize("schedule", [[3, 2], None, "random", lambda distractors: [1]])
 def test_an_object_without_counts_is_no_schedule(schedule: Any) -> None:
-    with pytest.raises(ValueError, match=r"schedule must be RandomCounts\(\) .* got .*: for fixed counts pass Fixed"):
+    with pytest.raises(ValueError, match=r"schedule must be RandomCounts\(\) .* got .*For fixed counts pass Fixed"):
         check_schedule(schedule)
 
 
@@ -132,5 +132,5 @@ def test_values_for_another_number_of_crops_are_refused(schedule: Any) -> None:
     check_schedule(schedule)
     check_schedule(schedule, steps=2)
     for steps in (1, 3):
-        with pytest.raises(ValueError, match=f"is for 2 crops, but the plan has {steps}: give one value for each"):
+        with pytest.raises(ValueError, match=f"is for 2 crops, but the plan has {steps}. Give one value for each"):
             check_schedule(schedule, steps)

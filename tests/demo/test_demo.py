@@ -289,8 +289,8 @@ def test_a_folder_of_something_else_is_refused(done: Path, config: DemoConfig, c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"max_length": 4}, "max_length must be at least 8 tokens, got 4"),
+        ({"steps": 0}, "steps must be at least 1; got 0"),
+        ({"max_length": 4}, "max_length must be at least 8 tokens; got 4"),
         ({"random_negatives": 9}, "random_negatives must lie between 0 and negatives"),
     ],
 )

@@ -65,7 +65,7 @@ def test_an_extract_is_words_of_the_document_in_order(
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="words and piece must be at least 1, got 0 and 20"):
+    with pytest.raises(ValueError, match="words and piece must be at least 1; got 0 and 20"):
         Extracts({"d": TEXT}, words=0)
     with pytest.raises(ValueError, match="document 'x' is not among the 1 documents"):
         Extracts({"d": TEXT})("q", "x")

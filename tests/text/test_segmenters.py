@@ -127,15 +127,15 @@ def test_given_segments_by_string_by_span_and_joined() -> None:
         (lambda: GivenSegments({})("abc"), "No segments were given"),
         (lambda: WordWindows(0), "size must be at least 1"),
         (lambda: WordWindows(2, stride=3), "would leave gaps"),
-        (lambda: WordWindows(True), "size must be at least 1, got True: give a whole number"),
-        (lambda: WordWindows(2.5), "size must be at least 1, got 2.5: give a whole number"),  # type: ignore[arg-type]
+        (lambda: WordWindows(True), "size must be at least 1; got True. Give a whole number"),
+        (lambda: WordWindows(2.5), "size must be at least 1; got 2.5. Give a whole number"),  # type: ignore[arg-type]
         (lambda: TokenWindows(4, stride=1.5), "stride must be a whole number"),  # type: ignore[arg-type]
         (lambda: TokenWindows(2)("abc"), "needs the model's tokens"),
         (lambda: Sentences("x"), "ISO code"),
-        (lambda: GivenSegments([["a", "b"]]), "for lists of passages use GivenSegments.joined"),  # type: ignore[arg-type]
-        (lambda: GivenSegments.joined(["a b", "c"]), "must be a list of passages, got the string 'a b'"),
-        (lambda: GivenSegments({}, fallback=Sentences), "fallback must be an object, got the class Sentences"),
-        (lambda: GivenSegments({}, fallback=TokenWindows(3)), "fallback must split a text, got TokenWindows"),
+        (lambda: GivenSegments([["a", "b"]]), "For lists of passages use GivenSegments.joined"),  # type: ignore[arg-type]
+        (lambda: GivenSegments.joined(["a b", "c"]), "must be a list of passages; got the string 'a b'"),
+        (lambda: GivenSegments({}, fallback=Sentences), "fallback must be an object; got the class Sentences"),
+        (lambda: GivenSegments({}, fallback=TokenWindows(3)), "fallback must split a text; got TokenWindows"),
         (lambda: check_segments("abc", "abc", "test"), "expected spans"),  # type: ignore[arg-type]
         (lambda: check_segments("abc", None, "test"), "expected spans"),  # type: ignore[arg-type]
     ],
@@ -196,16 +196,14 @@ def test_what_a_segmenter_returns_is_checked_by_its_name() -> None:
 def test_a_class_is_no_segmenter(segmenter: type) -> None:
     name = segmenter.__name__
     with pytest.raises(
-        ValueError, match=rf"segmenter must be an object, got the class {name}: pass {name}\(\.\.\.\)"
+        ValueError, match=rf"segmenter must be an object; got the class {name}. Pass {name}\(\.\.\.\)"
     ):
         check_segmenter(segmenter)
 
 
 @pytest.mark.parametrize("segmenter", ["sentences", None, 50])
 def test_an_object_of_another_shape_is_no_segmenter(segmenter: object) -> None:
-    with pytest.raises(
-        ValueError, match=r"segmenter must be a callable .* got .*: pass Sentences\(\) or WordWindows"
-    ):
+    with pytest.raises(ValueError, match=r"segmenter must be a callable .* got .*Pass Sentences\(\) or WordWindows"):
         check_segmenter(segmenter)
 
 

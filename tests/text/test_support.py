@@ -100,10 +100,10 @@ def test_a_dataset_with_one_passage_or_a_list_of_them() -> None:
             lambda: GivenSupport.from_dataset([{"query": "q", "passage": "a", "support": s} for s in ([0], [1])]),
             "with other support",
         ),
-        (lambda: GivenSupport([1]), "for a dataset use GivenSupport.from_dataset"),  # type: ignore[arg-type]
-        (lambda: GivenSupport({"q": [1]}), r"pairs \(query, passage\) of strings, got 'q'"),  # type: ignore[dict-item]
+        (lambda: GivenSupport([1]), "For a dataset use GivenSupport.from_dataset"),  # type: ignore[arg-type]
+        (lambda: GivenSupport({"q": [1]}), r"pairs \(query, passage\) of strings; got 'q'"),  # type: ignore[dict-item]
         (lambda: GivenSupport({}, fallback=LexicalSupport), "got the class LexicalSupport"),  # type: ignore[arg-type]
-        (lambda: GivenSupport({}, fallback=1), "fallback must be a scorer or None, got 1"),  # type: ignore[arg-type]
+        (lambda: GivenSupport({}, fallback=1), "fallback must be a scorer or None; got 1"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_input_is_refused_in_words(make: Callable[[], object], message: str) -> None:
@@ -167,7 +167,7 @@ def test_an_own_rule_must_return_numbers_of_segments(found: Any) -> None:
 
 @pytest.mark.parametrize("support", [LexicalSupport, GivenSupport, LongestSegment])
 def test_a_class_is_no_support_rule(support: type) -> None:
-    with pytest.raises(ValueError, match=f"support must be an object, got the class {support.__name__}: pass"):
+    with pytest.raises(ValueError, match=f"support must be an object; got the class {support.__name__}. Pass"):
         check_support(support)
 
 
@@ -175,9 +175,9 @@ def test_an_object_of_another_shape_is_no_support_rule() -> None:
     class Unsure(LongestSegment):
         fallback = LexicalSupport()
 
-    with pytest.raises(ValueError, match="support must be GivenSupport, a scorer or None, got 'lexical'"):
+    with pytest.raises(ValueError, match="support must be GivenSupport, a scorer or None; got 'lexical'"):
         check_support("lexical")
-    with pytest.raises(ValueError, match=r"must tell which pairs it knows.* define __contains__"):
+    with pytest.raises(ValueError, match=r"must tell which pairs it knows.* Define __contains__"):
         check_support(Unsure())
 
 
