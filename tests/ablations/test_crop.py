@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cmp_rerank.ablations import CmpCrop, FeedbackCounts, FixedCounts, Fractions, RandomCounts
+from cmp_rerank.ablations.base import FIXED, PASSAGE, QUERY, TextPair
 from cmp_rerank.text.segmenters import Paragraphs, Sentences, TokenWindows, WordWindows
 from cmp_rerank.text.support import GivenSupport, LexicalSupport
 
@@ -102,6 +105,9 @@ def test_repr_builds_the_crop_again(crop: CmpCrop) -> None:
         ({"steps": 0}, "steps must be a whole number, at least 1; got 0"),
         ({"best": 0}, "best must be a whole number, at least 1; got 0"),
         ({"segmenter": "sentences"}, "segmenter must be a callable"),
+        ({"segmenter": Sentences}, "segmenter must be an object; got the class Sentences"),
+        ({"support": LexicalSupport}, "support must be an object; got the class LexicalSupport"),
+        ({"schedule": RandomCounts}, "schedule must be an object; got the class RandomCounts"),
         ({"support": "lexical"}, "support must be GivenSupport, a scorer or None"),
         ({"schedule": [3, 2]}, "schedule must be RandomCounts"),
         ({"lost_support": "keep"}, "one of \\('skip', 'move', 'ignore'\\); got 'keep'"),
@@ -158,3 +164,54 @@ def test_a_scorer_reads_only_what_the_window_shows() -> None:
         ("q", ["eat bamboo.", "They"]),
         ("q", ["ndas"]),
     ]
+
+
+class Words:
+    """An own segmenter of tokens, which cannot be called: each token is a segment."""
+
+    def of_tokens(self, offsets: np.ndarray) -> list[tuple[int, int]]:
+        return [(int(start), int(end)) for start, end in offsets]
+
+
+class LastSegment:
+    """An own support rule, which needs no scores."""
+
+    def segments(self, query: str, passage: str, spans: Sequence[tuple[int, int]]) -> set[int]:
+        return {len(spans) - 1}
+
+
+class Halves:
+    """An own schedule: half of the distractors, a quarter, and so on."""
+
+    def counts(self, distractors: int, steps: int, least: int, rng: random.Random) -> list[int]:
+        return [max(distractors >> step, min(least, distractors)) for step in range(1, steps + 1)]
+
+
+def test_own_segmenters_support_rules_and_schedules() -> None:
+    passage = "It rains and pandas eat fresh bamboo ."
+    offsets = np.array([word.span() for word in re.finditer(r"\S+", passage)])  # eight
+    part = np.array([FIXED, QUERY, *[PASSAGE] * 8, FIXED])
+    crop = CmpCrop(steps=3, segmenter=Words(), support=LastSegment(), schedule=Halves())
+    crop.check(3)
+    pair = TextPair("q", passage, True, part, offsets, (0, len(passage)), lambda: offsets)
+    prepared = crop.prepare(pair)
+    assert prepared.segment is not None
+    assert prepared.segment.tolist() == [-1, -1, *range(8), -1]
+    assert prepared.support == {7}
+    kept = crop.survivors(list(range(8)), prepared.support, 3, seed=4)
+    assert [len(segments) for segments in kept] == [4, 2, 1]
+    assert kept[-1] == [7]
+    without = crop.survivors(list(range(8)), (), 3, seed=4)
+    assert [len(segments) for segments in without] == [4, 2, 1]
+
+
+def test_a_schedule_that_grows_is_refused_by_its_name() -> None:
+    class Growing:
+        def counts(self, *_: Any) -> list[int]:
+            return [1, 2]
+
+        def __repr__(self) -> str:
+            return "Growing()"
+
+    with pytest.raises(ValueError, match=r"Growing\(\) returned \[1, 2\] for 3 distractors and 2 crops"):
+        CmpCrop(schedule=Growing()).survivors([0, 1, 2, 3], {0}, 2, seed=1)
