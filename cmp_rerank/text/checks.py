@@ -11,7 +11,7 @@ def refuse_class(name: str, value: Any) -> None:
     A class can be called, so without this check it would pass for a callable and fail much later.
 
     Args:
-        name: of the argument, as the caller knows it.
+        name: of the argument.
         value: what was passed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A short name for contents: it stands in a ``repr`` for data that are too long to be written there."""
+"""A short hash of contents, for the ``repr`` of objects with too much data to write out."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ size overlap.
 
 A segmenter is any callable that takes a text and returns such spans, or any object with a method ``of_tokens``, which
 takes the character spans of a model's tokens instead (see `TokenSegmenter`). Those here are objects whose ``repr``
-builds them again, or tells their contents.
+builds them again, or contains a hash of their contents.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Sentences:
         """Return the spans of the sentences of ``text``, in order."""
         from sentencex import get_sentence_boundaries
 
-        # A lone surrogate is no valid UTF-8; one character stands in for it, so that offsets stay right.
+        # A lone surrogate is no valid UTF-8. Replacing it by one character keeps the offsets right.
         clean = text if text.isascii() else text.encode("utf-8", "replace").decode()
         found = get_sentence_boundaries(self.language, clean)
         return stripped(text, ((piece["start_index"], piece["end_index"]) for piece in found))

@@ -31,8 +31,8 @@ SupportScorer = Callable[[str, Sequence[str]], Sequence[float]]
 class KnownSupport(Protocol):
     """Support that does not depend on scores, such as `GivenSupport`.
 
-    An object of this kind may also have an attribute ``fallback``: a scorer for pairs that it knows nothing about.
-    Then it needs ``__contains__`` too, which tells whether it knows the pair ``(query, passage)``.
+    An object of this kind may also have an attribute ``fallback``: a scorer for pairs without known support.
+    Then it needs ``__contains__`` too: whether the support of the pair ``(query, passage)`` is known.
 
     Example:
         >>> class FirstSegment:
@@ -56,8 +56,8 @@ class LexicalSupport:
     """Score the segments of one passage by the query's terms in them, weighted by rarity in the passage.
 
     The score of a segment is the sum of idf(t) = log(1 + N / n_t) over the distinct terms t of the query that
-    it holds. N is the number of segments, n_t how many of them hold t. A term of every segment tells little about
-    which of them answers.
+    it holds. N is the number of segments, n_t how many of them hold t. A term that occurs in every segment
+    does not discriminate between them.
 
     Example:
         >>> segments = ["The panda is a bear.", "The panda eats bamboo.", "It rains."]
@@ -212,7 +212,7 @@ def check_support(support: Any) -> None:
     """Check that an object can be a support rule.
 
     Args:
-        support: the object; None stands for no support.
+        support: the object; None means no support.
 
     Raises:
         ValueError: for a class instead of an object, for what is neither a callable nor has a method ``segments``,
@@ -228,7 +228,7 @@ def check_support(support: Any) -> None:
     if is_known_support(support):
         if getattr(support, "fallback", None) is not None and not hasattr(support, "__contains__"):
             raise ValueError(
-                f"support must tell which pairs it knows; got {support!r} with a fallback. Define __contains__."
+                f"support with a fallback must define __contains__; got {support!r}. It says which pairs are known."
             )
     elif support is not None and not callable(support):
         raise ValueError(

@@ -12,8 +12,8 @@ from cmp_rerank.text.segmenters import CharSpan
 def segments_of_tokens(offsets: np.ndarray, spans: Sequence[CharSpan]) -> tuple[np.ndarray, np.ndarray]:
     """The first and the last segment that each token touches, int64 of shape (T,) each.
 
-    What stands between two segments (white space, mostly) goes with the one after it, what stands behind all of
-    them with the last.
+    A token between two segments (white space, mostly) belongs to the one after it, a token after all segments to the
+    last one.
 
     Args:
         offsets: (T, 2) characters of each token.

@@ -282,7 +282,7 @@ def test_a_folder_of_something_else_is_refused(done: Path, config: DemoConfig, c
     with pytest.raises(ValueError, match="not a folder of the demo"):
         run_demo(config, tmp_path, cache_dir=cache)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
-    with pytest.raises(ValueError, match="the test split has only"):
+    with pytest.raises(ValueError, match=r"got 10000\. The test split has only"):
         run_demo(replace(config, test_queries=10_000), tmp_path / "new", cache_dir=cache)
 
 
