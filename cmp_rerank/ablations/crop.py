@@ -54,6 +54,7 @@ class CmpCrop(Ablation):
         ValueError: if an argument is out of its range.
 
     Example:
+        >>> from cmp_rerank.ablations import FixedCounts
         >>> CmpCrop(segmenter=Sentences("de"), schedule=FixedCounts((4,)))
         CmpCrop(segmenter=Sentences(language='de'), schedule=FixedCounts(kept=(4,)))
     """
