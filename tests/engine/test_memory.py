@@ -252,7 +252,7 @@ def test_measuring_draws_no_random_numbers(tiny_model: CrossEncoder) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r'is for strategy="auto"; got strategy=.hybrid.'):
         Scorer(ADAPTER, strategy="hybrid", activation_bytes=10)
-    with pytest.raises(ValueError, match="at least 0, got -1"):
+    with pytest.raises(ValueError, match="at least 0; got -1"):
         Scorer(ADAPTER, activation_bytes=-1)
     with pytest.raises(ValueError, match="a whole number, at least 0, got '8GB'"):
         Scorer(ADAPTER, activation_bytes="8GB")  # type: ignore[arg-type]

@@ -90,7 +90,7 @@ def test_logged_diagnostics_are_means_over_the_steps_between_two_logs(
 def test_micro_batches_of_one_step_get_different_views(tiny_model: CrossEncoder, tmp_path: Path) -> None:
     loss = comparative(tiny_model)
     draws: list[Any] = []
-    loss.register_forward_hook(lambda module, args, output: draws.append(module.drawn))
+    loss.register_forward_hook(lambda module, args, output: draws.append(module.comparison.drawn))
     trainer(tiny_model, loss, pointwise(), tmp_path, max_steps=2, gradient_accumulation_steps=2).train()
     assert draws == [(0, 0), (0, 1), (1, 0), (1, 1)]
 

@@ -283,7 +283,7 @@ def test_crops_of_a_long_document_are_scored_as_shorter_documents(model: CrossEn
     assert len(kept) == 7
     text = " ".join(LONG[slice(*Sentences()(LONG)[i])] for i in kept)
     with torch.no_grad():
-        scores = Scorer(None)(reranker, [example], [views])
+        scores = Scorer(LongDocumentAdapter())(reranker, [example], [views])
     expected = slow(model, [(QUERIES[0], LONG), (QUERIES[0], text)], MaxP(), None, None)
     torch.testing.assert_close(scores[0, :, 0], expected.detach(), atol=1e-5, rtol=1e-5)
 
@@ -302,14 +302,16 @@ def test_drops_go_by_the_tokens_of_the_document(model: CrossEncoder, strategy: A
     pairs = [(QUERIES[0], LONG), (QUERIES[1], TEXTS[2])]
     examples = tokenise(reranker, pairs, plan)
     views = [plan.views(example) for example in examples]
-    scores = Scorer(drop, strategy=strategy)(reranker, examples, views)
+    scores = Scorer(LongDocumentAdapter(), [drop], strategy=strategy)(reranker, examples, views)
     for i, (example, steps) in enumerate(zip(examples, views, strict=True)):
         for k, view in enumerate(steps):
             passages = reranker._passages(example.features["part_of_pair"][view.tokens])
-            alone = [View(view.tokens[passage.tokens], view.depth) for passage in passages]
+            alone = [View(view.tokens[passage.tokens], view.levels) for passage in passages]
             bare = {name: values for name, values in example.features.items() if name != "part_of_pair"}
             row = Example(bare, example.segment, seed=example.seed, shared=example.shared)
-            expected = torch.stack([Scorer(drop)(model, [row], [[one]])[0, 0, 0] for one in alone]).max()
+            expected = torch.stack(
+                [Scorer(CrossEncoderAdapter(), [drop])(model, [row], [[one]])[0, 0, 0] for one in alone]
+            ).max()
             torch.testing.assert_close(scores[i, k, 0], expected, atol=1e-5, rtol=1e-5)
         assert (scores[i, 1] - scores[i, 2]).abs().max() > 1e-3
 

@@ -17,8 +17,8 @@ from tiny_models import OTHERS, PASSAGES, QUERIES, OutOfMemoryOnce
 from transformers import TrainerCallback
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
-from cmp_rerank.losses import comparative
-from cmp_rerank.objective import listwise_comparative_loss
+from cmp_rerank.engine.unpadded import Unpadded
+from cmp_rerank.objectives import Listwise, Objective, PairwiseHinge
 from cmp_rerank.text.segmenters import GivenSegments
 from cmp_rerank.text.support import GivenSupport
 from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
@@ -144,8 +144,8 @@ def test_without_padding_the_weights_are_the_same(name: str, tiny_checkpoint: Pa
         model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu")).double()
         trainer = RerankerTrainer(model=model, args=args, train_dataset=data, loss=make(model))
         trainer.train()
-        scorer = made[0].scorer if name == "comparative" else trainer._plain
-        assert (scorer._unpadded is not None) == unpadded
+        scorer = made[0].scorer if name == "comparative" else trainer._scorer
+        assert scorer.uses(Unpadded) == unpadded
         found.append(weights(model))
     start = weights(CrossEncoder(str(tiny_checkpoint), device="cpu"))
     moved = (found[0] - start).abs().max()
@@ -379,10 +379,10 @@ def test_memory_that_runs_out_in_the_backward_pass(tiny_checkpoint: Path, tmp_pa
             loss: Any = upstream.BinaryCrossEntropyLoss(model)
             if ablations:
                 loss = ComparativeLoss(model, loss, ablations, strategy="stacked")
-                loss.register_forward_hook(lambda loss, _, __, draws=draws: draws.append(loss.drawn))
+                loss.register_forward_hook(lambda loss, _, __, draws=draws: draws.append(loss.comparison.drawn))
             trainer = RerankerTrainer(model=model, args=arguments(tmp_path), train_dataset=POINTWISE, loss=loss)
             trainer.train()
-            assert trainer._plain.budget.events == int(failing)
+            assert trainer._scorer.budget.events == int(failing)
             found.append(weights(model))
         moved = (found[0] - start).abs().max()
         assert moved > 1e-4
@@ -401,7 +401,9 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-def in_mode(mode: str, strategy: Any, checkpoint: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def in_mode(
+    mode: str, strategy: Any, checkpoint: Path, folder: Path, objective: Objective
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights before and after training, in double precision but for bf16."""
     model = no_dropout(CrossEncoder(str(checkpoint), device="cpu"))
     if mode == "lora":
@@ -414,7 +416,11 @@ def in_mode(mode: str, strategy: Any, checkpoint: Path, folder: Path) -> tuple[t
     kinds: set[torch.dtype] = set()
     model[0].model.base_model.encoder.layer[0].register_forward_hook(lambda _, __, out: kinds.add(out.dtype))
     loss = ComparativeLoss(
-        model, upstream.BinaryCrossEntropyLoss(model), [CmpCrop(), CmpDrop(p=0.2, layers="top:1")], strategy=strategy
+        model,
+        upstream.BinaryCrossEntropyLoss(model),
+        [CmpCrop(), CmpDrop(p=0.2, layers="top:1")],
+        objective=objective,
+        strategy=strategy,
     )
     before = weights(model)
     args = arguments(folder, **MODES[mode])
@@ -429,21 +435,17 @@ def in_mode(mode: str, strategy: Any, checkpoint: Path, folder: Path) -> tuple[t
 
 @pytest.mark.parametrize("strategy", ["stacked", "hybrid", "trunk"])
 @pytest.mark.parametrize("mode", ["bf16", "checkpointing", "lora", pytest.param("compile", marks=pytest.mark.slow)])
-def test_modes_of_training(
-    mode: str, strategy: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modes_of_training(mode: str, strategy: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The weights are those of one pass for each step; and where a mode changes no gradient, those of no mode."""
-    if (
-        mode == "bf16"
-    ):  # a hinge would turn a rounding error, which is not that of every processor, into another weight
-        monkeypatch.setattr(comparative, "comparative_loss", lambda losses, **_: listwise_comparative_loss(losses))
-    before, found = in_mode(mode, strategy, tiny_checkpoint, tmp_path)
+    # In bf16 a hinge would turn a rounding error, which is not that of every processor, into another weight.
+    objective = Listwise() if mode == "bf16" else PairwiseHinge()
+    before, found = in_mode(mode, strategy, tiny_checkpoint, tmp_path, objective)
     moved = (found - before).abs().max()
     assert moved > 1e-3
     assert ((found != before).double().mean() < 0.2) == (mode == "lora")  # adapters and head only
-    _, expected = in_mode("lora" if mode == "lora" else "plain", "naive", tiny_checkpoint, tmp_path)
+    _, expected = in_mode("lora" if mode == "lora" else "plain", "naive", tiny_checkpoint, tmp_path, objective)
     if mode == "bf16":  # as far from double precision as one pass for each step is
-        _, rounded = in_mode(mode, "naive", tiny_checkpoint, tmp_path)
+        _, rounded = in_mode(mode, "naive", tiny_checkpoint, tmp_path, objective)
         rounding = (rounded - expected).norm()
         assert 1e-4 * (expected - before).norm() < rounding < 0.1 * (expected - before).norm()
         assert (found - expected).norm() < 2 * rounding
@@ -466,7 +468,7 @@ def test_compiled_weights_are_those_of_eager_training(tiny_checkpoint: Path, tmp
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="tokens_per_batch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="tokens_per_batch must be a whole number, at least 1; got 0"):
         arguments(tmp_path, tokens_per_batch=0)
     with pytest.raises(ValueError, match="needs length_bucketing"):
         arguments(tmp_path, tokens_per_batch=10, length_bucketing=False)

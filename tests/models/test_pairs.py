@@ -19,11 +19,13 @@ from sentence_transformers import CrossEncoder
 from tiny_models import QUERIES, TEXTS
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, FixedCounts, Plan, View, alternate
-from cmp_rerank.engine.rows import collate
-from cmp_rerank.models.encoding import PASSAGE, encode
-from cmp_rerank.models.pairs import Truncation, segments_of_tokens, tokenise
+from cmp_rerank.ablations.base import PASSAGE
+from cmp_rerank.models import CrossEncoderAdapter
+from cmp_rerank.models.encoding import encode
+from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.text.segmenters import GivenSegments, Paragraphs, Sentences, TokenWindows, WordWindows
 from cmp_rerank.text.support import GivenSupport
+from cmp_rerank.text.token_segments import segments_of_tokens
 
 PLAN = Plan(alternate(crops=2, drops=1))
 
@@ -95,7 +97,7 @@ def test_every_step_keeps_the_query_the_support_and_the_order(
         one.max_seq_length = before
     assert example.features["input_ids"].tolist() == plain.features[0]["input_ids"].tolist()
     # Of the passage, and of nothing else, tokens belong to segments.
-    is_passage = plain.located[0].part == PASSAGE
+    is_passage = plain.layouts[0].part == PASSAGE
     if example.segments():
         assert ((example.segment >= 0) == is_passage).all()
     views = plan.views(example)
@@ -149,16 +151,16 @@ def test_the_full_view_scores_as_the_model_itself_and_a_crop_as_the_shorter_text
     plan = Plan([CmpCrop()])
     examples = tokenise(one, pairs, plan)
     with torch.no_grad():
-        features, positions = collate(one, [(example, example.full()) for example in examples])
-        ours = one(features)["scores"].flatten()
+        batch = CrossEncoderAdapter().collate(one, [(example, example.full()) for example in examples])
+        ours = one(batch.features)["scores"].flatten()
         theirs = torch.as_tensor(one.predict(pairs, activation_fn=torch.nn.Identity()))
         assert torch.allclose(ours, theirs, atol=1e-5)
         # Positions of what is left are counted anew by the model, and kept for the masks.
         view = plan.views(examples[0])[1]
-        features, positions = collate(one, [(examples[0], view)])
-    assert "position_ids" not in features
-    assert positions[0].tolist() == view.tokens.tolist()
-    assert positions.max() == len(examples[0]) - 1
+        batch = CrossEncoderAdapter().collate(one, [(examples[0], view)])
+    assert "position_ids" not in batch.features
+    assert batch.positions[0].tolist() == view.tokens.tolist()
+    assert batch.positions.max() == len(examples[0]) - 1
 
 
 def test_the_chat_template_path_has_the_same_public_behaviour() -> None:
@@ -257,19 +259,19 @@ def test_support_that_was_cut_off_is_counted_and_treated_as_the_policy_says(
     one = model(kind)
     window(one, 60)
     plain = tokenise(one, [("q", DEEP)], Plan([]))[0]
-    counts = {policy: Truncation() for policy in ("drop", "move", "ignore")}
+    counts = {policy: Truncation() for policy in ("skip", "move", "ignore")}
     examples = {}
     for policy, count in counts.items():
         (examples[policy],) = tokenise(one, [("q", DEEP)], deep(policy, segmenter), truncation=count)
         assert count.support_cut == 1
-    assert (counts["drop"].dropped, counts["move"].moved, counts["move"].dropped) == (1, 1, 0)
-    assert "of 1 some support was cut off" in str(counts["drop"])
+    assert (counts["skip"].not_cropped, counts["move"].moved, counts["move"].not_cropped) == (1, 1, 0)
+    assert "of 1 some support was cut off" in str(counts["skip"])
 
-    for policy in ("drop", "ignore"):
+    for policy in ("skip", "ignore"):
         assert examples[policy].features["input_ids"].tolist() == plain.features["input_ids"].tolist()
-    dropped, moved, ignored = (deep(policy, segmenter).views(examples[policy]) for policy in counts)
-    assert [len(view) for view in dropped[:3]] == [len(plain)] * 3  # no crop
-    assert dropped[3].depth == 1
+    skipped, moved, ignored = (deep(policy, segmenter).views(examples[policy]) for policy in counts)
+    assert [len(view) for view in skipped[:3]] == [len(plain)] * 3  # no crop
+    assert skipped[3].level(0) == 1
     assert len(ignored[1]) < len(ignored[0])
 
     assert len(examples["move"]) <= 60
@@ -280,7 +282,7 @@ def test_support_that_was_cut_off_is_counted_and_treated_as_the_policy_says(
         ).replace("nobody", "Nobody")
 
 
-def test_support_longer_than_the_window_begins_at_its_beginning_and_is_dropped(window: Any) -> None:
+def test_support_longer_than_the_window_begins_at_its_beginning_and_is_skipped(window: Any) -> None:
     one = model("wordpiece")
     window(one, 30)
     begin = DEEP.index(ANSWER)
@@ -289,7 +291,7 @@ def test_support_longer_than_the_window_begins_at_its_beginning_and_is_dropped(w
     plan = Plan([CmpCrop(support=given, lost_support="move")])
     (example,) = tokenise(one, [("q", DEEP)], plan, truncation=count)
     assert one.tokenizer.decode(example.features["input_ids"]).startswith("[CLS] q [SEP] nobody was hurt")
-    assert (count.support_cut, count.moved, count.dropped) == (1, 1, 1)
+    assert (count.support_cut, count.moved, count.not_cropped) == (1, 1, 1)
     assert plan.views(example)[1].same_as(plan.views(example)[0])
 
 
@@ -297,11 +299,11 @@ def test_support_in_the_window_moves_nothing(window: Any) -> None:
     one = model("wordpiece")
     window(one, 60)
     given = GivenSupport({("q", DEEP): [(0, 5)]})
-    for policy in ("move", "drop"):
+    for policy in ("move", "skip"):
         count = Truncation()
         plan = Plan([CmpCrop(support=given, lost_support=policy)])
         (example,) = tokenise(one, [("q", DEEP)], plan, truncation=count)
-        assert (count.cut, count.support_cut, count.moved, count.dropped) == (1, 0, 0, 0)
+        assert (count.cut, count.support_cut, count.moved, count.not_cropped) == (1, 0, 0, 0)
         assert example.support == {0}
 
 
