@@ -234,7 +234,9 @@ class Scorer:
             )
         reentrant = torch.is_grad_enabled() and is_reentrant(known.inner)
         if reentrant and (self.strategy == "hybrid" or self.budget.recompute_activations):
-            what = 'strategy="hybrid"' if self.strategy == "hybrid" else "recomputing activations after memory ran out"
+            what = (
+                'strategy="hybrid"' if self.strategy == "hybrid" else "recomputing activations after memory ran out"
+            )
             raise ValueError(
                 f"{what} runs rows again inside of the backward pass, and reentrant gradient checkpoints cannot: "
                 'set gradient_checkpointing_kwargs={"use_reentrant": False}, or use strategy="stacked".'

@@ -142,6 +142,8 @@ class ComparativeLoss(nn.Module):
         labels: Tensor | list[Tensor] | None = None,
         prompt: str | None = None,
         task: str | None = None,
+        *,
+        prepared: Prepared | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Compute the loss of a batch.
 
@@ -150,6 +152,7 @@ class ComparativeLoss(nn.Module):
             labels: as the wrapped loss wants them.
             prompt: put before the texts by the model.
             task: handed to the model's preprocessing.
+            prepared: what was found out about the batch outside of the training step, see `RerankerTrainer`.
 
         Returns:
             A scalar. In evaluation, or without ablations, what the wrapped loss returns.
@@ -163,28 +166,9 @@ class ComparativeLoss(nn.Module):
         }
         if not len(self.plan) or not cross_encoder(self.model).training:
             return self.loss(inputs, labels, **extra)  # type: ignore[no-any-return]
-        return self.compare(self.model, inputs, labels, **extra)
-
-    def compare(
-        self,
-        model: nn.Module,
-        inputs: list[list[Any]],
-        labels: Tensor | list[Tensor] | None = None,
-        prepared: Prepared | None = None,
-        **extra: Any,
-    ) -> Tensor:
-        """Compute the comparative loss of a batch, as `forward` does in training.
-
-        Args:
-            model: the model, or a wrapper of it.
-            inputs: the text columns, as the wrapped loss wants them.
-            labels: as the wrapped loss wants them.
-            prepared: what was found out about the batch outside of the training step.
-            **extra: ``prompt`` and ``task``, as for `forward`.
-        """
-        inner = cross_encoder(model)
         columns = addressed(inputs)
         recording = None if prepared is None else prepared.recording(columns)
+        inner = cross_encoder(self.model)
         replay = Replay(self.loss, inner, columns, labels, recording=recording, **extra)
         pairs = replay.recording.pairs
         trainer = calling_trainer()
@@ -203,7 +187,7 @@ class ComparativeLoss(nn.Module):
                 **replay.recording.preprocess,
             )
         self._report_truncation()
-        loss, _ = self.comparison(model, examples, lambda scores, views: [self._split(replay, scores, views)])
+        loss, _ = self.comparison(self.model, examples, lambda scores, views: [self._split(replay, scores, views)])
         if trainer is not None:
             trainer.track_loss_components(self.diagnostics)
         return loss

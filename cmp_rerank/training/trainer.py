@@ -257,7 +257,9 @@ class RerankerTrainer(CrossEncoderTrainer):
         inputs.pop("dataset_name", None)
         columns, labels = self.collect_features(inputs)
         if isinstance(loss, ComparativeLoss) and model.training and len(loss.plan):
-            compared = loss.compare(model, columns, labels, prepared, **extra)
+            if model == self.model_wrapped and loss.model != model:
+                loss = self.override_model_in_loss(loss, model)
+            compared = loss(columns, labels, prepared=prepared, **extra)
             return (compared, {}) if return_outputs else compared
         texts = addressed(columns)
         replay = Replay(

@@ -15,7 +15,17 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, L
 from tiny_models import QUERIES, TEXTS
 
 from cmp_rerank import CmpCrop, ComparativeLoss
-from cmp_rerank.models.long_document import AvgP, Coverage, FirstP, LongDocumentReranker, MaxP, SumP, TopKAvgP
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
+from cmp_rerank.models.long_document import (
+    AvgP,
+    Coverage,
+    FirstP,
+    LongDocumentAdapter,
+    LongDocumentReranker,
+    MaxP,
+    SumP,
+    TopKAvgP,
+)
 
 WINDOW = 40
 LONG = " ".join(TEXTS[:5])
