@@ -79,7 +79,7 @@ def main() -> None:
     tokenizer.model_max_length = 512
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(get_model_path())
     reading = ReaderOptions(max_length=options.max_length, stride=128)
-    reader = Reader(model, tokenizer, reading, tokens_per_batch=BATCH * options.max_length)
+    reader = Reader(model, tokenizer, reading, tokens_per_chunk=BATCH * options.max_length)
 
     distinct = list(read_questions(options.data))[: options.questions]
     once = reader.windows(distinct)

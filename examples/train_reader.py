@@ -48,11 +48,12 @@ from cmp_rerank.evaluation import Evaluation
 from cmp_rerank.evaluation.compare import compare_evaluations
 from cmp_rerank.reader import ComparativeTrainer, WholePassages
 from cmp_rerank.reader.answers import predictions
-from cmp_rerank.reader.files import Questions, read_questions, write_hotpotqa, write_squad
+from cmp_rerank.reader.files import Questions, read_questions
 from cmp_rerank.reader.measures import check_gold, evaluate_answers, summary
+from cmp_rerank.reader.prediction_files import write_hotpotqa, write_squad
 from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
-from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, weights_digest
+from cmp_rerank.reader.resume import check_settings, last_checkpoint, questions_digest, weights_digest
 from cmp_rerank.reader.resume import train as run_training
 from cmp_rerank.text.segmenters import Sentences
 
@@ -265,7 +266,7 @@ def run_arm(arm: str, seed: int, options: argparse.Namespace, trained: Questions
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = last_checkpoint(folder / "trainer")
     try:
-        same_training(folder / "settings.json", config, begun=checkpoint is not None)
+        check_settings(folder / "settings.json", config, resume=checkpoint is not None)
     except ValueError as error:
         sys.exit(str(error))
     reader, record = train(arm, seed, trained, folder, options, checkpoint)

@@ -76,7 +76,7 @@ def answer(
         reader = Reader.from_pretrained(model, device or None, **chosen)
         if no_answer is None:
             no_answer = reader.options.threshold is not None
-        from cmp_rerank.reader.files import one_line, write_hotpotqa, write_squad
+        from cmp_rerank.reader.prediction_files import one_line, write_hotpotqa, write_squad
 
         found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50)
         best = {}

@@ -180,7 +180,7 @@ def _train(
     out.mkdir(parents=True, exist_ok=True)
     # Names of files may change, what is in them may not; and what is evaluated does not matter to the training.
     fixed = {name: value for name, value in settings.items() if name not in ("model", "train", "dev")}
-    resuming.same_training(out / "settings.json", fixed, begun=checkpoint is not None)
+    resuming.check_settings(out / "settings.json", fixed, resume=checkpoint is not None)
     windows = reading.windows(tokenizer, known, next((step for step in plan if isinstance(step, CmpCrop)), None))
     options.warn([str(windows.counts)])
     trainer = ComparativeReaderTrainer(
@@ -226,8 +226,8 @@ def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
     from dataclasses import replace
 
     from cmp_rerank.reader.answers import best_threshold, predictions
-    from cmp_rerank.reader.files import write_hotpotqa, write_no_answer, write_squad
     from cmp_rerank.reader.measures import evaluate_answers, summary
+    from cmp_rerank.reader.prediction_files import write_hotpotqa, write_no_answer, write_squad
 
     rules = questions.format if questions.format in ("squad2", "hotpotqa") else "squad"
     if any(not question.texts for question in questions):

@@ -17,7 +17,7 @@ SCALES = ("null", "raw")
 _CELLS = 500_000  # numbers in the arrays of one block of windows
 
 
-class Located(Protocol):
+class WindowLike(Protocol):
     """What is needed of a window: where its tokens come from."""
 
     @property
@@ -33,7 +33,7 @@ class Located(Protocol):
         """(T, 2) Characters of each token in its passage."""
 
 
-class Span(NamedTuple):
+class AnswerSpan(NamedTuple):
     """A candidate answer.
 
     Attributes:
@@ -54,7 +54,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
+class RankedAnswers:
     """What a reader answers to one question.
 
     Attributes:
@@ -65,7 +65,7 @@ class Answers:
     """
 
     id: str
-    spans: tuple[Span, ...]
+    spans: tuple[AnswerSpan, ...]
     margin: float
     no_answer: float
 
@@ -76,13 +76,13 @@ class Answers:
         return self.spans[0].text
 
 
-def predictions(answers: Iterable[Answers], threshold: float | None = None) -> dict[str, str]:
-    """Question id -> best answer, as the measures and the files take them; see `Answers.text`."""
+def predictions(answers: Iterable[RankedAnswers], threshold: float | None = None) -> dict[str, str]:
+    """Question id -> best answer, as the measures and the files take them; see `RankedAnswers.text`."""
     return {answer.id: answer.text(threshold) for answer in answers}
 
 
 def best_answers(
-    windows: Sequence[Located],
+    windows: Sequence[WindowLike],
     questions: Sequence[Question],
     start_logits: Sequence[Any] | np.ndarray,
     end_logits: Sequence[Any] | np.ndarray,
@@ -90,7 +90,7 @@ def best_answers(
     n_best: int = 20,
     max_tokens: int = 30,
     scale: str = "null",
-) -> list[Answers]:
+) -> list[RankedAnswers]:
     """The best spans of each question, over all its windows and passages.
 
     A span lies in one passage (never in the question, in special tokens or across passages) and has at most
@@ -172,7 +172,7 @@ def _distinct(table: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _collect(
     questions: Sequence[Question], table: np.ndarray, scores: np.ndarray, null: np.ndarray, n_best: int
-) -> list[Answers]:
+) -> list[RankedAnswers]:
     bounds = np.searchsorted(table[:, 0], np.arange(len(questions) + 1))
     rank = np.arange(len(table)) - bounds[table[:, 0]]
     table, scores = table[rank < n_best], scores[rank < n_best]
@@ -194,14 +194,14 @@ def _collect(
         for j in range(first[i], last[i]):
             passage, start, end = passages[j], starts[j], ends[j]
             source = YES_NO_TEXT if passage == YES_NO else question.passages[passage]
-            spans.append(Span(source[start:end], plain[j], probabilities[j], passage, start, end))
+            spans.append(AnswerSpan(source[start:end], plain[j], probabilities[j], passage, start, end))
         margin = spans[0].score - float(null[i]) if spans else -np.inf
-        result.append(Answers(question.id, tuple(spans), margin, no_answer[i]))
+        result.append(RankedAnswers(question.id, tuple(spans), margin, no_answer[i]))
     return result
 
 
 def _blocks(
-    windows: Sequence[Located],
+    windows: Sequence[WindowLike],
     start_logits: Sequence[Any] | np.ndarray,
     end_logits: Sequence[Any] | np.ndarray,
     n_best: int,
@@ -247,7 +247,7 @@ def _blocks(
             yield np.stack(found, axis=1), scores
 
 
-def _repeats(window: Located) -> int:
+def _repeats(window: WindowLike) -> int:
     """How often one span of characters may occur among the spans of tokens, at most.
 
     Byte-level tokenizers have several tokens for a rare character, each of which stands for all of it. The n best
@@ -331,7 +331,7 @@ class Threshold(NamedTuple):
 
 def best_threshold(
     questions: Sequence[Question],
-    answers: Sequence[Answers],
+    answers: Sequence[RankedAnswers],
     *,
     measure: str = "F1",
     rules: str = "squad2",
@@ -348,7 +348,7 @@ def best_threshold(
         rules: As for `cmp_rerank.reader.measures.f1`.
 
     Returns:
-        The threshold for `Answers.text`, and the mean of the measure with it.
+        The threshold for `RankedAnswers.text`, and the mean of the measure with it.
 
     Raises:
         ValueError: No questions, or others than were answered.
@@ -356,8 +356,8 @@ def best_threshold(
     Example:
         >>> right = Question("1", "Who?", ("Bees do.",), texts=("Bees",))
         >>> none = Question("2", "Why?", ("Bees do.",), kind="none")
-        >>> span = Span("Bees", 0, 0, 0, 0, 4)
-        >>> answers = [Answers("1", (span,), 3.0, 0.1), Answers("2", (span,), 1.0, 0.2)]
+        >>> span = AnswerSpan("Bees", 0, 0, 0, 0, 4)
+        >>> answers = [RankedAnswers("1", (span,), 3.0, 0.1), RankedAnswers("2", (span,), 1.0, 0.2)]
         >>> best_threshold([right, none], answers)
         Threshold(threshold=2.0, value=1.0)
     """

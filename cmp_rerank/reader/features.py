@@ -20,7 +20,7 @@ from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT, Window, Wind
 from cmp_rerank.text.segmenters import split, windows
 from cmp_rerank.text.token_segments import segments_of_tokens
 
-CutAnswers = Literal["unanswered", "drop"]
+CutAnswers = Literal["unanswered", "remove"]
 
 #: Questions whose passages are tokenised together.
 _BLOCK = 512
@@ -44,7 +44,7 @@ def make_windows(
     only one that would take more than half of the window is cut to that half, and counted.
 
     A window that holds no whole answer has its label at position 0, the first token (a special one for tokenizers
-    that begin with one). So has one in which an answer is cut in two, unless such windows are dropped, and each of a
+    that begin with one). So has one in which an answer is cut in two, unless such windows are removed, and each of a
     question whose answer nobody knows: leave such questions out of training data. All are counted, and so are
     questions without windows, in whose context the tokenizer finds no token.
 
@@ -62,7 +62,7 @@ def make_windows(
         crop: How passages are split into segments, for trainers that crop. Support is what the questions say: the
             segments of answers and supporting facts; the ``support`` and ``lost_support`` of the crop play no part.
         cut_answers: What to do with a window that holds a part of an answer, but none whole: "unanswered" keeps it
-            as one without an answer; "drop" drops it (for training only: it may be the last of its question).
+            as one without an answer; "remove" leaves it out (for training only: it may be the last of its question).
 
     Returns:
         A list of `Window`, in order of questions and passages, with ``counts``.
@@ -93,8 +93,8 @@ def make_windows(
             for window, part_of_answer in read.windows():
                 if part_of_answer:
                     made.counts.answers_cut += 1
-                    if cut_answers == "drop":
-                        made.counts.dropped += 1
+                    if cut_answers == "remove":
+                        made.counts.removed += 1
                         continue
                 made.counts.answered += len(window.spans) > 0
                 made.append(window)
@@ -231,14 +231,14 @@ class _Reading:
         counts.questions_cut += len(self.asked) < len(whole)
         #: Number of the first segment of each passage, counted over all of them.
         self.base = np.cumsum([0, *(tokens.segments for tokens in self.passages)])
-        self.answers = self._located([(a.passage, a.start, a.end) for a in question.answers])
-        self.support = self._located(question.support or ())
+        self.answers = self._token_spans([(a.passage, a.start, a.end) for a in question.answers])
+        self.support = self._token_spans(question.support or ())
         counts.empty += not any(len(tokens.ids) for tokens in self.passages)
         # What the label of a window could be: a span of an answer, a word, or rightly nothing.
         known = {"span": bool(question.answers), "none": True}.get(question.kind, len(layout.yes_no) > 0)
         counts.unknown += not known
 
-    def _located(self, spans: Sequence[tuple[int, int, int]]) -> list[_Piece]:
+    def _token_spans(self, spans: Sequence[tuple[int, int, int]]) -> list[_Piece]:
         """Spans of characters as spans of tokens; those without tokens are left out."""
         found = []
         for passage, start, end in spans:

@@ -1,4 +1,4 @@
-"""Questions from SQuAD and HotpotQA files and from tables; predictions in the formats of the official scripts."""
+"""Questions from SQuAD and HotpotQA files and from tables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, replacing, stem_suffix, text
+from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix, text
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.ir.reading import read_json
-from cmp_rerank.reader.locate import located
-from cmp_rerank.reader.records import Answer, Kind, Question, repair
+from cmp_rerank.reader.locate import find_answers
+from cmp_rerank.reader.records import GoldAnswer, Kind, Question, repair
 
 FORMATS = ("squad", "hotpotqa", "table")
 
@@ -74,7 +74,9 @@ class _Record:
                 self.wrong(f"{key!r} must be a list of texts, got {each!r:.80} in it")
         return list(value)
 
-    def add(self, id: Any, question: Any, passages: Sequence[str], answers: Iterable[Answer], **more: Any) -> None:
+    def add(
+        self, id: Any, question: Any, passages: Sequence[str], answers: Iterable[GoldAnswer], **more: Any
+    ) -> None:
         """Check and keep one question; its answers are set right, where they are a few characters off."""
         if id in self.questions:
             self.wrong(f"the id {id!r} occurs twice")
@@ -162,7 +164,7 @@ def _squad(content: Any, source: str) -> Questions:
                 impossible = record.of(qa, "is_impossible", bool, False)
                 second |= qa.get("is_impossible") is not None
                 answers = [
-                    Answer(record.of(answer, "text", str), 0, record.of(answer, "answer_start", int))
+                    GoldAnswer(record.of(answer, "text", str), 0, record.of(answer, "answer_start", int))
                     # 2.0 puts misleading answers elsewhere; some files in its format leave them here.
                     for answer in ([] if impossible else record.of(qa, "answers", list, []))
                 ]
@@ -206,7 +208,7 @@ def _hotpotqa(content: Any, source: str) -> Questions:
                     support.append((at, starts[at][number], starts[at][number + 1]))
         answer = record.of(entry, "answer", str, None)
         kind: Kind = answer if answer in ("yes", "no") else "span"  # type: ignore[assignment]
-        found = located([answer], passages, support or ()) if answer and kind == "span" else ()
+        found = find_answers([answer], passages, support or ()) if answer and kind == "span" else ()
         record.counts["answers not found"] += kind == "span" and bool(answer) and not found
         record.add(
             name,
@@ -257,7 +259,7 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
     Example:
         >>> row = {"id": "1", "question": "Who makes honey?", "passages": ["Rain.", "Bees do."], "answers": ["Bees"]}
         >>> read_table([row])[0].answers
-        (Answer(text='Bees', passage=1, start=0),)
+        (GoldAnswer(text='Bees', passage=1, start=0),)
     """
     record = _Record(source)
     rows = list(table)
@@ -281,7 +283,7 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
         if impossible and kind != "none":
             record.wrong(f"it has no answer, but its kind is {kind!r}")
         support = record.of(row, "support", (list, tuple), None)
-        found = located(texts, passages) if texts else ()
+        found = find_answers(texts, passages) if texts else ()
         record.counts["answers not found"] += bool(texts) and not found
         record.counts["without an answer"] += kind == "none"
         titles = record.texts(row, "titles") if row.get("titles") is not None else []
@@ -305,7 +307,7 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
     return record.done("table")
 
 
-def _answers(record: _Record, given: Any) -> tuple[list[Answer], list[str]]:
+def _answers(record: _Record, given: Any) -> tuple[list[GoldAnswer], list[str]]:
     """Answers with offsets, and those that are only texts. An empty text is no answer."""
     if isinstance(given, str):
         given = [given]
@@ -327,7 +329,7 @@ def _answers(record: _Record, given: Any) -> tuple[list[Answer], list[str]]:
     if all(isinstance(answer, str) for answer in given):
         return [], [answer for answer in given if answer.strip()]
     return [
-        Answer(text, record.of(answer, "passage", int, 0), record.of(answer, "answer_start", int))
+        GoldAnswer(text, record.of(answer, "passage", int, 0), record.of(answer, "answer_start", int))
         for answer in given
         if (text := record.of(answer, "text", str)).strip()
     ], []
@@ -361,80 +363,3 @@ def _json_lines(path: PathLike) -> list[Mapping[str, Any]]:
         except json.JSONDecodeError as error:
             raise malformed(path, number, f"not JSON: {error.msg}") from error
     return rows
-
-
-def write_squad(path: PathLike, predictions: Mapping[str, str]) -> None:
-    """Write predictions as the official SQuAD scripts take them: id -> text, "" for no answer.
-
-    Raises:
-        ValueError: A prediction is not a text, or the folder does not exist. Then no file is written.
-    """
-    _write(path, _checked(predictions))
-
-
-def write_no_answer(path: PathLike, probabilities: Mapping[str, float]) -> None:
-    """Write SQuAD 2.0's ``na_probs``: id -> probability that there is no answer.
-
-    Raises:
-        ValueError: A value is no probability, or the folder does not exist. Then no file is written.
-    """
-    for name, value in probabilities.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"question {name!r}: {value!r} is no probability")
-    _write(path, {name: float(value) for name, value in probabilities.items()})
-
-
-def write_hotpotqa(
-    path: PathLike,
-    predictions: Mapping[str, str],
-    support: Mapping[str, Sequence[tuple[str, int]]] | None = None,
-) -> None:
-    """Write predictions as the official HotpotQA script takes them.
-
-    Args:
-        path: Where to write.
-        predictions: Question id -> answer.
-        support: Question id -> predicted supporting facts (title, sentence); readers here predict none.
-
-    Raises:
-        ValueError: A prediction is not a text, or the folder does not exist. Then no file is written.
-    """
-    facts = {name: [list(fact) for fact in several] for name, several in (support or {}).items()}
-    _write(path, {"answer": _checked(predictions), "sp": facts})
-
-
-def read_predictions(path: PathLike) -> dict[str, str]:
-    """Read predictions in either format.
-
-    Raises:
-        ValueError: With the file, for anything else.
-    """
-    content = read_json(path)
-    if isinstance(content, dict) and isinstance(content.get("answer"), dict):
-        content = content["answer"]
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ValueError(f"{os.fspath(path)}: predictions are one JSON object, id -> text")
-    return content
-
-
-def one_line(content: Any) -> str:
-    """JSON that can be written as UTF-8: of a character that was cut in two, such as half an emoji, an escape.
-
-    Example:
-        >>> one_line({"text": "Bären \\ud83d"})
-        '{"text": "Bären \\\\ud83d"}'
-    """
-    line = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    return line.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _checked(predictions: Mapping[str, str]) -> dict[str, str]:
-    for name, prediction in predictions.items():
-        if not isinstance(prediction, str):
-            raise ValueError(f"question {name!r}: a prediction is a text, got {prediction!r:.80}")
-    return dict(predictions)
-
-
-def _write(path: PathLike, content: Any) -> None:
-    with replacing(path) as file:
-        file.write(one_line(content) + "\n")

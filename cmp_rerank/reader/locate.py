@@ -6,12 +6,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from cmp_rerank.reader.records import Answer
+from cmp_rerank.reader.records import GoldAnswer
 
-Span = tuple[int, int, int]
+SupportSpan = tuple[int, int, int]
 
 
-def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Span] = ()) -> tuple[Answer, ...]:
+def find_answers(
+    texts: Iterable[str], passages: Sequence[str], support: Sequence[SupportSpan] = ()
+) -> tuple[GoldAnswer, ...]:
     """Where answers stand in passages, as alternatives.
 
     The support is searched first, then the passages that hold support, then all of them; each for whole words, then
@@ -26,11 +28,11 @@ def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Spa
         The occurrences, in the order of the passages; () if there is none.
 
     Example:
-        >>> located(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"])
-        (Answer(text='bee', passage=0, start=11), Answer(text='bee', passage=1, start=9))
-        >>> located(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"], support=[(1, 0, 5)])
-        (Answer(text='Bee', passage=1, start=2),)
-        >>> located(["wasp"], ["Bees."])
+        >>> find_answers(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"])
+        (GoldAnswer(text='bee', passage=0, start=11), GoldAnswer(text='bee', passage=1, start=9))
+        >>> find_answers(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"], support=[(1, 0, 5)])
+        (GoldAnswer(text='Bee', passage=1, start=2),)
+        >>> find_answers(["wasp"], ["Bees."])
         ()
     """
     wanted = [text.strip() for text in texts if text.strip()]
@@ -46,7 +48,7 @@ def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Spa
     for area in areas:
         for pattern in patterns:
             found = {
-                (number, match.start()): Answer(match.group(), number, match.start())
+                (number, match.start()): GoldAnswer(match.group(), number, match.start())
                 for number, start, end in area
                 for match in pattern.finditer(passages[number], start, end)
                 if pattern is patterns[-1] or not _cuts_a_letter(passages[number], *match.span())

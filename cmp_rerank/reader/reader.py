@@ -19,7 +19,7 @@ from cmp_rerank.engine.inference import whole_scores
 from cmp_rerank.ir.lines import replacing
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.models.span_reader import SpanReaderAdapter
-from cmp_rerank.reader.answers import SCALES, Answers, Span, best_answers
+from cmp_rerank.reader.answers import SCALES, AnswerSpan, RankedAnswers, best_answers
 from cmp_rerank.reader.features import check_ids, make_windows
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.windows import OUTSIDE, Window, Windows
@@ -90,14 +90,14 @@ class Reader:
         model: An `AutoModelForQuestionAnswering` of transformers.
         tokenizer: Its tokenizer; a fast one, since offsets are needed.
         options: How it reads.
-        tokens_per_batch: Tokens of one forward pass, padding included. Default: 4,096 on a CPU, 65,536 elsewhere.
+        tokens_per_chunk: Tokens of one forward pass, padding included. Default: 4,096 on a CPU, 65,536 elsewhere.
 
     Example:
         ::
 
             reader = Reader.from_pretrained("path/to/reader")
             reader.answer("Who makes honey?", ["Rain fell all day.", "Honey is made by bees."], top_k=1)
-            # [Span(text='bees', score=9.1, probability=0.98, passage=1, start=17, end=21)]
+            # [AnswerSpan(text='bees', score=9.1, probability=0.98, passage=1, start=17, end=21)]
     """
 
     def __init__(
@@ -106,15 +106,15 @@ class Reader:
         tokenizer: Any,
         options: ReaderOptions | None = None,
         *,
-        tokens_per_batch: int | None = None,
+        tokens_per_chunk: int | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.options = options or ReaderOptions()
-        if tokens_per_batch is not None and tokens_per_batch < 1:
-            raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch!r}")
+        if tokens_per_chunk is not None and tokens_per_chunk < 1:
+            raise ValueError(f"tokens_per_chunk must be at least 1, got {tokens_per_chunk!r}")
         self._adapter = SpanReaderAdapter.of(model, tokenizer)
-        self._scorer = Scorer(self._adapter, tokens_per_chunk=tokens_per_batch)
+        self._scorer = Scorer(self._adapter, tokens_per_chunk=tokens_per_chunk)
 
     @classmethod
     def from_pretrained(
@@ -122,7 +122,7 @@ class Reader:
         path: str | os.PathLike[str],
         device: str | torch.device | None = None,
         *,
-        tokens_per_batch: int | None = None,
+        tokens_per_chunk: int | None = None,
         **options: Any,
     ) -> Reader:
         """Load a reader.
@@ -130,7 +130,7 @@ class Reader:
         Args:
             path: A folder, or a name on the hub, of any extractive question answering model of transformers.
             device: Where it runs; None: on a GPU where there is one.
-            tokens_per_batch: See the class.
+            tokens_per_chunk: See the class.
             options: Of `ReaderOptions`, where they should be others than those the checkpoint was saved with.
 
         Raises:
@@ -152,7 +152,7 @@ class Reader:
         if unknown:
             names = ", ".join(field.name for field in fields(ReaderOptions))
             raise ValueError(f"unknown options {', '.join(sorted(unknown))}; there are {names}")
-        return cls(model.to(device), tokenizer, replace(chosen, **options), tokens_per_batch=tokens_per_batch)
+        return cls(model.to(device), tokenizer, replace(chosen, **options), tokens_per_chunk=tokens_per_chunk)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write an ordinary checkpoint, with the options in a file beside it.
@@ -178,7 +178,7 @@ class Reader:
         *,
         no_answer: bool = False,
         show_progress_bar: bool = False,
-    ) -> list[Span]: ...
+    ) -> list[AnswerSpan]: ...
 
     @overload
     def answer(
@@ -189,7 +189,7 @@ class Reader:
         *,
         no_answer: bool = False,
         show_progress_bar: bool = False,
-    ) -> list[list[Span]]: ...
+    ) -> list[list[AnswerSpan]]: ...
 
     def answer(
         self,
@@ -199,7 +199,7 @@ class Reader:
         *,
         no_answer: bool = False,
         show_progress_bar: bool = False,
-    ) -> list[Span] | list[list[Span]]:
+    ) -> list[AnswerSpan] | list[list[AnswerSpan]]:
         """The best answers to a question, or to each of several questions.
 
         Args:
@@ -235,19 +235,19 @@ class Reader:
         results = [self.top(answers, top_k, no_answer) for answers in found]
         return results[0] if one else results
 
-    def top(self, answers: Answers, top_k: int = 3, no_answer: bool = False) -> list[Span]:
+    def top(self, answers: RankedAnswers, top_k: int = 3, no_answer: bool = False) -> list[AnswerSpan]:
         """The best candidates of one question, "there is no answer" among them if that is allowed; see `answer`."""
         spans = list(answers.spans)
         if no_answer:
             null = spans[0].score - answers.margin if spans else 0.0
             bar = null + (self.options.threshold or 0.0)
             place = sum(span.score > bar for span in spans)
-            spans.insert(place, Span("", null, answers.no_answer, OUTSIDE, 0, 0))
+            spans.insert(place, AnswerSpan("", null, answers.no_answer, OUTSIDE, 0, 0))
         return spans[:top_k]
 
     def predict(
         self, questions: Sequence[Question], *, n_best: int = 20, show_progress_bar: bool = False
-    ) -> list[Answers]:
+    ) -> list[RankedAnswers]:
         """The best spans of each question, see `cmp_rerank.reader.answers.best_answers`.
 
         Args:
@@ -265,7 +265,7 @@ class Reader:
 
         check_ids(questions)
         options = self.options
-        answers: list[Answers] = []
+        answers: list[RankedAnswers] = []
         with tqdm(total=len(questions), desc="Questions", disable=not show_progress_bar) as bar:
             for first in range(0, len(questions), _BLOCK):
                 block = questions[first : first + _BLOCK]

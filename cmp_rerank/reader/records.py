@@ -11,7 +11,7 @@ REACH = 8
 
 
 @dataclass(frozen=True)
-class Answer:
+class GoldAnswer:
     """A gold answer in a passage.
 
     Attributes:
@@ -51,10 +51,10 @@ class Question:
             where it says, support outside its passage, or parts that contradict each other.
 
     Example:
-        >>> question = Question("q1", "Who makes honey?", ("Honey is made by bees.",), (Answer("bees", 0, 17),))
+        >>> question = Question("q1", "Who makes honey?", ("Honey is made by bees.",), (GoldAnswer("bees", 0, 17),))
         >>> question.texts, question.answers[0].end
         (('bees',), 21)
-        >>> Question("q2", "Who?", ("Bees do.",), (Answer("bees", 0, 0),))
+        >>> Question("q2", "Who?", ("Bees do.",), (GoldAnswer("bees", 0, 0),))
         Traceback (most recent call last):
         ValueError: question 'q2': the answer 'bees' does not stand at 0 of passage 0, where there is 'Bees'
     """
@@ -62,7 +62,7 @@ class Question:
     id: str
     question: str
     passages: tuple[str, ...]
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[GoldAnswer, ...] = ()
     support: tuple[tuple[int, int, int], ...] | None = None
     texts: tuple[str, ...] = ()
     titles: tuple[str, ...] = ()
@@ -114,9 +114,9 @@ class Question:
             ValueError: With the id: there is no such passage, or none with text is left.
 
         Example:
-            >>> question = Question("q", "Who makes honey?", ("Rain.", "Dry.", "Bees."), (Answer("Bees", 2, 0),))
+            >>> question = Question("q", "Who makes honey?", ("Rain.", "Dry.", "Bees."), (GoldAnswer("Bees", 2, 0),))
             >>> question.keeping([2, 0]).passages, question.keeping([2, 0]).answers
-            (('Rain.', 'Bees.'), (Answer(text='Bees', passage=1, start=0),))
+            (('Rain.', 'Bees.'), (GoldAnswer(text='Bees', passage=1, start=0),))
         """
         kept = sorted(set(passages))
         if wrong := [i for i in kept if not 0 <= i < len(self.passages)]:
@@ -154,7 +154,7 @@ class Repaired(NamedTuple):
         moved: How many of them stood elsewhere than was said.
     """
 
-    answers: tuple[Answer, ...]
+    answers: tuple[GoldAnswer, ...]
     moved: int
 
 
@@ -178,7 +178,7 @@ def find(text: str, passage: str, start: int, reach: int = REACH) -> int | None:
     return min(found, key=lambda place: (abs(place - start), place), default=None)
 
 
-def repair(id: str, passages: Sequence[str], answers: Iterable[Answer], *, reach: int = REACH) -> Repaired:
+def repair(id: str, passages: Sequence[str], answers: Iterable[GoldAnswer], *, reach: int = REACH) -> Repaired:
     """Set right answers whose offset is a few characters off.
 
     Offsets of published data are off where text was normalised after they were taken. An answer that stands
@@ -199,10 +199,10 @@ def repair(id: str, passages: Sequence[str], answers: Iterable[Answer], *, reach
             it should.
 
     Example:
-        >>> repair("q1", ["Honey is made by bees."], [Answer("bees", 0, 15)])
-        Repaired(answers=(Answer(text='bees', passage=0, start=17),), moved=1)
+        >>> repair("q1", ["Honey is made by bees."], [GoldAnswer("bees", 0, 15)])
+        Repaired(answers=(GoldAnswer(text='bees', passage=0, start=17),), moved=1)
     """
-    right: list[Answer] = []
+    right: list[GoldAnswer] = []
     moved = 0
     for answer in answers:
         if not 0 <= answer.passage < len(passages):
@@ -220,5 +220,5 @@ def repair(id: str, passages: Sequence[str], answers: Iterable[Answer], *, reach
                 f"{answer.passage}, where there is {there!r:.80}, nor is it within {reach} characters of it"
             )
         moved += place != expected
-        right.append(Answer(text, answer.passage, place))
+        right.append(GoldAnswer(text, answer.passage, place))
     return Repaired(tuple(right), moved)

@@ -1,4 +1,4 @@
-"""Going on with a training of a reader that was interrupted: with the same one, and no further than it should go."""
+"""Resume the training of a reader from its last complete checkpoint, with the same settings, up to its last step."""
 
 from __future__ import annotations
 
@@ -49,22 +49,28 @@ def train(trainer: Any, checkpoint: Path | None) -> None:
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
-def same_training(path: PathLike, settings: Mapping[str, Any], begun: bool) -> None:
-    """Keep the settings of a training that begins; refuse others for one that goes on.
+def check_settings(path: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Write the settings of a new training; compare those of a resumed one with what was written.
 
-    The number of steps is a setting like others: the learning rate falls to 0 at the last of them, so that more
-    steps are another training, not the same one for longer.
+    The number of steps is a setting like any other. The learning rate falls to 0 at the last step, so that a training
+    with more steps is another training.
 
     Args:
         path: The file of the settings.
         settings: What the training depends on, as JSON has it.
-        begun: Whether it goes on.
+        resume: Whether the training is resumed from a checkpoint.
 
     Raises:
-        ValueError: With what differs, or if nobody knows how the training was begun.
+        ValueError: A setting differs from the one that the training was started with, or the file is missing.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     check_settings(f"{folder}/settings.json", {"rate": 3e-5}, resume=False)
+        ...     check_settings(f"{folder}/settings.json", {"rate": 3e-5}, resume=True)
     """
     now = json.loads(json.dumps(settings))
-    if not begun:
+    if not resume:
         with replacing(path) as file:
             json.dump(now, file, indent=1)
             file.write("\n")
@@ -77,8 +83,8 @@ def same_training(path: PathLike, settings: Mapping[str, Any], begun: bool) -> N
     ]
     if changed:
         raise ValueError(
-            f"{path}: the training here was begun with other settings ({'; '.join(changed)}): give the same ones, or "
-            "another folder"
+            f"{path}: this training was started with other settings ({'; '.join(changed)}); resume it with the same "
+            "ones, or choose another folder"
         )
 
 
@@ -113,5 +119,7 @@ def questions_digest(questions: Iterable[Question]) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     for question in questions:
-        digest.update(repr(question).encode("ascii", "backslashreplace") + b"\n")
+        # The name of a class is no part of the data: settings that were written under the earlier one stay valid.
+        content = repr(question).replace("GoldAnswer(text=", "Answer(text=")
+        digest.update(content.encode("ascii", "backslashreplace") + b"\n")
     return digest.hexdigest()

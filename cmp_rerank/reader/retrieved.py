@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
 from cmp_rerank.reader.files import Questions
-from cmp_rerank.reader.locate import located
-from cmp_rerank.reader.records import Answer, Question
+from cmp_rerank.reader.locate import find_answers
+from cmp_rerank.reader.records import GoldAnswer, Question
 
 
 def from_run(
@@ -41,7 +41,7 @@ def from_run(
         >>> questions = from_run({"q": "Who makes honey?"}, {"q": {"d1": 0.2, "d2": 0.9}},
         ...                      {"d1": "Rain.", "d2": "Bees do."}, k=1, answers={"q": ["bees"]})
         >>> questions[0].passages, questions[0].answers
-        (('Bees do.',), (Answer(text='Bees', passage=0, start=0),))
+        (('Bees do.',), (GoldAnswer(text='Bees', passage=0, start=0),))
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k!r}")
@@ -59,9 +59,9 @@ def from_run(
         passages = tuple(corpus[doc] for doc in docs)
         texts = known[query].texts if query in known else tuple((answers or {}).get(query, ()))
         kind = known[query].kind if query in known else "span"
-        found: tuple[Answer, ...] = ()
+        found: tuple[GoldAnswer, ...] = ()
         if kind == "span" and texts:
-            found = located(texts, passages)
+            found = find_answers(texts, passages)
             if not found:
                 counts["answers not found"] += 1
                 kind = "none"

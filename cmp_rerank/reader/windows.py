@@ -52,12 +52,12 @@ class WindowCounts:
 
     Attributes:
         questions: Questions.
-        windows: Windows, without dropped ones.
+        windows: Windows, without removed ones.
         answered: Windows that hold a gold answer.
         split: Passages that are longer than a window.
         questions_cut: Questions that were cut to leave half of the window to the context.
         answers_cut: Windows that hold a part of a gold answer, but none whole.
-        dropped: Windows of those that were dropped.
+        removed: Those of them that were removed.
         answers_lost: Questions with a gold answer that no window holds whole.
         support_elsewhere: Windows with an answer, some support of which is not in them.
         unknown: Questions whose answer is not known, or is yes or no where windows cannot say so. They are labelled
@@ -71,7 +71,7 @@ class WindowCounts:
     split: int = 0
     questions_cut: int = 0
     answers_cut: int = 0
-    dropped: int = 0
+    removed: int = 0
     answers_lost: int = 0
     support_elsewhere: int = 0
     unknown: int = 0
@@ -81,7 +81,7 @@ class WindowCounts:
         return (
             f"{self.windows} windows of {self.questions} questions, {self.answered} with an answer; {self.split} "
             f"passages are longer than a window, {self.questions_cut} questions were cut; {self.answers_cut} windows "
-            f"hold a part of an answer only ({self.dropped} were dropped), {self.answers_lost} questions lost "
+            f"hold a part of an answer only ({self.removed} were removed), {self.answers_lost} questions lost "
             f"theirs; {self.unknown} questions have no known answer, {self.empty} no context that has tokens"
         )
 
@@ -91,7 +91,7 @@ class Windows(list[Window]):
 
     Args:
         windows: The windows.
-        counts: What was cut, dropped and lost.
+        counts: What was cut, removed and lost.
     """
 
     def __init__(self, windows: Iterable[Window] = (), counts: WindowCounts | None = None) -> None:
@@ -105,7 +105,7 @@ class Windows(list[Window]):
 
 @dataclass(frozen=True)
 class WholePassages:
-    """A segmenter for `CmpCrop`: each passage is one segment, so that a crop drops whole passages.
+    """A segmenter for `CmpCrop`: each passage is one segment, so that a crop removes whole passages.
 
     Example:
         >>> WholePassages()(" Bees make honey. It is sweet. ")

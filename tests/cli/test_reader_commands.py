@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
 from cmp_rerank.ir import write_corpus, write_queries, write_run
-from cmp_rerank.reader.files import read_predictions
+from cmp_rerank.reader.prediction_files import read_predictions
 from cmp_rerank.reader.reader import Reader, ReaderOptions
 
 GOLD = ["bamboo", "Bees", "an hour", "The river rose"]

@@ -117,13 +117,13 @@ def test_other_settings_are_neither_resumed_nor_compared(
     assert not (tmp_path / "metrics.json").exists()
     case("comparative", seed=1)
     call(monkeypatch, merge)
-    # A training that was interrupted, and begun with another rate.
+    # A training that was interrupted, and started with another rate.
     again = [*arguments(folder, "squad", "--arms", "plain"), "--out", str(tmp_path / "again")]
     checkpoint = tmp_path / "again" / "plain-0" / "trainer" / "checkpoint-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
     (tmp_path / "again" / "plain-0" / "settings.json").write_text('{"rate": 0.5}')
-    with pytest.raises(SystemExit, match=r"begun with other settings \(rate was 0.5, now 0.0001; "):
+    with pytest.raises(SystemExit, match=r"started with other settings \(rate was 0.5, now 0.0001; "):
         call(monkeypatch, again)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmp_rerank.reader.answers import Answers, Span, best_answers, best_threshold, predictions
+from cmp_rerank.reader.answers import AnswerSpan, RankedAnswers, best_answers, best_threshold, predictions
 from cmp_rerank.reader.measures import score
 from cmp_rerank.reader.records import Question
 
@@ -207,9 +207,9 @@ def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
         best_answers(**arguments)
 
 
-def answered(name: str, margin: float, words: str = "bees") -> Answers:
-    spans = (Span(words, margin, 0.5, 0, 0, 4),) if math.isfinite(margin) else ()
-    return Answers(name, spans, margin, 0.5)
+def answered(name: str, margin: float, words: str = "bees") -> RankedAnswers:
+    spans = (AnswerSpan(words, margin, 0.5, 0, 0, 4),) if math.isfinite(margin) else ()
+    return RankedAnswers(name, spans, margin, 0.5)
 
 
 def test_threshold_decides_what_is_answered() -> None:

@@ -15,15 +15,15 @@ from tiny_models import PASSAGES, QUERIES, TEXTS, byte_bpe, sentencepiece, wordp
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.ablations.schedules import FixedCounts
 from cmp_rerank.reader import WholePassages, Window, Windows, make_windows
-from cmp_rerank.reader.records import Answer, Question
+from cmp_rerank.reader.records import GoldAnswer, Question
 from cmp_rerank.text.segmenters import Paragraphs, Sentences, TokenWindows, WordWindows
 
 TOKENIZERS = {"wordpiece": wordpiece(), "byte-bpe": byte_bpe(), "sentencepiece": sentencepiece()}
 tokenizers = pytest.mark.parametrize("name", TOKENIZERS)
 
 
-def found(text: str, word: str, passage: int = 0) -> Answer:
-    return Answer(word, passage, text.index(word))
+def found(text: str, word: str, passage: int = 0) -> GoldAnswer:
+    return GoldAnswer(word, passage, text.index(word))
 
 
 def text_of(question: Question, window: Window, first: int, last: int) -> str:
@@ -100,9 +100,9 @@ def test_answers_are_found_in_their_window_and_passage(name: str) -> None:
             assert other is window or (other.start, other.end, len(other.spans)) == (0, 0, 0)
 
 
-def test_an_answer_cut_by_the_window_is_unanswered_or_dropped() -> None:
+def test_an_answer_cut_by_the_window_is_unanswered_or_removed() -> None:
     text = "one two three four five six seven eight nine ten " * 3
-    answer = Answer("four five six", 0, text.index("four"))
+    answer = GoldAnswer("four five six", 0, text.index("four"))
     question = Question("q", "which?", (text,), (answer,))
     tokenizer = wordpiece()
     everything = make_windows(tokenizer, [question], max_length=128)
@@ -112,14 +112,14 @@ def test_an_answer_cut_by_the_window_is_unanswered_or_dropped() -> None:
     short = int(first) + 3
     kept = make_windows(tokenizer, [question], max_length=short, stride=1)
     assert kept.counts.answers_cut == 2
-    assert kept.counts.dropped == 0
+    assert kept.counts.removed == 0
     assert kept.counts.answers_lost == 1
     assert {(w.start, w.end) for w in kept} == {(0, 0)}
-    dropped = make_windows(tokenizer, [question], max_length=short, stride=1, cut_answers="drop")
-    assert dropped.counts.dropped == len(kept) - len(dropped) == 2
+    removed = make_windows(tokenizer, [question], max_length=short, stride=1, cut_answers="remove")
+    assert removed.counts.removed == len(kept) - len(removed) == 2
     overlap = make_windows(tokenizer, [question], max_length=short + 15, stride=15)
     assert overlap.counts.answers_lost == 0
-    assert "hold a part of an answer only (2 were dropped), 1 questions lost" in str(dropped.counts)
+    assert "hold a part of an answer only (2 were removed), 1 questions lost" in str(removed.counts)
 
 
 @tokenizers
@@ -261,7 +261,7 @@ def questions(draw: Any) -> Question:
         "q",
         " ".join(draw(st.lists(st.sampled_from(WORDS[:-1]), min_size=1, max_size=30))),
         tuple(passages),
-        tuple(Answer(passages[p][a:b], p, a) for p, a, b in answers),
+        tuple(GoldAnswer(passages[p][a:b], p, a) for p, a, b in answers),
         support=support or None,
         kind="span" if answers else "none",
     )

@@ -60,7 +60,7 @@ def test_batched_equals_single(reader: Reader, capsys: pytest.CaptureFixture[str
         assert [answer[3:] for answer in alone] == [answer[3:] for answer in answers]
         np.testing.assert_allclose([a.score for a in alone], [a.score for a in answers], atol=1e-4)
     assert capsys.readouterr().err == ""
-    small = Reader(reader.model, reader.tokenizer, reader.options, tokens_per_batch=1)
+    small = Reader(reader.model, reader.tokenizer, reader.options, tokens_per_chunk=1)
     again = small.answer(QUERIES, contexts, top_k=4, show_progress_bar=True)
     assert [[a[3:] for a in answers] for answers in again] == [[a[3:] for a in answers] for answers in together]
     assert "Questions" in capsys.readouterr().err
@@ -204,8 +204,8 @@ def test_what_is_refused(reader: Reader, checkpoint: Path, tiny_checkpoint: Path
         reader.answer("Who?", "text", top_k=0)
     with pytest.raises(ValueError, match="unknown options window"):
         Reader.from_pretrained(checkpoint, window=3)
-    with pytest.raises(ValueError, match="tokens_per_batch must be at least 1, got 0"):
-        Reader.from_pretrained(checkpoint, tokens_per_batch=0)
+    with pytest.raises(ValueError, match="tokens_per_chunk must be at least 1, got 0"):
+        Reader.from_pretrained(checkpoint, tokens_per_chunk=0)
     with pytest.raises(ValueError, match=r"is no reader: qa_outputs\.bias, qa_outputs\.weight are missing"):
         Reader.from_pretrained(tiny_checkpoint)
     with pytest.raises(ValueError, match="'soft'"):
