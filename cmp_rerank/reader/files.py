@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix, text
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.ir.reading import read_json
+from cmp_rerank.reader.checks import described
 from cmp_rerank.reader.locate import find_answers
 from cmp_rerank.reader.records import GoldAnswer, Kind, Question, repair
 
@@ -20,11 +21,11 @@ FORMATS = ("squad", "hotpotqa", "table")
 
 
 class Questions(list[Question]):
-    """Questions in the order of their source, and what was noticed in reading them.
+    """Questions in the order of their source, with counts of what was corrected or not found.
 
     Attributes:
         format: "squad", "squad2", "hotpotqa", "table" or "run".
-        counts: What was noticed, by name: "offsets repaired", "answers not found", "support not found", ...
+        counts: Counts by name: "offsets repaired", "answers not found", "support not found", ...
     """
 
     def __init__(self, questions: Iterable[Question], format: str, counts: Mapping[str, int]) -> None:
@@ -33,12 +34,12 @@ class Questions(list[Question]):
         self.counts = Counter(counts)
 
     def notes(self) -> list[str]:
-        """One line for each thing that was noticed."""
+        """One line for each count that is not 0."""
         return [f"{what}: {number}" for what, number in self.counts.items() if number]
 
 
 class _Record:
-    """One record of a file: it knows where it stands, for messages, and collects questions."""
+    """Collects the questions of a source; `place` is the current record, for messages."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -50,20 +51,20 @@ class _Record:
         raise ValueError(f"{self.source}, {self.place}: {what}")
 
     def of(self, record: Any, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        """The value of a key, of the right type. Where there is a default, None is as good as no key.
+        """The value of a key, of the right type. Where there is a default, None counts as a missing key.
 
-        Tables of `datasets` have None where a record lacks what another one has.
+        Tables of `datasets` have None where a record lacks a column of another one.
         """
         if not isinstance(record, Mapping):
-            self.wrong(f"expected an object with {key!r}, got {record!r:.80}")
+            self.wrong(f"a record must be an object with {key!r}; got {record!r:.80}")
         value = record.get(key, default)
         if value is None and default is not ...:
             return default
         if value is ...:
-            self.wrong(f"{key!r} is missing; there are {', '.join(map(repr, record)) or 'no keys'}")
+            self.wrong(f"{key!r} is missing; got {', '.join(map(repr, record)) or 'no keys'}")
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if value is not default and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            self.wrong(f"{key!r} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r:.80}")
+            self.wrong(f"{key!r} must be {' or '.join(k.__name__ for k in kinds)}; got {value!r:.80}")
         return value
 
     def texts(self, record: Any, key: str) -> list[str]:
@@ -71,15 +72,15 @@ class _Record:
         value = self.of(record, key, (list, tuple))
         for each in value:
             if not isinstance(each, str):
-                self.wrong(f"{key!r} must be a list of texts, got {each!r:.80} in it")
+                self.wrong(f"{key!r} must be a list of texts; got {each!r:.80} in it")
         return list(value)
 
     def add(
         self, id: Any, question: Any, passages: Sequence[str], answers: Iterable[GoldAnswer], **more: Any
     ) -> None:
-        """Check and keep one question; its answers are set right, where they are a few characters off."""
+        """Check and keep one question; offsets of answers that are a few characters off are corrected."""
         if id in self.questions:
-            self.wrong(f"the id {id!r} occurs twice")
+            self.wrong(f"ids of questions must differ; got {id!r} twice")
         try:
             right = repair(id, passages, answers)
             self.questions[id] = Question(id, question, tuple(passages), right.answers, **more)
@@ -89,12 +90,12 @@ class _Record:
 
     def done(self, format: str) -> Questions:
         if not self.questions:
-            raise ValueError(f"{self.source}: there is no question in it")
+            raise ValueError(f"{self.source} must hold questions; got none")
         return Questions(self.questions.values(), format, self.counts)
 
 
 def read_questions(path: PathLike, format: str | None = None) -> Questions:
-    """Read questions from a file of any format that is known here.
+    """Read questions from a file of any supported format.
 
     Args:
         path: SQuAD 1.1 or 2.0 JSON, HotpotQA JSON, or a table: JSON list, JSON lines, parquet, or a folder that
@@ -102,17 +103,23 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
         format: "squad", "hotpotqa" or "table"; None looks at the content.
 
     Returns:
-        The questions, and what was noticed in reading them.
+        The questions, with counts of what was corrected or not found.
 
     Raises:
         ValueError: With the file and the record, for what cannot be read.
+
+    Example:
+        ::
+
+            questions = read_questions("squad/dev.json")
+            print(len(questions), questions.notes())
     """
     if format is not None:
         check_choice("format", format, FORMATS)
     source = os.fspath(path)
     if Path(path).is_dir() or stem_suffix(path) in (".parquet", ".jsonl"):
         if format in ("squad", "hotpotqa"):
-            raise ValueError(f"{source}: {format} is a JSON file; this is a table: use format='table'")
+            raise ValueError(f"{source}: {format} must be a JSON file; got a table; use format='table'")
         return read_table(_table(path), source)
     content = read_json(path)
     if format is None:
@@ -125,8 +132,8 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
             format = "table"
         else:
             raise ValueError(
-                f'{source}: neither SQuAD ({{"data": [...]}}), nor HotpotQA ([{{"_id": ..., "context": [[title, '
-                f"[sentence, ...]], ...]}}]), nor a list of records; it begins with {json.dumps(content)[:80]}"
+                f'{source} must be SQuAD ({{"data": [...]}}), HotpotQA ([{{"_id": ..., "context": [[title, '
+                f"[sentence, ...]], ...]}}]) or a list of records; got {json.dumps(content)[:80]}"
             )
     if format == "table":
         return read_table(content, source)
@@ -141,8 +148,8 @@ def read_squad(path: PathLike) -> Questions:
 def read_hotpotqa(path: PathLike) -> Questions:
     """Read HotpotQA JSON, distractor setting; see `read_questions`.
 
-    An answer has no offsets there. It is looked for in the supporting sentences, then in their paragraphs, then in
-    all of them; every occurrence is an alternative, see `cmp_rerank.reader.locate`.
+    Answers have no offsets there. They are looked for in the supporting sentences, then in their paragraphs, then in
+    all paragraphs. Every occurrence is an alternative, see `cmp_rerank.reader.locate.find_answers`.
     """
     return _hotpotqa(read_json(path), os.fspath(path))
 
@@ -165,7 +172,7 @@ def _squad(content: Any, source: str) -> Questions:
                 second |= qa.get("is_impossible") is not None
                 answers = [
                     GoldAnswer(record.of(answer, "text", str), 0, record.of(answer, "answer_start", int))
-                    # 2.0 puts misleading answers elsewhere; some files in its format leave them here.
+                    # Version 2.0 has plausible answers under another key; some files in its format have them here.
                     for answer in ([] if impossible else record.of(qa, "answers", list, []))
                 ]
                 record.counts["without an answer"] += impossible
@@ -178,7 +185,7 @@ def _squad(content: Any, source: str) -> Questions:
 def _hotpotqa(content: Any, source: str) -> Questions:
     record = _Record(source)
     if not isinstance(content, list):
-        record.wrong(f"HotpotQA is a list of records, got {type(content).__name__}")
+        record.wrong(f"HotpotQA must be a list of records; got {described(content)}")
     for i, entry in enumerate(content):
         record.place = f"record {i}"
         name = str(record.of(entry, "_id" if isinstance(entry, Mapping) and "_id" in entry else "id", (str, int)))
@@ -188,7 +195,7 @@ def _hotpotqa(content: Any, source: str) -> Questions:
         passages, starts = [], []
         for _, sentences in context:
             if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
-                record.wrong(f"a paragraph is [title, [sentence, ...]], got {sentences!r:.80}")
+                record.wrong(f"a paragraph must be [title, [sentence, ...]]; got {sentences!r:.80}")
             ends = [0]
             for sentence in sentences:
                 ends.append(ends[-1] + len(sentence))
@@ -199,8 +206,10 @@ def _hotpotqa(content: Any, source: str) -> Questions:
             support = []
             for title, number in _pairs(record, entry, "supporting_facts", "title", "sent_id"):
                 if not isinstance(number, int):
-                    record.wrong(f"a supporting fact is [title, number of the sentence], got {[title, number]!r:.80}")
-                # The published files have facts that point nowhere.
+                    record.wrong(
+                        f"a supporting fact must be [title, number of the sentence]; got {[title, number]!r:.80}"
+                    )
+                # The published files have facts without such a sentence.
                 at = titles.index(title) if title in titles else -1
                 if at < 0 or not 0 <= number < len(starts[at]) - 1 or starts[at][number] == starts[at][number + 1]:
                     record.counts["support not found"] += 1
@@ -229,10 +238,13 @@ def _pairs(record: _Record, entry: Any, key: str, first: str, second: str) -> li
     if isinstance(value, dict):
         columns = record.of(value, first, list), record.of(value, second, list)
         if len(columns[0]) != len(columns[1]):
-            record.wrong(f"{key!r} has {len(columns[0])} of {first!r} and {len(columns[1])} of {second!r}")
+            record.wrong(
+                f"the columns of {key!r} must be of one length; got {len(columns[0])} of {first!r} and "
+                f"{len(columns[1])} of {second!r}"
+            )
         return list(zip(*columns, strict=True))
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        record.wrong(f"{key!r} must be a list of [{first}, {second}], got {value!r:.80}")
+        record.wrong(f"{key!r} must be a list of [{first}, {second}]; got {value!r:.80}")
     return [(pair[0], pair[1]) for pair in value]
 
 
@@ -240,18 +252,17 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
     """Read questions from a `datasets` table, or any other iterable of records.
 
     Args:
-        table: Records with ``id``, ``question``, and ``context`` (a text) or ``passages`` (a list of texts);
-            ``answers``: SQuAD's ``{"text": [...], "answer_start": [...]}``, where several passages also have a list
-            ``"passage"`` of their numbers; a list of ``{"text", "answer_start", "passage"}``; or texts without
-            offsets, which are looked for in the passages. Empty texts are no answers. Optional are ``support``, a
-            list of [passage, start, end] in characters; ``titles`` (or ``title``); ``kind``; and
-            ``is_impossible``: answers of such a question are misleading ones, and left out. Records without
-            ``answers`` are to be answered. What is None counts as missing. A table of HotpotQA as published on the
-            hub is read too.
-        source: Its name, for messages.
+        table: Records with ``id``, ``question``, and ``context`` (a text) or ``passages`` (a list of texts).
+            ``answers`` are SQuAD's ``{"text": [...], "answer_start": [...]}``, with a list ``"passage"`` of numbers
+            where there are several passages; or a list of ``{"text", "answer_start", "passage"}``; or texts without
+            offsets, which are looked for in the passages. An empty text is no answer. Optional are ``support``, a
+            list of [passage, start, end] in characters; ``titles`` (or ``title``); ``kind``; and ``is_impossible``.
+            Answers of an impossible question are only plausible, and left out. A record without ``answers`` has an
+            unknown answer. None counts as missing. A table of HotpotQA as published on the hub is read, too.
+        source: Name of the table, for messages.
 
     Returns:
-        The questions. One with an empty list of answers has none in its passages.
+        The questions. A question with an empty list of answers is of kind "none".
 
     Raises:
         ValueError: With the record, for one that cannot be read.
@@ -275,13 +286,13 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
             context = record.of(row, "context", (str, list))
             passages = [context] if isinstance(context, str) else record.texts(row, "context")
         given, impossible = row.get("answers"), record.of(row, "is_impossible", bool, None)
-        # Answers of a question that is said to have none are misleading ones, as those of SQuAD 2.0.
+        # Answers of an impossible question are only plausible, as in SQuAD 2.0.
         placed, texts = _answers(record, given) if given is not None and not impossible else ([], [])
         if impossible is None:
             impossible = given is not None and not placed and not texts
         kind = record.of(row, "kind", str, "none" if impossible else "span")
         if impossible and kind != "none":
-            record.wrong(f"it has no answer, but its kind is {kind!r}")
+            record.wrong(f"a question without an answer must be of kind 'none'; got {kind!r}")
         support = record.of(row, "support", (list, tuple), None)
         found = find_answers(texts, passages) if texts else ()
         record.counts["answers not found"] += bool(texts) and not found
@@ -293,7 +304,7 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
             try:
                 support = tuple((index(at), index(start), index(end)) for at, start, end in support)
             except (TypeError, ValueError):
-                record.wrong(f"'support' must be a list of [passage, start, end], got {support!r:.80}")
+                record.wrong(f"'support' must be a list of [passage, start, end]; got {support!r:.80}")
         record.add(
             str(name),
             record.of(row, "question", str),
@@ -319,13 +330,16 @@ def _answers(record: _Record, given: Any) -> tuple[list[GoldAnswer], list[str]]:
             starts = record.of(given, "answer_start", (list, tuple))
             numbers = record.of(given, "passage", (list, tuple), [None] * len(texts))
             if not len(texts) == len(starts) == len(numbers):
-                record.wrong(f"answers have {len(texts)} texts, {len(starts)} starts and {len(numbers)} passages")
+                record.wrong(
+                    f"each answer needs a text, a start and a passage; got {len(texts)} texts, {len(starts)} starts "
+                    f"and {len(numbers)} passages"
+                )
             given = [
                 {"text": text, "answer_start": start, "passage": number}
                 for text, start, number in zip(texts, starts, numbers, strict=True)
             ]
     if not isinstance(given, list | tuple):
-        record.wrong(f"'answers' must be texts or records with text and answer_start, got {given!r:.80}")
+        record.wrong(f"'answers' must be texts or records with text and answer_start; got {given!r:.80}")
     if all(isinstance(answer, str) for answer in given):
         return [], [answer for answer in given if answer.strip()]
     return [
@@ -349,9 +363,13 @@ def _table(path: PathLike) -> Iterable[Mapping[str, Any]]:
     try:
         loaded = load_from_disk(os.fspath(path))
     except FileNotFoundError as error:
-        raise ValueError(f"{os.fspath(path)}: this folder holds no table of `datasets`") from error
+        raise ValueError(
+            f"{os.fspath(path)} must be a folder written by datasets.Dataset.save_to_disk; got one without a table"
+        ) from error
     if not isinstance(loaded, Dataset):
-        raise ValueError(f"{os.fspath(path)}: this holds several tables ({', '.join(loaded)}); give one of them")
+        raise ValueError(
+            f"{os.fspath(path)} must hold one table; got several ({', '.join(loaded)}); give one of them"
+        )
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""Finding answers that come without offsets."""
+"""Find the places of gold answers that come without offsets."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ SupportSpan = tuple[int, int, int]
 def find_answers(
     texts: Iterable[str], passages: Sequence[str], support: Sequence[SupportSpan] = ()
 ) -> tuple[GoldAnswer, ...]:
-    """Where answers stand in passages, as alternatives.
+    """Find the places of gold answers in passages, as alternatives.
 
-    The support is searched first, then the passages that hold support, then all of them; each for whole words, then
-    for whole words in any case, then for parts of words. What is found first is taken, with all its occurrences.
+    The support is searched first, then the passages that hold support, then all passages. Each is searched for whole
+    words, then for whole words in any case, then for parts of words. The first search that finds something is taken,
+    with all its occurrences.
 
     Args:
         texts: Gold answers.
         passages: The context.
-        support: Spans (passage, start, end) that the answer rests on; () where they are not known.
+        support: Spans (passage, start, end), in characters, that support the answer; () where they are not known.
 
     Returns:
         The occurrences, in the order of the passages; () if there is none.
@@ -38,7 +39,7 @@ def find_answers(
     wanted = [text.strip() for text in texts if text.strip()]
     if not wanted:
         return ()
-    # The longer first: of alternatives that begin at one place the longest is the answer.
+    # Longer ones first: of alternatives that begin at one place the longest is taken.
     choice = "|".join(re.escape(text) for text in sorted(set(wanted), key=lambda text: (-len(text), text)))
     whole = rf"(?<!\w)(?:{choice})(?!\w)"
     everything = [(i, 0, len(passage)) for i, passage in enumerate(passages)]
@@ -59,6 +60,6 @@ def find_answers(
 
 
 def _cuts_a_letter(text: str, start: int, end: int) -> bool:
-    """Whether a combining mark stands before or behind a part of a text; `re` takes those for no part of a word."""
+    """Whether a combining mark comes before or behind a part of a text; for `re` it is no part of a word."""
     beside = text[max(start - 1, 0) : start] + text[end : end + 1]
     return any(unicodedata.category(mark).startswith("M") for mark in beside)

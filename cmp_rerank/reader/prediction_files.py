@@ -5,30 +5,48 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
+from cmp_rerank.reader.checks import check_predictions
 
 
 def write_squad(path: PathLike, predictions: Mapping[str, str]) -> None:
-    """Write predictions as the official SQuAD scripts take them: id -> text, "" for no answer.
+    """Write predictions in the format of the official SQuAD scripts.
+
+    Args:
+        path: Where to write.
+        predictions: Question id -> answer; "" for no answer.
 
     Raises:
         ValueError: A prediction is not a text, or the folder does not exist. Then no file is written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_squad(f"{folder}/predictions.json", {"q1": "bees"})
+        ...     read_predictions(f"{folder}/predictions.json")
+        {'q1': 'bees'}
     """
-    _write(path, _checked(predictions))
+    check_predictions(predictions)
+    _write(path, dict(predictions))
 
 
 def write_no_answer(path: PathLike, probabilities: Mapping[str, float]) -> None:
-    """Write SQuAD 2.0's ``na_probs``: id -> probability that there is no answer.
+    """Write the no-answer probabilities of SQuAD 2.0 (``--na-prob-file`` of its official script).
+
+    Args:
+        path: Where to write.
+        probabilities: Question id -> probability that there is no answer.
 
     Raises:
         ValueError: A value is no probability, or the folder does not exist. Then no file is written.
     """
     for name, value in probabilities.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"question {name!r}: {value!r} is no probability")
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value <= 1.0:
+            raise ValueError(f"question {name!r}: a probability must be from 0 to 1; got {value!r:.80}")
     _write(path, {name: float(value) for name, value in probabilities.items()})
 
 
@@ -37,7 +55,7 @@ def write_hotpotqa(
     predictions: Mapping[str, str],
     support: Mapping[str, Sequence[tuple[str, int]]] | None = None,
 ) -> None:
-    """Write predictions as the official HotpotQA script takes them.
+    """Write predictions in the format of the official HotpotQA script.
 
     Args:
         path: Where to write.
@@ -48,11 +66,18 @@ def write_hotpotqa(
         ValueError: A prediction is not a text, or the folder does not exist. Then no file is written.
     """
     facts = {name: [list(fact) for fact in several] for name, several in (support or {}).items()}
-    _write(path, {"answer": _checked(predictions), "sp": facts})
+    check_predictions(predictions)
+    _write(path, {"answer": dict(predictions), "sp": facts})
 
 
 def read_predictions(path: PathLike) -> dict[str, str]:
-    """Read predictions in either format.
+    """Read predictions in the format of SQuAD or of HotpotQA.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Question id -> answer; "" for no answer.
 
     Raises:
         ValueError: With the file, for anything else.
@@ -61,12 +86,14 @@ def read_predictions(path: PathLike) -> dict[str, str]:
     if isinstance(content, dict) and isinstance(content.get("answer"), dict):
         content = content["answer"]
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ValueError(f"{os.fspath(path)}: predictions are one JSON object, id -> text")
+        raise ValueError(
+            f"{os.fspath(path)} must be one JSON object of question ids and texts; got {json.dumps(content)[:80]}"
+        )
     return content
 
 
 def one_line(content: Any) -> str:
-    """JSON that can be written as UTF-8: of a character that was cut in two, such as half an emoji, an escape.
+    """JSON in one line that can be written as UTF-8. A lone surrogate, such as half an emoji, becomes an escape.
 
     Example:
         >>> one_line({"text": "Bären \\ud83d"})
@@ -74,13 +101,6 @@ def one_line(content: Any) -> str:
     """
     line = json.dumps(content, ensure_ascii=False, allow_nan=False)
     return line.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _checked(predictions: Mapping[str, str]) -> dict[str, str]:
-    for name, prediction in predictions.items():
-        if not isinstance(prediction, str):
-            raise ValueError(f"question {name!r}: a prediction is a text, got {prediction!r:.80}")
-    return dict(predictions)
 
 
 def _write(path: PathLike, content: Any) -> None:

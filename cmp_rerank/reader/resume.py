@@ -16,9 +16,15 @@ _STATE = "trainer_state.json"
 
 
 def last_checkpoint(folder: PathLike) -> Path | None:
-    """The complete checkpoint of a trainer's folder with the most steps; None without any.
+    """The complete checkpoint with the most steps in a folder of ``Trainer``.
 
-    The state is what a checkpoint gets last: one without a state that can be read was cut short.
+    ``Trainer`` writes the state of a checkpoint last. A checkpoint without a state that can be read is incomplete.
+
+    Args:
+        folder: The output folder of the trainer.
+
+    Returns:
+        The folder of the checkpoint; None without any.
     """
     complete: dict[int, Path] = {}
     for path in Path(folder).glob(f"checkpoint-*/{_STATE}"):
@@ -32,11 +38,11 @@ def last_checkpoint(folder: PathLike) -> Path | None:
 def train(trainer: Any, checkpoint: Path | None) -> None:
     """Train from a checkpoint, or from the start where there is none.
 
-    A training that has done all its steps is only loaded: ``Trainer`` counts after a step, and would do one more.
+    A training that has done all its steps is only loaded. ``Trainer`` would do one step more.
 
     Args:
         trainer: A ``transformers.Trainer``.
-        checkpoint: Of the same training, see `last_checkpoint`.
+        checkpoint: A checkpoint of the same training, see `last_checkpoint`; None: train from the start.
     """
     if checkpoint is not None:
         from transformers import TrainerState
@@ -89,7 +95,13 @@ def check_settings(path: PathLike, settings: Mapping[str, Any], *, resume: bool)
 
 
 def weights_digest(model: str) -> str:
-    """A digest of the weights of a checkpoint, a folder or a name on the hub: two of one name may differ.
+    """A digest of the weights of a checkpoint: two checkpoints of one name may differ.
+
+    Args:
+        model: A folder, or a name on the hub.
+
+    Returns:
+        16 hexadecimal digits.
 
     Raises:
         ValueError: There are no weights.
@@ -100,7 +112,9 @@ def weights_digest(model: str) -> str:
     folder = Path(model) if config is None else Path(config).parent
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise ValueError(f"{model}: there are no weights (*.safetensors or pytorch_model*.bin) in {folder}")
+        raise ValueError(
+            f"{model} must be a checkpoint with weights (*.safetensors or pytorch_model*.bin); got none in {folder}"
+        )
     digest = hashlib.blake2b(digest_size=8)
     for each in files:
         with each.open("rb") as file:
@@ -111,6 +125,12 @@ def weights_digest(model: str) -> str:
 
 def questions_digest(questions: Iterable[Question]) -> str:
     """A digest of questions, their passages and answers.
+
+    Args:
+        questions: The questions; their order matters.
+
+    Returns:
+        16 hexadecimal digits.
 
     Example:
         >>> questions = [Question("q", "Who?", ("Bees do.",)), Question("r", "Who?", ("Bees do.",))]

@@ -1,4 +1,4 @@
-"""Windows: what of a question and its passages a reader sees in one input, token by token."""
+"""Windows: the inputs of a reader, token by token, each a question and a part of its passages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from cmp_rerank.ablations import Example
 from cmp_rerank.text.segmenters import CharSpan, stripped
 
-#: Passage numbers of tokens that are no passage's.
+#: Passage numbers of tokens outside of all passages, and of the pseudo-passage.
 OUTSIDE, YES_NO = -1, -2
 #: The pseudo-passage in which "yes" and "no" are spans.
 YES_NO_TEXT = "yes no"
@@ -27,8 +27,8 @@ class Window:
         passage: (T,) number of the passage of each token; -1 for the question, special tokens and separators, -2 for
             the pseudo-passage "yes no".
         offsets: (T, 2) characters of that passage that each token stands for; (0, 0) where there is none.
-        start: Position of the first token of the first gold answer in it, in the whole window (no view); 0, the first
-            token, if there is none.
+        start: Position of the first token of the first gold answer in it, in the whole window, not in a view; 0, the
+            first token, if there is none.
         end: Position of that answer's last token, inclusive; 0 if there is none.
         spans: (n, 2) first and last token of all gold answers in it.
     """
@@ -48,20 +48,20 @@ class Window:
 
 @dataclass
 class WindowCounts:
-    """What became of the questions when windows were made of them.
+    """How many windows were made of questions, and what was split, truncated or removed.
 
     Attributes:
         questions: Questions.
         windows: Windows, without removed ones.
         answered: Windows that hold a gold answer.
         split: Passages that are longer than a window.
-        questions_cut: Questions that were cut to leave half of the window to the context.
-        answers_cut: Windows that hold a part of a gold answer, but none whole.
+        questions_cut: Questions that were truncated to leave half of the window to the context.
+        answers_cut: Windows that hold a part of a gold answer, but no whole one.
         removed: Those of them that were removed.
         answers_lost: Questions with a gold answer that no window holds whole.
-        support_elsewhere: Windows with an answer, some support of which is not in them.
-        unknown: Questions whose answer is not known, or is yes or no where windows cannot say so. They are labelled
-            as if they had none.
+        support_elsewhere: Windows with an answer that lack some of its support.
+        unknown: Questions whose answer is not known, or is yes or no without ``yes_no=True``. Their label is that of
+            questions without an answer.
         empty: Questions in whose context the tokenizer finds no token; they have no window.
     """
 
@@ -87,11 +87,11 @@ class WindowCounts:
 
 
 class Windows(list[Window]):
-    """A list of windows, to train on or to answer from, and how it came about.
+    """A list of windows, to train on or to answer from, with counts.
 
     Args:
         windows: The windows.
-        counts: What was cut, removed and lost.
+        counts: What was split, truncated and removed.
     """
 
     def __init__(self, windows: Iterable[Window] = (), counts: WindowCounts | None = None) -> None:
@@ -99,7 +99,7 @@ class Windows(list[Window]):
         self.counts = counts or WindowCounts()
 
     def __getitem__(self, index: Any) -> Any:
-        # Samplers count in tensors and numpy integers, too.
+        # Samplers also give tensors and numpy integers.
         return super().__getitem__(index if isinstance(index, slice) else int(index))
 
 

@@ -404,21 +404,36 @@ def test_bad_input() -> None:
         is_fast = False
 
     bad: list[tuple[Any, Any, dict[str, Any], str]] = [
-        (Slow(), [question], {}, "only fast tokenizers tell, got Slow"),
-        (tokenizer, [question, question], {}, "Two questions have the id 'q7'; the second is at place 1"),
-        (tokenizer, [{"id": 3}], {}, "must be Question objects, got"),
-        (tokenizer, [question], {"stride": -1}, "stride must be .* got -1"),
-        (tokenizer, [question], {"max_length": 0}, "max_length must be .* got 0"),
+        (Slow(), [question], {}, "needs a fast tokenizer, .*; got a Slow; load it by"),
+        (tokenizer, [question, question], {}, "ids of questions must differ; got 'q7' again at place 1"),
+        (tokenizer, [{"id": 3}], {}, r"must be Question objects; got \{'id': 3\} at place 0"),
+        (
+            tokenizer,
+            (q for q in [question]),
+            {},
+            r"must be a list of Question objects; got a generator; pass list\(q",
+        ),
+        (tokenizer, question, {}, "must be a list of Question objects; got a Question; put it into a list"),
+        (tokenizer, [question], {"stride": 1.5}, "stride must be a whole number, 0 or more; got 1.5"),
+        (tokenizer, [question], {"max_length": True}, "max_length must be a whole number, 1 or more; got True"),
+        (tokenizer, [question], {"pack": "no"}, "pack must be True or False; got 'no'"),
+        (tokenizer, [question], {"stride": -1}, "stride must be a whole number, 0 or more; got -1"),
+        (tokenizer, [question], {"max_length": 0}, "max_length must be a whole number, 1 or more; got 0"),
         (tokenizer, [question], {"max_length": 4}, "no room for the context of question 'q7'"),
-        (tokenizer, [question], {"max_length": 4096}, "max_length=4096, but the model reads 128 tokens"),
-        (tokenizer, [question], {"cut_answers": "guess"}, "cut_answers must be one of .* got 'guess'"),
-        (tokenizer, [question], {"crop": "sentences"}, "crop must be a CmpCrop object or None, got 'sentences'"),
+        (tokenizer, [question], {"max_length": 4096}, "max_length must be at most 128, .*; got 4096"),
+        (
+            tokenizer,
+            [question],
+            {"cut_answers": "guess"},
+            "cut_answers must be one of 'unanswered', 'remove'; got 'guess'",
+        ),
+        (tokenizer, [question], {"crop": "sentences"}, "crop must be a CmpCrop object or None; got 'sentences'"),
     ]
     for which, given_, options, message in bad:
         with pytest.raises(ValueError, match=message):
             make_windows(which, given_, **({"max_length": 64} | options))
     bare = byte_bpe()
     bare.sep_token = bare.eos_token = None
-    with pytest.raises(ValueError, match=r"no separator or end-of-text token .* set tokenizer\.sep_token"):
+    with pytest.raises(ValueError, match=r"need a separator or end-of-text token .* set tokenizer\.sep_token"):
         make_windows(bare, [question], max_length=64, pack=True)
     assert make_windows(tokenizer, [], max_length=64) == Windows()

@@ -82,27 +82,30 @@ def test_packed_and_plain_files_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (squad(qa(text="wasps")), "file.json: question 'q1': the answer 'wasps' should stand at 17"),
-        (squad(qa(start="17")), "file.json, question 'q1': 'answer_start' must be int, got '17'"),
-        (squad(qa(start=True)), "'answer_start' must be int, got True"),
-        (squad(qa(text=None)), "file.json, question 'q1': 'text' must be str, got None"),
-        (squad(qa(answers=[None])), "question 'q1': expected an object with 'text', got None"),
-        (squad(qa() | {"answers": ["bees"]}), "question 'q1': expected an object with 'text', got 'bees'"),
-        (squad(qa(is_impossible=1)), "question 'q1': 'is_impossible' must be bool, got 1"),
-        (squad(qa(name=True)), "question 0: 'id' must be str or int, got True"),
-        (squad(qa(name=5), qa(name="5")), "question '5': the id '5' occurs twice"),
-        (squad(None), r"paragraph 0, question 0: expected an object with 'id', got None"),
-        ({"data": [None]}, "article 0: expected an object with 'title', got None"),
-        ({"data": [{"title": "T", "paragraphs": [5]}]}, "paragraph 0: expected an object with 'context', got 5"),
-        (squad(qa(), qa()), "file.json, question 'q1': the id 'q1' occurs twice"),
+        (squad(qa(text="wasps")), "file.json: question 'q1': the answer 'wasps' must be at 17"),
+        (squad(qa(start="17")), "file.json, question 'q1': 'answer_start' must be int; got '17'"),
+        (squad(qa(start=True)), "'answer_start' must be int; got True"),
+        (squad(qa(text=None)), "file.json, question 'q1': 'text' must be str; got None"),
+        (squad(qa(answers=[None])), "question 'q1': a record must be an object with 'text'; got None"),
+        (squad(qa() | {"answers": ["bees"]}), "question 'q1': a record must be an object with 'text'; got 'bees'"),
+        (squad(qa(is_impossible=1)), "question 'q1': 'is_impossible' must be bool; got 1"),
+        (squad(qa(name=True)), "question 0: 'id' must be str or int; got True"),
+        (squad(qa(name=5), qa(name="5")), "question '5': ids of questions must differ; got '5' twice"),
+        (squad(None), r"paragraph 0, question 0: a record must be an object with 'id'; got None"),
+        ({"data": [None]}, "article 0: a record must be an object with 'title'; got None"),
+        (
+            {"data": [{"title": "T", "paragraphs": [5]}]},
+            "paragraph 0: a record must be an object with 'context'; got 5",
+        ),
+        (squad(qa(), qa()), "file.json, question 'q1': ids of questions must differ; got 'q1' twice"),
         (squad({"question": "Who?"}), r"article 0 \('Honey'\), paragraph 0, question 0: 'id' is missing.*'question'"),
         (squad({"id": "q1"}), "question 'q1': 'question' is missing"),
         (squad(qa(), context=" "), "question 'q1'"),
-        (squad(qa(), context=None), "paragraph 0: 'context' must be str, got None"),
+        (squad(qa(), context=None), "paragraph 0: 'context' must be str; got None"),
         ({"data": [{"title": "T"}]}, "article 0: 'paragraphs' is missing"),
-        ({"data": []}, "file.json: there is no question in it"),
-        ({"date": []}, "file.json: neither SQuAD"),
-        ([1, 2], "file.json: neither SQuAD"),
+        ({"data": []}, "file.json must hold questions; got none"),
+        ({"date": []}, "file.json must be SQuAD"),
+        ([1, 2], "file.json must be SQuAD"),
         ("{", "file.json, line 1: not JSON"),
     ],
 )
@@ -161,16 +164,19 @@ def test_hotpotqa_as_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"context": [["Bees", "text"]]}, r"file.json, question 'h1': a paragraph is \[title"),
+        ({"context": [["Bees", "text"]]}, r"file.json, question 'h1': a paragraph must be \[title"),
         ({"context": ["Bees"]}, "question 'h1': 'context' must be a list of"),
         ({"context": [["Bees", []]], "supporting_facts": []}, "file.json: question 'h1': the context is empty"),
-        ({"answer": 7}, "question 'h1': 'answer' must be str, got 7"),
-        ({"supporting_facts": [["Bees", "1"]]}, r"question 'h1': a supporting fact is .* got \['Bees', '1'\]"),
-        ({"supporting_facts": {"title": ["Bees"], "sent_id": []}}, "has 1 of 'title' and 0 of 'sent_id'"),
-        ({"_id": None}, "record 0: '_id' must be str or int, got None"),
-        ({"context": [["Bees", [None]]]}, r"question 'h1': a paragraph is \[title"),
-        ({"context": None}, "question 'h1': 'context' must be list or dict, got None"),
-        ({"context": {"title": ["Bees"], "sentences": None}}, "question 'h1': 'sentences' must be list, got None"),
+        ({"answer": 7}, "question 'h1': 'answer' must be str; got 7"),
+        ({"supporting_facts": [["Bees", "1"]]}, r"question 'h1': a supporting fact must be .* got \['Bees', '1'\]"),
+        (
+            {"supporting_facts": {"title": ["Bees"], "sent_id": []}},
+            "'supporting_facts' must be of one length; got 1 of 'title' and 0 of 'sent_id'",
+        ),
+        ({"_id": None}, "record 0: '_id' must be str or int; got None"),
+        ({"context": [["Bees", [None]]]}, r"question 'h1': a paragraph must be \[title"),
+        ({"context": None}, "question 'h1': 'context' must be list or dict; got None"),
+        ({"context": {"title": ["Bees"], "sentences": None}}, "question 'h1': 'sentences' must be list; got None"),
     ],
 )
 def test_wrong_hotpotqa(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -180,7 +186,7 @@ def test_wrong_hotpotqa(tmp_path: Path, changes: dict[str, Any], message: str) -
 
 @pytest.mark.parametrize("odd", [5, None, "h2", ["h2"]])
 def test_wrong_hotpotqa_record(tmp_path: Path, odd: Any) -> None:
-    with pytest.raises(ValueError, match=r"record 1: expected an object with 'id', got"):
+    with pytest.raises(ValueError, match=r"record 1: a record must be an object with 'id'; got"):
         read_questions(write(tmp_path, [hotpot(), odd]))
 
 
@@ -255,7 +261,7 @@ def test_tables_of_datasets(tmp_path: Path) -> None:
     table.save_to_disk(tmp_path / "table")
     for found in (read_table(table), read_questions(tmp_path / "file.parquet"), read_questions(tmp_path / "table")):
         assert list(found) == list(read_table(rows))
-    with pytest.raises(ValueError, match="this is a table"):
+    with pytest.raises(ValueError, match="squad must be a JSON file; got a table"):
         read_questions(tmp_path / "table", "squad")
     with pytest.raises(ValueError, match="'xml'"):
         read_questions(tmp_path / "table", "xml")
@@ -264,32 +270,32 @@ def test_tables_of_datasets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"id": None}, "table, record 0: 'id' must be str or int, got None"),
+        ({"id": None}, "table, record 0: 'id' must be str or int; got None"),
         ({"context": ""}, "question '1': the context is empty"),
-        ({"id": True}, "table, record 0: 'id' must be str or int, got True"),
-        ({"passages": ["a", 1]}, r"record 0 \(id '1'\): 'passages' must be a list of texts, got 1 in it"),
-        ({"context": ["a", None]}, r"record 0 \(id '1'\): 'context' must be a list of texts, got None in it"),
-        ({"titles": [None]}, "'titles' must be a list of texts, got None in it"),
-        ({"titles": "Honey"}, "'titles' must be list or tuple, got 'Honey'"),
-        ({"answers": {"text": [None]}}, "'text' must be a list of texts, got None in it"),
-        ({"answers": {"text": [1947], "answer_start": [0]}}, "'text' must be a list of texts, got 1947 in it"),
-        ({"answers": {"text": None}}, "'text' must be list or tuple, got None"),
-        ({"answers": {"text": ["bees"], "answer_start": [None]}}, "'answer_start' must be int, got None"),
-        ({"answers": {"text": ["bees"], "answer_start": 17}}, "'answer_start' must be list or tuple, got 17"),
+        ({"id": True}, "table, record 0: 'id' must be str or int; got True"),
+        ({"passages": ["a", 1]}, r"record 0 \(id '1'\): 'passages' must be a list of texts; got 1 in it"),
+        ({"context": ["a", None]}, r"record 0 \(id '1'\): 'context' must be a list of texts; got None in it"),
+        ({"titles": [None]}, "'titles' must be a list of texts; got None in it"),
+        ({"titles": "Honey"}, "'titles' must be list or tuple; got 'Honey'"),
+        ({"answers": {"text": [None]}}, "'text' must be a list of texts; got None in it"),
+        ({"answers": {"text": [1947], "answer_start": [0]}}, "'text' must be a list of texts; got 1947 in it"),
+        ({"answers": {"text": None}}, "'text' must be list or tuple; got None"),
+        ({"answers": {"text": ["bees"], "answer_start": [None]}}, "'answer_start' must be int; got None"),
+        ({"answers": {"text": ["bees"], "answer_start": 17}}, "'answer_start' must be list or tuple; got 17"),
         ({"answers": {"text": ["bees"], "answer_start": [17], "passage": 0}}, "'passage' must be list or tuple"),
-        ({"answers": [1947]}, "expected an object with 'text', got 1947"),
-        ({"answers": ["bees", None]}, "expected an object with 'text', got 'bees'"),
-        ({"answers": [{"text": None, "answer_start": 0}]}, "'text' must be str, got None"),
-        ({"is_impossible": "no"}, "'is_impossible' must be bool, got 'no'"),
-        ({"is_impossible": True, "kind": "span"}, "it has no answer, but its kind is 'span'"),
-        ({"kind": 5}, "'kind' must be str, got 5"),
+        ({"answers": [1947]}, "a record must be an object with 'text'; got 1947"),
+        ({"answers": ["bees", None]}, "a record must be an object with 'text'; got 'bees'"),
+        ({"answers": [{"text": None, "answer_start": 0}]}, "'text' must be str; got None"),
+        ({"is_impossible": "no"}, "'is_impossible' must be bool; got 'no'"),
+        ({"is_impossible": True, "kind": "span"}, "a question without an answer must be of kind 'none'; got 'span'"),
+        ({"kind": 5}, "'kind' must be str; got 5"),
         ({"support": [[0, 1.9, 5.5]]}, "'support' must be a list"),
-        ({"answers": {"text": ["bees"], "answer_start": []}}, "answers have 1 texts, 0 starts and 1 passages"),
+        ({"answers": {"text": ["bees"], "answer_start": []}}, "got 1 texts, 0 starts and 1 passages"),
         ({"answers": 7}, "'answers' must be texts or records"),
         ({"answers": [{"text": "bees"}]}, "'answer_start' is missing"),
-        ({"answers": [{"text": "bees", "answer_start": 0}]}, "should stand at 0"),
+        ({"answers": [{"text": "bees", "answer_start": 0}]}, "must be at 0"),
         ({"support": [1, 2]}, "'support' must be a list"),
-        ({"support": 3}, "'support' must be list or tuple, got 3"),
+        ({"support": 3}, "'support' must be list or tuple; got 3"),
         ({"support": [[0, 5, 999]]}, "question '1': support from 5 to 999"),
         ({"kind": "maybe"}, "question '1': kind must be"),
     ],
@@ -345,11 +351,11 @@ def test_from_run() -> None:
     ]  # fmt: skip
     yes, no = from_run(queries, run, {**corpus, "d1": "No rain, yes."}, k=2, gold=said)
     assert [(q.kind, q.answers, q.texts) for q in (yes, no)] == [("yes", (), ("yes",)), ("no", (), ("no",))]
-    with pytest.raises(ValueError, match="query 'q1': there is no text for document 'd3'"):
+    with pytest.raises(ValueError, match="query 'q1': the corpus must hold document 'd3'"):
         from_run(queries, run, {"d1": "Rain."})
-    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="k must be a whole number, 1 or more; got 0"):
         from_run(queries, run, corpus, k=0)
-    with pytest.raises(ValueError, match="no query has a passage"):
+    with pytest.raises(ValueError, match="queries and run must have ids in common; got 1 queries"):
         from_run({"q9": "Who?"}, run, corpus)
 
 

@@ -104,7 +104,7 @@ def test_digests_tell_weights_and_questions_apart(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     assert weights_digest(str(tmp_path / "copy")) != before
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: there are no weights"):
+    with pytest.raises(ValueError, match="empty must be a checkpoint with weights"):
         weights_digest(str(tmp_path / "empty"))
     asked = questions()
     assert questions_digest(asked) == questions_digest(questions())
