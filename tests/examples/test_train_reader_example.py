@@ -93,7 +93,7 @@ def test_arms_of_separate_runs_are_merged(folder: Path, monkeypatch: pytest.Monk
     assert {"task_loss_full", "task_loss_step_1", "task_loss_step_2", "violation_rate"} <= set(logs)
     call(monkeypatch, arguments(folder, "squad", "--merge"))
     assert result(folder, "metrics.json") == metrics
-    with pytest.raises(SystemExit, match=r"was made with other settings \(rate\): choose another --out"):
+    with pytest.raises(SystemExit, match=r"was made with other settings \(rate\); choose another --out"):
         call(monkeypatch, arguments(folder, "squad", "--rate", "0.5"))
 
 
@@ -148,5 +148,5 @@ def test_hotpotqa_is_cropped_then_dropped(folder: Path) -> None:
 
 
 def test_missing_data_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match=r"train.json is missing: give SQuAD or HotpotQA files"):
+    with pytest.raises(SystemExit, match=r"train.json is missing; give SQuAD or HotpotQA files"):
         call(monkeypatch, arguments(folder, "nothing"))
