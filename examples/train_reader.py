@@ -47,7 +47,7 @@ from cmp_rerank.ablations import CmpCrop, CmpDrop
 from cmp_rerank.engine.scorer import STRATEGIES
 from cmp_rerank.evaluation import Evaluation
 from cmp_rerank.evaluation.compare import compare_evaluations
-from cmp_rerank.reader import ComparativeTrainer, WholePassages
+from cmp_rerank.reader import WholePassages
 from cmp_rerank.reader.answers import predictions
 from cmp_rerank.reader.files import Questions, read_questions
 from cmp_rerank.reader.measures import check_gold, evaluate_answers, summary
@@ -57,6 +57,7 @@ from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.resume import check_settings, last_checkpoint, questions_digest, weights_digest
 from cmp_rerank.reader.resume import train as run_training
 from cmp_rerank.text.segmenters import Sentences
+from cmp_rerank.training import ComparativeTrainer
 
 ARMS = ("plain", "comparative")
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -157,9 +157,9 @@ def _train(
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
-    from cmp_rerank.reader import ComparativeReaderTrainer
     from cmp_rerank.reader import resume as resuming
     from cmp_rerank.reader.reader import Reader, ReaderOptions
+    from cmp_rerank.training import ComparativeTrainer
 
     known = [question for question in questions if question.answers or question.kind != "span"]
     if not known:
@@ -199,7 +199,7 @@ def _train(
     resuming.check_settings(out / "settings.json", fixed, resume=checkpoint is not None)
     windows = reading.windows(tokenizer, known, next((step for step in plan if isinstance(step, CmpCrop)), None))
     options.warn([str(windows.counts)])
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model,
         TrainingArguments(
             output_dir=str(folder),
