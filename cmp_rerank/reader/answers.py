@@ -204,7 +204,8 @@ def _distinct(table: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
     new = np.ones(len(table), dtype=bool)
     new[1:] = np.any(table[1:] != table[:-1], axis=1)
     table, scores = table[new], scores[new]
-    order = np.lexsort((table[:, 3], table[:, 2], table[:, 1], -scores, table[:, 0]))
+    # The sort is stable: ties stay in order of passage, start and end.
+    order = np.lexsort((-scores, table[:, 0]))
     return table[order], scores[order]
 
 
