@@ -154,7 +154,7 @@ def _text(path: Path) -> str:
     if str(path) == "-":
         import sys
 
-        raw = sys.stdin.buffer.read()  # UTF-8 here too, whatever the locale
+        raw = sys.stdin.buffer.read()  # decoded as UTF-8 in every locale
     else:
         from cmp_rerank.ir.lines import open_bytes
 

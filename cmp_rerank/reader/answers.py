@@ -38,7 +38,7 @@ class AnswerSpan(NamedTuple):
     """A predicted answer: a span of a passage.
 
     Attributes:
-        text: The text of the passage between `start` and `end`; "yes" or "no" where the reader says so.
+        text: The text of the passage between `start` and `end`; "yes", "no", or "" for "no answer".
         score: See `best_answers`.
         probability: Softmax of the scores of all candidates of the question and of "no answer".
         passage: Number of the passage; -2 for yes and no, which are in no passage; -1 for "no answer".
@@ -442,7 +442,7 @@ def best_threshold(
     margins = np.array([answer.margin for answer in answers])
     if np.isnan(margins).any():
         raise ValueError(f"the margin of question {questions[int(np.isnan(margins).argmax())].id!r} is NaN")
-    # Without any candidate the answer is "" whatever the threshold.
+    # Without any candidate the answer is "" with every threshold.
     gains, finite = (answered - abstained)[np.isfinite(margins)], margins[np.isfinite(margins)]
     cuts, place = np.unique(-finite, return_inverse=True)
     if not len(cuts):

@@ -298,7 +298,7 @@ class _Reading:
         asked = built.length
         built.add(self.layout.special[1], 2)
         if len(self.layout.yes_no):
-            said = built.length
+            words = built.length
             built.add(self.layout.yes_no, 3, YES_NO, self.layout.yes_no_offsets)
             built.add(self.layout.separator, 3)
         starts = []
@@ -319,7 +319,7 @@ class _Reading:
             where = np.flatnonzero(self.layout.yes_no_offsets[:, 1] > word)
             end = YES_NO_TEXT.index(" ") if not word else len(YES_NO_TEXT)
             tokens_of_word = where[self.layout.yes_no_offsets[where, 0] < end]
-            spans = [(said + int(tokens_of_word[0]), said + int(tokens_of_word[-1]))]
+            spans = [(words + int(tokens_of_word[0]), words + int(tokens_of_word[-1]))]
         self.counts.support_elsewhere += bool(spans) and len(supported) < len(self.support)
         features: dict[str, np.ndarray] = {"input_ids": np.concatenate(built.ids, dtype=np.int32)}
         if self.layout.types is not None:

@@ -18,7 +18,7 @@ class GoldAnswer:
     """A gold answer in a passage.
 
     Attributes:
-        text: The answer as it stands in the passage.
+        text: The answer, exactly as in the passage.
         passage: Number of the passage in its question, from 0.
         start: Where it begins, in characters of that passage.
     """
@@ -123,7 +123,7 @@ class Question:
             passages: Numbers of the passages to keep.
 
         Returns:
-            The new question; passages are numbered anew.
+            The new question; its passages are numbered from 0 again.
 
         Raises:
             ValueError: With the id: there is no such passage, or no passage with text is left.

@@ -26,7 +26,7 @@ class Window:
         example: Its tokens, with segments and support where it can be cropped.
         passage: (T,) number of the passage of each token; -1 for the question, special tokens and separators, -2 for
             the pseudo-passage "yes no".
-        offsets: (T, 2) characters of that passage that each token stands for; (0, 0) where there is none.
+        offsets: (T, 2) characters of each token in that passage; (0, 0) outside of passages.
         start: Position of the first token of the first gold answer in it, in the whole window, not in a view; 0, the
             first token, if there is none.
         end: Position of that answer's last token, inclusive; 0 if there is none.
@@ -80,9 +80,10 @@ class WindowCounts:
     def __str__(self) -> str:
         return (
             f"{self.windows} windows of {self.questions} questions, {self.answered} with an answer; {self.split} "
-            f"passages are longer than a window, {self.questions_cut} questions were cut; {self.answers_cut} windows "
-            f"hold a part of an answer only ({self.removed} were removed), {self.answers_lost} questions lost "
-            f"theirs; {self.unknown} questions have no known answer, {self.empty} no context that has tokens"
+            f"passages are longer than a window, {self.questions_cut} questions were truncated; {self.answers_cut} "
+            f"windows hold only a part of an answer ({self.removed} were removed), {self.answers_lost} questions "
+            f"have no window with a whole answer; {self.unknown} questions have no known answer, {self.empty} a "
+            "context without tokens"
         )
 
 

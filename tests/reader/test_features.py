@@ -119,7 +119,9 @@ def test_an_answer_cut_by_the_window_is_unanswered_or_removed() -> None:
     assert removed.counts.removed == len(kept) - len(removed) == 2
     overlap = make_windows(tokenizer, [question], max_length=short + 15, stride=15)
     assert overlap.counts.answers_lost == 0
-    assert "hold a part of an answer only (2 were removed), 1 questions lost" in str(removed.counts)
+    assert "hold only a part of an answer (2 were removed), 1 questions have no window with a whole answer" in str(
+        removed.counts
+    )
 
 
 @tokenizers
@@ -179,7 +181,7 @@ def test_questions_that_teach_nothing_are_counted() -> None:
     windows = make_windows(wordpiece(), asked, max_length=100)
     assert [w.question for w in windows] == [0, 1, 2, 3, 4]
     assert (windows.counts.unknown, windows.counts.empty) == (4, 1)
-    assert "; 4 questions have no known answer, 1 no context that has tokens" in str(windows.counts)
+    assert "; 4 questions have no known answer, 1 a context without tokens" in str(windows.counts)
     windows = make_windows(wordpiece(), asked, max_length=100, yes_no=True)
     assert (windows.counts.unknown, windows.counts.empty, windows.counts.answered) == (2, 1, 2)
 
