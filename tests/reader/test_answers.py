@@ -323,7 +323,7 @@ def test_a_threshold_is_a_number(threshold: Any) -> None:
 
 
 def test_ties_are_ordered_by_passage_then_start_then_end() -> None:
-    """Whatever the order of the windows."""
+    """In every order of the windows."""
     question = Question("q", "Who?", (text(3), text(2)))
     parts = [(1, 0, 2), (0, 1, 3), (0, 0, 3)]  # windows of one question; two of them overlap
     expected = [(0, 0, 1), (0, 0, 3), (0, 0, 5), (0, 2, 3), (0, 2, 5), (0, 4, 5), (1, 0, 1), (1, 0, 3), (1, 2, 3)]
