@@ -55,15 +55,20 @@ def answer(
 
     \b
     Examples:
-      cmp-rerank answer reader -q "Who makes honey?" -p "Rain fell all day." -p "Honey is made by bees."
-      cmp-rerank answer reader -q "What is the default port?" -f manual.txt --top-k 1
-      cmp-rerank answer reader --questions squad/dev.json --predictions predictions.json
-      cmp-rerank answer reader --queries queries.jsonl --run reranked.trec --corpus corpus.jsonl --k 10
+      cmp-rerank answer reader -q "Who makes honey?" \\
+          -p "Rain fell all day." -p "Honey is made by bees."
+      cmp-rerank answer reader -q "What is the port?" -f manual.txt --top-k 1
+      cmp-rerank answer reader --questions squad/dev.json \\
+          --predictions predictions.json
+      cmp-rerank answer reader --queries queries.jsonl --run reranked.trec \\
+          --corpus corpus.jsonl --k 10
 
-    Prints one JSON object for each question, with its answers, best first. Each answer has its text; its score, in
-    logits above "no answer"; its probability among the candidates; the number of its passage, and with --run the id
-    of the document; and where it begins and ends there, in characters. A reader with a tuned threshold may answer ""
-    for "no answer"; others do so with --no-answer or --threshold.
+    Prints one JSON object for each question, with its answers, best first.
+    Each answer has its text; its score, in logits above "no answer"; its
+    probability among the candidates; the number of its passage, and with
+    --run the id of the document; and where it begins and ends there, in
+    characters. A reader with a tuned threshold may answer "" for "no answer";
+    others do so with --no-answer or --threshold.
     """
     with options.clean_exit():
         if threshold is not None and no_answer is False:

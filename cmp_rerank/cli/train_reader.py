@@ -19,8 +19,8 @@ def train_reader(
     ablations: Annotated[
         str,
         typer.Option(
-            help="Ablation steps in order, such as 'drop drop', 'crop drop' or 'crop drop:top:2'; 'none': plain "
-            "training."
+            help="Ablation steps in order: drop, drop:LAYERS or crop, such as 'drop drop' or 'crop drop'; 'none': "
+            "plain training."
         ),
     ] = "drop drop",
     p: Annotated[float, typer.Option(help="Share of the neurons that one drop step drops.")] = 0.1,
@@ -51,26 +51,34 @@ def train_reader(
 
     \b
     Examples:
-      cmp-rerank train-reader squad/train.json --dev squad/dev.json -m bert-base-uncased -o reader
-      cmp-rerank train-reader hotpot_train.json --dev hotpot_dev.json -m roberta-base -o reader \\
-          --ablations "crop drop" --segments passages
+      cmp-rerank train-reader squad/train.json --dev squad/dev.json \\
+          -m bert-base-uncased -o reader
+      cmp-rerank train-reader hotpot_train.json --dev hotpot_dev.json \\
+          -m roberta-base -o reader --ablations "crop drop" --segments passages
       cmp-rerank train-reader questions.jsonl -m reader -o tuned --ablations none
 
-    A file is SQuAD 1.1 or 2.0 JSON, HotpotQA JSON (distractor setting), or a table with the columns id, question,
-    context or passages, and answers: JSON lines, parquet or a folder of `datasets`.
+    A file is SQuAD 1.1 or 2.0 JSON, HotpotQA JSON (distractor setting), or a
+    table with the columns id, question, context or passages, and answers:
+    JSON lines, parquet or a folder of `datasets`.
 
-    Each step of --ablations takes more away from the model. The loss of the full model is compared with the losses of
-    its ablated copies. "drop" drops neurons; "drop:top:2" those of the two highest layers. "crop" removes sentences
-    or passages that hold neither an answer nor supporting facts. Begin with "drop drop" for questions of one
-    passage, and with "crop drop" for questions of several. Each step makes training slower.
+    Each step of --ablations takes more away from the model. The loss of the
+    full model is compared with the losses of its ablated copies. "drop" drops
+    neurons; "drop:LAYERS" those of some layers, where LAYERS is all, or top:2
+    for the two highest. "crop" removes sentences or passages that hold
+    neither an answer nor supporting facts. Begin with "drop drop" for
+    questions of one passage, and with "crop drop" for questions of several.
+    Each step makes training slower.
 
-    --out gets an ordinary checkpoint, which AutoModelForQuestionAnswering and `cmp-rerank answer` load;
-    predictions.json in the format of the official scripts; and metrics.json with EM and F1, their intervals, the
-    values of every question, losses, settings and versions. Where questions of --dev have no answer, the threshold
-    of "no answer" is tuned on them and saved with the checkpoint.
+    --out gets an ordinary checkpoint, which AutoModelForQuestionAnswering and
+    `cmp-rerank answer` load; predictions.json in the format of the official
+    scripts; and metrics.json with EM and F1, their intervals, the values of
+    every question, losses, settings and versions. Where questions of --dev
+    have no answer, the threshold of "no answer" is tuned on them and saved
+    with the checkpoint.
 
-    --resume resumes an interrupted training with the settings that it was started with. A finished training is not
-    trained further, only evaluated again.
+    --resume resumes an interrupted training with the settings that it was
+    started with. A finished training is not trained further, only evaluated
+    again.
     """
     with options.clean_exit():
         plan = plan_of(ablations, p, segments)

@@ -302,3 +302,4 @@ def test_help_teaches_by_examples() -> None:
         result = run(command, "--help")
         assert result.exit_code == 0
         assert f"cmp-rerank {command} " in result.output
+        assert all(ord(character) < 0x1F000 for character in result.output)  # a ":top:" would become an emoji
