@@ -228,7 +228,7 @@ class Reader:
         Args:
             question: A question, or a list of them.
             passages: The context: one text of any length or a list of texts; for a list of questions, one such
-                context for each. A generator is listed first.
+                context for each. A generator is read into a list.
             top_k: How many answers.
             no_answer: Whether "no answer" is one of them: an empty text of passage -1. It comes before all answers
                 whose score does not exceed its own by more than the threshold of the options; see `top`.
@@ -240,7 +240,7 @@ class Reader:
             tokenizer finds no token in the context. For a list of questions, a list of such lists.
 
         Raises:
-            ValueError: An empty question, a context without text, as many contexts as questions are not given, or an
+            ValueError: An empty question, a context without text, other numbers of contexts than questions, or an
                 argument is of another type or out of its range.
         """
         check_whole("top_k", top_k, 1)

@@ -141,6 +141,16 @@ def test_ties_that_rounding_makes_are_ties() -> None:
     assert (answer.spans[0].text, answer.margin) == ("b", -(2.0**60))
 
 
+@pytest.mark.parametrize("scale", ["null", "raw"])
+@pytest.mark.parametrize("logit", [1000.0, -1000.0])
+def test_probabilities_do_not_overflow(scale: str, logit: float) -> None:
+    one = window(0, (0, 0, 1), lead=1)
+    logits = [[0.0, logit, 0.0]]
+    (answer,) = best_answers([one], [Question("q", "Who?", (text(1),))], logits, logits, scale=scale)
+    assert answer.margin == 2 * logit
+    assert (answer.spans[0].probability, answer.no_answer) == ((1.0, 0.0) if logit > 0 else (0.0, 1.0))
+
+
 def test_yes_and_no_come_first_among_ties() -> None:
     passage = np.array([-1, -2, -2, -1, 1, 1, 0])
     offsets = np.array([(0, 0), (0, 3), (4, 6), (0, 0), (0, 1), (2, 3), (0, 1)])
@@ -312,6 +322,9 @@ def test_of_equally_good_thresholds_the_nearest_to_0_is_taken_and_of_two_the_pos
     assert best_threshold(questions, answers) == (2.0, 0.75)
     assert best_threshold(questions[1:], answers[1:]) == (2.0, pytest.approx(2 / 3))
     assert best_threshold(questions[2:], answers[2:]) == (-2.0, 1.0)
+    # Neither the highest nor the lowest of them.
+    shifted = [answered(answer.id, answer.margin + 4) for answer in answers[1:]]
+    assert best_threshold(questions[1:], shifted) == (2.0, pytest.approx(2 / 3))
     # 0 itself, where it gives the same answers as the best threshold.
     assert best_threshold(questions[:2], [answered("1", 3.0), answered("2", -1.0)]) == (0.0, 1.0)
 

@@ -117,6 +117,11 @@ def test_an_answer_cut_by_the_window_is_unanswered_or_removed() -> None:
     assert {(w.start, w.end) for w in kept} == {(0, 0)}
     removed = make_windows(tokenizer, [question], max_length=short, stride=1, cut_answers="remove")
     assert removed.counts.removed == len(kept) - len(removed) == 2
+    # A window that ends right before the answer, and one that ends with it, cut nothing.
+    for end in (int(first), int(last) + 1):
+        whole = make_windows(tokenizer, [question], max_length=end + 1, stride=0)  # with the last special token
+        assert int(np.flatnonzero(whole[0].passage == 0)[-1]) == end - 1
+        assert (whole.counts.answers_cut, whole.counts.answers_lost, whole.counts.answered) == (0, 0, 1)
     overlap = make_windows(tokenizer, [question], max_length=short + 15, stride=15)
     assert overlap.counts.answers_lost == 0
     assert "hold only a part of an answer (2 were removed), 1 questions have no window with a whole answer" in str(
@@ -214,6 +219,9 @@ def test_yes_and_no_are_spans(name: str) -> None:
         assert set(first.passage[first.start : first.end + 1]) == {-2}
         assert first.start > 0
         assert (second.start, second.end) == (0, 0)  # nothing in it says so
+    # With known support, the window without it can be cropped as well: that it has no answer stays true.
+    both = make_windows(tokenizer, [base], max_length=100, yes_no=True, crop=CmpCrop())
+    assert [(w.start > 0, w.example.croppable) for w in both] == [(True, True), (False, True)]
     # Where the support is not known, each window may say so; but then nothing is cropped.
     unknown = replace(base, support=None)
     windows = make_windows(tokenizer, [unknown], max_length=100, yes_no=True, crop=CmpCrop())

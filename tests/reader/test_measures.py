@@ -85,6 +85,9 @@ def test_the_best_gold_answer_counts_for_each_measure() -> None:
     assert score("", ["the", "bee"], "squad2") == (0.0, 0.0)
     assert score("", ["the"], "squad2") == (1.0, 1.0)
     assert exact_match("", "the") == 1.0
+    # A prediction of which nothing is left is right where there is no answer.
+    assert score("the", []) == (1.0, 1.0)
+    assert score("bee", []) == (0.0, 0.0)
 
 
 def test_evaluation() -> None:
@@ -120,6 +123,7 @@ def test_what_cannot_be_evaluated() -> None:
         evaluate_answers([question("1")], {"1": "bee"})
     with pytest.raises(ValueError, match="got none for 1 of 2 \\(2\\)"):
         evaluate_answers([question("1", "a"), question("2", "b")], {"1": "a"}, missing="error")
+    assert evaluate_answers([question("1", "bee")], {"1": "bee"}, missing="error").means == {"EM": 1.0, "F1": 1.0}
     with pytest.raises(ValueError, match="'squad3'"):
         evaluate_answers([question("1", "a")], {}, rules="squad3")
     wrong: list[tuple[Any, str]] = [
