@@ -329,6 +329,14 @@ def test_of_equally_good_thresholds_the_nearest_to_0_is_taken_and_of_two_the_pos
     assert best_threshold(questions[:2], [answered("1", 3.0), answered("2", -1.0)]) == (0.0, 1.0)
 
 
+def test_a_threshold_separates_neighbouring_floats() -> None:
+    """There is no middle between them, only the lower one."""
+    questions = [Question("1", "Who?", ("Bees.",), texts=("bees",)), Question("2", "Who?", ("Bees.",), kind="none")]
+    answers = [answered("1", 1.0), answered("2", math.nextafter(1.0, 0.0))]
+    threshold, value = best_threshold(questions, answers)
+    assert (predictions(answers, threshold), value) == ({"1": "bees", "2": ""}, 1.0)
+
+
 @pytest.mark.parametrize("threshold", [math.nan, "1", True])
 def test_a_threshold_is_a_number(threshold: Any) -> None:
     with pytest.raises(ValueError, match="threshold must be a number or None; got"):
