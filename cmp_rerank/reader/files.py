@@ -1,4 +1,4 @@
-"""Questions from SQuAD and HotpotQA files and from tables; predictions in the formats of the official scripts."""
+"""Questions from SQuAD and HotpotQA files and from tables."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, replacing, stem_suffix, text
+from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix, text
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.ir.reading import read_json
-from cmp_rerank.reader.locate import located
-from cmp_rerank.reader.records import Answer, Kind, Question, repair
+from cmp_rerank.reader.checks import described
+from cmp_rerank.reader.locate import find_answers
+from cmp_rerank.reader.records import GoldAnswer, Kind, Question, repair
 
 FORMATS = ("squad", "hotpotqa", "table")
 
 
 class Questions(list[Question]):
-    """Questions in the order of their source, and what was noticed in reading them.
+    """Questions in the order of their source, with counts of what was corrected or not found.
 
     Attributes:
         format: "squad", "squad2", "hotpotqa", "table" or "run".
-        counts: What was noticed, by name: "offsets repaired", "answers not found", "support not found", ...
+        counts: Counts by name: "offsets repaired", "answers not found", "support not found", ...
     """
 
     def __init__(self, questions: Iterable[Question], format: str, counts: Mapping[str, int]) -> None:
@@ -33,12 +34,12 @@ class Questions(list[Question]):
         self.counts = Counter(counts)
 
     def notes(self) -> list[str]:
-        """One line for each thing that was noticed."""
+        """One line for each count that is not 0."""
         return [f"{what}: {number}" for what, number in self.counts.items() if number]
 
 
 class _Record:
-    """One record of a file: it knows where it stands, for messages, and collects questions."""
+    """Collects the questions of a source; `place` is the current record, for messages."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -50,20 +51,20 @@ class _Record:
         raise ValueError(f"{self.source}, {self.place}: {what}")
 
     def of(self, record: Any, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        """The value of a key, of the right type. Where there is a default, None is as good as no key.
+        """The value of a key, of the right type. Where there is a default, None counts as a missing key.
 
-        Tables of `datasets` have None where a record lacks what another one has.
+        Tables of `datasets` have None where a record lacks a column of another one.
         """
         if not isinstance(record, Mapping):
-            self.wrong(f"expected an object with {key!r}, got {record!r:.80}")
+            self.wrong(f"a record must be an object with {key!r}; got {record!r:.80}")
         value = record.get(key, default)
         if value is None and default is not ...:
             return default
         if value is ...:
-            self.wrong(f"{key!r} is missing; there are {', '.join(map(repr, record)) or 'no keys'}")
+            self.wrong(f"{key!r} is missing; got {', '.join(map(repr, record)) or 'no keys'}")
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if value is not default and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            self.wrong(f"{key!r} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r:.80}")
+            self.wrong(f"{key!r} must be {' or '.join(k.__name__ for k in kinds)}; got {value!r:.80}")
         return value
 
     def texts(self, record: Any, key: str) -> list[str]:
@@ -71,13 +72,15 @@ class _Record:
         value = self.of(record, key, (list, tuple))
         for each in value:
             if not isinstance(each, str):
-                self.wrong(f"{key!r} must be a list of texts, got {each!r:.80} in it")
+                self.wrong(f"{key!r} must be a list of texts; got {each!r:.80} in it")
         return list(value)
 
-    def add(self, id: Any, question: Any, passages: Sequence[str], answers: Iterable[Answer], **more: Any) -> None:
-        """Check and keep one question; its answers are set right, where they are a few characters off."""
+    def add(
+        self, id: Any, question: Any, passages: Sequence[str], answers: Iterable[GoldAnswer], **more: Any
+    ) -> None:
+        """Check and keep one question; offsets of answers that are a few characters off are corrected."""
         if id in self.questions:
-            self.wrong(f"the id {id!r} occurs twice")
+            self.wrong(f"ids of questions must differ; got {id!r} twice")
         try:
             right = repair(id, passages, answers)
             self.questions[id] = Question(id, question, tuple(passages), right.answers, **more)
@@ -87,12 +90,12 @@ class _Record:
 
     def done(self, format: str) -> Questions:
         if not self.questions:
-            raise ValueError(f"{self.source}: there is no question in it")
+            raise ValueError(f"{self.source} must hold questions; got none")
         return Questions(self.questions.values(), format, self.counts)
 
 
 def read_questions(path: PathLike, format: str | None = None) -> Questions:
-    """Read questions from a file of any format that is known here.
+    """Read questions from a file of any supported format.
 
     Args:
         path: SQuAD 1.1 or 2.0 JSON, HotpotQA JSON, or a table: JSON list, JSON lines, parquet, or a folder that
@@ -100,17 +103,23 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
         format: "squad", "hotpotqa" or "table"; None looks at the content.
 
     Returns:
-        The questions, and what was noticed in reading them.
+        The questions, with counts of what was corrected or not found.
 
     Raises:
         ValueError: With the file and the record, for what cannot be read.
+
+    Example:
+        ::
+
+            questions = read_questions("squad/dev.json")
+            print(len(questions), questions.notes())
     """
     if format is not None:
         check_choice("format", format, FORMATS)
     source = os.fspath(path)
     if Path(path).is_dir() or stem_suffix(path) in (".parquet", ".jsonl"):
         if format in ("squad", "hotpotqa"):
-            raise ValueError(f"{source}: {format} is a JSON file; this is a table: use format='table'")
+            raise ValueError(f"{source}: {format} must be a JSON file; got a table; use format='table'")
         return read_table(_table(path), source)
     content = read_json(path)
     if format is None:
@@ -123,8 +132,8 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
             format = "table"
         else:
             raise ValueError(
-                f'{source}: neither SQuAD ({{"data": [...]}}), nor HotpotQA ([{{"_id": ..., "context": [[title, '
-                f"[sentence, ...]], ...]}}]), nor a list of records; it begins with {json.dumps(content)[:80]}"
+                f'{source} must be SQuAD ({{"data": [...]}}), HotpotQA ([{{"_id": ..., "context": [[title, '
+                f"[sentence, ...]], ...]}}]) or a list of records; got {json.dumps(content)[:80]}"
             )
     if format == "table":
         return read_table(content, source)
@@ -139,8 +148,8 @@ def read_squad(path: PathLike) -> Questions:
 def read_hotpotqa(path: PathLike) -> Questions:
     """Read HotpotQA JSON, distractor setting; see `read_questions`.
 
-    An answer has no offsets there. It is looked for in the supporting sentences, then in their paragraphs, then in
-    all of them; every occurrence is an alternative, see `cmp_rerank.reader.locate`.
+    Answers have no offsets there. They are looked for in the supporting sentences, then in their paragraphs, then in
+    all paragraphs. Every occurrence is an alternative, see `cmp_rerank.reader.locate.find_answers`.
     """
     return _hotpotqa(read_json(path), os.fspath(path))
 
@@ -162,8 +171,8 @@ def _squad(content: Any, source: str) -> Questions:
                 impossible = record.of(qa, "is_impossible", bool, False)
                 second |= qa.get("is_impossible") is not None
                 answers = [
-                    Answer(record.of(answer, "text", str), 0, record.of(answer, "answer_start", int))
-                    # 2.0 puts misleading answers elsewhere; some files in its format leave them here.
+                    GoldAnswer(record.of(answer, "text", str), 0, record.of(answer, "answer_start", int))
+                    # Version 2.0 has plausible answers under another key; some files in its format have them here.
                     for answer in ([] if impossible else record.of(qa, "answers", list, []))
                 ]
                 record.counts["without an answer"] += impossible
@@ -176,7 +185,7 @@ def _squad(content: Any, source: str) -> Questions:
 def _hotpotqa(content: Any, source: str) -> Questions:
     record = _Record(source)
     if not isinstance(content, list):
-        record.wrong(f"HotpotQA is a list of records, got {type(content).__name__}")
+        record.wrong(f"HotpotQA must be a list of records; got {described(content)}")
     for i, entry in enumerate(content):
         record.place = f"record {i}"
         name = str(record.of(entry, "_id" if isinstance(entry, Mapping) and "_id" in entry else "id", (str, int)))
@@ -186,7 +195,7 @@ def _hotpotqa(content: Any, source: str) -> Questions:
         passages, starts = [], []
         for _, sentences in context:
             if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
-                record.wrong(f"a paragraph is [title, [sentence, ...]], got {sentences!r:.80}")
+                record.wrong(f"a paragraph must be [title, [sentence, ...]]; got {sentences!r:.80}")
             ends = [0]
             for sentence in sentences:
                 ends.append(ends[-1] + len(sentence))
@@ -197,8 +206,10 @@ def _hotpotqa(content: Any, source: str) -> Questions:
             support = []
             for title, number in _pairs(record, entry, "supporting_facts", "title", "sent_id"):
                 if not isinstance(number, int):
-                    record.wrong(f"a supporting fact is [title, number of the sentence], got {[title, number]!r:.80}")
-                # The published files have facts that point nowhere.
+                    record.wrong(
+                        f"a supporting fact must be [title, number of the sentence]; got {[title, number]!r:.80}"
+                    )
+                # The published files have facts without such a sentence.
                 at = titles.index(title) if title in titles else -1
                 if at < 0 or not 0 <= number < len(starts[at]) - 1 or starts[at][number] == starts[at][number + 1]:
                     record.counts["support not found"] += 1
@@ -206,7 +217,7 @@ def _hotpotqa(content: Any, source: str) -> Questions:
                     support.append((at, starts[at][number], starts[at][number + 1]))
         answer = record.of(entry, "answer", str, None)
         kind: Kind = answer if answer in ("yes", "no") else "span"  # type: ignore[assignment]
-        found = located([answer], passages, support or ()) if answer and kind == "span" else ()
+        found = find_answers([answer], passages, support or ()) if answer and kind == "span" else ()
         record.counts["answers not found"] += kind == "span" and bool(answer) and not found
         record.add(
             name,
@@ -227,10 +238,13 @@ def _pairs(record: _Record, entry: Any, key: str, first: str, second: str) -> li
     if isinstance(value, dict):
         columns = record.of(value, first, list), record.of(value, second, list)
         if len(columns[0]) != len(columns[1]):
-            record.wrong(f"{key!r} has {len(columns[0])} of {first!r} and {len(columns[1])} of {second!r}")
+            record.wrong(
+                f"the columns of {key!r} must be of one length; got {len(columns[0])} of {first!r} and "
+                f"{len(columns[1])} of {second!r}"
+            )
         return list(zip(*columns, strict=True))
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        record.wrong(f"{key!r} must be a list of [{first}, {second}], got {value!r:.80}")
+        record.wrong(f"{key!r} must be a list of [{first}, {second}]; got {value!r:.80}")
     return [(pair[0], pair[1]) for pair in value]
 
 
@@ -238,18 +252,17 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
     """Read questions from a `datasets` table, or any other iterable of records.
 
     Args:
-        table: Records with ``id``, ``question``, and ``context`` (a text) or ``passages`` (a list of texts);
-            ``answers``: SQuAD's ``{"text": [...], "answer_start": [...]}``, where several passages also have a list
-            ``"passage"`` of their numbers; a list of ``{"text", "answer_start", "passage"}``; or texts without
-            offsets, which are looked for in the passages. Empty texts are no answers. Optional are ``support``, a
-            list of [passage, start, end] in characters; ``titles`` (or ``title``); ``kind``; and
-            ``is_impossible``: answers of such a question are misleading ones, and left out. Records without
-            ``answers`` are to be answered. What is None counts as missing. A table of HotpotQA as published on the
-            hub is read too.
-        source: Its name, for messages.
+        table: Records with ``id``, ``question``, and ``context`` (a text) or ``passages`` (a list of texts).
+            ``answers`` are SQuAD's ``{"text": [...], "answer_start": [...]}``, with a list ``"passage"`` of numbers
+            where there are several passages; or a list of ``{"text", "answer_start", "passage"}``; or texts without
+            offsets, which are looked for in the passages. An empty text is no answer. Optional are ``support``, a
+            list of [passage, start, end] in characters; ``titles`` (or ``title``); ``kind``; and ``is_impossible``.
+            Answers of an impossible question are only plausible, and left out. A record without ``answers`` has an
+            unknown answer. None counts as missing. A table of HotpotQA as published on the hub is read, too.
+        source: Name of the table, for messages.
 
     Returns:
-        The questions. One with an empty list of answers has none in its passages.
+        The questions. A question with an empty list of answers is of kind "none".
 
     Raises:
         ValueError: With the record, for one that cannot be read.
@@ -257,7 +270,7 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
     Example:
         >>> row = {"id": "1", "question": "Who makes honey?", "passages": ["Rain.", "Bees do."], "answers": ["Bees"]}
         >>> read_table([row])[0].answers
-        (Answer(text='Bees', passage=1, start=0),)
+        (GoldAnswer(text='Bees', passage=1, start=0),)
     """
     record = _Record(source)
     rows = list(table)
@@ -273,15 +286,15 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
             context = record.of(row, "context", (str, list))
             passages = [context] if isinstance(context, str) else record.texts(row, "context")
         given, impossible = row.get("answers"), record.of(row, "is_impossible", bool, None)
-        # Answers of a question that is said to have none are misleading ones, as those of SQuAD 2.0.
+        # Answers of an impossible question are only plausible, as in SQuAD 2.0.
         placed, texts = _answers(record, given) if given is not None and not impossible else ([], [])
         if impossible is None:
             impossible = given is not None and not placed and not texts
         kind = record.of(row, "kind", str, "none" if impossible else "span")
         if impossible and kind != "none":
-            record.wrong(f"it has no answer, but its kind is {kind!r}")
+            record.wrong(f"a question without an answer must be of kind 'none'; got {kind!r}")
         support = record.of(row, "support", (list, tuple), None)
-        found = located(texts, passages) if texts else ()
+        found = find_answers(texts, passages) if texts else ()
         record.counts["answers not found"] += bool(texts) and not found
         record.counts["without an answer"] += kind == "none"
         titles = record.texts(row, "titles") if row.get("titles") is not None else []
@@ -291,7 +304,7 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
             try:
                 support = tuple((index(at), index(start), index(end)) for at, start, end in support)
             except (TypeError, ValueError):
-                record.wrong(f"'support' must be a list of [passage, start, end], got {support!r:.80}")
+                record.wrong(f"'support' must be a list of [passage, start, end]; got {support!r:.80}")
         record.add(
             str(name),
             record.of(row, "question", str),
@@ -305,7 +318,7 @@ def read_table(table: Iterable[Mapping[str, Any]], source: str = "table") -> Que
     return record.done("table")
 
 
-def _answers(record: _Record, given: Any) -> tuple[list[Answer], list[str]]:
+def _answers(record: _Record, given: Any) -> tuple[list[GoldAnswer], list[str]]:
     """Answers with offsets, and those that are only texts. An empty text is no answer."""
     if isinstance(given, str):
         given = [given]
@@ -317,17 +330,20 @@ def _answers(record: _Record, given: Any) -> tuple[list[Answer], list[str]]:
             starts = record.of(given, "answer_start", (list, tuple))
             numbers = record.of(given, "passage", (list, tuple), [None] * len(texts))
             if not len(texts) == len(starts) == len(numbers):
-                record.wrong(f"answers have {len(texts)} texts, {len(starts)} starts and {len(numbers)} passages")
+                record.wrong(
+                    f"each answer needs a text, a start and a passage; got {len(texts)} texts, {len(starts)} starts "
+                    f"and {len(numbers)} passages"
+                )
             given = [
                 {"text": text, "answer_start": start, "passage": number}
                 for text, start, number in zip(texts, starts, numbers, strict=True)
             ]
     if not isinstance(given, list | tuple):
-        record.wrong(f"'answers' must be texts or records with text and answer_start, got {given!r:.80}")
+        record.wrong(f"'answers' must be texts or records with text and answer_start; got {given!r:.80}")
     if all(isinstance(answer, str) for answer in given):
         return [], [answer for answer in given if answer.strip()]
     return [
-        Answer(text, record.of(answer, "passage", int, 0), record.of(answer, "answer_start", int))
+        GoldAnswer(text, record.of(answer, "passage", int, 0), record.of(answer, "answer_start", int))
         for answer in given
         if (text := record.of(answer, "text", str)).strip()
     ], []
@@ -347,9 +363,13 @@ def _table(path: PathLike) -> Iterable[Mapping[str, Any]]:
     try:
         loaded = load_from_disk(os.fspath(path))
     except FileNotFoundError as error:
-        raise ValueError(f"{os.fspath(path)}: this folder holds no table of `datasets`") from error
+        raise ValueError(
+            f"{os.fspath(path)} must be a folder written by datasets.Dataset.save_to_disk; got one without a table"
+        ) from error
     if not isinstance(loaded, Dataset):
-        raise ValueError(f"{os.fspath(path)}: this holds several tables ({', '.join(loaded)}); give one of them")
+        raise ValueError(
+            f"{os.fspath(path)} must hold one table; got several ({', '.join(loaded)}); give one of them"
+        )
     return loaded
 
 
@@ -361,80 +381,3 @@ def _json_lines(path: PathLike) -> list[Mapping[str, Any]]:
         except json.JSONDecodeError as error:
             raise malformed(path, number, f"not JSON: {error.msg}") from error
     return rows
-
-
-def write_squad(path: PathLike, predictions: Mapping[str, str]) -> None:
-    """Write predictions as the official SQuAD scripts take them: id -> text, "" for no answer.
-
-    Raises:
-        ValueError: A prediction is not a text, or the folder does not exist. Then no file is written.
-    """
-    _write(path, _checked(predictions))
-
-
-def write_no_answer(path: PathLike, probabilities: Mapping[str, float]) -> None:
-    """Write SQuAD 2.0's ``na_probs``: id -> probability that there is no answer.
-
-    Raises:
-        ValueError: A value is no probability, or the folder does not exist. Then no file is written.
-    """
-    for name, value in probabilities.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"question {name!r}: {value!r} is no probability")
-    _write(path, {name: float(value) for name, value in probabilities.items()})
-
-
-def write_hotpotqa(
-    path: PathLike,
-    predictions: Mapping[str, str],
-    support: Mapping[str, Sequence[tuple[str, int]]] | None = None,
-) -> None:
-    """Write predictions as the official HotpotQA script takes them.
-
-    Args:
-        path: Where to write.
-        predictions: Question id -> answer.
-        support: Question id -> predicted supporting facts (title, sentence); readers here predict none.
-
-    Raises:
-        ValueError: A prediction is not a text, or the folder does not exist. Then no file is written.
-    """
-    facts = {name: [list(fact) for fact in several] for name, several in (support or {}).items()}
-    _write(path, {"answer": _checked(predictions), "sp": facts})
-
-
-def read_predictions(path: PathLike) -> dict[str, str]:
-    """Read predictions in either format.
-
-    Raises:
-        ValueError: With the file, for anything else.
-    """
-    content = read_json(path)
-    if isinstance(content, dict) and isinstance(content.get("answer"), dict):
-        content = content["answer"]
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ValueError(f"{os.fspath(path)}: predictions are one JSON object, id -> text")
-    return content
-
-
-def one_line(content: Any) -> str:
-    """JSON that can be written as UTF-8: of a character that was cut in two, such as half an emoji, an escape.
-
-    Example:
-        >>> one_line({"text": "Bären \\ud83d"})
-        '{"text": "Bären \\\\ud83d"}'
-    """
-    line = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    return line.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _checked(predictions: Mapping[str, str]) -> dict[str, str]:
-    for name, prediction in predictions.items():
-        if not isinstance(prediction, str):
-            raise ValueError(f"question {name!r}: a prediction is a text, got {prediction!r:.80}")
-    return dict(predictions)
-
-
-def _write(path: PathLike, content: Any) -> None:
-    with replacing(path) as file:
-        file.write(one_line(content) + "\n")

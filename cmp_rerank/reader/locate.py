@@ -1,4 +1,4 @@
-"""Finding answers that come without offsets."""
+"""Find the places of gold answers that come without offsets."""
 
 from __future__ import annotations
 
@@ -6,37 +6,40 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from cmp_rerank.reader.records import Answer
+from cmp_rerank.reader.records import GoldAnswer
 
-Span = tuple[int, int, int]
+SupportSpan = tuple[int, int, int]
 
 
-def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Span] = ()) -> tuple[Answer, ...]:
-    """Where answers stand in passages, as alternatives.
+def find_answers(
+    texts: Iterable[str], passages: Sequence[str], support: Sequence[SupportSpan] = ()
+) -> tuple[GoldAnswer, ...]:
+    """Find the places of gold answers in passages, as alternatives.
 
-    The support is searched first, then the passages that hold support, then all of them; each for whole words, then
-    for whole words in any case, then for parts of words. What is found first is taken, with all its occurrences.
+    The support is searched first, then the passages that hold support, then all passages. Each is searched for whole
+    words, then for whole words in any case, then for parts of words. The first search that finds something is taken,
+    with all its occurrences.
 
     Args:
         texts: Gold answers.
         passages: The context.
-        support: Spans (passage, start, end) that the answer rests on; () where they are not known.
+        support: Spans (passage, start, end), in characters, that support the answer; () where they are not known.
 
     Returns:
         The occurrences, in the order of the passages; () if there is none.
 
     Example:
-        >>> located(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"])
-        (Answer(text='bee', passage=0, start=11), Answer(text='bee', passage=1, start=9))
-        >>> located(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"], support=[(1, 0, 5)])
-        (Answer(text='Bee', passage=1, start=2),)
-        >>> located(["wasp"], ["Bees."])
+        >>> find_answers(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"])
+        (GoldAnswer(text='bee', passage=0, start=11), GoldAnswer(text='bee', passage=1, start=9))
+        >>> find_answers(["bee"], ["Beeswax. A bee.", "A Bee, a bee!"], support=[(1, 0, 5)])
+        (GoldAnswer(text='Bee', passage=1, start=2),)
+        >>> find_answers(["wasp"], ["Bees."])
         ()
     """
     wanted = [text.strip() for text in texts if text.strip()]
     if not wanted:
         return ()
-    # The longer first: of alternatives that begin at one place the longest is the answer.
+    # Longer ones first: of alternatives that begin at one place the longest is taken.
     choice = "|".join(re.escape(text) for text in sorted(set(wanted), key=lambda text: (-len(text), text)))
     whole = rf"(?<!\w)(?:{choice})(?!\w)"
     everything = [(i, 0, len(passage)) for i, passage in enumerate(passages)]
@@ -46,7 +49,7 @@ def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Spa
     for area in areas:
         for pattern in patterns:
             found = {
-                (number, match.start()): Answer(match.group(), number, match.start())
+                (number, match.start()): GoldAnswer(match.group(), number, match.start())
                 for number, start, end in area
                 for match in pattern.finditer(passages[number], start, end)
                 if pattern is patterns[-1] or not _cuts_a_letter(passages[number], *match.span())
@@ -57,6 +60,6 @@ def located(texts: Iterable[str], passages: Sequence[str], support: Sequence[Spa
 
 
 def _cuts_a_letter(text: str, start: int, end: int) -> bool:
-    """Whether a combining mark stands before or behind a part of a text; `re` takes those for no part of a word."""
+    """Whether a combining mark comes before or behind a part of a text; for `re` it is no part of a word."""
     beside = text[max(start - 1, 0) : start] + text[end : end + 1]
     return any(unicodedata.category(mark).startswith("M") for mark in beside)

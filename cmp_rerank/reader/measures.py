@@ -13,6 +13,7 @@ import numpy as np
 from cmp_rerank.evaluation.evaluate import Evaluation
 from cmp_rerank.evaluation.statistics import bootstrap_means, interval
 from cmp_rerank.ir.ranking import check_choice
+from cmp_rerank.reader.checks import check_predictions
 from cmp_rerank.reader.records import Question
 
 RULES = ("squad", "squad2", "hotpotqa")
@@ -24,7 +25,7 @@ _WORDS = ("yes", "no", "noanswer")
 
 
 def normalise(text: str) -> str:
-    """An answer as it is compared: lower case, without ASCII punctuation and English articles, single spaces.
+    """Normalise an answer for comparison: lower case, no ASCII punctuation, no English articles, single spaces.
 
     Example:
         >>> normalise("The  Bees' (a hive)")
@@ -44,14 +45,20 @@ def exact_match(prediction: str, gold: str) -> float:
 
 
 def f1(prediction: str, gold: str, rules: str = "squad") -> float:
-    """F1 of the words of two answers after normalisation, words that repeat counted as often.
+    """F1 of the words of two answers after normalisation; a word counts as often as it occurs.
 
     Args:
         prediction: The predicted answer.
-        gold: The right one.
-        rules: They differ where nothing is left of an answer, or where it is no span. "squad": F1 is 0 where
-            nothing is left of either; "squad2": then it is 1 if nothing is left of both; "hotpotqa": as "squad",
-            but F1 is 0 if one of them is yes, no or noanswer and the other differs.
+        gold: The gold answer.
+        rules: Whose rules decide where an answer is empty after normalisation, or is no span. "squad": F1 is 0 if
+            either is empty. "squad2": F1 is 1 if both are empty. "hotpotqa": as "squad", but F1 is also 0 if one of
+            them is yes, no or noanswer and the other differs.
+
+    Returns:
+        F1, from 0 to 1.
+
+    References:
+        - SQuAD: 100,000+ Questions for Machine Comprehension of Text, https://arxiv.org/abs/1606.05250
 
     Example:
         >>> f1("the busy bees", "busy wild bees")
@@ -77,7 +84,11 @@ def score(prediction: str, texts: Sequence[str], rules: str = "squad") -> tuple[
     Args:
         prediction: The predicted answer; "" for none.
         texts: Gold answers; none: the question has no answer, and "" is right.
-        rules: See `f1`. With "squad2", gold answers of which nothing is left do not count, as in its script.
+        rules: See `f1`. With "squad2", gold answers that are empty after normalisation are left out, as in its
+            script.
+
+    Returns:
+        Exact match and F1, each the best over the gold answers.
 
     Example:
         >>> score("busy bees", ["bees", "wild bees"]), score("", []), score("bees", [])
@@ -92,21 +103,24 @@ def score(prediction: str, texts: Sequence[str], rules: str = "squad") -> tuple[
 
 
 def check_gold(questions: Iterable[Question]) -> None:
-    """Check that questions can be evaluated: worth doing before a long training.
+    """Check that questions can be evaluated: best done before a long training.
+
+    Args:
+        questions: Questions with their gold answers.
 
     Raises:
-        ValueError: With the id of one that is to be answered, and has no gold answer.
+        ValueError: With the id of a question of another kind than "none" that has no gold answer.
 
     Example:
         >>> check_gold([Question("q1", "Who?", ("Bees.",), kind="none"), Question("q2", "Who?", ("Bees.",))])
         Traceback (most recent call last):
-        ValueError: question 'q2' has no gold answer to compare with; leave it out, or say that it has none
+        ValueError: question 'q2' has no gold answer; leave it out, or give it kind='none'
     """
     for question in questions:
+        if not isinstance(question, Question):
+            raise ValueError(f"questions must be Question objects; got {question!r:.80}")
         if question.kind != "none" and not question.texts:
-            raise ValueError(
-                f"question {question.id!r} has no gold answer to compare with; leave it out, or say that it has none"
-            )
+            raise ValueError(f"question {question.id!r} has no gold answer; leave it out, or give it kind='none'")
 
 
 def evaluate_answers(
@@ -119,16 +133,17 @@ def evaluate_answers(
     """Evaluate predictions for questions.
 
     Args:
-        questions: With their gold answers; one of kind "span" without any cannot be evaluated.
-        predictions: Question id -> answer; "" for none. Others than these questions' are ignored.
+        questions: Questions with their gold answers; a question of kind "span" without any is refused.
+        predictions: Question id -> answer; "" for no answer. Those of other questions are ignored, and counted.
         rules: See `f1`.
-        missing: A question without prediction counts 0 ("zero", as in the official scripts), or is an "error".
+        missing: A question without a prediction counts 0 ("zero", as in the official scripts), or is an "error".
 
     Returns:
         The values per question, EM and F1, from 0 to 1; its `queries` are the ids of the questions.
 
     Raises:
-        ValueError: No question, one without gold answers, or a missing prediction where that is an error.
+        ValueError: No question, a question without gold answers, predictions that are no mapping to texts, or a
+            missing prediction where that is an error.
 
     Example:
         >>> question = Question("q1", "Who makes honey?", ("Bees.",), texts=("bees", "wild bees"))
@@ -137,6 +152,7 @@ def evaluate_answers(
     """
     check_choice("rules", rules, RULES)
     check_choice("missing", missing, MISSING)
+    check_predictions(predictions)
     questions = list(questions)
     check_gold(questions)
     ids, values, lacking, unknown = [], [], [], 0
@@ -148,10 +164,13 @@ def evaluate_answers(
             lacking.append(question.id)
             values.append((0.0, 0.0))
     if not ids:
-        raise ValueError("there is no question to evaluate")
+        raise ValueError("an evaluation needs questions; got none")
     if lacking and missing == "error":
         some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
-        raise ValueError(f"{len(lacking)} of {len(ids)} questions have no prediction: {some}")
+        raise ValueError(
+            f"each question needs a prediction; got none for {len(lacking)} of {len(ids)} ({some}); missing='zero' "
+            "counts them as 0"
+        )
     unknown = len(predictions.keys() - set(ids))
     return Evaluation(MEASURES, tuple(ids), np.array(values), tuple(lacking), unknown)
 
@@ -164,14 +183,14 @@ def summary(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Means with bootstrap intervals: of all questions, and, where some have no answer, of either part.
+    """Means with bootstrap intervals: of all questions, and of those with and without an answer.
 
     Args:
         questions: The questions that were evaluated, in the same order.
-        evaluation: Of `evaluate_answers`.
+        evaluation: What `evaluate_answers` returned.
         level: Level of the intervals.
-        resamples: Draws of the bootstrap over questions.
-        seed: Seed of these draws.
+        resamples: Resamples of the bootstrap over questions.
+        seed: Seed of the bootstrap.
 
     Returns:
         "all", and maybe "HasAns" and "NoAns" (the names of SQuAD 2.0's script) -> {"questions": their number,
@@ -188,8 +207,11 @@ def summary(
     """
     questions = list(questions)
     if tuple(question.id for question in questions) != evaluation.queries:
-        raise ValueError("these are not the questions that were evaluated")
-    # As the script does: what counts is whether there is a gold answer, not whether these passages hold it.
+        raise ValueError(
+            f"a summary needs the questions that were evaluated, in the same order; got {len(questions)} questions, "
+            f"{len(evaluation.queries)} were evaluated"
+        )
+    # As in the official script, a question has an answer if it has a gold answer, even if no passage here holds it.
     answerable = np.array([bool(question.texts) for question in questions])
     parts = {"all": np.ones(len(questions), dtype=bool)}
     if not answerable.all():

@@ -1,4 +1,4 @@
-"""Going on with a training of a reader that was interrupted: with the same one, and no further than it should go."""
+"""Resume the training of a reader from its last complete checkpoint, with the same settings, up to its last step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ _STATE = "trainer_state.json"
 
 
 def last_checkpoint(folder: PathLike) -> Path | None:
-    """The complete checkpoint of a trainer's folder with the most steps; None without any.
+    """The complete checkpoint with the most steps in a folder of ``Trainer``.
 
-    The state is what a checkpoint gets last: one without a state that can be read was cut short.
+    ``Trainer`` writes the state of a checkpoint last. A checkpoint without a state that can be read is incomplete.
+
+    Args:
+        folder: The output folder of the trainer.
+
+    Returns:
+        The folder of the checkpoint; None without any.
     """
     complete: dict[int, Path] = {}
     for path in Path(folder).glob(f"checkpoint-*/{_STATE}"):
@@ -32,11 +38,11 @@ def last_checkpoint(folder: PathLike) -> Path | None:
 def train(trainer: Any, checkpoint: Path | None) -> None:
     """Train from a checkpoint, or from the start where there is none.
 
-    A training that has done all its steps is only loaded: ``Trainer`` counts after a step, and would do one more.
+    A training that has done all its steps is only loaded. ``Trainer`` would do one step more.
 
     Args:
         trainer: A ``transformers.Trainer``.
-        checkpoint: Of the same training, see `last_checkpoint`.
+        checkpoint: A checkpoint of the same training, see `last_checkpoint`; None: train from the start.
     """
     if checkpoint is not None:
         from transformers import TrainerState
@@ -49,22 +55,28 @@ def train(trainer: Any, checkpoint: Path | None) -> None:
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
-def same_training(path: PathLike, settings: Mapping[str, Any], begun: bool) -> None:
-    """Keep the settings of a training that begins; refuse others for one that goes on.
+def check_settings(path: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Write the settings of a new training; compare those of a resumed one with what was written.
 
-    The number of steps is a setting like others: the learning rate falls to 0 at the last of them, so that more
-    steps are another training, not the same one for longer.
+    The number of steps is a setting like any other. The learning rate falls to 0 at the last step, so that a training
+    with more steps is another training.
 
     Args:
         path: The file of the settings.
         settings: What the training depends on, as JSON has it.
-        begun: Whether it goes on.
+        resume: Whether the training is resumed from a checkpoint.
 
     Raises:
-        ValueError: With what differs, or if nobody knows how the training was begun.
+        ValueError: A setting differs from the one that the training was started with, or the file is missing.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     check_settings(f"{folder}/settings.json", {"rate": 3e-5}, resume=False)
+        ...     check_settings(f"{folder}/settings.json", {"rate": 3e-5}, resume=True)
     """
     now = json.loads(json.dumps(settings))
-    if not begun:
+    if not resume:
         with replacing(path) as file:
             json.dump(now, file, indent=1)
             file.write("\n")
@@ -77,13 +89,19 @@ def same_training(path: PathLike, settings: Mapping[str, Any], begun: bool) -> N
     ]
     if changed:
         raise ValueError(
-            f"{path}: the training here was begun with other settings ({'; '.join(changed)}): give the same ones, or "
-            "another folder"
+            f"{path}: this training was started with other settings ({'; '.join(changed)}); resume it with the same "
+            "ones, or choose another folder"
         )
 
 
 def weights_digest(model: str) -> str:
-    """A digest of the weights of a checkpoint, a folder or a name on the hub: two of one name may differ.
+    """A digest of the weights of a checkpoint: two checkpoints of one name may differ.
+
+    Args:
+        model: A folder, or a name on the hub.
+
+    Returns:
+        16 hexadecimal digits.
 
     Raises:
         ValueError: There are no weights.
@@ -94,7 +112,9 @@ def weights_digest(model: str) -> str:
     folder = Path(model) if config is None else Path(config).parent
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise ValueError(f"{model}: there are no weights (*.safetensors or pytorch_model*.bin) in {folder}")
+        raise ValueError(
+            f"{model} must be a checkpoint with weights (*.safetensors or pytorch_model*.bin); got none in {folder}"
+        )
     digest = hashlib.blake2b(digest_size=8)
     for each in files:
         with each.open("rb") as file:
@@ -106,6 +126,12 @@ def weights_digest(model: str) -> str:
 def questions_digest(questions: Iterable[Question]) -> str:
     """A digest of questions, their passages and answers.
 
+    Args:
+        questions: The questions; their order matters.
+
+    Returns:
+        16 hexadecimal digits.
+
     Example:
         >>> questions = [Question("q", "Who?", ("Bees do.",)), Question("r", "Who?", ("Bees do.",))]
         >>> questions_digest(questions) == questions_digest(questions[:1])
@@ -113,5 +139,7 @@ def questions_digest(questions: Iterable[Question]) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     for question in questions:
-        digest.update(repr(question).encode("ascii", "backslashreplace") + b"\n")
+        # The name of a class is no part of the data: settings that were written under the earlier one stay valid.
+        content = repr(question).replace("GoldAnswer(text=", "Answer(text=")
+        digest.update(content.encode("ascii", "backslashreplace") + b"\n")
     return digest.hexdigest()

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
+from cmp_rerank.reader.checks import check_whole
 from cmp_rerank.reader.files import Questions
-from cmp_rerank.reader.locate import located
-from cmp_rerank.reader.records import Answer, Question
+from cmp_rerank.reader.locate import find_answers
+from cmp_rerank.reader.records import GoldAnswer, Question
 
 
 def from_run(
@@ -20,31 +21,31 @@ def from_run(
     answers: Mapping[str, Sequence[str]] | None = None,
     gold: Iterable[Question] | None = None,
 ) -> Questions:
-    """Take the best passages of a run as the context of each query: retrieve, rerank and read.
+    """Take the best k documents of a run as the context of each query: retrieve, rerank and read.
 
     Args:
         queries: Query id -> text.
         run: Query id -> document id -> score, ranked by `cmp_rerank.ir.rank`.
         corpus: Document id -> text.
-        k: How many passages of each query are read; a query without any is left out, and counted.
-        answers: Query id -> gold answers, which are looked for in the passages. A question of which they stand in
-            none is of kind "none" as far as these passages go; its gold texts stay, for the measures.
-        gold: Questions with these ids, instead of `answers`; yes and no stay what they are.
+        k: How many documents of each query are read; a query without any is left out, and counted.
+        answers: Query id -> gold answers, which are looked for in the passages. Where none of them is found, the
+            question is of kind "none"; it keeps its gold texts for the measures.
+        gold: Questions with these ids, instead of `answers`; those of kind "yes" and "no" keep their kind.
 
     Returns:
         The questions; titles are the ids of the documents.
 
     Raises:
-        ValueError: With the id: a text is missing, or no passage of a query has any.
+        ValueError: `k` is out of its range; no query has a document in the run; or, with the id, a document has no
+            text.
 
     Example:
         >>> questions = from_run({"q": "Who makes honey?"}, {"q": {"d1": 0.2, "d2": 0.9}},
         ...                      {"d1": "Rain.", "d2": "Bees do."}, k=1, answers={"q": ["bees"]})
         >>> questions[0].passages, questions[0].answers
-        (('Bees do.',), (Answer(text='Bees', passage=0, start=0),))
+        (('Bees do.',), (GoldAnswer(text='Bees', passage=0, start=0),))
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k!r}")
+    check_whole("k", k, 1)
     known = {question.id: question for question in gold or ()}
     counts = {"queries without passages": 0, "answers not found": 0}
     questions = []
@@ -55,17 +56,20 @@ def from_run(
             continue
         missing = [doc for doc in docs if doc not in corpus]
         if missing:
-            raise ValueError(f"query {query!r}: there is no text for document {missing[0]!r}")
+            raise ValueError(f"query {query!r}: the corpus must hold document {missing[0]!r}; got no text for it")
         passages = tuple(corpus[doc] for doc in docs)
         texts = known[query].texts if query in known else tuple((answers or {}).get(query, ()))
         kind = known[query].kind if query in known else "span"
-        found: tuple[Answer, ...] = ()
+        found: tuple[GoldAnswer, ...] = ()
         if kind == "span" and texts:
-            found = located(texts, passages)
+            found = find_answers(texts, passages)
             if not found:
                 counts["answers not found"] += 1
                 kind = "none"
         questions.append(Question(query, question, passages, found, texts=texts, titles=tuple(docs), kind=kind))
     if not questions:
-        raise ValueError("no query has a passage in the run: are their ids the same?")
+        raise ValueError(
+            f"queries and run must have ids in common; got {len(queries)} queries, none of them with a document in "
+            "the run"
+        )
     return Questions(questions, "run", counts)

@@ -1,4 +1,4 @@
-"""Texts as tokens, each with the characters that it stands for."""
+"""The tokens of texts, each with its characters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass
 class TextTokens:
-    """A text's tokens: ids (T,), characters (T, 2), and where it is cropped the segments of each."""
+    """The tokens of a text: ids (T,), characters (T, 2), and with a crop the first and last segment of each."""
 
     ids: np.ndarray
     offsets: np.ndarray
@@ -21,7 +21,7 @@ class TextTokens:
 
     @classmethod
     def none(cls) -> TextTokens:
-        """Those of an empty text."""
+        """The tokens of an empty text."""
         return cls(np.empty(0, dtype=np.int32), np.empty((0, 2), dtype=np.int32))
 
     def between(self, start: int, end: int) -> tuple[int, int]:
@@ -50,7 +50,7 @@ def tokens_of(tokenizer: Any, texts: list[str]) -> list[TextTokens]:
 
 
 def _readable(text: str) -> str:
-    """The text with a question mark for each half of a character, such as a cut emoji: tokenizers refuse those."""
+    """The text with a question mark for each lone surrogate, such as half an emoji: tokenizers refuse those."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -59,9 +59,10 @@ def _readable(text: str) -> str:
 
 
 def _trimmed(text: str, offsets: np.ndarray) -> np.ndarray:
-    """Offsets without the white space with which some tokenizers begin a word, and with the marks of its last letter.
+    """Offsets without the white space before a word, and with the combining marks behind its last letter.
 
-    Tokenizers that strip accents have no token for a combining mark; it belongs to the token before it.
+    Some tokenizers count the space before a word to its first token. Tokenizers that strip accents have no token for
+    a combining mark, which belongs to the token before it.
     """
     offsets = offsets.astype(np.int32)
     characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<U1")

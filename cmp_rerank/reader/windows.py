@@ -1,4 +1,4 @@
-"""Windows: what of a question and its passages a reader sees in one input, token by token."""
+"""Windows: the inputs of a reader, token by token, each a question and a part of its passages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from cmp_rerank.ablations import Example
 from cmp_rerank.text.segmenters import CharSpan, stripped
 
-#: Passage numbers of tokens that are no passage's.
+#: Passage numbers of tokens outside of all passages, and of the pseudo-passage.
 OUTSIDE, YES_NO = -1, -2
 #: The pseudo-passage in which "yes" and "no" are spans.
 YES_NO_TEXT = "yes no"
@@ -26,9 +26,9 @@ class Window:
         example: Its tokens, with segments and support where it can be cropped.
         passage: (T,) number of the passage of each token; -1 for the question, special tokens and separators, -2 for
             the pseudo-passage "yes no".
-        offsets: (T, 2) characters of that passage that each token stands for; (0, 0) where there is none.
-        start: Position of the first token of the first gold answer in it, in the whole window (no view); 0, the first
-            token, if there is none.
+        offsets: (T, 2) characters of each token in that passage; (0, 0) outside of passages.
+        start: Position of the first token of the first gold answer in it, in the whole window, not in a view; 0, the
+            first token, if there is none.
         end: Position of that answer's last token, inclusive; 0 if there is none.
         spans: (n, 2) first and last token of all gold answers in it.
     """
@@ -48,20 +48,20 @@ class Window:
 
 @dataclass
 class WindowCounts:
-    """What became of the questions when windows were made of them.
+    """How many windows were made of questions, and what was split, truncated or removed.
 
     Attributes:
         questions: Questions.
-        windows: Windows, without dropped ones.
+        windows: Windows, without removed ones.
         answered: Windows that hold a gold answer.
         split: Passages that are longer than a window.
-        questions_cut: Questions that were cut to leave half of the window to the context.
-        answers_cut: Windows that hold a part of a gold answer, but none whole.
-        dropped: Windows of those that were dropped.
+        questions_cut: Questions that were truncated to leave half of the window to the context.
+        answers_cut: Windows that hold a part of a gold answer, but no whole one.
+        removed: Those of them that were removed.
         answers_lost: Questions with a gold answer that no window holds whole.
-        support_elsewhere: Windows with an answer, some support of which is not in them.
-        unknown: Questions whose answer is not known, or is yes or no where windows cannot say so. They are labelled
-            as if they had none.
+        support_elsewhere: Windows with an answer that lack some of its support.
+        unknown: Questions whose answer is not known, or is yes or no without ``yes_no=True``. Their label is that of
+            questions without an answer.
         empty: Questions in whose context the tokenizer finds no token; they have no window.
     """
 
@@ -71,7 +71,7 @@ class WindowCounts:
     split: int = 0
     questions_cut: int = 0
     answers_cut: int = 0
-    dropped: int = 0
+    removed: int = 0
     answers_lost: int = 0
     support_elsewhere: int = 0
     unknown: int = 0
@@ -80,18 +80,19 @@ class WindowCounts:
     def __str__(self) -> str:
         return (
             f"{self.windows} windows of {self.questions} questions, {self.answered} with an answer; {self.split} "
-            f"passages are longer than a window, {self.questions_cut} questions were cut; {self.answers_cut} windows "
-            f"hold a part of an answer only ({self.dropped} were dropped), {self.answers_lost} questions lost "
-            f"theirs; {self.unknown} questions have no known answer, {self.empty} no context that has tokens"
+            f"passages are longer than a window, {self.questions_cut} questions were truncated; {self.answers_cut} "
+            f"windows hold only a part of an answer ({self.removed} were removed), {self.answers_lost} questions "
+            f"have no window with a whole answer; {self.unknown} questions have no known answer, {self.empty} a "
+            "context without tokens"
         )
 
 
 class Windows(list[Window]):
-    """A list of windows, to train on or to answer from, and how it came about.
+    """A list of windows, to train on or to answer from, with counts.
 
     Args:
         windows: The windows.
-        counts: What was cut, dropped and lost.
+        counts: What was split, truncated and removed.
     """
 
     def __init__(self, windows: Iterable[Window] = (), counts: WindowCounts | None = None) -> None:
@@ -99,13 +100,13 @@ class Windows(list[Window]):
         self.counts = counts or WindowCounts()
 
     def __getitem__(self, index: Any) -> Any:
-        # Samplers count in tensors and numpy integers, too.
+        # Samplers also give tensors and numpy integers.
         return super().__getitem__(index if isinstance(index, slice) else int(index))
 
 
 @dataclass(frozen=True)
 class WholePassages:
-    """A segmenter for `CmpCrop`: each passage is one segment, so that a crop drops whole passages.
+    """A segmenter for `CmpCrop`: each passage is one segment, so that a crop removes whole passages.
 
     Example:
         >>> WholePassages()(" Bees make honey. It is sweet. ")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
 from cmp_rerank.ir import write_corpus, write_queries, write_run
-from cmp_rerank.reader.files import read_predictions
+from cmp_rerank.reader.prediction_files import read_predictions
 from cmp_rerank.reader.reader import Reader, ReaderOptions
 
 GOLD = ["bamboo", "Bees", "an hour", "The river rose"]
@@ -90,7 +90,7 @@ def test_questions_that_cannot_be_evaluated_are_refused_before_training(folder: 
     arguments = ["train-reader", folder / "squad.json", "--dev", tmp_path / "dev.json", "-m", folder / "model"]
     result = run(*arguments, "-o", tmp_path / "out", "--max-steps", 1, "--max-length", 96, "--stride", 8)
     assert result.exit_code == 1
-    assert "dev.json: question 'q2' has no gold answer" in result.output
+    assert "dev.json: question 'q2' has no gold answer; leave it out" in result.output
     assert not (tmp_path / "out").exists()
 
 
@@ -132,7 +132,7 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     assert (metrics["training"]["steps"], metrics["training"]["resumed"]) == (2, True)
     assert set(metrics["dev"]["per_question"]["EM"]) == {"q0", "q1", "q2", "q3"}
     assert all(torch.equal(value, trained[name]) for name, value in again.items())
-    # One that was cut short: what is not complete is not taken.
+    # An incomplete checkpoint is not resumed.
     (out / "trainer" / "checkpoint-9").mkdir()
     assert run(*arguments, "--resume").exit_code == 0
     other = ["--rate", "1e-3", "--seed", 5, "--ablations", "none", "--max-steps", 4]
@@ -147,10 +147,10 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     result = run("train-reader", tmp_path / "else" / "squad2.json", *arguments[2:], "--resume")
     assert result.exit_code == 1
     assert "questions was" in result.output
-    # Without --resume a training that is there is not written over.
+    # Without --resume an existing training is not overwritten.
     result = run(*arguments)
     assert result.exit_code == 1
-    assert "has checkpoints of a training: go on with --resume" in result.output
+    assert "checkpoint-2; resume it by --resume, or choose another --out" in result.output
     assert all(torch.equal(value, trained[name]) for name, value in state()[0].items())
 
 
@@ -252,28 +252,41 @@ def test_yes_and_no_stand_in_no_document(k: int, folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["answer", "MODEL"], "give one of --question"),
-        (["answer", "MODEL", "-q", "Who?"], "needs at least one --passage"),
+        (["answer", "MODEL"], "--questions, or --queries; got none of them"),
+        (["answer", "MODEL", "-q", "Who?", "--queries", "x"], "got --question and --queries"),
+        (["answer", "MODEL", "-q", "Who?"], "needs at least one --passage or --file; got none"),
         (["answer", "MODEL", "-q", "Who?", "-f", "nothing.txt"], "nothing.txt: no such file"),
         (["answer", "MODEL", "--questions", "nothing.json"], "nothing.json: no such file"),
         (["answer", "MODEL", "--questions", "x", "-p", "text"], "--passage and --file go with --question"),
-        (["answer", "MODEL", "--queries", "x"], "--queries need a --run and its --corpus"),
+        (
+            ["answer", "MODEL", "--queries", "x"],
+            "--queries need a --run and its --corpus; got no --run and no --corpus",
+        ),
         (["answer", "MODEL", "-q", "Who?", "-p", "text", "--run", "x"], "--run, --corpus and --k go with --queries"),
         (["answer", "MODEL", "--questions", "SQUAD", "--corpus", "x"], "--run, --corpus and --k go with --queries"),
         (["answer", "MODEL", "--questions", "SQUAD", "--k", "2"], "--run, --corpus and --k go with --queries"),
-        (["answer", "MODEL", "-q", "Who?", "-p", "text", "--hotpotqa"], "give a file by --predictions, too"),
+        (
+            ["answer", "MODEL", "-q", "Who?", "-p", "text", "--hotpotqa"],
+            "got no such file; give one by --predictions",
+        ),
         (["answer", "MODEL", "-q", "Who?", "-p", "text", "--predictions", "no/x.json"], "no: no such directory"),
-        (["answer", "MODEL", "-q", "W?", "-p", "t", "--threshold", "1", "--always-answer"], "--always-answer out"),
+        (
+            ["answer", "MODEL", "-q", "W?", "-p", "t", "--threshold", "1", "--always-answer"],
+            "got --always-answer, too; leave one out",
+        ),
         (["answer", "MODEL", "-q", "Who?", "-p", "text", "--threshold", "nan"], "threshold must be a finite number"),
         (["train-reader", "nothing.json", "-m", "MODEL", "-o", "OUT"], "nothing.json: no such file"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "chop"], "got 'chop'"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "drop:top:0"], "'top:0'"),
         (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--segments", "words"], "'words'"),
-        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", ""], "names no step, got ''"),
+        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", ""], "must name a step; got ''"),
         (["train-reader", "no.json", "-m", "MODEL", "-o", "OUT", "--strategy", "quick"], "got 'quick'"),
         (["train-reader", "no.json", "-m", "MODEL", "-o", "OUT", "--baseline", "none"], "got 'none'"),
-        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--stride", "8", "--resume"], "has no checkpoint"),
-        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--format", "hotpotqa"], "HotpotQA is a list"),
+        (
+            ["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--stride", "8", "--resume"],
+            "--resume needs a checkpoint; got none",
+        ),
+        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--format", "hotpotqa"], "HotpotQA must be a list"),
     ],
 )
 def test_what_is_refused(folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -289,3 +302,4 @@ def test_help_teaches_by_examples() -> None:
         result = run(command, "--help")
         assert result.exit_code == 0
         assert f"cmp-rerank {command} " in result.output
+        assert all(ord(character) < 0x1F000 for character in result.output)  # a ":top:" would become an emoji

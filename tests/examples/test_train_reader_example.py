@@ -93,7 +93,7 @@ def test_arms_of_separate_runs_are_merged(folder: Path, monkeypatch: pytest.Monk
     assert {"task_loss_full", "task_loss_step_1", "task_loss_step_2", "violation_rate"} <= set(logs)
     call(monkeypatch, arguments(folder, "squad", "--merge"))
     assert result(folder, "metrics.json") == metrics
-    with pytest.raises(SystemExit, match=r"was made with other settings \(rate\): choose another --out"):
+    with pytest.raises(SystemExit, match=r"was made with other settings \(rate\); choose another --out"):
         call(monkeypatch, arguments(folder, "squad", "--rate", "0.5"))
 
 
@@ -117,13 +117,13 @@ def test_other_settings_are_neither_resumed_nor_compared(
     assert not (tmp_path / "metrics.json").exists()
     case("comparative", seed=1)
     call(monkeypatch, merge)
-    # A training that was interrupted, and begun with another rate.
+    # A training that was interrupted, and started with another rate.
     again = [*arguments(folder, "squad", "--arms", "plain"), "--out", str(tmp_path / "again")]
     checkpoint = tmp_path / "again" / "plain-0" / "trainer" / "checkpoint-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
     (tmp_path / "again" / "plain-0" / "settings.json").write_text('{"rate": 0.5}')
-    with pytest.raises(SystemExit, match=r"begun with other settings \(rate was 0.5, now 0.0001; "):
+    with pytest.raises(SystemExit, match=r"started with other settings \(rate was 0.5, now 0.0001; "):
         call(monkeypatch, again)
 
 
@@ -148,5 +148,5 @@ def test_hotpotqa_is_cropped_then_dropped(folder: Path) -> None:
 
 
 def test_missing_data_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match=r"train.json is missing: give SQuAD or HotpotQA files"):
+    with pytest.raises(SystemExit, match=r"train.json is missing; give SQuAD or HotpotQA files"):
         call(monkeypatch, arguments(folder, "nothing"))

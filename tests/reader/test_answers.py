@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmp_rerank.reader.answers import Answers, Span, best_answers, best_threshold, predictions
+from cmp_rerank.reader.answers import AnswerSpan, RankedAnswers, best_answers, best_threshold, predictions
 from cmp_rerank.reader.measures import score
 from cmp_rerank.reader.records import Question
 
@@ -117,6 +117,51 @@ def test_a_constant_of_a_window_changes_nothing_on_the_null_scale(reading: Any, 
         np.testing.assert_allclose([s.score for s in one.spans], [s.score for s in other.spans], atol=1e-9)
 
 
+@settings(max_examples=200, deadline=None)
+@given(readings(), st.integers(1, 7), st.integers(1, 5), st.sampled_from(["null", "raw"]), st.integers(1, 3))
+def test_tied_spans_are_in_order_of_passage_start_and_end(
+    reading: Any, max_tokens: int, n_best: int, scale: str, levels: int
+) -> None:
+    """Logits of few levels: most scores are tied, those at the last place, too."""
+    windows, questions, starts, ends = reading
+    starts, ends = ([np.round(row).clip(0, levels - 1) for row in rows] for rows in (starts, ends))
+    answers = best_answers(windows, questions, starts, ends, n_best=n_best, max_tokens=max_tokens, scale=scale)
+    expected = loop(windows, starts, ends, len(questions), max_tokens, scale)
+    for answer, all_spans in zip(answers, expected, strict=True):
+        best = sorted(all_spans.items(), key=lambda item: (-item[1], item[0]))[:n_best]
+        assert [((span.passage, span.start, span.end), span.score) for span in answer.spans] == best
+
+
+def test_ties_that_rounding_makes_are_ties() -> None:
+    """Scores that differ in one window, until a large score of "no answer" is subtracted."""
+    one = window(0, (0, 0, 3), lead=1)
+    starts = [[2.0**60, -1e6, 0.25, 0.5, 0.0]]
+    ends = [[0.0, 0.25, 0.25, 0.25, 0.0]]
+    (answer,) = best_answers([one], [Question("q", "Who?", (text(3),))], starts, ends, n_best=1, max_tokens=1)
+    assert (answer.spans[0].text, answer.margin) == ("b", -(2.0**60))
+
+
+@pytest.mark.parametrize("scale", ["null", "raw"])
+@pytest.mark.parametrize("logit", [1000.0, -1000.0])
+def test_probabilities_do_not_overflow(scale: str, logit: float) -> None:
+    one = window(0, (0, 0, 1), lead=1)
+    logits = [[0.0, logit, 0.0]]
+    (answer,) = best_answers([one], [Question("q", "Who?", (text(1),))], logits, logits, scale=scale)
+    assert answer.margin == 2 * logit
+    assert (answer.spans[0].probability, answer.no_answer) == ((1.0, 0.0) if logit > 0 else (0.0, 1.0))
+
+
+def test_yes_and_no_come_first_among_ties() -> None:
+    passage = np.array([-1, -2, -2, -1, 1, 1, 0])
+    offsets = np.array([(0, 0), (0, 3), (4, 6), (0, 0), (0, 1), (2, 3), (0, 1)])
+    one = SimpleNamespace(question=0, passage=passage, offsets=offsets)
+    logits = [np.zeros(7)]
+    (answer,) = best_answers([one], [Question("q", "Is it?", ("a", "b c"))], logits, logits)
+    assert [span.text for span in answer.spans] == ["yes", "no", "a", "b", "b c", "c"]
+    # "No answer" has the same score as all of them.
+    assert (answer.margin, answer.no_answer) == (0.0, answer.spans[0].probability)
+
+
 def test_the_scales_differ_where_windows_do() -> None:
     question = Question("q", "Who?", (text(2),))
     windows = [window(0, (0, 0, 1), lead=1), window(0, (0, 1, 2), lead=1)]
@@ -183,17 +228,27 @@ def test_infinite_logits_are_no_candidates() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_best": 0}, "n_best must be at least 1, got 0"),
-        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
+        ({"n_best": 0}, "n_best must be a whole number, 1 or more; got 0"),
+        ({"n_best": 2.5}, "n_best must be a whole number, 1 or more; got 2.5"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number, 1 or more; got 0"),
+        ({"max_tokens": True}, "max_tokens must be a whole number, 1 or more; got True"),
         ({"scale": "soft"}, "'soft'"),
-        ({"start_logits": []}, r"1 windows, and logits of 0 \(start\) and 1"),
-        ({"start_logits": [[0.0] * 3]}, "window 0 has 5 tokens, but 3 start logits"),
+        ({"windows": (x for x in ())}, r"windows must be a list .* got a generator; pass list\(windows\)"),
+        ({"questions": Question("q", "Who?", ("a b",))}, "questions must be a list .* got a Question; put it into"),
+        ({"end_logits": None}, "end_logits must be a list of one array a window; got None"),
+        ({"start_logits": []}, "got 1 windows, 0 rows of start logits and 1 rows of end logits"),
+        ({"start_logits": [[0.0] * 3]}, "window 0 has 5 tokens; got 3 start logits"),
+        ({"end_logits": [[0.0] * 4]}, "window 0 has 5 tokens; got 4 end logits"),
         ({"end_logits": [[0.0, math.nan, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
         ({"start_logits": [[0.0, math.inf, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
         ({"end_logits": [[math.inf, 0.0, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
         ({"start_logits": [[-math.inf, 0.0, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
         ({"end_logits": [[-math.inf, 0.0, 0.0, 0.0, 0.0]]}, "the logits of window 0 are NaN or infinite"),
-        ({"questions": []}, "a window is of question 0, but there are 0"),
+        ({"questions": []}, "window 0 is of question 0; got 0 questions"),
+        ({"windows": [window(1, (0, 0, 2))]}, "window 0 is of question 1; got 1 questions"),
+        ({"windows": [window(-1, (0, 0, 2))]}, "window 0 is of question -1; got 1 questions"),
+        ({"windows": [window(0, (1, 0, 2))]}, "a token of passage 1 of question 'q'; got 1 passages"),
+        ({"windows": [window(0, (-3, 0, 2))]}, "a token of passage -3 of question 'q'; got 1 passages"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -207,9 +262,9 @@ def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
         best_answers(**arguments)
 
 
-def answered(name: str, margin: float, words: str = "bees") -> Answers:
-    spans = (Span(words, margin, 0.5, 0, 0, 4),) if math.isfinite(margin) else ()
-    return Answers(name, spans, margin, 0.5)
+def answered(name: str, margin: float, words: str = "bees") -> RankedAnswers:
+    spans = (AnswerSpan(words, margin, 0.5, 0, 0, 4),) if math.isfinite(margin) else ()
+    return RankedAnswers(name, spans, margin, 0.5)
 
 
 def test_threshold_decides_what_is_answered() -> None:
@@ -246,14 +301,50 @@ def test_the_threshold_is_the_best_of_all(cases: list[tuple[float, bool, bool]])
 
 
 def test_a_threshold_needs_its_questions() -> None:
-    with pytest.raises(ValueError, match="answers of the same questions"):
-        best_threshold([Question("1", "Who?", ("a",))], [answered("2", 1.0)])
-    with pytest.raises(ValueError, match="answers of the same questions"):
+    question = Question("1", "Who?", ("a",))
+    with pytest.raises(ValueError, match="to the same questions, in the same order; got 1 questions and 1 ranked"):
+        best_threshold([question], [answered("2", 1.0)])
+    with pytest.raises(ValueError, match="to the same questions, in the same order; got 0 questions and 0 ranked"):
         best_threshold([], [])
+    with pytest.raises(ValueError, match="the margin of question '1' is NaN"):
+        best_threshold([question], [RankedAnswers("1", answered("1", 1.0).spans, math.nan, 0.5)])
+
+
+def test_of_equally_good_thresholds_the_nearest_to_0_is_taken_and_of_two_the_positive_one() -> None:
+    questions = [
+        Question("1", "Who?", ("Bees.",), texts=("bees",)),
+        Question("2", "Who?", ("Bees.",), kind="none"),
+        Question("3", "Who?", ("Bees.",), texts=("bees",)),
+        Question("4", "Who?", ("Bees.",), kind="none"),
+    ]
+    # Answering one or three of them is right as often, the thresholds in between are 2 and -2.
+    answers = [answered("1", 3.0), answered("2", 1.0), answered("3", -1.0), answered("4", -3.0)]
+    assert best_threshold(questions, answers) == (2.0, 0.75)
+    assert best_threshold(questions[1:], answers[1:]) == (2.0, pytest.approx(2 / 3))
+    assert best_threshold(questions[2:], answers[2:]) == (-2.0, 1.0)
+    # Neither the highest nor the lowest of them.
+    shifted = [answered(answer.id, answer.margin + 4) for answer in answers[1:]]
+    assert best_threshold(questions[1:], shifted) == (2.0, pytest.approx(2 / 3))
+    # 0 itself, where it gives the same answers as the best threshold.
+    assert best_threshold(questions[:2], [answered("1", 3.0), answered("2", -1.0)]) == (0.0, 1.0)
+
+
+def test_a_threshold_separates_neighbouring_floats() -> None:
+    """There is no middle between them, only the lower one."""
+    questions = [Question("1", "Who?", ("Bees.",), texts=("bees",)), Question("2", "Who?", ("Bees.",), kind="none")]
+    answers = [answered("1", 1.0), answered("2", math.nextafter(1.0, 0.0))]
+    threshold, value = best_threshold(questions, answers)
+    assert (predictions(answers, threshold), value) == ({"1": "bees", "2": ""}, 1.0)
+
+
+@pytest.mark.parametrize("threshold", [math.nan, "1", True])
+def test_a_threshold_is_a_number(threshold: Any) -> None:
+    with pytest.raises(ValueError, match="threshold must be a number or None; got"):
+        predictions([answered("1", 2.0)], threshold)
 
 
 def test_ties_are_ordered_by_passage_then_start_then_end() -> None:
-    """Whatever the order of the windows."""
+    """In every order of the windows."""
     question = Question("q", "Who?", (text(3), text(2)))
     parts = [(1, 0, 2), (0, 1, 3), (0, 0, 3)]  # windows of one question; two of them overlap
     expected = [(0, 0, 1), (0, 0, 3), (0, 0, 5), (0, 2, 3), (0, 2, 5), (0, 4, 5), (1, 0, 1), (1, 0, 3), (1, 2, 3)]

@@ -15,15 +15,15 @@ from tiny_models import PASSAGES, QUERIES, TEXTS, byte_bpe, sentencepiece, wordp
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
 from cmp_rerank.ablations.schedules import FixedCounts
 from cmp_rerank.reader import WholePassages, Window, Windows, make_windows
-from cmp_rerank.reader.records import Answer, Question
+from cmp_rerank.reader.records import GoldAnswer, Question
 from cmp_rerank.text.segmenters import Paragraphs, Sentences, TokenWindows, WordWindows
 
 TOKENIZERS = {"wordpiece": wordpiece(), "byte-bpe": byte_bpe(), "sentencepiece": sentencepiece()}
 tokenizers = pytest.mark.parametrize("name", TOKENIZERS)
 
 
-def found(text: str, word: str, passage: int = 0) -> Answer:
-    return Answer(word, passage, text.index(word))
+def found(text: str, word: str, passage: int = 0) -> GoldAnswer:
+    return GoldAnswer(word, passage, text.index(word))
 
 
 def text_of(question: Question, window: Window, first: int, last: int) -> str:
@@ -100,9 +100,9 @@ def test_answers_are_found_in_their_window_and_passage(name: str) -> None:
             assert other is window or (other.start, other.end, len(other.spans)) == (0, 0, 0)
 
 
-def test_an_answer_cut_by_the_window_is_unanswered_or_dropped() -> None:
+def test_an_answer_cut_by_the_window_is_unanswered_or_removed() -> None:
     text = "one two three four five six seven eight nine ten " * 3
-    answer = Answer("four five six", 0, text.index("four"))
+    answer = GoldAnswer("four five six", 0, text.index("four"))
     question = Question("q", "which?", (text,), (answer,))
     tokenizer = wordpiece()
     everything = make_windows(tokenizer, [question], max_length=128)
@@ -112,14 +112,21 @@ def test_an_answer_cut_by_the_window_is_unanswered_or_dropped() -> None:
     short = int(first) + 3
     kept = make_windows(tokenizer, [question], max_length=short, stride=1)
     assert kept.counts.answers_cut == 2
-    assert kept.counts.dropped == 0
+    assert kept.counts.removed == 0
     assert kept.counts.answers_lost == 1
     assert {(w.start, w.end) for w in kept} == {(0, 0)}
-    dropped = make_windows(tokenizer, [question], max_length=short, stride=1, cut_answers="drop")
-    assert dropped.counts.dropped == len(kept) - len(dropped) == 2
+    removed = make_windows(tokenizer, [question], max_length=short, stride=1, cut_answers="remove")
+    assert removed.counts.removed == len(kept) - len(removed) == 2
+    # A window that ends right before the answer, and one that ends with it, cut nothing.
+    for end in (int(first), int(last) + 1):
+        whole = make_windows(tokenizer, [question], max_length=end + 1, stride=0)  # with the last special token
+        assert int(np.flatnonzero(whole[0].passage == 0)[-1]) == end - 1
+        assert (whole.counts.answers_cut, whole.counts.answers_lost, whole.counts.answered) == (0, 0, 1)
     overlap = make_windows(tokenizer, [question], max_length=short + 15, stride=15)
     assert overlap.counts.answers_lost == 0
-    assert "hold a part of an answer only (2 were dropped), 1 questions lost" in str(dropped.counts)
+    assert "hold only a part of an answer (2 were removed), 1 questions have no window with a whole answer" in str(
+        removed.counts
+    )
 
 
 @tokenizers
@@ -179,7 +186,7 @@ def test_questions_that_teach_nothing_are_counted() -> None:
     windows = make_windows(wordpiece(), asked, max_length=100)
     assert [w.question for w in windows] == [0, 1, 2, 3, 4]
     assert (windows.counts.unknown, windows.counts.empty) == (4, 1)
-    assert "; 4 questions have no known answer, 1 no context that has tokens" in str(windows.counts)
+    assert "; 4 questions have no known answer, 1 a context without tokens" in str(windows.counts)
     windows = make_windows(wordpiece(), asked, max_length=100, yes_no=True)
     assert (windows.counts.unknown, windows.counts.empty, windows.counts.answered) == (2, 1, 2)
 
@@ -212,6 +219,9 @@ def test_yes_and_no_are_spans(name: str) -> None:
         assert set(first.passage[first.start : first.end + 1]) == {-2}
         assert first.start > 0
         assert (second.start, second.end) == (0, 0)  # nothing in it says so
+    # With known support, the window without it can be cropped as well: that it has no answer stays true.
+    both = make_windows(tokenizer, [base], max_length=100, yes_no=True, crop=CmpCrop())
+    assert [(w.start > 0, w.example.croppable) for w in both] == [(True, True), (False, True)]
     # Where the support is not known, each window may say so; but then nothing is cropped.
     unknown = replace(base, support=None)
     windows = make_windows(tokenizer, [unknown], max_length=100, yes_no=True, crop=CmpCrop())
@@ -261,7 +271,7 @@ def questions(draw: Any) -> Question:
         "q",
         " ".join(draw(st.lists(st.sampled_from(WORDS[:-1]), min_size=1, max_size=30))),
         tuple(passages),
-        tuple(Answer(passages[p][a:b], p, a) for p, a, b in answers),
+        tuple(GoldAnswer(passages[p][a:b], p, a) for p, a, b in answers),
         support=support or None,
         kind="span" if answers else "none",
     )
@@ -404,21 +414,36 @@ def test_bad_input() -> None:
         is_fast = False
 
     bad: list[tuple[Any, Any, dict[str, Any], str]] = [
-        (Slow(), [question], {}, "only fast tokenizers tell, got Slow"),
-        (tokenizer, [question, question], {}, "Two questions have the id 'q7'; the second is at place 1"),
-        (tokenizer, [{"id": 3}], {}, "must be Question objects, got"),
-        (tokenizer, [question], {"stride": -1}, "stride must be .* got -1"),
-        (tokenizer, [question], {"max_length": 0}, "max_length must be .* got 0"),
+        (Slow(), [question], {}, "needs a fast tokenizer, .*; got a Slow; load it by"),
+        (tokenizer, [question, question], {}, "ids of questions must differ; got 'q7' again at place 1"),
+        (tokenizer, [{"id": 3}], {}, r"must be Question objects; got \{'id': 3\} at place 0"),
+        (
+            tokenizer,
+            (q for q in [question]),
+            {},
+            r"must be a list of Question objects; got a generator; pass list\(q",
+        ),
+        (tokenizer, question, {}, "must be a list of Question objects; got a Question; put it into a list"),
+        (tokenizer, [question], {"stride": 1.5}, "stride must be a whole number, 0 or more; got 1.5"),
+        (tokenizer, [question], {"max_length": True}, "max_length must be a whole number, 1 or more; got True"),
+        (tokenizer, [question], {"pack": "no"}, "pack must be True or False; got 'no'"),
+        (tokenizer, [question], {"stride": -1}, "stride must be a whole number, 0 or more; got -1"),
+        (tokenizer, [question], {"max_length": 0}, "max_length must be a whole number, 1 or more; got 0"),
         (tokenizer, [question], {"max_length": 4}, "no room for the context of question 'q7'"),
-        (tokenizer, [question], {"max_length": 4096}, "max_length=4096, but the model reads 128 tokens"),
-        (tokenizer, [question], {"cut_answers": "guess"}, "cut_answers must be one of .* got 'guess'"),
-        (tokenizer, [question], {"crop": "sentences"}, "crop must be a CmpCrop object or None, got 'sentences'"),
+        (tokenizer, [question], {"max_length": 4096}, "max_length must be at most 128, .*; got 4096"),
+        (
+            tokenizer,
+            [question],
+            {"cut_answers": "guess"},
+            "cut_answers must be one of 'unanswered', 'remove'; got 'guess'",
+        ),
+        (tokenizer, [question], {"crop": "sentences"}, "crop must be a CmpCrop object or None; got 'sentences'"),
     ]
     for which, given_, options, message in bad:
         with pytest.raises(ValueError, match=message):
             make_windows(which, given_, **({"max_length": 64} | options))
     bare = byte_bpe()
     bare.sep_token = bare.eos_token = None
-    with pytest.raises(ValueError, match=r"no separator or end-of-text token .* set tokenizer\.sep_token"):
+    with pytest.raises(ValueError, match=r"need a separator or end-of-text token .* set tokenizer\.sep_token"):
         make_windows(bare, [question], max_length=64, pack=True)
     assert make_windows(tokenizer, [], max_length=64) == Windows()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cmp_rerank.reader.answers import RankedAnswers
 from cmp_rerank.reader.measures import evaluate_answers, exact_match, f1, normalise, score, summary
 from cmp_rerank.reader.records import Question
 
@@ -82,6 +85,9 @@ def test_the_best_gold_answer_counts_for_each_measure() -> None:
     assert score("", ["the", "bee"], "squad2") == (0.0, 0.0)
     assert score("", ["the"], "squad2") == (1.0, 1.0)
     assert exact_match("", "the") == 1.0
+    # A prediction of which nothing is left is right where there is no answer.
+    assert score("the", []) == (1.0, 1.0)
+    assert score("bee", []) == (0.0, 0.0)
 
 
 def test_evaluation() -> None:
@@ -111,14 +117,26 @@ def test_what_has_an_answer_is_said_by_the_gold_texts() -> None:
 
 
 def test_what_cannot_be_evaluated() -> None:
-    with pytest.raises(ValueError, match="there is no question"):
+    with pytest.raises(ValueError, match="an evaluation needs questions; got none"):
         evaluate_answers([], {})
-    with pytest.raises(ValueError, match="question '1' has no gold answer to compare with; leave it out"):
+    with pytest.raises(ValueError, match="question '1' has no gold answer; leave it out"):
         evaluate_answers([question("1")], {"1": "bee"})
-    with pytest.raises(ValueError, match="1 of 2 questions have no prediction: 2"):
+    with pytest.raises(ValueError, match="got none for 1 of 2 \\(2\\)"):
         evaluate_answers([question("1", "a"), question("2", "b")], {"1": "a"}, missing="error")
+    assert evaluate_answers([question("1", "bee")], {"1": "bee"}, missing="error").means == {"EM": 1.0, "F1": 1.0}
     with pytest.raises(ValueError, match="'squad3'"):
         evaluate_answers([question("1", "a")], {}, rules="squad3")
+    wrong: list[tuple[Any, str]] = [
+        ([RankedAnswers("1", (), -np.inf, 1.0)], "must be a mapping of question ids to texts; got a list"),
+        ({"1": None}, "question '1': a prediction must be a text; got None"),
+    ]
+    for predictions, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            evaluate_answers([question("1", "a")], predictions)
+    with pytest.raises(ValueError, match="questions must be Question objects; got '1'"):
+        evaluate_answers(["1"], {"1": "a"})  # type: ignore[list-item]
     evaluation = evaluate_answers([question("1", "a")], {})
-    with pytest.raises(ValueError, match="not the questions"):
+    with pytest.raises(
+        ValueError, match="the questions that were evaluated, in the same order; got 1 questions, 1 were"
+    ):
         summary([question("2", "a")], evaluation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from tiny_models import PASSAGES, QUERIES, TEXTS
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from cmp_rerank.reader.answers import best_answers
+from cmp_rerank.reader.answers import AnswerSpan, RankedAnswers, best_answers
 from cmp_rerank.reader.reader import OPTIONS_FILE, Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
 
@@ -60,7 +63,7 @@ def test_batched_equals_single(reader: Reader, capsys: pytest.CaptureFixture[str
         assert [answer[3:] for answer in alone] == [answer[3:] for answer in answers]
         np.testing.assert_allclose([a.score for a in alone], [a.score for a in answers], atol=1e-4)
     assert capsys.readouterr().err == ""
-    small = Reader(reader.model, reader.tokenizer, reader.options, tokens_per_batch=1)
+    small = Reader(reader.model, reader.tokenizer, reader.options, tokens_per_chunk=1)
     again = small.answer(QUERIES, contexts, top_k=4, show_progress_bar=True)
     assert [[a[3:] for a in answers] for answers in again] == [[a[3:] for a in answers] for answers in together]
     assert "Questions" in capsys.readouterr().err
@@ -101,7 +104,7 @@ def test_a_passage_without_tokens_has_no_answer(reader: Reader) -> None:
 def test_ids_differ_in_all_blocks(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cmp_rerank.reader.reader._BLOCK", 1)
     question = Question("same", "Who?", (PASSAGES[0],))
-    with pytest.raises(ValueError, match="Two questions have the id 'same'"):
+    with pytest.raises(ValueError, match="ids of questions must differ; got 'same' again at place 1"):
         reader.predict([question, question])
 
 
@@ -123,6 +126,29 @@ def test_no_answer_stands_where_its_score_says(reader: Reader) -> None:
         assert total == pytest.approx(1.0, abs=1e-6)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(-100, 100), max_size=5),
+    st.floats(-100, 100),
+    st.one_of(st.none(), st.floats(-1, 1), st.integers(-1, 1)),
+)
+@example([-0.7], -5.4, 0)
+@example([-3.0], -2.7, -0.3)
+def test_no_answer_comes_first_exactly_where_the_text_is_empty(
+    reader: Reader, scores: list[float], null: float, threshold: float | int | None
+) -> None:
+    """Of raw sums of logits, too, whose differences are rounded. A whole number is a threshold beside the margin."""
+    spans = tuple(AnswerSpan(str(i), score, 0.1, 0, i, i + 1) for i, score in enumerate(sorted(scores, reverse=True)))
+    answers = RankedAnswers("q", spans, spans[0].score - null if spans else -np.inf, 0.1)
+    if isinstance(threshold, int) and spans:
+        threshold = float(np.nextafter(answers.margin, answers.margin + threshold))
+    chosen = Reader(reader.model, reader.tokenizer, replace(reader.options, scale="raw", threshold=threshold))
+    top = chosen.top(answers, 10, no_answer=True)
+    assert top[0].text == answers.text(threshold or 0.0)
+    assert [span for span in top if span.text] == list(spans)
+    assert chosen.top(answers, 10) == list(spans)
+
+
 def test_the_model_is_left_as_it_was(reader: Reader) -> None:
     reader.model.train()
     answers = reader.answer(QUERIES[0], PASSAGES[0])
@@ -141,7 +167,7 @@ def test_a_checkpoint_is_an_ordinary_one(reader: Reader, tmp_path: Path) -> None
     assert Reader.from_pretrained(tmp_path, "cpu").options == options
     assert Reader.from_pretrained(tmp_path, "cpu", stride=10).options.stride == 10
     (tmp_path / OPTIONS_FILE).write_text(json.dumps({"window": 3}))
-    with pytest.raises(ValueError, match=r"these are no options of a reader.*window"):
+    with pytest.raises(ValueError, match=r"must hold the options of a reader.*window"):
         Reader.from_pretrained(tmp_path)
 
 
@@ -165,15 +191,15 @@ def test_options_come_from_the_hub_with_the_checkpoint(
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"max_length": "96"}, "max_length must be a whole number, 1 or more, got '96'"),
+        ({"max_length": "96"}, "max_length must be a whole number, 1 or more; got '96'"),
         ({"max_length": True}, "max_length must be .* got True"),
-        ({"stride": -1}, "stride must be a whole number, 0 or more, got -1"),
+        ({"stride": -1}, "stride must be a whole number, 0 or more; got -1"),
         ({"max_tokens": None}, "max_tokens must be .* got None"),
-        ({"pack": 1}, "pack must be true or false, got 1"),
-        ({"yes_no": None}, "yes_no must be true or false, got None"),
-        ({"threshold": float("nan")}, "threshold must be a finite number or None, got nan"),
-        ({"threshold": "1"}, "threshold must be a finite number or None, got '1'"),
-        ([], "these are no options of a reader"),
+        ({"pack": 1}, "pack must be True or False; got 1"),
+        ({"yes_no": None}, "yes_no must be True or False; got None"),
+        ({"threshold": float("nan")}, "threshold must be a finite number or None; got nan"),
+        ({"threshold": "1"}, "threshold must be a finite number or None; got '1'"),
+        ([], "must hold the options of a reader"),
     ],
 )
 def test_wrong_options(saved: Any, message: str, reader: Reader, tmp_path: Path) -> None:
@@ -182,7 +208,7 @@ def test_wrong_options(saved: Any, message: str, reader: Reader, tmp_path: Path)
             ReaderOptions(**saved)
     reader.save_pretrained(tmp_path)
     (tmp_path / OPTIONS_FILE).write_text(json.dumps(saved))
-    with pytest.raises(ValueError, match=f"these are no options of a reader .*{message if saved else ''}"):
+    with pytest.raises(ValueError, match=f"must hold the options of a reader .*{message if saved else ''}"):
         Reader.from_pretrained(tmp_path)
 
 
@@ -191,22 +217,85 @@ def test_without_options_the_window_is_the_models(reader: Reader) -> None:
     assert reader.options.stride < 64
 
 
+def test_generators_of_questions_and_passages_are_listed(reader: Reader) -> None:
+    expected = reader.answer(QUERIES[:2], [[PASSAGES[0], TEXTS[1]], PASSAGES[1]])
+    contexts: list[Any] = [(text for text in (PASSAGES[0], TEXTS[1])), PASSAGES[1]]
+    assert reader.answer((query for query in QUERIES[:2]), iter(contexts)) == expected
+    assert reader.answer(QUERIES[0], (text for text in (PASSAGES[0],))) == reader.answer(QUERIES[0], PASSAGES[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, "text"), "question must be a text or a list of questions; got None"),
+        (({"q": "Who?"}, ["text"]), "question must be a text or a list of questions; got a dict"),
+        (("Who?", None), "passages must be a text or a list of texts; got None"),
+        (("Who?", {"d1": "text"}), "passages must be a text or a list of texts; got a dict"),
+        ((["Who?"], 7), "passages must be a text or a list of texts or of lists of passages; got an int"),
+        ((["Who?"], [7]), "passages must be a text or a list of texts; got an int"),
+        (([7], ["text"]), "question '0': the question must be a text that is not empty; got 7"),
+        (("Who?", ["text", 7]), "question '0': passages must be texts; got 7 at place 1"),
+        (("Who?", "text", 1.5), "top_k must be a whole number, 1 or more; got 1.5"),
+        (("Who?", "text", True), "top_k must be a whole number, 1 or more; got True"),
+    ],
+)
+def test_wrong_questions_and_passages(arguments: tuple[Any, ...], message: str, reader: Reader) -> None:
+    with pytest.raises(ValueError, match=message):
+        reader.answer(*arguments)
+
+
+def test_what_predict_refuses(reader: Reader) -> None:
+    questions: Any = [Question("q", "Who?", ("Bees.",))]
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        ((question for question in questions), {}, r"got a generator; pass list\(questions\)"),
+        (questions[0], {}, "questions must be a list of Question objects; got a Question; put it into a list"),
+        (["Who?"], {}, "questions must be Question objects; got 'Who\\?' at place 0"),
+        ([], {"n_best": 1.5}, "n_best must be a whole number, 1 or more; got 1.5"),
+    ]
+    for asked, options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            reader.predict(asked, **options)
+    with pytest.raises(ValueError, match="windows must be a list of windows; got a generator"):
+        reader.logits(window for window in reader.windows(questions))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="top_k must be a whole number, 1 or more; got 0"):
+        reader.top(reader.predict(questions)[0], 0)
+
+
+@pytest.mark.parametrize("tokens", [0, 2.5, True, "64"])
+def test_wrong_arguments_of_a_reader(tokens: Any, reader: Reader) -> None:
+    with pytest.raises(ValueError, match="tokens_per_chunk must be a whole number, 1 or more; got"):
+        Reader(reader.model, reader.tokenizer, tokens_per_chunk=tokens)
+    with pytest.raises(ValueError, match="options must be a ReaderOptions object or None; got a dict"):
+        Reader(reader.model, reader.tokenizer, {})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"model must be a model of PyTorch; got a .*; Reader\.from_pretrained"):
+        Reader(reader.tokenizer, reader.model)
+
+
+def test_options_of_numpy_can_be_saved(reader: Reader, tmp_path: Path) -> None:
+    options = ReaderOptions(max_length=np.int64(64), stride=np.int32(20), threshold=np.float32(1.5))  # type: ignore[arg-type]
+    Reader(reader.model, reader.tokenizer, options).save_options(tmp_path)
+    assert ReaderOptions(**json.loads((tmp_path / OPTIONS_FILE).read_text())) == options
+
+
 def test_what_is_refused(reader: Reader, checkpoint: Path, tiny_checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="the context is empty"):
+    with pytest.raises(ValueError, match="the context is empty; got 2 passages"):
         reader.answer("Who?", ["", " "])
-    with pytest.raises(ValueError, match="the question is empty"):
+    with pytest.raises(ValueError, match="the question must be a text that is not empty; got ' '"):
         reader.answer(" ", ["text"])
-    with pytest.raises(ValueError, match=r"2 questions needs as many .* got 1 of them"):
+    with pytest.raises(ValueError, match=r"each of 2 questions needs a text or a list of passages; got 1$"):
         reader.answer(["Who?", "Why?"], [["text"]])
-    with pytest.raises(ValueError, match="got one text"):
+    with pytest.raises(ValueError, match="each of 2 questions needs a text or a list of passages; got one text"):
         reader.answer(["Who?", "Why?"], "ab")  # type: ignore[call-overload]
-    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="top_k must be a whole number, 1 or more; got 0"):
         reader.answer("Who?", "text", top_k=0)
-    with pytest.raises(ValueError, match="unknown options window"):
+    with pytest.raises(ValueError, match=r"options of a reader must be among max_length, .*; got window"):
         Reader.from_pretrained(checkpoint, window=3)
-    with pytest.raises(ValueError, match="tokens_per_batch must be at least 1, got 0"):
-        Reader.from_pretrained(checkpoint, tokens_per_batch=0)
-    with pytest.raises(ValueError, match=r"is no reader: qa_outputs\.bias, qa_outputs\.weight are missing"):
+    with pytest.raises(ValueError, match="tokens_per_chunk must be a whole number, 1 or more; got 0"):
+        Reader.from_pretrained(checkpoint, tokens_per_chunk=0)
+    with pytest.raises(
+        ValueError,
+        match=r"must be an extractive reader; got a checkpoint without qa_outputs\.bias, qa_outputs\.weight; train",
+    ):
         Reader.from_pretrained(tiny_checkpoint)
     with pytest.raises(ValueError, match="'soft'"):
         ReaderOptions(scale="soft")

@@ -1,4 +1,4 @@
-"""Going on with a training: from a complete checkpoint, with the same settings, and not beyond its last step."""
+"""Resuming a training: from a complete checkpoint, with the same settings, and not beyond its last step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tiny_readers import questions, reader, windows
 from transformers import TrainingArguments
 
 from cmp_rerank.ablations import CmpDrop
-from cmp_rerank.reader import ComparativeTrainer
-from cmp_rerank.reader.records import Answer, Question
-from cmp_rerank.reader.resume import last_checkpoint, questions_digest, same_training, train, weights_digest
+from cmp_rerank.reader.records import GoldAnswer, Question
+from cmp_rerank.reader.resume import check_settings, last_checkpoint, questions_digest, train, weights_digest
+from cmp_rerank.training import ComparativeTrainer
 
 
 def trainer(folder: Path, **options: Any) -> ComparativeTrainer:
@@ -51,7 +51,7 @@ def test_a_finished_training_is_not_trained_further(length: dict[str, Any], step
     ]
 
 
-def test_an_interrupted_training_goes_on_from_the_last_complete_checkpoint(tmp_path: Path) -> None:
+def test_an_interrupted_training_is_resumed_from_the_last_complete_checkpoint(tmp_path: Path) -> None:
     done = trainer(tmp_path, max_steps=4)
     train(done, None)
     state = tmp_path / "checkpoint-4" / "trainer_state.json"
@@ -72,23 +72,23 @@ def test_an_interrupted_training_goes_on_from_the_last_complete_checkpoint(tmp_p
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
-def test_settings_must_be_the_same(tmp_path: Path) -> None:
+def test_a_training_is_resumed_with_the_same_settings_only(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     settings = {"rate": 0.1, "steps": 3, "layers": (1, 2)}
-    same_training(path, settings, begun=False)
+    check_settings(path, settings, resume=False)
     assert json.loads(path.read_text()) == {"rate": 0.1, "steps": 3, "layers": [1, 2]}
-    same_training(path, settings, begun=True)
+    check_settings(path, settings, resume=True)
     for changes, message in [
         ({"rate": 0.2}, r"settings.json: .*\(rate was 0.1, now 0.2\)"),
         ({"steps": 4, "seed": 1}, r"\(steps was 3, now 4; seed was None, now 1\)"),
     ]:
         with pytest.raises(ValueError, match=message):
-            same_training(path, settings | changes, begun=True)
-    same_training(path, settings | {"seed": 1}, begun=False)
+            check_settings(path, settings | changes, resume=True)
+    check_settings(path, settings | {"seed": 1}, resume=False)
     with pytest.raises(ValueError, match="seed was 1, now None"):
-        same_training(path, settings, begun=True)
+        check_settings(path, settings, resume=True)
     with pytest.raises(ValueError, match=r"none\.json: no such file"):
-        same_training(tmp_path / "none.json", settings, begun=True)
+        check_settings(tmp_path / "none.json", settings, resume=True)
 
 
 def test_digests_tell_weights_and_questions_apart(tmp_path: Path) -> None:
@@ -104,11 +104,21 @@ def test_digests_tell_weights_and_questions_apart(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     assert weights_digest(str(tmp_path / "copy")) != before
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: there are no weights"):
+    with pytest.raises(ValueError, match="empty must be a checkpoint with weights"):
         weights_digest(str(tmp_path / "empty"))
     asked = questions()
     assert questions_digest(asked) == questions_digest(questions())
-    moved = Question("q", "Who?", ("bees, bees",), (Answer("bees", 0, 0),))
-    variants = [asked, asked[::-1], [*asked, moved], [*asked, replace(moved, answers=(Answer("bees", 0, 6),))]]
+    moved = Question("q", "Who?", ("bees, bees",), (GoldAnswer("bees", 0, 0),))
+    variants = [asked, asked[::-1], [*asked, moved], [*asked, replace(moved, answers=(GoldAnswer("bees", 0, 6),))]]
     odd = replace(moved, question="Who \ud83d?")
     assert len({questions_digest(some) for some in [*variants, [odd], [moved]]}) == 6
+
+
+def test_digests_of_questions_stay_what_they_were() -> None:
+    """A training that was interrupted can be resumed by a later version."""
+    passages = ("Rain.", "Honey is made by bees.")
+    first = Question(
+        "q", "Who makes honey?", passages, (GoldAnswer("bees", 1, 17),), ((1, 0, 22),), titles=("a", "b")
+    )
+    second = Question("r", "Is it?", ("Bär \ud83d",), kind="none")
+    assert (questions_digest([first]), questions_digest([first, second])) == ("d2b856313b83eea9", "1cad6591d4562e7d")

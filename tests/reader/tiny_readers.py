@@ -9,7 +9,7 @@ import transformers as t
 from tiny_models import PASSAGES, QUERIES, SIZES, TEXTS, byte_bpe, random_model, wordpiece
 
 from cmp_rerank.ablations import CmpCrop
-from cmp_rerank.reader import Answer, Question, Windows, make_windows
+from cmp_rerank.reader import GoldAnswer, Question, Windows, make_windows
 
 # Each is trained once: two trainings may give two vocabularies.
 byte_bpe, wordpiece = cache(byte_bpe), cache(wordpiece)
@@ -42,7 +42,7 @@ def questions() -> list[Question]:
     made = []
     for i, (query, passage, answer) in enumerate(zip(QUERIES, PASSAGES, spans, strict=True)):
         passages = (passage, TEXTS[(i + 1) % 5]) if i % 2 else (passage,)
-        gold = (Answer(answer, 0, passage.index(answer)),)
+        gold = (GoldAnswer(answer, 0, passage.index(answer)),)
         made.append(Question(f"q{i}", query, passages, gold, support=((0, 0, 5),) if i == 1 else None))
     return [*made, Question("q4", "how tall is it?", (TEXTS[3],), kind="none")]
 
