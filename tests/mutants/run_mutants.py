@@ -77,7 +77,7 @@ def run_tests(
 ) -> tuple[int | None, str]:
     """The exit status of pytest in a copy, None if it was stopped; and what it printed."""
     environment = os.environ | {
-        "PYTHONPATH": str(place),  # before the installed package
+        "PYTHONPATH": f"{place}{os.pathsep}{Path(__file__).parent}",  # the copy, before the installed package
         "PYTHONDONTWRITEBYTECODE": "1",  # a copy changes more often than once a second
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
@@ -107,7 +107,7 @@ def try_mutant(mutant: Mutant, free: queue.Queue[Path]) -> Result:
         if before.count(mutant.old) != 1:
             return Result(mutant.name, NOT_FOUND, f"{before.count(mutant.old)} times in {mutant.file}", 0.0)
         file.write_text(before.replace(mutant.old, mutant.new), encoding="utf-8")
-        status, output = run_tests(place, mutant.tests, "-x")
+        status, output = run_tests(place, mutant.tests, "-x", "--tb=no", "-p", "without_shrinking")
     finally:
         if before:
             file.write_text(before, encoding="utf-8")
