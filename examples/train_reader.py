@@ -184,9 +184,9 @@ def train(
     tokenizer.model_max_length = 512
     model = AutoModelForQuestionAnswering.from_pretrained(path, num_labels=2)
     reading = ReaderOptions(max_length=options.max_length, stride=options.stride, pack=hotpot, yes_no=hotpot)
-    crop = next((ablation for ablation in ablations if isinstance(ablation, CmpCrop)), None)
+    segmenter = next((ablation.segmenter for ablation in ablations if isinstance(ablation, CmpCrop)), None)
     known = [question for question in train if question.answers or question.kind != "span"]
-    windows = reading.windows(tokenizer, known, crop)
+    windows = reading.windows(tokenizer, known, segmenter)
     print(f"{folder.name}: {windows.counts}", flush=True)
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),

@@ -76,8 +76,8 @@ class Comparison:
         if self.objective.needs_outputs:
             if part.outputs is None:
                 raise ValueError(
-                    f"{self.objective!r} needs the scores behind the losses, and this kind of model does not give them: "
-                    "choose an objective of losses alone, such as PairwiseHinge()."
+                    f"{self.objective!r} needs the scores behind the losses, and this kind of model does not give "
+                    "them: choose an objective of losses alone, such as PairwiseHinge()."
                 )
             outputs = part.outputs()
         values = self.objective(part.losses, outputs)

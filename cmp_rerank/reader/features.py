@@ -12,13 +12,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cmp_rerank.ablations import CmpCrop, Example
+from cmp_rerank.ablations import Example
 from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.reader.checks import check_list, check_whole, described
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.tokens import TextTokens, tokens_of
 from cmp_rerank.reader.windows import OUTSIDE, YES_NO, YES_NO_TEXT, Window, WindowCounts, Windows
-from cmp_rerank.text.segmenters import split, windows
+from cmp_rerank.text.segmenters import Segmenter, TokenSegmenter, check_segmenter, split, windows
 from cmp_rerank.text.token_segments import segments_of_tokens
 
 CutAnswers = Literal["unanswered", "remove"]
@@ -35,7 +35,7 @@ def make_windows(
     stride: int = 128,
     pack: bool = False,
     yes_no: bool = False,
-    crop: CmpCrop | None = None,
+    segmenter: Segmenter | TokenSegmenter | None = None,
     cut_answers: CutAnswers = "unanswered",
 ) -> Windows:
     """Tokenise questions and their passages into inputs of a reader, each text once.
@@ -60,9 +60,9 @@ def make_windows(
         yes_no: Whether each context begins with the words "yes no", as a pseudo-passage (number -2), so that
             yes/no answers are spans. Where the support of such a question is known, only windows with some of it
             have the label; elsewhere all windows have it.
-        crop: How passages are split into segments, for trainers that crop. The questions say what the support is:
-            the segments of answers and supporting facts. The ``support`` and ``lost_support`` of the crop are not
-            used.
+        segmenter: Splits passages into segments, for trainers with an ablation that needs them, such as `CmpCrop`.
+            None: no window can be cropped. The questions say what the support is: the segments of answers and
+            supporting facts.
         cut_answers: What to do with a window that holds a part of an answer, but none whole: "unanswered" keeps it
             as one without an answer; "remove" leaves it out (for training only: it may be the last of its question).
 
@@ -76,7 +76,7 @@ def make_windows(
     Example:
         ::
 
-            windows = make_windows(tokenizer, questions, crop=CmpCrop())
+            windows = make_windows(tokenizer, questions, segmenter=Sentences())
             print(windows.counts)
     """
     layout = _Layout.of(tokenizer, max_length, stride, pack, yes_no)
@@ -84,14 +84,14 @@ def make_windows(
         raise ValueError(
             f"cut_answers must be one of {', '.join(map(repr, get_args(CutAnswers)))}; got {cut_answers!r:.80}"
         )
-    if crop is not None and not isinstance(crop, CmpCrop):
-        raise ValueError(f"crop must be a CmpCrop object or None; got {crop!r:.80}")
+    if segmenter is not None:
+        check_segmenter(segmenter)
     check_questions(questions)
     made = Windows()
     made.counts.questions = len(questions)
     for first in range(0, len(questions), _BLOCK):
         block = questions[first : first + _BLOCK]
-        texts = _Texts(tokenizer, block, crop)
+        texts = _Texts(tokenizer, block, segmenter)
         for number, question in enumerate(block, start=first):
             read = _Reading(question, number, texts, layout, made.counts)
             for window, part_of_answer in read.windows():
@@ -208,18 +208,19 @@ class _Layout:
 class _Texts:
     """The tokens of a block of questions, each different text tokenised once."""
 
-    def __init__(self, tokenizer: Any, questions: Sequence[Question], crop: CmpCrop | None) -> None:
-        self.crop = crop
+    def __init__(
+        self, tokenizer: Any, questions: Sequence[Question], segmenter: Segmenter | TokenSegmenter | None
+    ) -> None:
+        self.segmenter = segmenter
         asked = list(dict.fromkeys(question.question for question in questions))
         read = list(dict.fromkeys(passage for question in questions for passage in question.passages))
         self.questions = dict(zip(asked, tokens_of(tokenizer, asked), strict=True))
         self.passages = dict(zip(read, tokens_of(tokenizer, read), strict=True))
-        if crop is not None:
+        if segmenter is not None:
             for text, tokens in self.passages.items():
-                self._split(text, tokens, crop)
+                self._split(text, tokens, segmenter)
 
-    def _split(self, text: str, tokens: TextTokens, crop: CmpCrop) -> None:
-        segmenter = crop.segmenter
+    def _split(self, text: str, tokens: TextTokens, segmenter: Segmenter | TokenSegmenter) -> None:
         spans = split(segmenter, text, tokens.offsets)
         tokens.segments = len(spans)
         tokens.first, tokens.last = segments_of_tokens(tokens.offsets, spans)
@@ -242,7 +243,7 @@ class _Reading:
 
     def __init__(self, question: Question, number: int, texts: _Texts, layout: _Layout, counts: WindowCounts) -> None:
         self.question, self.number, self.layout, self.counts = question, number, layout, counts
-        self.croppable = texts.crop is not None
+        self.croppable = texts.segmenter is not None
         self.passages = [texts.passages[passage] for passage in question.passages]
         whole = texts.questions[question.question].ids
         self.asked, self.room = layout.room(question, whole)

@@ -12,7 +12,6 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from cmp_rerank.ablations import CmpCrop
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.inference import whole_scores
 from cmp_rerank.ir.lines import replacing
@@ -23,6 +22,7 @@ from cmp_rerank.reader.checks import check_list, check_threshold, check_whole, d
 from cmp_rerank.reader.features import check_questions, make_windows
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.windows import OUTSIDE, Window, Windows
+from cmp_rerank.text.segmenters import Segmenter, TokenSegmenter
 
 OPTIONS_FILE = "reader_options.json"
 _BLOCK = 1024  # questions that are tokenised together
@@ -73,7 +73,9 @@ class ReaderOptions:
         if self.threshold is not None:
             object.__setattr__(self, "threshold", float(self.threshold))
 
-    def windows(self, tokenizer: Any, questions: Sequence[Question], crop: CmpCrop | None = None) -> Windows:
+    def windows(
+        self, tokenizer: Any, questions: Sequence[Question], segmenter: Segmenter | TokenSegmenter | None = None
+    ) -> Windows:
         """The windows of questions with these options, see `cmp_rerank.reader.make_windows`."""
         return make_windows(
             tokenizer,
@@ -82,7 +84,7 @@ class ReaderOptions:
             stride=self.stride,
             pack=self.pack,
             yes_no=self.yes_no,
-            crop=crop,
+            segmenter=segmenter,
         )
 
 

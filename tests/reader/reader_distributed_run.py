@@ -18,7 +18,7 @@ from tiny_readers import windows
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop
-from cmp_rerank.reader import ComparativeTrainer
+from cmp_rerank.training import ComparativeTrainer
 
 
 def run(checkpoint: str, output: Path, tokens: int | None) -> None:

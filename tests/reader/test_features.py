@@ -220,18 +220,18 @@ def test_yes_and_no_are_spans(name: str) -> None:
         assert first.start > 0
         assert (second.start, second.end) == (0, 0)  # nothing in it says so
     # With known support, the window without it can be cropped as well: that it has no answer stays true.
-    both = make_windows(tokenizer, [base], max_length=100, yes_no=True, crop=CmpCrop())
+    both = make_windows(tokenizer, [base], max_length=100, yes_no=True, segmenter=Sentences())
     assert [(w.start > 0, w.example.croppable) for w in both] == [(True, True), (False, True)]
     # Where the support is not known, each window may say so; but then nothing is cropped.
     unknown = replace(base, support=None)
-    windows = make_windows(tokenizer, [unknown], max_length=100, yes_no=True, crop=CmpCrop())
+    windows = make_windows(tokenizer, [unknown], max_length=100, yes_no=True, segmenter=Sentences())
     assert all(w.start > 0 and not w.example.croppable for w in windows)
     assert all(
         w.start == 0 and w.example.croppable
-        for w in make_windows(tokenizer, [unknown], crop=CmpCrop(), max_length=100)
+        for w in make_windows(tokenizer, [unknown], segmenter=Sentences(), max_length=100)
     )
     # The words are never cropped.
-    (packed,) = make_windows(tokenizer, [base], max_length=128, yes_no=True, pack=True, crop=CmpCrop())[:1]
+    (packed,) = make_windows(tokenizer, [base], max_length=128, yes_no=True, pack=True, segmenter=Sentences())[:1]
     view = Plan([CmpCrop(schedule=FixedCounts((0,)))]).views(packed.example)[-1]
     assert set(np.flatnonzero(packed.passage < 0)) <= set(view.tokens)
 
@@ -298,7 +298,13 @@ def test_properties(
     question: Question, crop: CmpCrop, name: str, max_length: int, stride: int, pack: bool, seed: int
 ) -> None:
     windows = make_windows(
-        TOKENIZERS[name], [question], max_length=max_length, stride=stride, pack=pack, crop=crop, yes_no=pack
+        TOKENIZERS[name],
+        [question],
+        max_length=max_length,
+        stride=stride,
+        pack=pack,
+        segmenter=crop.segmenter,
+        yes_no=pack,
     )
     needed = [(a.passage, a.start, a.end) for a in question.answers] + list(question.support or ())
     seen: list[set[tuple[int, int]]] = [set() for _ in question.passages]
@@ -359,9 +365,7 @@ def test_crops_drop_sentences_or_whole_passages() -> None:
     question = Question("q", "what?", passages, (found(TEXTS[0], "bamboo", 1),), support=((2, 0, 4),))
     schedule = FixedCounts((0,))
     for segmenter, left in ((WholePassages(), [1, 2]), (Sentences(), [1, 2])):
-        (window,) = make_windows(
-            wordpiece(), [question], max_length=128, pack=True, crop=CmpCrop(segmenter=segmenter, schedule=schedule)
-        )
+        (window,) = make_windows(wordpiece(), [question], max_length=128, pack=True, segmenter=segmenter)
         view = Plan([CmpCrop(segmenter=segmenter, schedule=schedule)]).views(window.example)[1]
         assert sorted(set(window.passage[view.tokens]) - {-1}) == left
         of_answer = [int(t) for t in view.tokens if window.passage[t] == 1]

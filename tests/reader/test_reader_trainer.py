@@ -14,7 +14,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as t
-from cmp_rerank.reader.loss import classification_losses, span_losses
 from tiny_models import SIZES, TEXTS, OutOfMemoryOnce, random_model
 from tiny_readers import READERS, reader, windows, wordpiece
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
@@ -22,8 +21,11 @@ from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, Trai
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan
 from cmp_rerank.ablations.drop import DropHooks
 from cmp_rerank.hooks.dropout import dropout_rates
+from cmp_rerank.models.classifier import classification_losses
 from cmp_rerank.models.pairs import example_seed
-from cmp_rerank.reader import ComparativeTrainer, Window
+from cmp_rerank.models.span_reader import span_losses
+from cmp_rerank.reader import Window
+from cmp_rerank.training import ComparativeTrainer
 
 CROP, DROP = CmpCrop(), CmpDrop(p=0.3, layers="top:1")
 
@@ -290,7 +292,7 @@ def test_labels_outside_of_the_window_are_ignored(tmp_path: Path) -> None:
     )
 
     def run(batch: list[Window]) -> tuple[float, dict[str, torch.Tensor]]:
-        trainer.drawn = (-1, 0)
+        trainer.comparison.drawn = (-1, 0)
         model.train()
         loss = trainer.compute_loss(model, trainer.data_collator(batch))
         loss.backward()
@@ -321,7 +323,7 @@ def test_a_step_is_taken_again_when_memory_runs_out_in_the_backward_pass(tmp_pat
             processing_class=tokenizer, ablations=[CROP, DROP], strategy="stacked",
         )  # fmt: skip
         trainer.train()
-        assert trainer.scorer.budget.events == failing
+        assert trainer.comparison.scorer.budget.events == failing
         found.append(weights(model))
     moved = (found[0] - before).abs().max()
     assert moved > 1e-4

@@ -49,4 +49,6 @@ def questions() -> list[Question]:
 
 def windows(tokenizer: Any, crop: CmpCrop | None = None, **options: Any) -> Windows:
     """Windows of the questions, of different lengths."""
-    return make_windows(tokenizer, questions(), **(dict(max_length=80, stride=10, pack=True, crop=crop) | options))
+    segmenter = None if crop is None else crop.segmenter
+    sizes = dict(max_length=80, stride=10, pack=True, segmenter=segmenter)
+    return make_windows(tokenizer, questions(), **(sizes | options))
