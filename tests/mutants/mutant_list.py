@@ -926,8 +926,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "answers-order-of-ties",
         "cmp_rerank/reader/answers.py",
-        "np.lexsort((table[:, 3], table[:, 2], table[:, 1], -scores, table[:, 0]))",
-        "np.lexsort((table[:, 2], table[:, 3], table[:, 1], -scores, table[:, 0]))",
+        "order = np.lexsort((-scores, end, start, passage, question))",
+        "order = np.lexsort((-scores, start, end, passage, question))",
         ANSWERS,
         "equal answers would come by end before start",
     ),
@@ -942,8 +942,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "answers-null-ignored",
         "cmp_rerank/reader/answers.py",
-        "scores -= null[table[:, 0]]",
-        "scores -= 0 * null[table[:, 0]]",
+        "shift = null[block] if above_null else np.zeros(len(block))",
+        "shift = np.zeros(len(block))",
         ANSWERS,
         "scores of different windows would be compared as they are",
     ),
