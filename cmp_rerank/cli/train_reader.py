@@ -205,7 +205,9 @@ def _train(
     # Names of files may change, their content may not. The training does not depend on what is evaluated.
     fixed = {name: value for name, value in settings.items() if name not in ("model", "train", "dev")}
     resuming.check_settings(out / "settings.json", fixed, resume=checkpoint is not None)
-    windows = reading.windows(tokenizer, known, next((step for step in plan if isinstance(step, CmpCrop)), None))
+    windows = reading.windows(
+        tokenizer, known, next((step.segmenter for step in plan if isinstance(step, CmpCrop)), None)
+    )
     options.warn([str(windows.counts)])
     trainer = ComparativeTrainer(
         model,

@@ -23,7 +23,7 @@ from cmp_rerank.ablations.drop import DropHooks
 from cmp_rerank.hooks.dropout import dropout_rates
 from cmp_rerank.models.classifier import classification_losses
 from cmp_rerank.models.pairs import example_seed
-from cmp_rerank.models.span_reader import span_losses
+from cmp_rerank.models.span_reader import SpanReaderAdapter, span_losses
 from cmp_rerank.reader import Window
 from cmp_rerank.training import ComparativeTrainer
 
@@ -113,7 +113,7 @@ def oracle(model: Any, data: list[Window], plan: Plan, draw: str) -> tuple[torch
 
     first = data[0].example
     probe = {name: value.repeat(2, 1) for name, value in inputs(first, first.full().tokens).items()}
-    ablation = None if plan.drop is None else DropHooks(model, plan.drop, lambda: model(**probe))
+    ablation = None if not plan.on_model else DropHooks(model, plan.on_model[0], lambda: model(**probe))
     total = torch.zeros((), dtype=torch.float64)
     seen = []
     for window in data:
@@ -248,18 +248,19 @@ def test_views_derive_from_seed_step_and_example(tmp_path: Path) -> None:
     data = windows(tokenizer, crop=CROP)
     made: list[list[tuple[int, ...]]] = []
 
-    class Noting(ComparativeTrainer):
-        def _compared(self, scores: Any, views: Any, inputs: Any) -> Any:
+    class Noting(SpanReaderAdapter):
+        def split(self, model: Any, scores: Any, views: Any, *others: Any) -> Any:
             made.append([tuple(steps[-1].tokens) for steps in views])
-            return super()._compared(scores, views, inputs)
+            return super().split(model, scores, views, *others)
 
     def views(seed: int, step: int, batch: list[Window], batches: int = 1) -> list[tuple[int, ...]]:
-        trainer = Noting(
+        trainer = ComparativeTrainer(
             model,
             arguments(tmp_path, seed=seed),
             train_dataset=data,
             processing_class=tokenizer,
             ablations=[CROP, DROP],
+            adapter=Noting.of(model, tokenizer),
         )
         trainer.state.global_step = step
         model.train()
@@ -413,11 +414,11 @@ def test_classifiers_equal_the_slow_loop(smoothing: float, tmp_path: Path) -> No
         ablations=plan.ablations, strategy="hybrid",
     )  # fmt: skip
     collator = trainer.data_collator
-    ablation = DropHooks(model, plan.drop)
+    ablation = DropHooks(model, plan.on_model[0])
     expected = torch.zeros((), dtype=torch.float64)
     cropped = 0
     for each in data:
-        example = collator.example(each)
+        example = collator.adapter.example(each)
         example = replace(example, seed=example_seed(str(example.seed), "", "7 (0, 0)"))
         values = []
         for view in plan.views(example):
@@ -474,7 +475,7 @@ def test_own_rows_train_like_windows(tmp_path: Path) -> None:
             model.double(), arguments(tmp_path), train_dataset=rows, processing_class=tokenizer, ablations=[DROP]
         )
         model.train()
-        examples = [trainer.data_collator.example(r) for r in rows]
+        examples = [trainer.data_collator.adapter.example(r) for r in rows]
         seeded = [replace(e, seed=i) for i, e in enumerate(examples)]
         batch = trainer.data_collator(rows) | {"examples": seeded}
         found.append(trainer.compute_loss(model, batch).item())
@@ -490,10 +491,10 @@ def test_segments_of_the_label_are_support(tmp_path: Path) -> None:
     ids, segment = list(range(10, 20)), [-1, 0, 0, 1, 1, 2, 2, 3, 3, -1]
     for start, end, support in [(4, 6, {1, 2}), (3, 4, {1}), (7, 7, {3}), (1, 8, {0, 1, 2, 3})]:
         made = {"input_ids": ids, "segment": segment, "start_positions": start, "end_positions": end}
-        assert trainer.data_collator.example(made).support - {-1} == support
-        assert trainer.data_collator.example(made | {"support": [3]}).support - {-1} == support | {3}
+        assert trainer.data_collator.adapter.example(made).support - {-1} == support
+        assert trainer.data_collator.adapter.example(made | {"support": [3]}).support - {-1} == support | {3}
     unlabelled = {"input_ids": ids, "segment": segment, "support": [2]}
-    assert trainer.data_collator.example(unlabelled).support == {2}
+    assert trainer.data_collator.adapter.example(unlabelled).support == {2}
 
 
 # A trainer like any other ------------------------------------------------------------------------------------------
@@ -670,7 +671,7 @@ def test_bad_input(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"no row of the training data has segments.*make_windows"):
         make(ablations=[CROP])
-    with pytest.raises(ValueError, match=r"tokens_per_batch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"tokens_per_batch must be a whole number, at least 1; got 0"):
         make(tokens_per_batch=0)
     with pytest.raises(ValueError, match="baseline"):
         make(ablations=[DROP], baseline="none")
@@ -687,7 +688,7 @@ def test_bad_input(tmp_path: Path) -> None:
         make(reader("bert", num_labels=1)[0])
     tagger = random_model(t.BertForTokenClassification, t.BertConfig(**SIZES, vocab_size=len(tokenizer)))
     labelled = [row(w) | {"labels": 1} for w in data]
-    with pytest.raises(ValueError, match=r"logits of \(rows, labels\), got \(2, \d+, 2\) from BertForToken"):
+    with pytest.raises(ValueError, match=r"logits of \(rows, labels\); got \(2, \d+, 2\) from BertForToken"):
         make(tagger, labelled, ablations=[DROP]).train()
     with pytest.raises(ValueError, match="The training data has no start_positions"):
         make(train_dataset=[{"input_ids": [2, 7, 3]}] * 4, ablations=[DROP]).train()
