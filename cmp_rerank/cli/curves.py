@@ -38,7 +38,7 @@ def curves(
         from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
 
         if plot not in ("svg", "png", "pdf", "none"):
-            raise ValueError(f"--plot must be svg, png, pdf or none, got {plot!r}.")
+            raise ValueError(f"--plot must be svg, png, pdf or none; got {plot!r}.")
         candidates = read_run(run)
         if max_queries:
             candidates = dict(list(candidates.items())[:max_queries])
@@ -78,4 +78,4 @@ def _numbers(option: str, given: str) -> list[int]:
     try:
         return [int(number) for number in given.split(",") if number]
     except ValueError:
-        raise ValueError(f"{option} must be whole numbers with commas, got {given!r}.") from None
+        raise ValueError(f"{option} must be whole numbers with commas; got {given!r}.") from None

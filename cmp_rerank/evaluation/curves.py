@@ -160,7 +160,7 @@ def utility_curves(
         raise ValueError("There is no model to draw a curve of.")
     for what, numbers in (("segments", segments), ("depths", depths)):
         if any(not isinstance(number, int) or number < 1 for number in numbers):
-            raise ValueError(f"{what} must be whole numbers of at least 1, got {list(numbers)!r}.")
+            raise ValueError(f"{what} must be whole numbers of at least 1; got {list(numbers)!r}.")
     ranked = {query: [doc for doc, _ in rank(docs)[:k]] for query, docs in candidates.items() if query in qrels}
     for query, docs in ranked.items():
         if query not in queries:

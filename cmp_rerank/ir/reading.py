@@ -45,6 +45,12 @@ def detect_run_format(path: PathLike) -> str:
         tabs, fields = line.split(b"\t"), line.split()
         if line.lstrip().startswith(b"{"):
             return "json"
+        if len(fields) == 4 and fields[1] in (b"0", b"Q0") and fields[3].lstrip(b"-").isdigit():
+            raise malformed(
+                path,
+                number,
+                f"this is a line of qrels, not of a run: {line[:80]!r}; swapped? It is evaluate(run, qrels)",
+            )
         if len(tabs) == 4 and len(fields) != 6:
             return "top1000"
         if len(fields) == 6:
@@ -54,7 +60,7 @@ def detect_run_format(path: PathLike) -> str:
         raise malformed(
             path,
             number,
-            f"not a run: {line[:80]!r} has {len(fields)} fields; expected "
+            f"not a run: {line[:80]!r} has {len(fields)} fields; it must be "
             "'query Q0 document rank score tag' (TREC), 'query<TAB>passage<TAB>rank' (MS MARCO), "
             "'query<TAB>passage<TAB>text<TAB>text' (top1000) or JSON",
         )
