@@ -1,4 +1,4 @@
-"""Compare systems: intervals, paired tests with correction, and what the queries could have shown at all."""
+"""Compare systems: intervals, paired tests with correction, and the minimum detectable effect."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def compare(
     A system may be a list of runs, one for each training seed. Its value for a query is then the mean over the
     seeds, so that the unit stays the query; the bootstrap draws queries and, within each system, seeds; the
     t-test and the minimum detectable effect add the variance of the seeds' means (Welch-Satterthwaite degrees of
-    freedom), so that they speak about training again and not only about these checkpoints. The randomisation
-    test is conditional on the seeds at hand. This errs on the side of caution: the variance of the seeds'
+    freedom), so that they hold for another training run, not only for these checkpoints. The randomisation
+    test is conditional on the seeds at hand. This is conservative: the variance of the seeds'
     means contains a part of what the queries contribute already.
 
     Args:

@@ -30,7 +30,7 @@ def rerank(
     show_progress_bar: bool = False,
     predict_options: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Score the top k candidates of each query anew; what is below them keeps its order, below them.
+    """Score the top k candidates of each query; those below keep their order and stay below.
 
     A CrossEncoder is asked for logits, not for their sigmoid: in 32 bits the sigmoid is the same number for
     all logits above 17, and ties would decide the ranking.

@@ -1,4 +1,4 @@
-"""The statistics of a comparison: intervals, paired tests, correction for several tests, power.
+"""Statistics of a comparison: intervals, paired tests, correction for several tests, power.
 
 The unit is the query. All functions take differences or values per query, whatever the measure is.
 """
@@ -79,7 +79,7 @@ def t_test(mean: float, error: MeanError | None) -> float:
 def randomisation_test(differences: np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> np.ndarray:
     """Two-sided p values of paired randomisation tests: the signs of the differences are drawn at random.
 
-    Where there are no more than `resamples` sign patterns all of them are gone through, and p is exact.
+    Where there are no more than `resamples` sign patterns, all are enumerated and p is exact.
     With random signs p = (1 + number of draws at least as extreme) / (1 + draws), which is never 0.
 
     Args:

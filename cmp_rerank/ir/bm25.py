@@ -57,7 +57,7 @@ class BM25:
     def search(self, queries: Mapping[str, str], depth: int = 100, progress: Progress | None = None) -> Run:
         """The best ``depth`` documents of each query.
 
-        A document that shares no term with the query is not found, so a query may have fewer, or none.
+        A document that shares no term with the query is not retrieved: a query may return fewer documents, or none.
 
         Args:
             queries: text by query id.

@@ -21,7 +21,7 @@ def sample_negatives(
     """Draw documents that are not judged relevant, for every query of ``qrels``.
 
     With a run they are drawn from a band of its ranks (hard negatives), without one from all documents (random
-    ones). The relevant documents do not count when ranks are counted. A band with too few documents is topped
+    ones). The relevant documents do not count when ranks are counted. A band with too few documents is filled
     up with random ones. What a query gets depends on the seed and on its id only, not on the other queries.
 
     Args:

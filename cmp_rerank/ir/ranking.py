@@ -67,7 +67,7 @@ def rank_rows(
     """Rank the rows of many queries at once, by the same rule as :func:`rank`.
 
     Args:
-        query: (rows,) Number of the query of each row; rows of one query stand together, ascending.
+        query: (rows,) Number of the query of each row; rows of one query are adjacent, ascending.
         scores: (rows,) Scores without NaN.
         doc_of: Gives the document id of a row; called for tied rows only.
         precision: As in :func:`rank`.

@@ -217,7 +217,7 @@ def test_a_query_that_comes_back_in_another_block(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(reading, "_plain_delimiter", lambda *_: None)
     content = "".join(f"q{q} Q0 d{i} {i} {-i} t\n" for i, q in enumerate([1, 1, 2, 2, 3, 3, 1, 1]))
     path = write(tmp_path / "run", content)
-    with pytest.raises(UngroupedError, match="the lines of query 'q1' do not stand together"):
+    with pytest.raises(UngroupedError, match="the lines of query 'q1' are not adjacent"):
         list(stream_run(path))
     assert list(read_run(path)["q1"]) == ["d0", "d1", "d6", "d7"]
     write(tmp_path / "run", content + "q1 Q0 d0 9 9 t\n")

@@ -115,8 +115,8 @@ def build_report(
             return html, comparison
         if not text_chars:
             raise ValueError(
-                f"the page has {len(html.encode()):,} bytes without any text, more than max_bytes={max_bytes:,}; "
-                "lower depth or raise max_bytes"
+                f"the page must have at most max_bytes={max_bytes:,}; got {len(html.encode()):,} bytes without any "
+                "text; lower depth or raise max_bytes"
             )
         text_chars = text_chars * 2 // 3 if text_chars > 40 else 0
 
