@@ -147,5 +147,5 @@ def _holds_grades_only(run: Mapping[Any, Mapping[Any, Any]]) -> bool:
     return _is_grade(first) and all(map(_is_grade, scores))
 
 
-def _is_grade(score: object) -> bool:
-    return isinstance(score, Integral) and not isinstance(score, bool) and -2 <= score <= 10
+def _is_grade(score: Any) -> bool:
+    return isinstance(score, Integral) and not isinstance(score, bool) and -2 <= int(score) <= 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from numbers import Integral, Real
 from typing import Any
@@ -73,7 +72,7 @@ class Judgments:
     def _check(self, query: str, doc: object, grade: Any) -> None:
         if not isinstance(doc, str):
             raise ValueError(f"query {query!r}: document ids must be strings; got {doc!r}; convert them")
-        if isinstance(grade, bool) or not isinstance(grade, Real) or not math.isfinite(grade) or int(grade) != grade:
+        if isinstance(grade, bool) or not isinstance(grade, Real) or not float(grade).is_integer():
             raise ValueError(
                 f"query {query!r}, document {doc!r}: a grade must be an integer; got {grade!r}; were run and qrels "
                 "swapped? Grades belong into the qrels, scores into the run"

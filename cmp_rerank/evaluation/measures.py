@@ -88,7 +88,7 @@ class OwnMeasure:
         self.is_sum = bool(getattr(measure, "is_sum", False))
         if self.cutoff is not None:
             check_count(f"the cutoff of the measure {name!r}", self.cutoff)
-        if not isinstance(self.default, Real) or not np.isfinite(self.default):
+        if not isinstance(self.default, Real) or not np.isfinite(float(self.default)):
             raise ValueError(f"the default of the measure {name!r} must be a finite number; got {self.default!r}")
 
     def __eq__(self, other: object) -> bool:

@@ -51,7 +51,7 @@ class RunScorer:
         self._count_ties(judged, ranked.block.bounds, ranked.tied)
         for columns, compute in self.computations:
             values = compute(ranked).reshape(len(judged), len(columns))
-            self.values[np.ix_(known, columns)] = values[judged]
+            self.values[known[:, None], columns] = values[judged]
 
     def _count_ties(self, judged: np.ndarray, bounds: np.ndarray, tied: np.ndarray) -> None:
         if not tied.any():
