@@ -84,6 +84,10 @@ def test_the_chosen_test_decides() -> None:
     by_random = compare({"x": first, "y": better}, qrels, "RR", test="randomisation").contrast("y", "RR")
     assert (by_t.t_p, by_t.randomisation_p) == (0.0, 0.0625)
     assert (by_t.verdict, by_random.verdict) == ("better", "not significant")
+    # Significant is below alpha, not at it.
+    for alpha, verdict in ((0.0625, "not significant"), (0.0626, "better")):
+        at_alpha = compare({"x": first, "y": better}, qrels, "RR", test="randomisation", alpha=alpha)
+        assert at_alpha.contrast("y", "RR").verdict == verdict
 
 
 def test_identical_systems_differ_by_exactly_nothing() -> None:

@@ -118,7 +118,9 @@ def test_all_judged_queries_are_in_the_denominator() -> None:
     assert result.means == {"RR": 1 / 3, "MSMARCO-MRR@10": 1 / 3, "NumRet": 1.0}
     assert result.queries == ("q1", "q2", "q3")
     assert (result.missing, result.unjudged) == (("q2", "q3"), 1)
-    assert evaluate(run, qrels, "RR", no_relevant="skip")["RR"] == 1 / 2
+    skipped = evaluate({**run, "q3": {"a": 1.0}}, qrels, "RR", no_relevant="skip")
+    assert skipped["RR"] == evaluate(run, qrels, "RR", no_relevant="skip")["RR"] == 1 / 2
+    assert skipped.unjudged == 1  # q9; q3 is judged, and left out by the policy
     assert evaluate(run, qrels, "RR", missing="skip")["RR"] == 1.0
     assert "2 of 3 judged queries are not in the run" in result.notes()
 

@@ -81,6 +81,13 @@ def test_randomisation_is_exact_where_it_can_be(numbers: list[int], zeros: int) 
     assert randomisation_test(difference[:, None])[0] == pytest.approx(extreme / 2 ** len(numbers))
 
 
+def test_queries_without_a_difference_leave_the_randomisation_test_exact() -> None:
+    difference = np.array([0.3, 0.2, 0.4, 0.1, 0.2, -0.1])
+    exact = randomisation_test(difference[:, None])[0]
+    assert 0 < exact * 2**6 == round(exact * 2**6) < 2**6  # canary: a share of all sign patterns
+    assert randomisation_test(np.concatenate([difference, np.zeros(60)])[:, None], resamples=100)[0] == exact
+
+
 def test_randomisation_is_scipys_and_shares_its_signs() -> None:
     a, b = pairs(5, 60, 0.25)
     difference = b - a
