@@ -88,7 +88,7 @@ def train_start(folder: str, options: argparse.Namespace) -> dict[str, Any]:
 
     from cmp_rerank.demo.docstrings import docstring_collection
     from cmp_rerank.demo.extracts import Extracts
-    from cmp_rerank.ir.retrieval import BM25, sample_negatives
+    from cmp_rerank.ir import BM25, sample_negatives
 
     collection = docstring_collection(("numpy", "scipy")) if options.fast else docstring_collection()
     queries, documents = collection.split("train"), collection.documents_of("train")
@@ -202,8 +202,7 @@ def main() -> None:
     import transformers
 
     from cmp_rerank.evaluation import compare, evaluate, rerank
-    from cmp_rerank.ir import rank, read_corpus, read_qrels, read_queries
-    from cmp_rerank.ir.retrieval import BM25
+    from cmp_rerank.ir import BM25, rank, read_corpus, read_qrels, read_queries
 
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()

@@ -27,8 +27,7 @@ from torch import nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 from cmp_rerank.evaluation import compare, rerank
-from cmp_rerank.ir import read_corpus, read_qrels, read_queries, write_run
-from cmp_rerank.ir.retrieval import BM25, sample_negatives
+from cmp_rerank.ir import BM25, read_corpus, read_qrels, read_queries, sample_negatives, write_run
 
 console = Console()
 

@@ -29,7 +29,7 @@ def compare(
     baseline: Baseline = None,
     alpha: Alpha = 0.05,
     level: Level = 0.95,
-    power: Annotated[float, typer.Option(help="Power that defines the detectable difference.")] = 0.8,
+    power: Annotated[float, typer.Option(help="Power that defines the minimum detectable effect.")] = 0.8,
     test: Test = "t",
     resamples: Resamples = 10_000,
     seed: Seed = 0,
@@ -47,7 +47,7 @@ def compare(
     nan: options.Nan = "error",
     empty: options.Empty = "error",
 ) -> None:
-    """Compare runs with a baseline: means, bootstrap intervals, paired tests, what could have been detected."""
+    """Compare runs with a baseline: means, bootstrap intervals, paired tests, minimum detectable effect."""
     with options.clean_exit():
         from cmp_rerank.evaluation import compare as compare_runs
 
@@ -94,7 +94,7 @@ def compare(
 
 _COLUMNS = [
     *("difference", "low", "high", "t_p", "t_p_holm", "randomisation_p", "randomisation_p_holm", "effect_size"),
-    *("wins", "ties", "losses", "detectable", "verdict"),
+    *("wins", "ties", "losses", "minimum_detectable_effect", "verdict"),
 ]
 
 

@@ -38,14 +38,14 @@ def curves(
         from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
 
         if plot not in ("svg", "png", "pdf", "none"):
-            raise ValueError(f"--plot must be svg, png, pdf or none, got {plot!r}.")
+            raise ValueError(f"--plot must be svg, png, pdf or none; got {plot!r}")
         candidates = read_run(run)
         if max_queries:
             candidates = dict(list(candidates.items())[:max_queries])
         judged = read_qrels(qrels)
         named = dict(_named(given) for given in model)
         if len(named) < len(model):
-            raise ValueError("Two models have the same name: write NAME=CHECKPOINT.")
+            raise ValueError("two models have the same name; name them: NAME=CHECKPOINT")
         result = utility_curves(
             {name: CrossEncoder(path) for name, path in named.items()},
             read_queries(queries),
@@ -78,4 +78,6 @@ def _numbers(option: str, given: str) -> list[int]:
     try:
         return [int(number) for number in given.split(",") if number]
     except ValueError:
-        raise ValueError(f"{option} must be whole numbers with commas, got {given!r}.") from None
+        raise ValueError(
+            f"{option} must be whole numbers with commas; got {given!r}; write them like 1,2,4"
+        ) from None

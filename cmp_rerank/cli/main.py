@@ -1,5 +1,7 @@
 """The `cmp-rerank` command; each command lives in a module of its own beside this one."""
 
+from typing import Annotated
+
 import typer
 
 from cmp_rerank.cli.answer import answer
@@ -19,8 +21,20 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"cmp-rerank {version('cmp-rerank')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Fine-tune rerankers and readers with comparative loss, and measure whether it helped."""
 
 

@@ -27,8 +27,7 @@ from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.demo.docstrings import docstring_collection
 from cmp_rerank.demo.extracts import Extracts
 from cmp_rerank.demo.training import train
-from cmp_rerank.ir import Run, rank, read_run, write_run
-from cmp_rerank.ir.retrieval import BM25, Dense, Progress, combine, sample_negatives
+from cmp_rerank.ir import BM25, Dense, Progress, Run, combine, rank, read_run, sample_negatives, write_run
 
 #: Opens a stage under a title. The context gives a function to call with the progress of the stage.
 Report = Callable[[str], AbstractContextManager[Progress]]

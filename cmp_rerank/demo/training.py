@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp_rerank.demo.config import DemoConfig
-from cmp_rerank.ir.retrieval import Progress
+from cmp_rerank.ir import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder

@@ -1,26 +1,30 @@
-"""Compare systems: intervals, paired tests with correction, and what the queries could have shown at all."""
+"""Compare systems: intervals, paired tests with correction, and the minimum detectable effect."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, SystemMean, differences
-from cmp_rerank.evaluation.evaluate import Evaluation, Judgments, QrelsLike, RunLike, evaluate
-from cmp_rerank.evaluation.measures import parse_measures
+from cmp_rerank.evaluation.evaluate import QrelsLike, RunLike, evaluate
+from cmp_rerank.evaluation.judgments import Judgments
+from cmp_rerank.evaluation.measures import Measure, Parsed, parse_measures
+from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.evaluation.statistics import (
     bootstrap_means,
-    detectable,
     holm,
     interval,
     mean_error,
+    minimum_detectable_effect,
     randomisation_test,
     t_test,
 )
+from cmp_rerank.ir.arguments import check_count, kind
 from cmp_rerank.ir.ranking import check_choice
 
 TESTS = ("t", "randomisation")
@@ -30,7 +34,7 @@ SystemLike = RunLike | Evaluation | Sequence[RunLike | Evaluation]
 def compare(
     runs: Mapping[str, SystemLike],
     qrels: QrelsLike,
-    measures: str | Iterable[Any],
+    measures: str | Measure | Iterable[Any],
     *,
     baseline: str | None = None,
     alpha: float = 0.05,
@@ -49,13 +53,13 @@ def compare(
     - means and differences get percentile bootstrap intervals over queries;
     - differences are tested by the paired t-test and the paired randomisation test, both corrected by Holm
       over the family of all (system, measure) pairs;
-    - `detectable` says how large a true difference had to be to be found with these queries.
+    - `minimum_detectable_effect` is the smallest true difference that these queries can be expected to reveal.
 
     A system may be a list of runs, one for each training seed. Its value for a query is then the mean over the
     seeds, so that the unit stays the query; the bootstrap draws queries and, within each system, seeds; the
-    t-test and the detectable difference add the variance of the seeds' means (Welch-Satterthwaite degrees of
-    freedom), so that they speak about training again and not only about these checkpoints. The randomisation
-    test is conditional on the seeds at hand. This errs on the side of caution: the variance of the seeds'
+    t-test and the minimum detectable effect add the variance of the seeds' means (Welch-Satterthwaite degrees of
+    freedom), so that they hold for another training run, not only for these checkpoints. The randomisation
+    test is conditional on the seeds at hand. This is conservative: the variance of the seeds'
     means contains a part of what the queries contribute already.
 
     Args:
@@ -65,7 +69,7 @@ def compare(
         baseline: Name of the system that the others are compared with; None takes the first.
         alpha: Level of significance.
         level: Level of the intervals.
-        power: Probability of being found that defines the detectable difference; 0.5 or more.
+        power: Probability of being found that defines the minimum detectable effect; 0.5 or more.
         test: "t" or "randomisation": whose corrected p value decides what is called significant.
         resamples: Draws of the bootstrap and of the randomisation test.
         seed: Seed of these draws.
@@ -88,13 +92,13 @@ def compare(
         >>> contrast.randomisation_p  # two of the 2^7 ways to choose the signs are as extreme
         0.015625
     """
-    _check_systems(runs, baseline)
+    check_systems(runs, baseline)
     _check_options(alpha, level, power, test, resamples)
     if options.get("missing") == "skip":
         raise ValueError("missing='skip' gives systems different denominators; use 'zero' or 'error' in a comparison")
     specs = parse_measures(measures)
     judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, options.get("no_relevant", "keep"))
-    evaluations = {name: _evaluations(runs[name], judged, specs, options) for name in runs}
+    evaluations = {name: _evaluations(name, runs[name], judged, specs, options) for name in runs}
     return compare_evaluations(
         evaluations,
         tuple(spec.name for spec in specs),
@@ -122,7 +126,7 @@ def compare_evaluations(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """Compare systems that were evaluated already, whatever the task; see :func:`compare`.
+    """Compare systems that are evaluated already, whatever the task; see :func:`compare`.
 
     Args:
         systems: Name -> evaluation, or a list of them (seeds); all over the same queries, or questions.
@@ -130,7 +134,7 @@ def compare_evaluations(
         baseline: As for :func:`compare`, and so are the following ones.
         alpha: Level of significance.
         level: Level of the intervals.
-        power: Probability of being found that defines the detectable difference.
+        power: Probability of being found that defines the minimum detectable effect.
         test: "t" or "randomisation".
         resamples: Draws of the bootstrap and of the randomisation test.
         seed: Seed of these draws.
@@ -145,21 +149,25 @@ def compare_evaluations(
         >>> compare_evaluations({"one": one, "other": other}).contrast("other", "EM").difference
         -0.3333333333333333
     """
-    _check_systems(systems, baseline)
+    check_systems(systems, baseline)
     _check_options(alpha, level, power, test, resamples)
     names = tuple(systems)
     baseline = names[0] if baseline is None else baseline
-    evaluations = {
-        name: (parts,) if isinstance(parts, Evaluation) else tuple(parts) for name, parts in systems.items()
-    }
-    if empty := [name for name, parts in evaluations.items() if not parts]:
-        raise ValueError(f"a system with several seeds needs at least one evaluation, {empty[0]!r} has none")
+    evaluations = {name: _as_evaluations(name, system) for name, system in systems.items()}
     queries = evaluations[names[0]][0].queries
     measure_names = evaluations[names[0]][0].measures if measures is None else tuple(measures)
     for name, parts in evaluations.items():
         for part in parts:
-            if part.queries != queries or not set(measure_names) <= set(part.measures):
-                raise ValueError(f"the evaluation of {name!r} has other queries or measures than was asked for")
+            if part.queries != queries:
+                raise ValueError(
+                    f"the evaluation of {name!r} has other queries than that of {names[0]!r}; got "
+                    f"{len(part.queries)} and {len(queries)}; evaluate both with the same qrels and policies"
+                )
+            if lacking := [measure for measure in measure_names if measure not in part.measures]:
+                raise ValueError(
+                    f"the evaluation of {name!r} lacks {lacking[0]!r}; got {', '.join(part.measures)}; evaluate it "
+                    "with this measure"
+                )
     values = {
         name: np.stack([np.stack([part.column(m) for m in measure_names], axis=1) for part in parts])
         for name, parts in evaluations.items()
@@ -191,30 +199,61 @@ def compare_evaluations(
     return Comparison(baseline, names, measure_names, queries, values, tuple(means), contrasts, evaluations, config)
 
 
-def _check_systems(systems: Mapping[str, Any], baseline: str | None) -> None:
+def check_systems(systems: Mapping[str, Any], baseline: str | None) -> None:
+    """Refuse systems without names, generators, and a run or qrels in place of named runs.
+
+    Raises:
+        ValueError: Also for fewer than two systems, and for a baseline that is none of them.
+    """
+    if not isinstance(systems, Mapping):
+        raise ValueError(
+            f"the systems must be named, {{name: run}}; got {kind(systems)}; give each run a name, for example "
+            '{"first stage": run, "tuned": other}'
+        )
+    for name, system in systems.items():
+        if isinstance(system, Iterator):
+            raise ValueError(
+                f"the system {name!r} must be a run, or a list of them; got {kind(system)}; make it a list"
+            )
+        if isinstance(system, Mapping) and any(isinstance(value, Real) for value in system.values()):
+            raise ValueError(
+                f"the system {name!r} must be a run, query id -> document id -> score; got document ids -> numbers; "
+                "were runs and qrels swapped? compare(runs, qrels, measures), where runs is {name: run}"
+            )
     if len(systems) < 2:
         raise ValueError(
-            f"a comparison needs at least two systems, got {len(systems)}: {', '.join(systems) or 'none'}"
+            f"a comparison needs at least two systems; got {len(systems)}: {', '.join(systems) or 'none'}"
         )
     if baseline is not None and baseline not in systems:
         raise ValueError(f"the baseline {baseline!r} is none of the systems: {', '.join(systems)}")
 
 
+def _as_evaluations(name: str, system: Evaluation | Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    parts = tuple(system) if isinstance(system, list | tuple) else (system,)
+    if not parts:
+        raise ValueError(f"a system with several seeds needs at least one evaluation; got an empty list for {name!r}")
+    for part in parts:
+        if not isinstance(part, Evaluation):
+            raise ValueError(
+                f"the system {name!r} must be an Evaluation or a list of them; got {kind(part)}; use compare for runs"
+            )
+    return parts
+
+
 def _check_options(alpha: float, level: float, power: float, test: str, resamples: int) -> None:
     for name, value, low in (("alpha", alpha, 0.0), ("level", level, 0.0), ("power", power, 0.5)):
         if not low < value < 1 and not (name == "power" and value == low):
-            raise ValueError(f"{name} must be between {low:g} and 1, got {value!r}")
+            raise ValueError(f"{name} must be between {low:g} and 1; got {value!r}")
     check_choice("test", test, TESTS)
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples!r}")
+    check_count("resamples", resamples)
 
 
 def _evaluations(
-    system: SystemLike, judged: Judgments, measures: Sequence[Any], options: Mapping[str, Any]
+    name: str, system: SystemLike, judged: Judgments, measures: Sequence[Parsed], options: Mapping[str, Any]
 ) -> tuple[Evaluation, ...]:
     parts: Sequence[Any] = system if isinstance(system, list | tuple) else [system]
     if not parts:
-        raise ValueError("a system with several seeds needs at least one run, got an empty list")
+        raise ValueError(f"a system with several seeds needs at least one run; got an empty list for {name!r}")
     return tuple(
         part if isinstance(part, Evaluation) else evaluate(part, judged, measures, **options) for part in parts
     )
@@ -266,7 +305,7 @@ def _contrasts(
                 int((difference > 0).sum()),
                 int((difference == 0).sum()),
                 int((difference < 0).sum()),
-                detectable(error, alpha=alpha, power=power),
+                minimum_detectable_effect(error, alpha=alpha, power=power),
                 decisive[k] < alpha,
             )
         )

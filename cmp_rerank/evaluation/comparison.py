@@ -1,4 +1,4 @@
-"""The result of a comparison of systems: means, contrasts with a baseline, and how they are told."""
+"""The result of a comparison of systems: means, contrasts with a baseline, and how they are presented."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cmp_rerank.evaluation.evaluate import Evaluation
+from cmp_rerank.evaluation.result import Evaluation
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Contrast:
         wins: Queries where the system is better.
         ties: Queries where both are equal.
         losses: Queries where the baseline is better.
-        detectable: Smallest true difference that would have been found; None where it cannot be estimated.
+        minimum_detectable_effect: Smallest true difference that these queries can be expected to reveal; None where
+            it cannot be estimated.
         significant: Whether the corrected p value of the chosen test is below alpha.
     """
 
@@ -73,14 +74,14 @@ class Contrast:
     wins: int
     ties: int
     losses: int
-    detectable: float | None
+    minimum_detectable_effect: float | None
     significant: bool
 
     @property
     def verdict(self) -> str:
-        """One of "better", "worse", and "not shown" when the difference is not significant."""
+        """One of "better", "worse" and "not significant"."""
         if not self.significant:
-            return "not shown"
+            return "not significant"
         return "better" if self.difference > 0 else "worse"
 
 
@@ -140,14 +141,14 @@ class Comparison:
             f"{' and seeds' if seeds > 1 else ''}, {config['resamples']:,} resamples. p: paired t-test and paired "
             f"randomisation test, two-sided, after Holm's correction over {family}; the "
             f"{config['test']} test decides at {config['alpha']:g}. d: mean difference / its standard deviation over "
-            f"queries. Detectable: the smallest true difference that a test at {config['alpha']:g} would find in "
-            f"{config['power']:.0%} of samples."
+            f"queries. MDE: minimum detectable effect, the smallest true difference that a test at "
+            f"{config['alpha']:g} finds in {config['power']:.0%} of samples."
         )
         if seeds > 1:
             text += (
                 " Values are averaged over the seeds of a system before they are paired by query; the t-test and the "
-                "detectable difference add the variance of the seeds' means, the randomisation test holds for these "
-                "seeds only."
+                "minimum detectable effect add the variance of the seeds' means, the randomisation test holds for "
+                "these seeds only."
             )
         return text
 
@@ -205,7 +206,7 @@ class Comparison:
                 "p rand.",
                 "d",
                 "+/=/-",
-                "detectable",
+                "MDE",
             ):
                 table.add_column(column, justify="right")
             for system in self.systems:
@@ -225,7 +226,7 @@ class Comparison:
                     p_text(c.randomisation_p_holm),
                     "" if c.effect_size is None else f"{c.effect_size:+.2f}",
                     f"{c.wins}/{c.ties}/{c.losses}",
-                    "" if c.detectable is None else f"{c.detectable:.4f}",
+                    "" if c.minimum_detectable_effect is None else f"{c.minimum_detectable_effect:.4f}",
                 )
             parts.append(table)
         parts.append(Text("* significant. " + self.method(), style="dim"))

@@ -34,7 +34,7 @@ class Point:
     """One point of a curve.
 
     Attributes:
-        segments: how many segments of each document were kept; None: all of them.
+        segments: how many segments of each document were kept; None for all of them.
         depth: the drop depth; 0: nothing was dropped.
         means: measure -> mean over the queries.
         per_query: measure -> query -> value.
@@ -88,11 +88,11 @@ class Curves:
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise ImportError("Plots need matplotlib: pip install 'cmp-rerank[report]'.") from error
+            raise ImportError("plots need matplotlib; install the extra: pip install 'cmp-rerank[report]'") from error
         names = list(next(iter(self.points.values()))[0].means)
         measure = measure or names[0]
         if measure not in names:
-            raise ValueError(f"{measure!r} was not computed; there are {', '.join(names)}.")
+            raise ValueError(f"the measure must be one of those computed: {', '.join(names)}; got {measure!r}")
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for name, points in self.points.items():
@@ -137,7 +137,7 @@ def utility_curves(
         models: name -> cross-encoder.
         queries: query id -> text.
         corpus: document id -> text.
-        candidates: a run; its best k documents of each query are scored anew.
+        candidates: a run; its best k documents of each query are reranked.
         qrels: judgments.
         measures: as `cmp_rerank.evaluation.evaluate` takes them.
         segments: how many segments are kept, one point for each; all of them is a point always.
@@ -157,17 +157,20 @@ def utility_curves(
         ValueError: for no model, a count or depth below 1, missing texts, or an empty document.
     """
     if not models:
-        raise ValueError("There is no model to draw a curve of.")
+        raise ValueError("there is no model to draw a curve of; got an empty mapping; give {name: model}")
     for what, numbers in (("segments", segments), ("depths", depths)):
         if any(not isinstance(number, int) or number < 1 for number in numbers):
-            raise ValueError(f"{what} must be whole numbers of at least 1, got {list(numbers)!r}.")
+            raise ValueError(f"{what} must be whole numbers of at least 1; got {list(numbers)!r}")
     ranked = {query: [doc for doc, _ in rank(docs)[:k]] for query, docs in candidates.items() if query in qrels}
     for query, docs in ranked.items():
         if query not in queries:
-            raise ValueError(f"There is no text for query {query!r}.")
+            raise ValueError(f"there is no text for query {query!r}; add it to the queries")
         lacking = [doc for doc in docs if not corpus.get(doc, "").strip()]
         if lacking:
-            raise ValueError(f"The document {lacking[0]!r}, a candidate of query {query!r}, has no text.")
+            raise ValueError(
+                f"the document {lacking[0]!r}, a candidate of query {query!r}, has no text; add it to the corpus, or "
+                "take it out of the run"
+            )
     plan = Plan([CmpCrop(segmenter=segmenter, support=None), drop])
     settings: list[tuple[int | None, int]] = [(count, 0) for count in sorted(set(segments))]
     settings += [(None, 0), *((None, depth) for depth in sorted(set(depths)))]

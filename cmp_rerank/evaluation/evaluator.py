@@ -1,4 +1,4 @@
-"""An evaluator for sentence-transformers' trainers that measures the whole ranking, and says when to worry."""
+"""An evaluator for sentence-transformers' trainers: the whole ranking is evaluated, and a worse model is reported."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from typing import Any
 import torch.distributed
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from cmp_rerank.evaluation.compare import compare
+from cmp_rerank.evaluation.compare import compare_evaluations
 from cmp_rerank.evaluation.comparison import Contrast
-from cmp_rerank.evaluation.evaluate import Evaluation, Judgments, QrelsLike, evaluate
-from cmp_rerank.evaluation.measures import parse_measures
-from cmp_rerank.evaluation.reranking import PairScorer, rerank
+from cmp_rerank.evaluation.evaluate import QrelsLike, evaluate
+from cmp_rerank.evaluation.judgments import Judgments
+from cmp_rerank.evaluation.measures import Measure, parse_measures
+from cmp_rerank.evaluation.reranking import PairScorer, check_inputs, rerank, text_of
+from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Run, rank
+from cmp_rerank.ir.arguments import check_count, check_number
 
 logger = logging.getLogger(__name__)
 
 
-class RerankingEvaluator(BaseEvaluator):
+class RunEvaluator(BaseEvaluator):
     """Rerank a first stage with the model and evaluate the result, over all judged queries.
 
-    Base line and reranked line have the same queries, the same ranking rule and the same denominator; a
+    Baseline and reranked run have the same queries, the same ranking rule and the same denominator; a
     relevant document that the first stage did not find stays not found. Use it as the ``evaluator`` of a
     CrossEncoderTrainer; ``metric_for_best_model=f"eval_{evaluator.primary_metric}"`` together with
     ``load_best_model_at_end=True`` chooses the best checkpoint.
@@ -43,8 +46,8 @@ class RerankingEvaluator(BaseEvaluator):
         qrels: Query id -> document id -> grade. These queries are the denominator.
         run: The first stage: query id -> document id -> score.
         k: How many candidates of each query are reranked; None reranks all.
-        measures: Measures to compute, as :func:`cmp_rerank.evaluation.evaluate` takes them.
-        primary: The measure that chooses checkpoints and is tested; None takes the first.
+        measures: Measures to compute, as :func:`cmp_rerank.evaluation.evaluate` takes them; own ones, too.
+        primary: Name of the measure that chooses checkpoints and is tested; None takes the first.
         name: Prefix of the metrics, and part of the file names.
         alpha: Level of significance of the warnings.
         batch_size: Passed to ``predict``.
@@ -61,13 +64,14 @@ class RerankingEvaluator(BaseEvaluator):
         history: (epoch, steps, means) of each call.
 
     Raises:
-        ValueError: No candidate of a judged query, a text is missing, an unknown measure.
+        ValueError: No candidate of a judged query, a text is missing, an unknown measure, an argument of another
+            shape.
 
     Example:
         >>> class Length:
         ...     def predict(self, pairs):
         ...         return [len(text) for _, text in pairs]
-        >>> evaluator = RerankingEvaluator(
+        >>> evaluator = RunEvaluator(
         ...     {"q": "pandas"}, {"d1": "bamboo", "d2": "honey"}, {"q": {"d1": 1}}, {"q": {"d2": 2.0, "d1": 1.0}},
         ...     measures="RR", name="dev")
         >>> evaluator(Length())
@@ -84,7 +88,7 @@ class RerankingEvaluator(BaseEvaluator):
         run: Run,
         *,
         k: int | None = 100,
-        measures: str | Iterable[Any] = ("nDCG@10", "MSMARCO-MRR@10"),
+        measures: str | Measure | Iterable[Any] = ("nDCG@10", "MSMARCO-MRR@10"),
         primary: str | None = None,
         name: str = "",
         alpha: float = 0.05,
@@ -96,20 +100,33 @@ class RerankingEvaluator(BaseEvaluator):
         super().__init__()
         self.measures = parse_measures(measures)
         names = [measure.name for measure in self.measures]
-        self.primary = names[0] if primary is None else parse_measures([primary])[0].name
+        self.primary = names[0] if primary is None else primary
         if self.primary not in names:
-            raise ValueError(f"the primary measure {primary!r} is none of the measures: {', '.join(names)}")
+            self.primary = parse_measures([primary])[0].name
+        if self.primary not in names:
+            raise ValueError(
+                f"the primary measure must be one of the measures: {', '.join(names)}; got {self.primary!r}; add it "
+                "to the measures, or choose one of them"
+            )
+        if isinstance(run, Judgments):
+            raise ValueError("qrels and run seem to be swapped; got Judgments as the run; qrels come first here")
+        check_inputs(queries, corpus, run, k)
+        check_number("alpha", alpha, 0, 1)
+        check_count("batch_size", batch_size)
         self.judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels)
         self.candidates = {query: run[query] for query in self.judged.queries if run.get(query)}
         if not self.candidates:
-            raise ValueError("the first stage has no candidate for any judged query; do the query ids match?")
+            raise ValueError(
+                "the first stage has no candidate for any judged query; got queries such as "
+                f"{next(iter(run), None)!r} in the run and {self.judged.queries[0]!r} in the qrels; match the ids"
+            )
         self.k = k
         # Only the texts that are needed, so that a large corpus is not kept alive by the evaluator.
         self.queries, self.corpus = {}, {}
         for query, scores in self.candidates.items():
-            self.queries[query] = _text("query", queries, query)
+            self.queries[query] = text_of("query", queries, query)
             for doc, _ in rank(scores)[:k]:
-                self.corpus[doc] = _text("document", corpus, doc)
+                self.corpus[doc] = text_of("document", corpus, doc)
         self.alpha, self.batch_size, self.show_progress_bar = alpha, batch_size, show_progress_bar
         self.predict_options = dict(predict_options or {})
         self.write_csv = write_csv
@@ -120,7 +137,7 @@ class RerankingEvaluator(BaseEvaluator):
         self.last: Evaluation | None = None
         self.last_run: dict[str, dict[str, float]] | None = None
         self.history: list[tuple[float, int, dict[str, float]]] = []
-        stem = f"RerankingEvaluator{'_' + name if name else ''}"
+        stem = f"RunEvaluator{'_' + name if name else ''}"
         self.csv_file = f"{stem}_results.csv"
         self.per_query_file = f"{stem}_per_query.jsonl"
 
@@ -168,7 +185,7 @@ class RerankingEvaluator(BaseEvaluator):
         """The last model against the first stage, and against the model it started from, in all measures.
 
         Returns:
-            One entry for each other line and measure; the systems are "first stage", "start" and "model".
+            One entry for each other run and measure; the systems are "first stage", "start" and "model".
         """
         names = [measure.name for measure in self.measures]
         return [c for base in self._bases() for c in self._against(base, names)]
@@ -181,9 +198,9 @@ class RerankingEvaluator(BaseEvaluator):
 
     def _against(self, base: str, names: list[str]) -> tuple[Contrast, ...]:
         if self.last is None:
-            raise ValueError("nothing was evaluated yet; call the evaluator with a model first")
+            raise ValueError("there is no evaluation to compare yet; call the evaluator with a model first")
         systems = {base: self._bases()[base], "model": self.last}
-        return compare(systems, self.judged, names, baseline=base, alpha=self.alpha, resamples=1000).contrasts
+        return compare_evaluations(systems, names, baseline=base, alpha=self.alpha, resamples=1000).contrasts
 
     def _report(self, result: Evaluation, epoch: float, steps: int) -> None:
         where = "" if epoch in (-1, None) else f" at epoch {epoch:.2f}, step {steps}"
@@ -216,7 +233,7 @@ class RerankingEvaluator(BaseEvaluator):
             file.write("\n")
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What belongs in the model card: depth, measures, numbers of queries and candidates."""
+        """What belongs in the model card: number of candidates, measures, numbers of queries and candidates."""
         return {
             "k": self.k,
             "measures": [measure.name for measure in self.measures],
@@ -224,12 +241,6 @@ class RerankingEvaluator(BaseEvaluator):
             "judged_queries": len(self.judged.queries),
             "queries_with_candidates": len(self.candidates),
         }
-
-
-def _text(what: str, texts: Mapping[str, str], name: str) -> str:
-    if name not in texts:
-        raise ValueError(f"there is no text for {what} {name!r}, which the first stage needs")
-    return texts[name]
 
 
 def _is_main_process() -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cmp_rerank.ir import Run, rank
+from cmp_rerank.ir.arguments import check_count, check_run, check_texts, kind
 
 
 class PairScorer(Protocol):
@@ -29,7 +30,7 @@ def rerank(
     show_progress_bar: bool = False,
     predict_options: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Score the top k candidates of each query anew; what is below them keeps its order, below them.
+    """Score the top k candidates of each query; those below keep their order and stay below.
 
     A CrossEncoder is asked for logits, not for their sigmoid: in 32 bits the sigmoid is the same number for
     all logits above 17, and ties would decide the ranking.
@@ -48,8 +49,8 @@ def rerank(
         The new run, over the same documents.
 
     Raises:
-        ValueError: A text is missing, the model gives another number of scores than there are pairs, or a
-            score that is not finite.
+        ValueError: A text is missing, an argument has another shape, the model gives another number of scores
+            than there are pairs, or a score that is not finite.
 
     Example:
         >>> class Overlap:
@@ -59,16 +60,13 @@ def rerank(
         >>> rerank(Overlap(), {"q": "cat sat"}, corpus, {"q": {"d1": 3.0, "d2": 2.0, "d3": 1.0}}, k=2)
         {'q': {'d2': 2.0, 'd1': 0.0, 'd3': -1.0}}
     """
-    if k is not None and k < 1:
-        raise ValueError(f"k must be at least 1, or None for all candidates; got {k!r}")
+    check_reranker(model)
+    check_inputs(queries, corpus, run, k)
     ranked = {query: [doc for doc, _ in rank(scores)] for query, scores in run.items()}
     pairs, owners = [], []
     for query, docs in ranked.items():
         for doc in docs[:k]:
-            if query not in queries or doc not in corpus:
-                what, name = ("query", query) if query not in queries else ("document", doc)
-                raise ValueError(f"there is no text for {what} {name!r}")
-            pairs.append((queries[query], corpus[doc]))
+            pairs.append((text_of("query", queries, query), text_of("document", corpus, doc)))
             owners.append((query, doc))
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     result: dict[str, dict[str, float]] = {query: {} for query in ranked}
@@ -77,7 +75,10 @@ def rerank(
     for query, scores in result.items():
         for doc, score in scores.items():
             if not np.isfinite(score):
-                raise ValueError(f"the model's score for query {query!r} and document {doc!r} is {score}")
+                raise ValueError(
+                    f"scores must be finite; the model's score for query {query!r} and document {doc!r} is {score}; "
+                    "check the model, or load it in 32 bits"
+                )
         ordered = dict(rank(scores))
         lowest = min(ordered.values(), default=0.0)
         # Steps that a rounded number can still show, whatever the size of the scores.
@@ -86,6 +87,50 @@ def rerank(
             ordered[doc] = lowest - place * step
         result[query] = ordered
     return result
+
+
+def check_reranker(model: object) -> None:
+    """Refuse a model that does not score pairs.
+
+    Raises:
+        ValueError: It has no ``predict``, or is a class or a name.
+    """
+    if isinstance(model, str | type):
+        hint = (
+            f"create one: {model.__name__}(...)" if isinstance(model, type) else f"load it: CrossEncoder({model!r})"
+        )
+        raise ValueError(f"model must be a loaded model; got {kind(model)}; {hint}")
+    if not callable(getattr(model, "predict", None)):
+        bi_encoder = callable(getattr(model, "encode_query", None))
+        hint = "a bi-encoder reranks with cmp_rerank.ir.Dense" if bi_encoder else "pass a CrossEncoder"
+        raise ValueError(f"model must have a method predict(pairs); got {kind(model)}; {hint}")
+
+
+def check_inputs(queries: object, corpus: object, run: object, k: int | None) -> None:
+    """Refuse texts that have no ids, a run of another shape, and a number of candidates below 1.
+
+    Raises:
+        ValueError: What is wrong, what was given and what to do.
+    """
+    for name, texts in (("queries", queries), ("corpus", corpus)):
+        if not isinstance(texts, Mapping):
+            check_texts(name, texts)
+    check_run("run", run)
+    if k is not None:
+        check_count("k", k)
+
+
+def text_of(what: str, texts: Mapping[str, str], name: str) -> str:
+    """The text of a query or document.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in texts:
+        raise ValueError(
+            f"there is no text for {what} {name!r}, which the run needs; add it, or take it out of the run"
+        )
+    return texts[name]
 
 
 def _predict(
@@ -108,6 +153,6 @@ def _predict(
         scores = scores[:, 0]
     if scores.shape != (len(pairs),):
         raise ValueError(
-            f"the model gave scores of shape {scores.shape} for {len(pairs)} pairs; a reranker gives one for each"
+            f"a reranker must give one score for each pair; got scores of shape {scores.shape} for {len(pairs)} pairs"
         )
     return scores.tolist()

@@ -1,4 +1,4 @@
-"""The statistics of a comparison: intervals, paired tests, correction for several tests, power.
+"""Statistics of a comparison: intervals, paired tests, correction for several tests, power.
 
 The unit is the query. All functions take differences or values per query, whatever the measure is.
 """
@@ -79,8 +79,8 @@ def t_test(mean: float, error: MeanError | None) -> float:
 def randomisation_test(differences: np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> np.ndarray:
     """Two-sided p values of paired randomisation tests: the signs of the differences are drawn at random.
 
-    Where there are no more than `resamples` sign patterns all of them are gone through, and p is exact.
-    Otherwise p = (1 + number of draws at least as extreme) / (1 + draws), which is never 0.
+    Where there are no more than `resamples` sign patterns, all are enumerated and p is exact.
+    With random signs p = (1 + number of draws at least as extreme) / (1 + draws), which is never 0.
 
     Args:
         differences: (queries, comparisons) Differences per query; all comparisons share the signs drawn.
@@ -187,18 +187,23 @@ def interval(samples: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def detectable(error: MeanError | None, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
-    """The smallest true difference that a two-sided t-test on these queries would find.
+def minimum_detectable_effect(error: MeanError | None, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """The minimum detectable effect: the smallest true difference that a two-sided t-test on these queries finds.
 
-    That is the difference for which the test at level `alpha` is significant with probability `power`, given
-    the spread of the differences that was seen; solved from the noncentral t distribution. A system that
-    is "not different" by less than this was not shown to be equal: the query set is too small to tell.
+    For that difference the test at level `alpha` is significant with probability `power`, given the observed
+    spread of the differences. It is solved from the noncentral t distribution. A difference that is not
+    significant says little about true differences below this one: the query set is too small.
+
+    Args:
+        error: The standard error of the mean difference.
+        alpha: Level of significance.
+        power: Probability that the test is significant; 0.5 or more.
 
     Returns:
         The difference in the unit of the measure; None where the spread is 0 or unknown.
 
     Example:
-        >>> round(detectable(MeanError(0.01, 99.0)), 4)
+        >>> round(minimum_detectable_effect(MeanError(0.01, 99.0)), 4)
         0.0283
     """
     from scipy.optimize import brentq

@@ -1,10 +1,13 @@
-"""Runs and qrels: the one ranking rule, and the files of TREC, MS MARCO, BEIR, ranx and others.
+"""Information retrieval: the one ranking rule, files of runs, qrels and texts, first stages, fusion, negatives.
 
 A run is query id -> document id -> score, qrels are query id -> document id -> grade; plain dictionaries.
 """
 
+from cmp_rerank.ir.arguments import Progress
 from cmp_rerank.ir.blocks import Block, blocks_of
+from cmp_rerank.ir.bm25 import BM25
 from cmp_rerank.ir.collections import (
+    Collection,
     read_corpus,
     read_queries,
     read_samples,
@@ -14,16 +17,25 @@ from cmp_rerank.ir.collections import (
     write_samples,
     write_top1000,
 )
+from cmp_rerank.ir.dense import Dense
 from cmp_rerank.ir.files import Qrels, Run, read_qrels, read_run, write_qrels, write_run
+from cmp_rerank.ir.fusion import combine, fuse
+from cmp_rerank.ir.negatives import sample_negatives
 from cmp_rerank.ir.ranking import rank, rank_rows
 from cmp_rerank.ir.reading import UngroupedError, stream_run
 
 __all__ = [
+    "BM25",
     "Block",
+    "Collection",
+    "Dense",
+    "Progress",
     "Qrels",
     "Run",
     "UngroupedError",
     "blocks_of",
+    "combine",
+    "fuse",
     "rank",
     "rank_rows",
     "read_corpus",
@@ -32,6 +44,7 @@ __all__ = [
     "read_run",
     "read_samples",
     "read_top1000",
+    "sample_negatives",
     "stream_run",
     "write_corpus",
     "write_qrels",

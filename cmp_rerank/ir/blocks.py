@@ -109,13 +109,13 @@ def _culprit(run: Mapping[str, Mapping[str, float]], queries: Sequence[str]) -> 
     for query in queries:
         for doc, score in run[query].items():
             if not isinstance(doc, str):
-                return f"query {query!r}: document ids are strings, got {doc!r}"
+                return f"query {query!r}: document ids are strings; got {doc!r}"
             try:
                 bad = isinstance(score, str) or math.isnan(score)
             except TypeError:
                 bad = True
             if bad:
-                return f"query {query!r}, document {doc!r}: the score must be a number, got {score!r}"
+                return f"query {query!r}, document {doc!r}: the score must be a number; got {score!r}"
     return "the run holds a score that is not a number"
 
 

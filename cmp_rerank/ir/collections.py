@@ -98,7 +98,7 @@ def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[s
     except json.JSONDecodeError as error:
         raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str) or "_id" not in record:
-        raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}, got {line[:80]!r}')
+        raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}; got {line[:80]!r}')
     content = record["text"]
     if title and record.get("title"):
         content = f"{record['title']} {content}"

@@ -154,11 +154,17 @@ def _read_qrels_lines(path: PathLike, format: str | None, duplicates: str) -> di
             continue
         if width == 0:
             width = len(fields)
+        if len(fields) == 6 and not qrels:
+            raise malformed(
+                path,
+                number,
+                f"this is a line of a run, not of qrels: {line[:80]!r}; swapped? It is evaluate(run, qrels)",
+            )
         if len(fields) != width or width not in (3, 4):
             raise malformed(
                 path,
                 number,
-                f"{len(fields)} fields in {line[:80]!r}; expected 'query 0 document grade' "
+                f"{len(fields)} fields in {line[:80]!r}; it must be 'query 0 document grade' "
                 "(TREC, MS MARCO) or 'query document grade' (BEIR)",
             )
         query, doc = text(path, number, fields[0]), text(path, number, fields[-2])
@@ -217,7 +223,7 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
     for query, grades in qrels.items():
         for doc, grade in grades.items():
             if isinstance(grade, bool) or int(grade) != grade:
-                raise ValueError(f"query {query!r}, document {doc!r}: a grade is an integer, got {grade!r}")
+                raise ValueError(f"query {query!r}, document {doc!r}: a grade is an integer; got {grade!r}")
     if format == "json":
         _write_json(path, {query: {doc: int(g) for doc, g in grades.items()} for query, grades in qrels.items()})
         return
@@ -237,7 +243,7 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
 
 def _check_id(what: str, value: str) -> None:
     if not isinstance(value, str):
-        raise ValueError(f"a {what} is a string, got {value!r}")
+        raise ValueError(f"a {what} is a string; got {value!r}")
     if not value or any(character in value for character in " \t\n\r\v\f"):
         raise ValueError(f"the {what} {value!r} cannot stand in a file of columns: it is empty or holds white space")
 

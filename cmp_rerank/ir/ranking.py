@@ -67,7 +67,7 @@ def rank_rows(
     """Rank the rows of many queries at once, by the same rule as :func:`rank`.
 
     Args:
-        query: (rows,) Number of the query of each row; rows of one query stand together, ascending.
+        query: (rows,) Number of the query of each row; rows of one query are adjacent, ascending.
         scores: (rows,) Scores without NaN.
         doc_of: Gives the document id of a row; called for tied rows only.
         precision: As in :func:`rank`.
@@ -102,3 +102,22 @@ def rank_rows(
         group = order[start : last + 1].tolist()
         order[start : last + 1] = sorted(group, key=doc_of, reverse=True)
     return order, tied
+
+
+def tie_places(ids: np.ndarray) -> np.ndarray:
+    """For each document its place when ids are sorted descending: what decides between equal scores."""
+    places = np.empty(len(ids), dtype=np.int64)
+    places[sorted(range(len(ids)), key=ids.__getitem__, reverse=True)] = np.arange(len(ids))
+    return places
+
+
+def best_documents(
+    scores: np.ndarray, ids: np.ndarray, places: np.ndarray, depth: int, above: float = -np.inf
+) -> dict[str, float]:
+    """The ``depth`` best documents with a score above ``above``; ties across the cut are decided by id, too."""
+    rows = np.flatnonzero(scores > above)
+    if len(rows) > depth:
+        kept = scores[rows]
+        rows = rows[kept >= np.partition(kept, len(kept) - depth)[len(kept) - depth]]
+    rows = rows[np.lexsort((places[rows], -scores[rows]))][:depth]
+    return {str(ids[row]): float(scores[row]) for row in rows}

@@ -34,7 +34,7 @@ _COLUMNS = {"trec": ["query", "q0", "doc", "rank", "score", "tag"], "msmarco": [
 
 
 def detect_run_format(path: PathLike) -> str:
-    """Tell the format of a run file from its name (.json) or its first line.
+    """Detect the format of a run file by its name (.json) or its first line.
 
     Raises:
         ValueError: The first line is not a line of any known format.
@@ -45,6 +45,12 @@ def detect_run_format(path: PathLike) -> str:
         tabs, fields = line.split(b"\t"), line.split()
         if line.lstrip().startswith(b"{"):
             return "json"
+        if len(fields) == 4 and fields[1] in (b"0", b"Q0") and fields[3].lstrip(b"-").isdigit():
+            raise malformed(
+                path,
+                number,
+                f"this is a line of qrels, not of a run: {line[:80]!r}; swapped? It is evaluate(run, qrels)",
+            )
         if len(tabs) == 4 and len(fields) != 6:
             return "top1000"
         if len(fields) == 6:
@@ -54,7 +60,7 @@ def detect_run_format(path: PathLike) -> str:
         raise malformed(
             path,
             number,
-            f"not a run: {line[:80]!r} has {len(fields)} fields; expected "
+            f"not a run: {line[:80]!r} has {len(fields)} fields; it must be "
             "'query Q0 document rank score tag' (TREC), 'query<TAB>passage<TAB>rank' (MS MARCO), "
             "'query<TAB>passage<TAB>text<TAB>text' (top1000) or JSON",
         )
@@ -72,7 +78,7 @@ def stream_run(
 ) -> Iterator[Block]:
     """Read a run file as blocks of whole queries; memory is bounded by the block, not by the file.
 
-    The lines of a query must stand together, as they do in every file that a system writes. JSON is not a
+    The lines of a query must be adjacent, as they are in every file that a system writes. JSON is not a
     format for streaming: it is read at once.
 
     Args:
@@ -83,7 +89,7 @@ def stream_run(
         duplicates: A document twice in one query: "error", or keep the "first", "last" or "max" score.
         nan: A score that is NaN: "error"; "lowest" ranks it last (as -inf); "drop" leaves the line out.
         empty: A file without any line: "error" or "allow".
-        whole: Read the whole file as one block, for a file whose queries do not stand together.
+        whole: Read the whole file as one block, for a file whose lines are not grouped by query.
 
     Yields:
         Blocks, in the order of the file; a query is in one block only.
@@ -106,7 +112,7 @@ def stream_run(
         for query in block.queries:
             if query in seen:
                 raise UngroupedError(
-                    f"{os.fspath(path)}: the lines of query {query!r} do not stand together; sort the file "
+                    f"{os.fspath(path)}: the lines of query {query!r} are not adjacent; sort the file "
                     "by query (stable), or read it whole"
                 )
         seen.update(block.queries)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cmp_rerank.evaluation.evaluate import Evaluation
+from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.evaluation.statistics import bootstrap_means, interval
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.reader.checks import check_predictions

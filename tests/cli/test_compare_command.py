@@ -82,7 +82,7 @@ def test_exit_status_for_scripts(folder: Path) -> None:
     alone = run_command(app, ["compare", *paths(folder, "good"), "-m", "RR"])
     assert (alone.exit_code, alone.stderr) == (
         1,
-        "cmp-rerank: a comparison needs at least two systems, got 1: good\n",
+        "cmp-rerank: a comparison needs at least two systems; got 1: good\n",
     )
     assert run_command(app, ["compare", *paths(folder, "good", "bad")]).exit_code == 2  # no measure
     twice = run_command(app, ["compare", *paths(folder, "good", "good"), "-m", "RR"])

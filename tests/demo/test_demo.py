@@ -302,7 +302,7 @@ def test_bad_options(change: dict[str, Any], message: str) -> None:
 def test_rows_go_from_easy_to_hard_and_hold_training_text_only(
     config: DemoConfig, collection: DocstringCollection
 ) -> None:
-    from cmp_rerank.ir.retrieval import BM25
+    from cmp_rerank.ir import BM25
 
     whole = {"extract": 10_000, "start_extract": 10_000}
     mixed = {"random_negatives": 1, "hard_ranks": (1, 30)}

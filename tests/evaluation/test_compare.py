@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from cmp_rerank.evaluation import Evaluation, Judgments, compare, evaluate
+from cmp_rerank.evaluation import Evaluation, Judgments, compare, compare_evaluations, evaluate
 from cmp_rerank.evaluation.compare import system_names
 from cmp_rerank.evaluation.statistics import holm
 from cmp_rerank.ir import write_run
@@ -57,7 +57,7 @@ def test_means_differences_and_counts(comparison) -> None:
 
 
 def test_what_differs_is_found_and_what_does_not_is_not(comparison) -> None:
-    assert [c.verdict for c in comparison.contrasts] == ["better", "not shown", "better", "not shown"]
+    assert [c.verdict for c in comparison.contrasts] == ["better", "not significant", "better", "not significant"]
     turned = compare(RUNS, QRELS, "nDCG@5 RR", baseline="strong", resamples=1000)
     assert {c.verdict for c in turned.contrasts} == {"worse"}
     assert turned.contrast("base", "RR").difference == -comparison.contrast("strong", "RR").difference
@@ -83,7 +83,11 @@ def test_the_chosen_test_decides() -> None:
     by_t = compare({"x": first, "y": better}, qrels, "RR").contrast("y", "RR")
     by_random = compare({"x": first, "y": better}, qrels, "RR", test="randomisation").contrast("y", "RR")
     assert (by_t.t_p, by_t.randomisation_p) == (0.0, 0.0625)
-    assert (by_t.verdict, by_random.verdict) == ("better", "not shown")
+    assert (by_t.verdict, by_random.verdict) == ("better", "not significant")
+    # Significant is below alpha, not at it.
+    for alpha, verdict in ((0.0625, "not significant"), (0.0626, "better")):
+        at_alpha = compare({"x": first, "y": better}, qrels, "RR", test="randomisation", alpha=alpha)
+        assert at_alpha.contrast("y", "RR").verdict == verdict
 
 
 def test_identical_systems_differ_by_exactly_nothing() -> None:
@@ -91,10 +95,16 @@ def test_identical_systems_differ_by_exactly_nothing() -> None:
     result = compare(runs, QRELS, "nDCG@5 AP MSMARCO-MRR@10", resamples=500)
     for c in result.contrasts:
         assert (c.difference, c.wins, c.ties, c.losses) == (0.0, 0, len(QUERIES), 0)
-        assert (c.t_p, c.randomisation_p, c.t_p_holm, c.effect_size, c.detectable) == (1.0, 1.0, 1.0, None, None)
+        assert (c.t_p, c.randomisation_p, c.t_p_holm, c.effect_size, c.minimum_detectable_effect) == (
+            1.0,
+            1.0,
+            1.0,
+            None,
+            None,
+        )
         if c.system == "b":
             assert (c.low, c.high) == (0.0, 0.0)
-        assert c.verdict == "not shown"
+        assert c.verdict == "not significant"
 
 
 def test_seeds_are_averaged_by_query_and_their_variance_counts() -> None:
@@ -140,14 +150,24 @@ def test_missing_queries_count_zero_for_both_sides() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"runs": {"a": RUNS["base"]}}, "at least two systems, got 1: a"),
+        ({"runs": {"a": RUNS["base"]}}, "at least two systems; got 1: a"),
+        (
+            {"runs": [RUNS["base"], RUNS["twin"]]},
+            r"the systems must be named, \{name: run\}; got a list of 2; give each",
+        ),
+        ({"runs": QRELS, "qrels": RUNS["base"]}, "'q00' must be a run, .*; were runs and qrels swapped"),
+        (
+            {"runs": {"a": RUNS["base"], "b": (RUNS[name] for name in RUNS)}},
+            "the system 'b' must be a run, or a list of them; got a generator; make it a list",
+        ),
+        ({"runs": {"a": RUNS["base"], "b": [RUNS["twin"], None]}}, "run must map query ids to .*; got None"),
         ({"baseline": "nobody"}, "the baseline 'nobody' is none of the systems: base, strong, twin"),
-        ({"alpha": 5}, "alpha must be between 0 and 1, got 5"),
-        ({"level": 95}, "level must be between 0 and 1, got 95"),
+        ({"alpha": 5}, "alpha must be between 0 and 1; got 5"),
+        ({"level": 95}, "level must be between 0 and 1; got 95"),
         ({"power": 0.1}, r"power must be between 0\.5 and 1"),
         ({"test": "wilcoxon"}, "test must be one of 't', 'randomisation'; got 'wilcoxon'"),
-        ({"resamples": 0}, "resamples must be at least 1"),
-        ({"runs": {"a": RUNS["base"], "b": []}}, "at least one run, got an empty list"),
+        ({"resamples": 0}, "resamples must be a whole number of at least 1; got 0"),
+        ({"runs": {"a": RUNS["base"], "b": []}}, "at least one run; got an empty list"),
         (
             {"runs": {"a": RUNS["base"], "b": evaluate(RUNS["base"], {"q00": {"d0": 1}}, "RR")}},
             "the evaluation of 'b' has other queries",
@@ -160,10 +180,31 @@ def test_what_is_refused(change: dict, message: str) -> None:
         compare(**arguments)  # type: ignore[arg-type]
 
 
+def test_evaluations_that_cannot_be_compared_are_refused() -> None:
+    one = Evaluation(("EM",), ("q1", "q2"), np.ones((2, 1)))
+    for systems, measures, message in (
+        (
+            {"a": one, "b": RUNS["base"]},
+            None,
+            "'b' must be an Evaluation or a list of them; got a dict of 40; use compare",
+        ),
+        ({"a": one, "b": [one, 0.5]}, None, "'b' must be an Evaluation or a list of them; got 0.5"),
+        ({"a": one, "b": []}, None, "at least one evaluation; got an empty list for 'b'"),
+        ({"a": one, "b": one}, ["F1"], "the evaluation of 'a' lacks 'F1'; got EM; evaluate it with this measure"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare_evaluations(systems, measures)  # type: ignore[arg-type]
+
+
 def test_one_query_concludes_nothing() -> None:
     runs = {"a": {"q": {"x": 1.0, "y": 0.0}}, "b": {"q": {"x": 0.0, "y": 1.0}}}
     contrast = compare(runs, {"q": {"y": 1}}, "RR", resamples=100).contrast("b", "RR")
-    assert (contrast.difference, contrast.t_p, contrast.detectable, contrast.verdict) == (0.5, 1.0, None, "not shown")
+    assert (contrast.difference, contrast.t_p, contrast.minimum_detectable_effect, contrast.verdict) == (
+        0.5,
+        1.0,
+        None,
+        "not significant",
+    )
 
 
 def test_as_data_and_as_a_table(comparison) -> None:

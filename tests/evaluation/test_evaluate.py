@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -117,7 +118,9 @@ def test_all_judged_queries_are_in_the_denominator() -> None:
     assert result.means == {"RR": 1 / 3, "MSMARCO-MRR@10": 1 / 3, "NumRet": 1.0}
     assert result.queries == ("q1", "q2", "q3")
     assert (result.missing, result.unjudged) == (("q2", "q3"), 1)
-    assert evaluate(run, qrels, "RR", no_relevant="skip")["RR"] == 1 / 2
+    skipped = evaluate({**run, "q3": {"a": 1.0}}, qrels, "RR", no_relevant="skip")
+    assert skipped["RR"] == evaluate(run, qrels, "RR", no_relevant="skip")["RR"] == 1 / 2
+    assert skipped.unjudged == 1  # q9; q3 is judged, and left out by the policy
     assert evaluate(run, qrels, "RR", missing="skip")["RR"] == 1.0
     assert "2 of 3 judged queries are not in the run" in result.notes()
 
@@ -282,10 +285,10 @@ def test_an_identity_reranker_changes_nothing(tmp_path: Path, run: dict, qrels: 
 @given(RUNS, QRELS)
 @settings(deadline=None, max_examples=30)
 def test_blocks_change_nothing(run: dict, qrels: dict) -> None:
-    from cmp_rerank.evaluation.evaluate import _Scorer
+    from cmp_rerank.evaluation.scoring import RunScorer
 
     def with_blocks(rows: int):
-        scorer = _Scorer(Judgments(qrels), parse_measures(MEASURES), "score", "double")
+        scorer = RunScorer(Judgments(qrels), parse_measures(MEASURES), "score", "double")
         scorer.add(blocks_of(run, rows))
         return scorer
 
@@ -358,12 +361,17 @@ def test_the_emptiness_grid(precision: str) -> None:
 @pytest.mark.parametrize(
     ("run", "qrels", "options", "message"),
     [
-        ({"q": {"a": math.nan}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number, got nan"),
-        ({"q": {"a": "0.5"}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number, got '0.5'"),
-        ({"q": {"a": None}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number, got None"),
-        ({"q": {1: 0.5}}, {"q": {"a": 1}}, {}, "query 'q': document ids are strings, got 1"),
-        ({"q": {"a": 0.5}}, {"q": {1: 1}}, {}, "judgments map document ids"),
-        ({"q": {"a": 0.5}}, {"q": {"a": 0.5}}, {}, "judgments map document ids"),
+        ({"q": {"a": math.nan}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number; got nan"),
+        ({"q": {"a": "0.5"}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number; got '0.5'"),
+        ({"q": {"a": None}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number; got None"),
+        ({"q": {1: 0.5}}, {"q": {"a": 1}}, {}, "query 'q': document ids are strings; got 1"),
+        ({"q": {"a": 0.5}}, {"q": {1: 1}}, {}, "query 'q': document ids must be strings; got 1; convert them"),
+        (
+            {"q": {"a": 0.5}},
+            {"q": {"a": 0.5}},
+            {},
+            "query 'q', document 'a': a grade must be an integer; got 0.5; were run and qrels swapped",
+        ),
         ({"q": {"a": 0.5}, "p": {"a": 1.0}}, {"q": {"a": 1}}, {"unjudged": "error"}, "1 queries have no judgment"),
         ({"q": {"a": 0.5}}, {"q": {"a": 1}, "p": {"a": 1}}, {"missing": "error"}, "1 judged queries are not in"),
         ({"q": {"a": 0.5}}, {"q": {"a": 0}}, {"no_relevant": "error"}, "1 judged queries have no relevant"),
@@ -376,13 +384,105 @@ def test_what_is_refused(run: dict, qrels: dict, options: dict, message: str) ->
         evaluate(run, qrels, "RR", **options)
 
 
+SCORES = {"q": {"a": 0.5, "b": 2.0}}
+GRADES = {"q": {"a": 1, "b": 0}}
+
+
+@pytest.mark.parametrize(
+    ("run", "qrels", "message"),
+    [
+        (GRADES, SCORES, "run and qrels seem to be swapped; got only small integers as scores, and the grade 0.5"),
+        (GRADES, {"q": {"a": 3.0, "b": 2.0}}, "got only small integers as scores, and the grade 3.0"),
+        (GRADES, {"q": {"a": 3, "b": np.float32(2)}}, "got only small integers as scores, and the grade "),
+        (GRADES, Judgments({"q": {"a": 3.0}}), "got only small integers as scores, and the grade 3.0"),
+        (Judgments(GRADES), SCORES, "got Judgments as the run"),
+        ({"q": {"a": 0.1}}, SCORES, "a grade must be an integer; got 0.5; were run and qrels swapped"),
+    ],
+)
+def test_run_and_qrels_that_changed_places(run: Any, qrels: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(run, qrels, "RR")
+
+
+@pytest.mark.parametrize(
+    ("run", "qrels", "value"),
+    [
+        (SCORES, GRADES, 0.5),
+        ({"q": {"a": 2, "b": 1}}, GRADES, 1.0),  # both integers: nothing says that it is wrong
+        ({"q": {"a": 20, "b": 1}}, {"q": {"a": 1.0, "b": 0.0}}, 1.0),  # no grade is 20
+        ({"q": {"a": -3, "b": -5}}, {"q": {"a": 1.0}}, 1.0),
+        ({"q": {"a": 1.0, "b": 0}}, {"q": {"a": 1.0}}, 1.0),  # a score is a float
+        ({"q": {"a": np.int64(3), "b": np.int64(4)}}, {"q": {"a": np.int64(1)}}, 0.5),
+    ],
+)
+def test_valid_numbers_are_not_taken_for_a_swap(run: Any, qrels: Any, value: float) -> None:
+    assert evaluate(run, qrels, "RR")["RR"] == value
+    assert evaluate(run, Judgments(qrels), "RR")["RR"] == value
+
+
+def test_files_that_changed_places(tmp_path: Path) -> None:
+    run, qrels, tabs = tmp_path / "run", tmp_path / "qrels", tmp_path / "qrels.tsv"
+    write_run(run, {"q": {"a": 0.5}})
+    write_qrels(qrels, {"q": {"a": 1}})
+    write_qrels(tabs, {"q": {"a": 1}}, format="msmarco")
+    for judged in (qrels, tabs):
+        assert evaluate(run, judged, "RR")["RR"] == 1.0
+        with pytest.raises(ValueError, match=r"run, line 1: this is a line of a run, not of qrels: .*; swapped\?"):
+            evaluate(judged, run, "RR")
+        with pytest.raises(ValueError, match=r"line 1: this is a line of qrels, not of a run: .*; swapped\?"):
+            evaluate(judged, {"q": {"a": 1}}, "RR")
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (
+            (part for part in [SCORES]),
+            r"run must map query ids to \{document id: number\}; got a generator; make it a",
+        ),
+        ([SCORES], "got a list of 1"),
+        (None, "got None"),
+        ({"a": 1.0}, "got 1.0 for query 'a'; give each query a dictionary"),
+        ({"q": ["a", "b"]}, "got a list of 2 for query 'q'"),
+        (
+            evaluate(SCORES, GRADES, "RR"),
+            "run must hold rankings; got <Evaluation of 1 queries: RR=0.5000>, which is",
+        ),
+    ],
+)
+def test_runs_of_another_shape_are_refused(run: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(run, GRADES, "RR")
+
+
+@pytest.mark.parametrize(
+    ("qrels", "message"),
+    [
+        ([GRADES], "qrels must map query ids to .*; got a list of 1"),
+        ((part for part in [GRADES]), "qrels must map query ids to .*; got a generator"),
+        ({"q": "a"}, "qrels must map query ids to .*; got the string 'a' for query 'q'"),
+        ({"q": {"a": math.nan}}, "a grade must be an integer; got nan"),
+        ({"q": {"a": math.inf}}, "a grade must be an integer; got inf"),
+        ({"q": {"a": None}}, "a grade must be an integer; got None"),
+        ({"q": {"a": "1"}}, "a grade must be an integer; got '1'"),
+        ({"q": {"a": True}}, "a grade must be an integer; got True"),
+    ],
+)
+def test_qrels_of_another_shape_are_refused(qrels: Any, message: str) -> None:
+    for use in (Judgments, lambda judged: evaluate(SCORES, judged, "RR")):
+        with pytest.raises(ValueError, match=message):
+            use(qrels)
+    with pytest.raises(ValueError, match="no_relevant must be one of"):
+        Judgments(GRADES, "drop")
+
+
 @pytest.mark.parametrize(
     ("measures", "message"),
     [
         ("nDCX@10", "unknown measure 'nDCX@10'; MSMARCO-MRR@k and the names of ir-measures: AP, "),
         ("nDCG@", "cannot read the measure 'nDCG@'"),
         ("nDCG@0", "the cut-off must be at least 1"),
-        ("MSMARCO-MRR@0", "the cut-off of MSMARCO-MRR must be at least 1"),
+        ("MSMARCO-MRR@0", "the cut-off of MSMARCO-MRR must be a whole number of at least 1; got 0"),
         ("", "no measure was given"),
         ([], "no measure was given"),
         ("alpha_nDCG@10", "no provider that is installed computes"),

@@ -16,7 +16,7 @@ from datasets import Dataset
 from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-from cmp_rerank.evaluation import RerankingEvaluator, evaluate
+from cmp_rerank.evaluation import Judgments, RunEvaluator, evaluate
 
 QUERIES = {f"q{i}": f"question {i}" for i in range(12)}
 CORPUS = {f"d{j}": f"answer number {j}" for j in range(5)}
@@ -35,14 +35,14 @@ class Fixed:
         return [self.sign * int(text.split()[-1]) for _, text in pairs]
 
 
-def evaluator(run: dict, **options: object) -> RerankingEvaluator:
-    return RerankingEvaluator(QUERIES, CORPUS, QRELS, run, **{"measures": "nDCG@10 RR", "name": "dev", **options})
+def evaluator(run: dict, **options: object) -> RunEvaluator:
+    return RunEvaluator(QUERIES, CORPUS, QRELS, run, **{"measures": "nDCG@10 RR", "name": "dev", **options})
 
 
 def test_figures_are_those_of_evaluate() -> None:
     qrels = {**QRELS, "unfound": {"d0": 1}}
     part = {query: scores for query, scores in BAD.items() if query != "q3"}
-    judge = RerankingEvaluator({**QUERIES, "unfound": "x"}, CORPUS, qrels, part, measures="nDCG@10 RR", name="dev")
+    judge = RunEvaluator({**QUERIES, "unfound": "x"}, CORPUS, qrels, part, measures="nDCG@10 RR", name="dev")
     metrics = judge(Fixed(-1.0))
     expected = evaluate({q: GOOD[q] for q in part}, qrels, "nDCG@10 RR")
     base = evaluate(part, qrels, "nDCG@10 RR")
@@ -70,10 +70,10 @@ def test_files(tmp_path: Path) -> None:
     judge = evaluator(BAD)
     judge(Fixed(-1.0), str(tmp_path / "eval"), epoch=0.5, steps=10)
     judge(Fixed(1.0), str(tmp_path / "eval"), epoch=1.0, steps=20)
-    rows = list(csv.DictReader((tmp_path / "eval/RerankingEvaluator_dev_results.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "eval/RunEvaluator_dev_results.csv").open()))
     assert [(row["epoch"], row["steps"]) for row in rows] == [("0.5", "10"), ("1.0", "20")]
     assert float(rows[0]["RR"]) == 1.0
-    lines = (tmp_path / "eval/RerankingEvaluator_dev_per_query.jsonl").read_text().splitlines()
+    lines = (tmp_path / "eval/RunEvaluator_dev_per_query.jsonl").read_text().splitlines()
     assert [json.loads(line)["steps"] for line in lines] == [10, 20]
     assert json.loads(lines[0])["values"]["RR"] == dict.fromkeys(QUERIES, 1.0)
     assert [entry[1] for entry in judge.history] == [10, 20]
@@ -104,8 +104,8 @@ def test_warns_when_worse_than_the_start(caplog: pytest.LogCaptureFixture) -> No
         " the model at epoch 1.00, step 10 is significantly worse than the model that training started from"
     ]
     assert {(c.baseline, c.measure, c.verdict) for c in judge.contrasts()} == {
-        ("first stage", "nDCG@10", "not shown"),
-        ("first stage", "RR", "not shown"),
+        ("first stage", "nDCG@10", "not significant"),
+        ("first stage", "RR", "not significant"),
         ("start", "nDCG@10", "worse"),
         ("start", "RR", "worse"),
     }
@@ -121,16 +121,46 @@ def test_only_a_call_before_training_is_the_start() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="no candidate for any judged query"):
         evaluator({"q99": {"d0": 1.0}})
-    with pytest.raises(ValueError, match="no text for document 'd7', which the first stage needs"):
+    with pytest.raises(ValueError, match="no text for document 'd7', which the run needs"):
         evaluator({"q0": {"d7": 1.0}})
-    with pytest.raises(ValueError, match="the primary measure 'AP' is none of the measures: nDCG@10, RR"):
+    with pytest.raises(ValueError, match="must be one of the measures: nDCG@10, RR; got 'AP'; add it"):
         evaluator(GOOD, primary="AP")
-    with pytest.raises(ValueError, match="nothing was evaluated yet"):
+    with pytest.raises(ValueError, match="no evaluation to compare yet; call the evaluator"):
         evaluator(GOOD).contrasts()
     assert evaluator({"q0": {"d0": 1.0, "d7": 0.0}}, k=1).corpus == {"d0": CORPUS["d0"]}  # d7 is not reranked
 
 
-def training(model: CrossEncoder, judge: RerankingEvaluator, folder: Path, **options: object) -> CrossEncoderTrainer:
+def test_arguments_of_another_shape_are_refused() -> None:
+    for arguments, message in (
+        ((QUERIES, CORPUS, GOOD, QRELS), "swapped; got only small integers as scores, and the grade "),
+        ((QUERIES, CORPUS, QRELS, Judgments(QRELS)), "qrels and run seem to be swapped; got Judgments as the run"),
+        ((QUERIES, list(CORPUS), QRELS, GOOD), "corpus must map ids to texts; got a list of 5"),
+        (((q for q in QUERIES), CORPUS, QRELS, GOOD), "queries must map ids to texts; got a generator"),
+        ((QUERIES, CORPUS, QRELS, (q for q in GOOD)), "run must map query ids to .*; got a generator"),
+        (
+            (QUERIES, CORPUS, QRELS, "run.trec"),
+            "got the string 'run.trec'; read the file with cmp_rerank.ir.read_run",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RunEvaluator(*arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="alpha must be a number between 0 and 1; got 5"):
+        evaluator(GOOD, alpha=5)
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1; got 0"):
+        evaluator(GOOD, batch_size=0)
+    # Measures may be a generator: they are read once.
+    assert evaluator(GOOD, measures=(name for name in ["RR", "AP"]))(Fixed(-1.0)).keys() == {
+        *("dev_RR", "dev_AP", "dev_base_RR", "dev_base_AP")
+    }
+
+
+def test_its_name_is_none_of_sentence_transformers() -> None:
+    modules = [module for name, module in sys.modules.items() if name.startswith("sentence_transformers")]
+    assert len(modules) > 10  # canary
+    assert not [module for module in modules if hasattr(module, RunEvaluator.__name__)]
+
+
+def training(model: CrossEncoder, judge: RunEvaluator, folder: Path, **options: object) -> CrossEncoderTrainer:
     texts = tiny_models.TEXTS
     rows = [(q, p, float(q == p)) for q in texts for p in texts]
     columns = dict(zip(("query", "passage", "label"), map(list, zip(*rows, strict=True)), strict=True))
@@ -171,7 +201,7 @@ def collection() -> tuple[dict, dict, dict, dict]:
 
 @pytest.mark.parametrize("primary", ["nDCG@3", "RR"])
 def test_a_real_trainer_keeps_the_best_checkpoint(tiny_model: CrossEncoder, tmp_path: Path, primary: str) -> None:
-    judge = RerankingEvaluator(*collection(), measures="nDCG@3 RR", primary=primary, name="dev")
+    judge = RunEvaluator(*collection(), measures="nDCG@3 RR", primary=primary, name="dev")
     trainer = training(tiny_model, judge, tmp_path)
     trainer.train()
     assert [steps for _, steps, _ in judge.history] == [0, 2, 4, 6, 8, 10, 12]
@@ -199,11 +229,11 @@ import os, sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import test_evaluator as t
-from cmp_rerank.evaluation import RerankingEvaluator
+from cmp_rerank.evaluation import RunEvaluator
 from sentence_transformers import CrossEncoder
 torch.set_num_threads(1)
 rank = os.environ["RANK"]
-class Counting(RerankingEvaluator):
+class Counting(RunEvaluator):
     calls = 0
     def __call__(self, *args, **kwargs):
         Counting.calls += 1
@@ -236,5 +266,5 @@ def test_a_distributed_job_evaluates_on_its_main_process(tiny_checkpoint: Path, 
     main, other = ((tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1))
     assert (main[0], other[0]) == ("7", "0")
     assert main[1] == other[1] != "None"  # both processes know the best value
-    rows = (tmp_path / "eval/RerankingEvaluator_dev_results.csv").read_text().splitlines()
+    rows = (tmp_path / "eval/RunEvaluator_dev_results.csv").read_text().splitlines()
     assert len(rows) == 1 + 7  # written once

@@ -118,6 +118,27 @@ def test_missing_texts_and_depth() -> None:
         rerank(Table({}), QUERIES, CORPUS, {"q1": {"d9": 1.0}})
     with pytest.raises(ValueError, match="there is no text for query 'q9'"):
         rerank(Table({}), QUERIES, CORPUS, {"q9": {"d1": 1.0}})
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1; got 0"):
         rerank(Table({}), QUERIES, CORPUS, RUN, k=0)
     assert rerank(Table({}), QUERIES, CORPUS, {"q1": {}}) == {"q1": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {0: "cross-encoder/x"},
+            r"model must be a loaded model; got the string .*; load it: CrossEncoder\('cross-enc",
+        ),
+        ({0: Table}, r"model must be a loaded model; got the class Table; create one: Table\(...\)"),
+        ({0: object()}, r"model must have a method predict\(pairs\); got an object; pass a CrossEncoder"),
+        ({1: ["one"]}, "queries must map ids to texts; got a list of 1; give each text an id"),
+        ({2: (text for text in CORPUS)}, "corpus must map ids to texts; got a generator"),
+        ({3: (query for query in RUN)}, "run must map query ids to .*; got a generator; make it a dictionary"),
+        ({3: {"q1": ["d1"]}}, "run must map query ids to .*; got a list of 1 for query 'q1'"),
+    ],
+)
+def test_arguments_of_another_shape_are_refused(change: dict, message: str) -> None:
+    arguments = {0: Table({}), 1: QUERIES, 2: CORPUS, 3: RUN, **change}
+    with pytest.raises(ValueError, match=message):
+        rerank(*arguments.values())

@@ -13,10 +13,10 @@ from scipy import stats
 
 from cmp_rerank.evaluation.statistics import (
     bootstrap_means,
-    detectable,
     holm,
     interval,
     mean_error,
+    minimum_detectable_effect,
     randomisation_test,
     t_test,
 )
@@ -54,8 +54,8 @@ def test_t_test_at_the_edges() -> None:
     assert t_test(0.0, same) == 1.0
     zero = mean_error(np.zeros(5))
     assert t_test(0.0, zero) == 1.0
-    assert detectable(zero) is None
-    assert detectable(None) is None
+    assert minimum_detectable_effect(zero) is None
+    assert minimum_detectable_effect(None) is None
 
 
 def test_seeds_add_the_variance_of_their_means() -> None:
@@ -79,6 +79,13 @@ def test_randomisation_is_exact_where_it_can_be(numbers: list[int], zeros: int) 
         for signs in itertools.product([-1, 1], repeat=len(numbers))
     )
     assert randomisation_test(difference[:, None])[0] == pytest.approx(extreme / 2 ** len(numbers))
+
+
+def test_queries_without_a_difference_leave_the_randomisation_test_exact() -> None:
+    difference = np.array([0.3, 0.2, 0.4, 0.1, 0.2, -0.1])
+    exact = randomisation_test(difference[:, None])[0]
+    assert 0 < exact * 2**6 == round(exact * 2**6) < 2**6  # canary: a share of all sign patterns
+    assert randomisation_test(np.concatenate([difference, np.zeros(60)])[:, None], resamples=100)[0] == exact
 
 
 def test_randomisation_is_scipys_and_shares_its_signs() -> None:
@@ -189,14 +196,14 @@ def test_under_the_null_no_more_than_5_percent_are_called_significant() -> None:
         assert 0.05 - margin < rate < 0.05 + margin
 
 
-def test_the_detectable_difference_is_found_as_often_as_promised() -> None:
+def test_the_minimum_detectable_effect_is_found_as_often_as_promised() -> None:
     rng = np.random.default_rng(12)
     queries, spread = 40, 0.2
     error = mean_error(rng.normal(size=queries))
     assert error is not None
     true_error = type(error)(spread / math.sqrt(queries), queries - 1)
     for power in (0.5, 0.8):
-        shift = detectable(true_error, power=power)
+        shift = minimum_detectable_effect(true_error, power=power)
         assert shift is not None
         found = 0
         for _ in range(2000):

@@ -86,7 +86,7 @@ def test_gzip_is_the_same_every_time(tmp_path: Path) -> None:
         ({"q1": {"d1": 1.0}, "": {"d2": 1.0}}, "t", "the query id '' cannot"),
         ({"q1": {"d1": 1.0}, "q2": {"d2": math.nan}}, "t", "'d2' is NaN"),
         ({"q1": {"d1": 1.0}}, "my run", "the tag 'my run' cannot"),
-        ({"q1": {"d1": 1.0}, 7: {"d2": 1.0}}, "t", "a query id is a string, got 7"),
+        ({"q1": {"d1": 1.0}, 7: {"d2": 1.0}}, "t", "a query id is a string; got 7"),
     ],
 )
 def test_nothing_is_half_written(tmp_path: Path, run: dict, tag: str, message: str) -> None:
@@ -128,7 +128,7 @@ def test_duplicates_in_qrels(tmp_path: Path, policy: str, grade: int) -> None:
 
 
 def test_grades_are_integers(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a grade is an integer, got 0\.5"):
+    with pytest.raises(ValueError, match=r"a grade is an integer; got 0\.5"):
         write_qrels(tmp_path / "q", {"q1": {"d1": 0.5}})  # type: ignore[dict-item]
     (tmp_path / "q.json").write_text('{"q1": {"d1": 0.5}}')
     with pytest.raises(ValueError, match=r"the grade is not an integer: 0\.5"):

@@ -159,7 +159,7 @@ def test_broken_utf8_is_named(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"line 1: not a run: b'hello there' has 2 fields; expected 'query Q0"):
+    with pytest.raises(ValueError, match=r"line 1: not a run: b'hello there' has 2 fields; it must be 'query Q0"):
         read_run(write(tmp_path / "x", "hello there\n"))
     with pytest.raises(ValueError, match="missing: no such file"):
         read_run(tmp_path / "missing")
@@ -217,7 +217,7 @@ def test_a_query_that_comes_back_in_another_block(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(reading, "_plain_delimiter", lambda *_: None)
     content = "".join(f"q{q} Q0 d{i} {i} {-i} t\n" for i, q in enumerate([1, 1, 2, 2, 3, 3, 1, 1]))
     path = write(tmp_path / "run", content)
-    with pytest.raises(UngroupedError, match="the lines of query 'q1' do not stand together"):
+    with pytest.raises(UngroupedError, match="the lines of query 'q1' are not adjacent"):
         list(stream_run(path))
     assert list(read_run(path)["q1"]) == ["d0", "d1", "d6", "d7"]
     write(tmp_path / "run", content + "q1 Q0 d0 9 9 t\n")
@@ -282,7 +282,7 @@ def test_where_hashes_collide_the_strings_decide(tmp_path: Path, monkeypatch: py
     path = write(tmp_path / "run", TREC)
     qrels = {"q1": {"d2": 1, "d9": 2}, "q2": {"d2": 1}}
     expected = evaluate(path, qrels, "RR AP").values
-    for module in ("cmp_rerank.ir.blocks", "cmp_rerank.evaluation.evaluate"):
+    for module in ("cmp_rerank.ir.blocks", "cmp_rerank.evaluation.judgments"):
         target = sys.modules[module]
         monkeypatch.setattr(target, "fingerprints", lambda names: np.zeros(len(names), dtype=np.uint64))
     assert read_run(path) == RUN

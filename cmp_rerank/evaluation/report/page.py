@@ -12,11 +12,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.evaluation.compare import SystemLike, compare
+from cmp_rerank.evaluation.compare import SystemLike, check_systems, compare
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, p_text
-from cmp_rerank.evaluation.evaluate import Evaluation, Judgments
+from cmp_rerank.evaluation.judgments import Judgments
+from cmp_rerank.evaluation.measures import Measure
 from cmp_rerank.evaluation.report.payload import details, payload, rankings
+from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Qrels, read_qrels
+from cmp_rerank.ir.arguments import check_count
 from cmp_rerank.ir.lines import replacing
 
 Curves = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
@@ -37,7 +40,7 @@ def write_report(path: str | os.PathLike[str], *arguments: Any, **options: Any) 
 def build_report(
     runs: Mapping[str, SystemLike],
     qrels: Qrels | str | os.PathLike[str],
-    measures: str | Iterable[Any],
+    measures: str | Measure | Iterable[Any],
     *,
     queries: Mapping[str, str] | None = None,
     corpus: Mapping[str, str] | None = None,
@@ -75,9 +78,9 @@ def build_report(
             and when the page is too large even without texts.
     """
     environment = _environment()
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, got {depth!r}")
-    qrels = qrels if isinstance(qrels, Mapping) else read_qrels(qrels)
+    check_count("depth", depth)
+    check_systems(runs, baseline)
+    qrels = read_qrels(qrels) if isinstance(qrels, str | os.PathLike) else qrels
     judged = Judgments(qrels, options.get("no_relevant", "keep"))
     first = {name: _first_run(name, system) for name, system in runs.items()}
     comparison = compare(runs, judged, measures, baseline=baseline, **options)
@@ -112,8 +115,8 @@ def build_report(
             return html, comparison
         if not text_chars:
             raise ValueError(
-                f"the page has {len(html.encode()):,} bytes without any text, more than max_bytes={max_bytes:,}; "
-                "lower depth or raise max_bytes"
+                f"the page must have at most max_bytes={max_bytes:,}; got {len(html.encode()):,} bytes without any "
+                "text; lower depth or raise max_bytes"
             )
         text_chars = text_chars * 2 // 3 if text_chars > 40 else 0
 
@@ -173,7 +176,7 @@ def read_curves(path: str | os.PathLike[str]) -> dict[str, dict[str, list[list[f
 def _checked_curves(curves: Curves) -> Curves:
     for chart, series in curves.items():
         if not isinstance(series, Mapping):
-            raise ValueError(f"the chart {chart!r} must map series to points, got {series!r:.80}")
+            raise ValueError(f"the chart {chart!r} must map series to points; got {series!r:.80}")
         for name, points in series.items():
             if not points or not all(len(point) == 2 for point in points):
                 raise ValueError(f"the series {name!r} of {chart!r} must be a list of (x, y) points")
@@ -213,7 +216,9 @@ def _measure(comparison: Comparison, measure: str) -> dict[str, Any]:
     """One block of the summary table, with the scale of its interval plots."""
     rows = []
     contrasts = [c for c in comparison.contrasts if c.measure == measure]
-    reach = max([abs(x) for c in contrasts for x in (c.low, c.high, c.detectable or 0.0)] + [1e-9]) * 1.05
+    reach = (
+        max([abs(x) for c in contrasts for x in (c.low, c.high, c.minimum_detectable_effect or 0.0)] + [1e-9]) * 1.05
+    )
 
     def place(value: float) -> float:
         return round(50 + 50 * value / reach, 2)
@@ -223,13 +228,13 @@ def _measure(comparison: Comparison, measure: str) -> dict[str, Any]:
         contrast = None if system == comparison.baseline else comparison.contrast(system, measure)
         row: dict[str, Any] = {"system": system, "mean": mean, "contrast": contrast}
         if contrast is not None:
-            detect = contrast.detectable or 0.0
+            effect = contrast.minimum_detectable_effect or 0.0
             row["plot"] = {
                 "low": place(contrast.low),
                 "high": place(contrast.high),
                 "middle": place(contrast.difference),
-                "detect_low": place(-detect),
-                "detect_high": place(detect),
+                "mde_low": place(-effect),
+                "mde_high": place(effect),
             }
         rows.append(row)
     return {"name": measure, "rows": rows}

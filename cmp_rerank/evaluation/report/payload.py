@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cmp_rerank.evaluation.comparison import Comparison
-from cmp_rerank.evaluation.evaluate import Judgments, order_rows
+from cmp_rerank.evaluation.judgments import Judgments
+from cmp_rerank.evaluation.ranked import order_rows
 from cmp_rerank.ir import Qrels, Run, UngroupedError, blocks_of, stream_run
 
 QUERIES_PER_CHUNK = 50

@@ -1,0 +1,148 @@
+"""BM25 against its formula, and what it refuses."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from cmp_rerank.demo.extracts import Extracts
+from cmp_rerank.ir import BM25, Dense, rank
+
+DOCUMENTS = {
+    "d1": "red apple green apple",
+    "d2": "green pear",
+    "d3": "red red wine and bread and cheese",
+    "d4": "bread",
+    "d5": "green pear",
+}
+QUERIES = {"q1": "green apple", "q2": "red bread bread", "q3": "unknown words", "q4": ""}
+
+
+def slow_bm25(query: str, k1: float, b: float) -> dict[str, float]:
+    """Lucene's BM25, written down as the formula: idf * tf / (tf + k1 (1 - b + b length / mean length))."""
+    texts = {name: text.split() for name, text in DOCUMENTS.items()}
+    mean = sum(map(len, texts.values())) / len(texts)
+    scores = {}
+    for name, text in texts.items():
+        tf, score = Counter(text), 0.0
+        for term in query.split():
+            df = sum(term in other for other in texts.values())
+            idf = math.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+            score += idf * tf[term] / (tf[term] + k1 * (1 - b + b * len(text) / mean))
+        if score > 0:
+            scores[name] = score
+    return scores
+
+
+@pytest.mark.parametrize(("k1", "b"), [(1.5, 0.75), (0.9, 0.4), (1.2, 0.0), (2.0, 1.0)])
+def test_bm25_is_its_formula(k1: float, b: float) -> None:
+    run = BM25(DOCUMENTS, k1=k1, b=b, language=None, stopwords=False).search(QUERIES)
+    assert list(run) == list(QUERIES)
+    assert run["q3"] == {}
+    assert run["q4"] == {}
+    for query in ("q1", "q2"):
+        expected = slow_bm25(QUERIES[query], k1, b)
+        assert len(expected) > 2
+        assert run[query] == pytest.approx(expected, rel=1e-5)
+        assert list(run[query]) == [document for document, _ in rank(run[query])]
+
+
+def test_ties_across_the_cut_go_to_the_higher_id() -> None:
+    documents = dict.fromkeys(("b", "d", "a", "c"), "same text") | {"z": "other text here"}
+    run = BM25(documents).search({"q": "same"}, depth=2)
+    assert list(run["q"]) == ["d", "c"]
+
+
+def test_stemming_and_stop_words() -> None:
+    documents = {"a": "retrieving the documents", "b": "something else"}
+    assert list(BM25(documents).search({"q": "retrieval of document"})["q"]) == ["a"]
+    assert BM25(documents, language=None).search({"q": "document"})["q"] == {}
+    assert BM25(documents).search({"q": "the"})["q"] == {}
+    assert list(BM25(documents, stopwords=False).search({"q": "the"})["q"]) == ["a"]
+
+
+def test_documents_without_a_single_term_find_nothing() -> None:
+    assert BM25({"a": "the of", "b": ""}).search({"q": "anything"}) == {"q": {}}
+    assert BM25(DOCUMENTS).search({}) == {}
+
+
+def test_progress_ends_at_the_number_of_queries() -> None:
+    seen: list[tuple[int, int]] = []
+    BM25(DOCUMENTS).search({str(i): "red" for i in range(250)}, progress=lambda *done: seen.append(done))
+    assert seen == [(100, 250), (200, 250), (250, 250)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k1": -1.0}, "k1 must be a number of at least 0; got -1.0"),
+        ({"k1": math.nan}, "k1 must be a number of at least 0; got nan"),
+        ({"b": 1.5}, "b must be a number between 0 and 1; got 1.5"),
+        ({"b": "0.5"}, "b must be a number between 0 and 1; got '0.5'"),
+        ({"b": True}, "b must be a number between 0 and 1; got True"),
+        ({"language": "klingon"}, "got 'klingon'"),
+    ],
+)
+def test_bm25_refuses_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BM25(DOCUMENTS, **options)
+
+
+def test_bad_depth_and_no_documents_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are no documents; got an empty mapping"):
+        BM25({})
+    with pytest.raises(ValueError, match="depth must be a whole number of at least 1; got 0"):
+        BM25(DOCUMENTS).search(QUERIES, depth=0)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (["a text"], r"must map ids to texts; got a list of 1; give each text an id: \{str\(i\): text"),
+        ((text for text in ["a text"]), "must map ids to texts; got a generator; give each text an id"),
+        ("corpus.jsonl", "got the string 'corpus.jsonl'; read the file with cmp_rerank.ir.read_corpus"),
+        (Path("corpus.jsonl"), "read the file with cmp_rerank.ir.read_corpus"),
+        (
+            Dataset.from_dict({"id": ["d1"], "text": ["a text"]}),
+            r'got a Dataset of 1; take the columns of the dataset: dict\(zip\(data\["id"\], data\["text"\]\)\)',
+        ),
+        (None, "must map ids to texts; got None; make a dictionary of it"),
+        ({1: "a text"}, r"must map ids \(strings\) to texts \(strings\); got the string 'a text' for the id 1"),
+        ({"d1": ["a", "text"]}, "got a list of 2 for the id 'd1'; convert both to strings"),
+    ],
+)
+def test_texts_of_another_shape_are_refused(documents: Any, message: str) -> None:
+    for name, use in (
+        ("documents", BM25),
+        ("documents", lambda texts: Dense(texts, None)),  # type: ignore[arg-type]
+        ("queries", BM25(DOCUMENTS).search),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} .*{message}"):
+            use(documents)
+
+
+@pytest.mark.parametrize("depth", [2.5, True, -1, "3"])
+def test_depth_is_a_whole_number(depth: Any) -> None:
+    with pytest.raises(ValueError, match=f"depth must be a whole number of at least 1; got {depth!r}"):
+        BM25(DOCUMENTS).search(QUERIES, depth=depth)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **options: Any) -> Any:
+        if name == "bm25s":
+            raise ImportError(name)
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"cmp-rerank\[retrieval\]"):
+        BM25(DOCUMENTS)
+    with pytest.raises(ImportError, match=r"cmp-rerank\[retrieval\]"):
+        Extracts(DOCUMENTS)
