@@ -441,7 +441,7 @@ def test_bad_input() -> None:
             {"cut_answers": "guess"},
             "cut_answers must be one of 'unanswered', 'remove'; got 'guess'",
         ),
-        (tokenizer, [question], {"crop": "sentences"}, "crop must be a CmpCrop object or None; got 'sentences'"),
+        (tokenizer, [question], {"segmenter": "sentences"}, "segmenter must be a callable"),
     ]
     for which, given_, options, message in bad:
         with pytest.raises(ValueError, match=message):

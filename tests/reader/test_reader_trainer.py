@@ -125,7 +125,7 @@ def oracle(model: Any, data: list[Window], plan: Plan, draw: str) -> tuple[torch
             if ablation is None:
                 out = model(**features)
             else:
-                with ablation.installed(), ablation.rows(torch.tensor([example.seed]), positions, [view.depth]):
+                with ablation.installed(), ablation.rows(torch.tensor([example.seed]), positions, [view.level(0)]):
                     out = model(**features)
             at = {int(token): place for place, token in enumerate(view.tokens)}
             of_start.append(F.cross_entropy(out.start_logits, torch.tensor([at[window.start]])))
@@ -425,7 +425,7 @@ def test_classifiers_equal_the_slow_loop(smoothing: float, tmp_path: Path) -> No
             cropped += len(view) < len(example)
             positions = torch.from_numpy(view.tokens)[None]
             features = {n: torch.from_numpy(v[view.tokens])[None] for n, v in example.features.items()}
-            with ablation.installed(), ablation.rows(torch.tensor([example.seed]), positions, [view.depth]):
+            with ablation.installed(), ablation.rows(torch.tensor([example.seed]), positions, [view.level(0)]):
                 logits = model(**features).logits
             values.append(F.cross_entropy(logits, torch.tensor([each["labels"]]), label_smoothing=smoothing))
         expected = expected + hinge(values) / len(data)
