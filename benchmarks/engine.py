@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, masks
 from cmp_rerank.ablations import Plan
-from cmp_rerank.engine import collate
+from cmp_rerank.models import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 from cmp_rerank.objective import comparative_loss
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
@@ -153,21 +153,22 @@ class Reference(nn.Module):
         super().__init__()
         self.model = model
         self.plan = plan
+        self.drop = next(kind for kind in plan.kinds if isinstance(kind, CmpDrop))
+        self.adapter = CrossEncoderAdapter()
 
     def forward(self, inputs: list[list[str]], labels: Tensor, prompt: Any = None, task: Any = None) -> Tensor:
         """The loss of a batch."""
-        batch = list(zip(*inputs, strict=True))
-        examples = tokenise(self.model, batch, self.plan)
+        examples = tokenise(self.model, list(zip(*inputs, strict=True)), self.plan)
         views = [self.plan.views(example) for example in examples]
         dropouts = [m for m in self.model.modules() if isinstance(m, nn.Dropout)]
         before = [m.p for m in dropouts]
         losses = []
         for step in range(1 + len(self.plan)):
-            depth = views[0][step].depth
+            level = views[0][step].level(0)
             for m in dropouts:
-                m.p = self.plan.drop.rate(depth) if depth else 0.0
-            features, _ = collate(self.model, [(e, v[step]) for e, v in zip(examples, views, strict=True)])
-            scores = self.model(features)["scores"].view(-1)
+                m.p = self.drop.rate(level) if level else 0.0
+            batch = self.adapter.collate(self.model, [(e, v[step]) for e, v in zip(examples, views, strict=True)])
+            scores = self.model(batch.features)["scores"].view(-1)
             losses.append(nn.functional.binary_cross_entropy_with_logits(scores, labels.float(), reduction="none"))
         for m, p in zip(dropouts, before, strict=True):
             m.p = p

@@ -27,10 +27,10 @@ from sentence_transformers import CrossEncoder
 
 from cmp_rerank import CmpDrop
 from cmp_rerank.ablations import Plan, View
-from cmp_rerank.ablations.drop import DropHooks
-from cmp_rerank.engine import CrossEncoderAdapter
-from cmp_rerank.engine.embedding_gradients import Lookups
+from cmp_rerank.engine.embedding_gradients import EmbeddingGradients
+from cmp_rerank.engine.modifier import AblationHooks
 from cmp_rerank.engine.passes import Passes
+from cmp_rerank.models import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 
 ROWS, LENGTH = 32, 100
@@ -61,14 +61,16 @@ def measure(model: CrossEncoder, rounds: int) -> dict[str, Any]:
     plan = Plan([CmpDrop()])
     data = engine.pairs(model, 1, LENGTH, LENGTH)
     (example,) = tokenise(model, list(zip(data["query"], data["passage"], strict=True)), plan)
-    rows = [(example, View(np.arange(len(example)), depth)) for depth in (0, 1)] * (ROWS // 2)
+    rows = [(example, View(np.arange(len(example)), (level,))) for level in (0, 1)] * (ROWS // 2)
     adapter = CrossEncoderAdapter()
-    ablation = DropHooks(model, plan.drop, lambda: Passes(model, adapter, LENGTH, None).run(rows[:2]))
+    hooks = plan.on_model[0].hooks(model, lambda: Passes(model, adapter, LENGTH).run(rows[:2]))
+    ablation = AblationHooks(hooks, 0, adapter, model)
     seconds: dict[str, dict[int, list[float]]] = {way: {size: [] for size in ROWS_OF_A_PASS} for way in WAYS}
     for number in range(rounds + 1):
         for size in ROWS_OF_A_PASS:
             for way in WAYS:
-                passes = Passes(model, adapter, LENGTH, ablation, lookups=Lookups(model) if way == "once" else None)
+                once = [EmbeddingGradients(model)] if way == "once" else []
+                passes = Passes(model, adapter, LENGTH, [*once, ablation])
                 start = time.process_time()
                 with passes.ready():
                     scores = torch.cat([passes.run(rows[i : i + size]) for i in range(0, ROWS, size)])

@@ -1,4 +1,4 @@
-"""masks="native": the model's own dropout from a restored random state, and what it must refuse."""
+"""The model's own dropout from a restored random state, and what it must refuse."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import pytest
 import tiny_models
 import torch
 from drop_rows import Row, ablated, batch, example, head
+from native_dropout import NativeDrop, NativeDropout
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import CmpCrop, Plan
-from cmp_rerank.ablations.drop import CmpDrop, DropHooks
 from cmp_rerank.engine import Scorer
+from cmp_rerank.hooks.sites import default_probe
+from cmp_rerank.models import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 
 FAMILIES = tiny_models.families()
 EXAMPLES = [example(n, seed=n) for n in (13, 9, 17)]
-NATIVE = CmpDrop(p=0.2, steps=2, masks="native")
+NATIVE = NativeDrop(p=0.2, steps=2)
 
 
-def one_pass(ablation: DropHooks, rows: list[Row], width: int | None = None) -> Tensor:
+def one_pass(ablation: NativeDropout, rows: list[Row], width: int | None = None) -> Tensor:
     inputs, positions = batch(rows, width)
     with ablated(ablation, rows, positions):
         return head(ablation.model, inputs)
@@ -34,7 +36,7 @@ def at(depth: int) -> list[Row]:
 
 def test_steps_are_nested_and_batches_differ() -> None:
     model: Any = FAMILIES["BERT"]()
-    ablation = DropHooks(model, NATIVE)
+    ablation = NATIVE.hooks(model, default_probe(model))
     before = {n: m.p for n, m in model.named_modules() if isinstance(m, nn.Dropout)}
     assert set(before.values()) == {0.1}
     seen: list[Tensor] = []
@@ -56,8 +58,8 @@ def test_steps_are_nested_and_batches_differ() -> None:
 
 def test_the_full_model_has_no_dropout_and_chosen_layers_only_are_used() -> None:
     model: Any = FAMILIES["BERT"]()
-    ablation = DropHooks(model, CmpDrop(p=0.2, layers="top:1", masks="native"))
-    assert repr(ablation).endswith("3 dropout modules)")
+    ablation = NativeDrop(p=0.2, layers="top:1").hooks(model, default_probe(model))
+    assert len(ablation.modules) == 3
     seen: dict[str, bool] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Dropout):
@@ -76,8 +78,8 @@ def test_the_full_model_has_no_dropout_and_chosen_layers_only_are_used() -> None
 
 def test_what_it_cannot_do_right_is_refused() -> None:
     model: Any = FAMILIES["BERT"]()
-    ablation = DropHooks(model, NATIVE)
-    with pytest.raises(ValueError, match=r"one rate for a whole pass, got rows of the depths \[0, 1\]"):  # noqa: SIM117
+    ablation = NATIVE.hooks(model, default_probe(model))
+    with pytest.raises(ValueError, match=r"one rate for a whole pass; got rows of the levels \[0, 1\]"):  # noqa: SIM117
         with ablation.installed():
             one_pass(ablation, [EXAMPLES[0], EXAMPLES[1].at(1)])
     with pytest.raises(ValueError, match="Do not split the batch into chunks"), ablation.installed():  # noqa: PT012
@@ -107,9 +109,9 @@ def test_what_it_cannot_do_right_is_refused() -> None:
         kwargs = config or dict(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0, classifier_dropout=0.1)
         silent = tiny_models.bert_config(vocab_size=64, **kwargs)
         bert = tiny_models.random_model(type(model), silent)
-        drop = CmpDrop(masks="native") if config else CmpDrop(masks="native", layers=[0])
+        drop = NativeDrop() if config else NativeDrop(layers=[0])
         with pytest.raises(ValueError, match="has none with a rate above 0 in the chosen layers"):
-            DropHooks(bert, drop)
+            drop.hooks(bert, default_probe(bert))
 
 
 def test_through_the_scorer(tiny_model: CrossEncoder) -> None:
@@ -119,13 +121,15 @@ def test_through_the_scorer(tiny_model: CrossEncoder) -> None:
     plan = Plan([NATIVE])
     examples = tokenise(tiny_model, pairs, plan)
     views = [plan.views(e) for e in examples]
-    scores = Scorer(NATIVE, strategy="naive")(tiny_model, examples, views)
+    scores = Scorer(CrossEncoderAdapter(), [NATIVE], strategy="naive")(tiny_model, examples, views)
     assert scores.shape == (4, 3, 1)
     assert (scores.diff(dim=1).abs() > 1e-5).all()
     scores.sum().backward()  # type: ignore[no-untyped-call]
-    with pytest.raises(ValueError, match='or use masks="hash"'):
-        Scorer(NATIVE, strategy="stacked")(tiny_model, examples, views)
-    plan = Plan([CmpCrop(), CmpDrop(masks="native")])
+    with pytest.raises(ValueError, match="or use CmpDrop"):
+        Scorer(CrossEncoderAdapter(), [NATIVE], strategy="stacked")(tiny_model, examples, views)
+    plan = Plan([CmpCrop(), NativeDrop()])
     examples = tokenise(tiny_model, pairs, plan)
     with pytest.raises(ValueError, match="Leave CmpCrop out"):
-        Scorer(plan.drop, strategy="naive")(tiny_model, examples, [plan.views(e) for e in examples])
+        Scorer(CrossEncoderAdapter(), plan.on_model, strategy="naive")(
+            tiny_model, examples, [plan.views(e) for e in examples]
+        )
