@@ -39,8 +39,9 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor, nn
 
-from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, masks
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 from cmp_rerank.ablations import Plan
+from cmp_rerank.hooks import masks
 from cmp_rerank.models import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 from cmp_rerank.objective import comparative_loss

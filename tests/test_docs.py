@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,7 +21,9 @@ HUB_NAME = re.compile(r'"(?:cross-encoder|sentence-transformers|BAAI|answerdotai
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_run(page: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "__docs__"}
+    module = ModuleType("__docs__")
+    monkeypatch.setitem(sys.modules, "__docs__", module)  # dataclasses look up the module that they are defined in
+    namespace = vars(module)
     text = page.read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
         line = text[: match.start()].count("\n") + 1

@@ -116,9 +116,11 @@ def _both(view: View, left: View, example: Example, alone: bool) -> View:
     tokens = left.tokens if alone else np.intersect1d(view.tokens, left.tokens, assume_unique=True)
     features = dict(view.features)
     for name, values in left.features.items():
-        before = features.get(name)
-        # What an earlier step has replaced stays as it is.
-        features[name] = values if before is None else np.where(before != example.features[name], before, values)
+        before, original = features.get(name), example.features[name]
+        if before is not None:  # what an earlier step has replaced stays as it is
+            features[name] = np.where(before != original, before, values)
+        elif not np.array_equal(values, original):
+            features[name] = values
     return replace(view, tokens=tokens, features=features)
 
 

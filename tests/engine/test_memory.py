@@ -254,5 +254,5 @@ def test_bad_arguments() -> None:
         Scorer(ADAPTER, strategy="hybrid", activation_bytes=10)
     with pytest.raises(ValueError, match="at least 0; got -1"):
         Scorer(ADAPTER, activation_bytes=-1)
-    with pytest.raises(ValueError, match="a whole number, at least 0, got '8GB'"):
+    with pytest.raises(ValueError, match="a whole number, at least 0; got '8GB'"):
         Scorer(ADAPTER, activation_bytes="8GB")  # type: ignore[arg-type]
