@@ -519,8 +519,8 @@ def judged(arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         def memory(arm: str, against: str = against) -> float:
             return round(arms[arm]["saved_bytes"] / arms[against]["saved_bytes"], 4)
 
-        lean = [arm for arm in candidates if memory_target is None or memory(arm) <= memory_target]
-        best = min(lean or candidates, key=lambda arm: statistics.median(arms[arm][seconds]))
+        fitting = [arm for arm in candidates if memory_target is None or memory(arm) <= memory_target]
+        best = min(fitting or candidates, key=lambda arm: statistics.median(arms[arm][seconds]))
         found.append(
             {
                 "what": what, "against": against, "best": best,
