@@ -520,8 +520,8 @@ def judged(arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         def memory(arm: str, against: str = against) -> float:
             return round(arms[arm]["saved_bytes"] / arms[against]["saved_bytes"], 4)
 
-        lean = [arm for arm in candidates if memory_target is None or memory(arm) <= memory_target]
-        best = min(lean or candidates, key=lambda arm: statistics.median(arms[arm][seconds]))
+        fitting = [arm for arm in candidates if memory_target is None or memory(arm) <= memory_target]
+        best = min(fitting or candidates, key=lambda arm: statistics.median(arms[arm][seconds]))
         found.append(
             {
                 "what": what, "against": against, "best": best,
@@ -594,7 +594,7 @@ def write_docs() -> None:
                 f"| {arm} | " + " | ".join(f"{f['shares'][part]:.1%}" for part in PARTS) + " |"
                 for arm, f in run["arms"].items()
             ]
-    page = RESULTS.parents[2] / "docs" / "engine.md"
+    page = RESULTS.parents[2] / "docs" / "measurements.md"
     before, rest = page.read_text().split("<!-- engine:begin -->\n")
     after = rest.split("<!-- engine:end -->")[1]
     page.write_text("\n".join([before + "<!-- engine:begin -->", *lines, "<!-- engine:end -->" + after]))
@@ -643,7 +643,9 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="also measure which part of a step takes how long")
     parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--docs", action="store_true", help="run nothing; write the last results into docs/engine.md")
+    parser.add_argument(
+        "--docs", action="store_true", help="run nothing; write the last results into docs/measurements.md"
+    )
     given = parser.parse_args()
     if given.docs:
         write_docs()

@@ -221,7 +221,7 @@ class Ablation:
         steps: how many steps of a plan this object stands for.
         needs_text: whether `prepare` must be asked, so that it must be known where the passage stands.
         on_model: whether it acts on the model, by `hooks`.
-        nested: whether each step takes away more of the step before it; if not, each step begins anew at the full
+        nested: whether each step takes away more of the step before it; if not, each step starts from the full
             example, as an independent copy.
     """
 
@@ -235,7 +235,7 @@ class Ablation:
         return Prepared()
 
     def check(self, steps: int) -> None:
-        """Raise a ValueError unless a plan may have so many steps of it."""
+        """Raise a ValueError unless a plan may have this number of steps of it."""
 
     def views(self, example: Example, steps: int) -> Sequence[View] | None:
         """What is left of the whole example after 1, 2, ..., ``steps`` of its steps, nested; None: all of it.
@@ -262,7 +262,7 @@ class Ablation:
         return one
 
     def label(self, level: int) -> str:
-        """A few words on what so many steps do, for `cmp_rerank.models.show.show_views`."""
+        """A few words on what a level does, for `cmp_rerank.models.show.show_views`."""
         return ""
 
 

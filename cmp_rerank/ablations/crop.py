@@ -84,7 +84,7 @@ class CmpCrop(Ablation):
         return f"CmpCrop({', '.join(f'{name}={value!r}' for name, value, default in given if value != default)})"
 
     def check(self, steps: int) -> None:
-        """The schedule must be for so many crops."""
+        """The schedule must fit a plan with this number of crops."""
         check_schedule(self.schedule, steps)
 
     def prepare(self, pair: TextPair) -> Prepared:

@@ -132,7 +132,7 @@ def find_sites(model: nn.Module, drop: CmpDrop, probe: Callable[[], Any]) -> lis
     """The sites of the chosen layers, in the order of a forward pass.
 
     Raises:
-        ValueError: if there is none, so that an ablation is never silently a no-op.
+        ValueError: if there is none, so that an ablation always has an effect.
     """
     return drop.hooks(model, probe).sites
 
@@ -157,7 +157,7 @@ def _all_sites(model: nn.Module, drop: CmpDrop, found: Survey) -> list[Site]:
 
 @dataclass
 class _Pass:
-    """One forward pass: the keys of its rows (None: all at level 0), and how far it has come."""
+    """One forward pass: the keys of its rows (None: all at level 0), and which modules have run."""
 
     rows: Rows | None
     keys: list[Tensor]
@@ -180,7 +180,7 @@ class DropHooks:
             rows made up for the model (`cmp_rerank.hooks.sites.default_probe`).
 
     Raises:
-        ValueError: if nothing could be ablated, or the model has noise that cannot be disabled.
+        ValueError: if nothing could be ablated, or the model has random behaviour that cannot be disabled.
 
     Example:
         ::

@@ -3,7 +3,7 @@
 The gradient of a table has a row for every token of the vocabulary, however few of them a pass has looked up, and
 with many passes that adds up: of a multilingual model of 12 layers with 250,000 tokens, passes of 400 tokens spent a
 fifth of their time on it. Here the lookups of all passes add their output gradients to one table, and the gradient
-is made after the last of them, by the kernel that makes it otherwise:
+is made after the last of them, by the same kernel as without this module:
 
     table ── anchor ─┬─ lookup of pass 1       backward, each lookup adds its tokens and their gradients;
                      ├─ lookup of pass 2       the anchor comes after all of them, and makes one gradient
@@ -148,7 +148,7 @@ class Tables:
 
 
 class EmbeddingGradients:
-    """Leads the lookups of a model's embeddings over tables, so that each gradient is made once.
+    """Accumulates the output gradients of a model's embeddings, so that each gradient is computed once a step.
 
     Embeddings of other kinds (those that scale, renormalise, have sparse gradients or a ``forward`` of their own),
     and those that are not trained, are left alone.

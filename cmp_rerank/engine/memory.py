@@ -28,7 +28,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class Budget:
-    """How many tokens one forward pass may hold, padding included; shrinks for good where memory runs out.
+    """How many tokens one forward pass may hold, padding included; it shrinks permanently where memory runs out.
 
     Attributes:
         tokens: the limit; None until the device is known.
@@ -67,7 +67,7 @@ class Budget:
         self.recompute_activations = True
         self.tokens = max(1, min(tokens, self.tokens or tokens) // 2)
         logger.warning(
-            "Out of memory in a pass of %d tokens (%s). Training goes on: from now on a pass holds at most "
+            "Out of memory in a pass of %d tokens (%s). Training continues: from now on a pass holds at most "
             "%d tokens, and activations are recomputed instead of kept.",
             tokens,
             (str(error).splitlines() or [type(error).__name__])[0][:200],
@@ -78,7 +78,7 @@ class Budget:
 def available(device: torch.device) -> int | None:
     """Bytes that activations may take; None where that is not known.
 
-    On a CUDA device 70% of what is free, on a CPU 30% of it, since other processes live there, too.
+    On a CUDA device 70% of what is free, on a CPU 30% of it, since other processes need memory, too.
     """
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
@@ -132,7 +132,7 @@ class Footprint(NamedTuple):
         return cls(large / many - by_pair * many, by_pair)
 
     def of(self, rows: int, tokens: int) -> float:
-        """Bytes of a batch of rows of so many tokens."""
+        """Bytes of a batch of rows with this number of tokens each."""
         return rows * tokens * (self.by_token + self.by_pair * tokens)
 
 

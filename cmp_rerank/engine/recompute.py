@@ -3,8 +3,8 @@
 One autograd node stands for all passes over its rows. Forward, they run without gradients. Backward, the node
 is given d objective / d scores; rows where that is all zero are left out, the others run again, chunk by chunk,
 each chunk's gradients taken before the next one starts, so that the activations of one chunk is all that is ever
-held. The parameters are inputs of the node and get their gradients from it as from any other: what hangs on
-them (accumulation, scaling, the hooks of distributed training) works as always, once for each backward pass.
+held. The parameters are inputs of the node and get their gradients from it as from any other: what depends
+on them (accumulation, scaling, the hooks of distributed training) works as usual, once for each backward pass.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Work:
         self.device = passes.inner.device
         self.chunks: list[list[int]] = []
         self.states: list[RandomState] = []
-        self.noisy = False
+        self.draws = False
         kind = self.device.type
         self.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
@@ -89,7 +89,7 @@ class _Work:
         for chunk in self.chunks:
             self.states.append(RandomState.now(self.device))
             parts.append(self._run(chunk))
-        self.noisy = not self.states[0].same_as(RandomState.now(self.device))
+        self.draws = not self.states[0].same_as(RandomState.now(self.device))
         together = torch.cat(parts)
         where = torch.empty(len(self.rows), dtype=torch.int64)
         where[[i for chunk in self.chunks for i in chunk]] = torch.arange(len(self.rows))
@@ -150,7 +150,7 @@ class _Work:
         return total
 
     def _again(self, needed: Sequence[bool]) -> Iterator[tuple[list[int], RandomState | None]]:
-        if self.noisy:
+        if self.draws:
             for chunk, state in zip(self.chunks, self.states, strict=True):
                 if any(needed[i] for i in chunk):
                     yield chunk, state

@@ -50,8 +50,8 @@ class Scorer:
       the activations of as many other rows kept, too, as are expected to fit into the memory that is free. If that
       is all of them, it is ``"stacked"``.
 
-    When memory runs out, the chunk is halved for good, activations are from then on recomputed instead of kept,
-    and the pass is repeated; this is logged.
+    When memory runs out, the size of chunks is halved permanently, activations are recomputed from then on instead
+    of kept, and the pass is repeated; this is logged.
 
     Args:
         adapter: the kind of model.
@@ -140,12 +140,12 @@ class Scorer:
             ValueError: if the strategy cannot be used with this model; the message says why.
         """
         rows, index = pooled(examples, views, merge=self.strategy != "naive")
-        scores = self._until_it_fits(model, rows, index, max(map(len, examples)))
+        scores = self._score_within_memory(model, rows, index, max(map(len, examples)))
         if torch.finfo(scores.dtype).bits < 32:
             scores = scores.float()
         return scores[torch.from_numpy(index).to(scores.device)]
 
-    def _until_it_fits(self, model: nn.Module, rows: list[Row], index: np.ndarray, longest: int) -> Tensor:
+    def _score_within_memory(self, model: nn.Module, rows: list[Row], index: np.ndarray, longest: int) -> Tensor:
         """Scores of all rows, (rows, width); passes that run out of memory are repeated with smaller chunks."""
         known = self._known(model, rows, longest)
         embeddings: list[PassModifier] = []
@@ -177,7 +177,7 @@ class Scorer:
         parts: list[Tensor] = []
         order: list[int] = []
         with passes.ready():
-            # Backward, autograd takes the latest first: what is kept is let go before anything is run again.
+            # Backward, autograd takes the latest first: kept activations are freed before any row is run again.
             if again:
                 parts.append(recomputed(passes, [rows[i] for i in again], grouping, self.budget))
                 order += again
@@ -207,7 +207,7 @@ class Scorer:
     # What is known of a model ------------------------------------------------------------------------------
 
     def _known(self, model: nn.Module, rows: Sequence[Row], longest: int) -> _Known:
-        """What was found out about the model; another one is looked at anew."""
+        """What was found out about the model. A model that is not the last one is examined first."""
         inner = self.adapter.inner(model)
         if self._model is None or self._model.inner is not inner:
             trial = Passes(model, self.adapter, longest).trial()
@@ -217,8 +217,8 @@ class Scorer:
                 for number, ablation in enumerate(self.ablations)
             ]
             if hooks and is_compiled(model):
-                # What was compiled of another model is taken for this one's, with the hooks that it had: they are not
-                # among the things that are compared before it runs.
+                # The compiler would reuse the code of another model, with that model's hooks: its guards do not
+                # check hooks.
                 torch.compiler.reset()
             self._model = _Known(inner, hooks)
         return self._model

@@ -50,7 +50,9 @@ class SharedTrunk(LayerInputs):
             )
         layers = list(repeated_layers(model)[1])
         if first >= len(layers):
-            raise ValueError("Its layers share one module, which cannot be told to run on other rows each time.")
+            raise ValueError(
+                "Its layers share one module, so the lower ones cannot run on fewer rows than the upper ones."
+            )
         super().__init__(layers[: first + 1])
         self._passes: PassHooks[_Groups] = PassHooks(model, self._on_model)
 

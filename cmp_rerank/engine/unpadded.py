@@ -41,7 +41,7 @@ _RUNNING: dict[int, Unpadded] = {}
 
 
 def _attend(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The attention of a layer: within rows in an unpadded pass, as always otherwise."""
+    """The attention of a layer: within rows in an unpadded pass, the replaced one in any other."""
     plain = ALL_ATTENTION_FUNCTIONS[REPLACED]
     running = _RUNNING.get(id(module))
     if running is None or running.packing is None:

@@ -38,7 +38,7 @@ def dropout_rates(model: nn.Module) -> list[Rate]:
 def disabled(rates: list[Rate]) -> Iterator[None]:
     """Set rates to 0, and back to what they were on leaving.
 
-    Training flags stay as they are, since gradient checkpointing and other behaviour hang on them.
+    Training flags stay as they are, since gradient checkpointing and other behaviour depend on them.
     """
     before = [namespace[name] for namespace, name, _ in rates]
     try:
@@ -61,8 +61,8 @@ def dropout_disabled(model: nn.Module) -> Iterator[None]:
 def inspecting(model: nn.Module) -> Iterator[None]:
     """Run a forward pass only to look at it: own dropout disabled, no gradients, and no trace left in the model.
 
-    The random state is put back, and so are submodules and plain attributes: some models change themselves for
-    good on a short input (BigBird gives up its sparse attention).
+    The random state is put back, and so are submodules and plain attributes: some models change
+    permanently on a short input (BigBird switches to full attention).
     """
     modules = list(model.modules())
     children = [dict(module._modules) for module in modules]

@@ -66,7 +66,7 @@ class RandomState:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Draw from this state on inside; go on as before afterwards, also after an exception."""
+        """Draw from this state inside; the state of before is put back on leaving, also after an exception."""
         before = RandomState.now()
         others = [RandomState.now(device) for device in self.devices if device not in before.devices]
         self.set()

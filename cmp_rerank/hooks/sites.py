@@ -118,7 +118,7 @@ def survey(model: nn.Module, probe: Callable[[], Any]) -> Survey:
         probe: runs one forward pass of the model; at least two rows keep accidental shapes apart.
 
     Raises:
-        ValueError: if the layers do not run, or dropout goes on that nothing reaches.
+        ValueError: if the layers do not run, or some dropout cannot be disabled.
     """
     stack_name, layers = repeated_layers(model)
     watch = _Watch()
@@ -151,8 +151,8 @@ def _check_noiseless(model: nn.Module, first: Tensor, second: Tensor | None) -> 
     if not same or not torch.allclose(first.float(), second.float(), rtol=NOISE_TOLERANCE, atol=NOISE_TOLERANCE):  # type: ignore[union-attr]
         raise ValueError(
             f"{type(model).__name__} gives two outputs for one input although every dropout rate that CmpDrop found "
-            "is 0: it has noise of its own that would drown the comparison. Keep its rates in dropout modules, or in "
-            "attributes or configuration entries with 'drop' in their name."
+            "is 0: it has a random part that cannot be disabled, and steps could not be compared. Keep its rates in "
+            "dropout modules, or in attributes or configuration entries with 'drop' in their name."
         )
 
 

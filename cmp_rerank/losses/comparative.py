@@ -204,7 +204,7 @@ class ComparativeLoss(nn.Module):
         if self.truncation.cut and not self._reported:
             self._reported = True
             logger.warning(
-                "%s so far. Reported once; `loss.truncation` goes on counting.",
+                "%s so far. Reported once; `loss.truncation` keeps counting.",
                 self.truncation,
             )
 
@@ -268,10 +268,9 @@ def relevance(
 ) -> list[bool]:
     """Which pairs have a relevant passage, so that a crop keeps what supports their label.
 
-    With a label for each passage (0 and more: grades, classes of two, probabilities), those above 0. Labels that
-    go below 0 or are not per passage (a teacher's logits or margins) tell no relevance: a passage of its query's
-    own first column is relevant, one of a later column or of another row is not, and with one passage
-    column all are.
+    With a label for each passage (0 and more: grades, classes of two, probabilities), those above 0. Labels below 0
+    or not for each passage (a teacher's logits or margins) say nothing of relevance. Then a passage of its query's
+    first column is relevant, one of a later column or of another row is not, and with one passage column all are.
     """
     by_place = isinstance(labels, list) and any(query_row for query_row in columns[1:] if _is_list(query_row))
     if by_place:

@@ -15,7 +15,7 @@ from sentence_transformers import CrossEncoder
 
 from cmp_rerank.ablations.base import FIXED, PASSAGE
 
-#: Features that say nothing of a token, or that a model makes itself: positions are counted anew for every row, so
+#: Features that say nothing of a token, or that a model makes itself: positions are counted from 0 in every row, so
 #: that they stay in the range, and without the gaps, that the model has seen in pretraining.
 _NOT_FEATURES = ("attention_mask", "offset_mapping", "special_tokens_mask", "position_ids", "length")
 _MARKER = "\u27ea passage \u27eb"
@@ -107,7 +107,7 @@ def encode(
 def _without_padding(given: dict[str, Any], truncation: bool) -> dict[str, Any]:
     text = {**given.get("text", {}), "padding": False}
     if not truncation:
-        text |= {"truncation": False, "verbose": False}  # no warning of a window that will be kept to otherwise
+        text |= {"truncation": False, "verbose": False}  # no warning: the window is kept to elsewhere
     return given | {"text": text, "common": given.get("common", {}) | {"return_tensors": None}}
 
 
@@ -148,7 +148,7 @@ def _in_templates(
             if len(around) != 2:
                 raise ValueError(
                     f"The chat template of the model shows a passage {len(around) - 1} times as it is: which "
-                    "of its tokens a crop may take cannot be told. Use CmpDrop alone, or another template."
+                    "of its tokens a crop may take is unknown. Use CmpDrop alone, or another template."
                 )
             before[query] = around[0]
         rendered = render(query, passage)
@@ -160,7 +160,7 @@ def _in_templates(
         if not rendered.startswith(before[query] + shown):
             raise ValueError(
                 "The chat template of the model changes the text of the passage: which of its tokens belong to "
-                "which segment cannot be told. Use CmpDrop alone, or a template that shows the text as it is."
+                "which segment is unknown. Use CmpDrop alone, or a template that shows the text as it is."
             )
         layouts.append(_in_text(model, rendered, (start, start + len(shown)), lead, feature["input_ids"]))
     return layouts

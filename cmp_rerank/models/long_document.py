@@ -218,7 +218,7 @@ class LongDocumentReranker(CrossEncoder):
         self.max_passages = max_passages
         self.tokens_per_chunk = tokens_per_chunk
         self._around: list[AroundPassages] = []
-        #: How long the documents were that have been scored so far; assign ``Coverage()`` to count anew.
+        #: How long the documents were that have been scored so far; assign ``Coverage()`` to reset the counts.
         self.coverage = Coverage()
 
     @property

@@ -95,8 +95,8 @@ def tokenise(
         **preprocess: passed on to ``model.preprocess`` (``prompt``, ``task``).
 
     Raises:
-        ValueError: for an empty passage, for a segmenter whose spans are not in the passage, or for a crop where it
-            cannot be text which tokens are the passage's.
+        ValueError: for an empty passage, for a segmenter whose spans are not in the passage, or for a crop where
+            it is unknown which tokens are the passage's.
     """
     for number, (query, passage) in enumerate(pairs):
         if not passage.strip():

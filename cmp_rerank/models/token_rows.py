@@ -19,7 +19,7 @@ from cmp_rerank.models.base import ExampleLosses, ModelAdapter
 
 #: Columns of a row, beside the model's inputs, that say how it can be cropped.
 SEGMENT, SUPPORT = "segment", "support"
-#: Positions are counted anew for every view, and the mask is made when rows are padded.
+#: Positions are counted from 0 in every view, and the mask is made when rows are padded.
 _NOT_FEATURES = ("attention_mask", "position_ids", "labels", "start_positions", "end_positions")
 
 

@@ -21,10 +21,10 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
             set them itself.
         unpadded: whether the encoder's layers run without padding, where the model allows it.
         strategy: how the steps of a `ComparativeLoss` are run, see `cmp_rerank.engine.Scorer`. Default: "auto".
-        length_bucketing: whether the rows of a batch have similar lengths. They are drawn at random otherwise, and
-            where ``batch_sampler`` is not the default one.
+        length_bucketing: whether the rows of a batch have similar lengths. If not, they are drawn at random, as they
+            are where ``batch_sampler`` is not the default one.
         token_cache: folder in which tokenised datasets are kept for other runs; not those that depend on a segmenter
-            or scorer whose ``repr`` does not tell what it does. Default: temporary files.
+            or scorer whose ``repr`` does not describe what it does. Default: temporary files.
 
     Raises:
         ValueError: if an argument is out of its range.

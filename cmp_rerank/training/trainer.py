@@ -1,4 +1,4 @@
-"""A `CrossEncoderTrainer` that tokenises once, pads little, and goes on when memory runs out."""
+"""A `CrossEncoderTrainer` that tokenises once, pads little, and continues when memory runs out."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_layer_outputs_are_the_fallback() -> None:
 
 def test_noise_that_cannot_be_reached_is_refused() -> None:
     model = Convolutions(noise=0.1)
-    with pytest.raises(ValueError, match="it has noise of its own that would drown the comparison"):
+    with pytest.raises(ValueError, match="it has a random part that cannot be disabled"):
         DropHooks(model, CmpDrop(), probe(model))
 
 
@@ -174,7 +174,7 @@ def test_a_model_without_layers_is_refused() -> None:
 
 
 def test_looking_for_sites_leaves_sparse_attention_alone() -> None:
-    """BigBird gives it up for good on a short input, such as the one that finds the sites."""
+    """BigBird switches to full attention permanently on a short input, such as the one that finds the sites."""
     config = transformers.BigBirdConfig(**tiny_models.SIZES, vocab_size=64, block_size=4, num_random_blocks=1)
     model: Any = tiny_models.random_model(transformers.BigBirdForSequenceClassification, config)
     before = [type(module) for module in model.modules()]

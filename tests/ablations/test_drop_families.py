@@ -156,7 +156,7 @@ def test_masks_of_a_crop_are_those_of_its_tokens(name: str) -> None:
 
 
 @family
-def test_own_noise_is_taken_over(name: str) -> None:
+def test_own_dropout_is_disabled(name: str) -> None:
     model = model_of(name)
     inputs, _ = batch(EXAMPLES)
     torch.manual_seed(1)

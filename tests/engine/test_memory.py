@@ -1,4 +1,4 @@
-"""When memory runs out, the chunk halves, training goes on, and the gradients are those of a large memory."""
+"""When memory runs out, the chunk halves, training continues, and the gradients are those of a large memory."""
 
 from __future__ import annotations
 

@@ -344,11 +344,11 @@ def test_reentrant_checkpoints(strategy: str, tiny_model: CrossEncoder) -> None:
     close(expected, found, 1e-9)
     with pytest.raises(ValueError, match=r'strategy="hybrid" runs rows again .*"use_reentrant": False'):
         run(tiny_model, PLAN, strategy="hybrid")
-    lean = Scorer(ADAPTER, PLAN.on_model, strategy="stacked")
-    lean.budget.recompute_activations = True
+    recomputing = Scorer(ADAPTER, PLAN.on_model, strategy="stacked")
+    recomputing.budget.recompute_activations = True
     batch = examples(tiny_model, PLAN)
     with pytest.raises(ValueError, match="recomputing activations after memory ran out runs rows again"):
-        lean(tiny_model, batch, [PLAN.views(e) for e in batch])
+        recomputing(tiny_model, batch, [PLAN.views(e) for e in batch])
     with torch.no_grad():  # nothing is run again
         Scorer(ADAPTER, PLAN.on_model, strategy="hybrid")(tiny_model, batch, [PLAN.views(e) for e in batch])
 
@@ -426,26 +426,26 @@ def test_hybrid_with_the_models_own_dropout(tiny_model: CrossEncoder) -> None:
     batch = examples(tiny_model, plan)
     views = [[steps[-1]] * 2 for steps in map(plan.views, batch)]
 
-    def scored(lean: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+    def scored(recompute: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         torch.manual_seed(5)
         scorer = Scorer(ADAPTER, tokens_per_chunk=100)
-        scorer.budget.recompute_activations = lean  # everything is recomputed
+        scorer.budget.recompute_activations = recompute  # everything is recomputed
         scores = scorer(tiny_model, batch, views)
         torch.rand(1)  # the draws go on in between
         (torch.arange(8.0)[:, None, None] * scores).sum().backward()
         return scores.detach(), gradients(tiny_model), torch.rand(1)
 
-    kept_scores, kept, kept_draw = scored(lean=False)
+    kept_scores, kept, kept_draw = scored(recompute=False)
     torch.manual_seed(5)
     other = Scorer(ADAPTER, tokens_per_chunk=100)(tiny_model, batch, views).detach()
     assert torch.equal(other, kept_scores)
     assert not torch.equal(
         Scorer(ADAPTER, tokens_per_chunk=100)(tiny_model, batch, views).detach(), other
     )  # it draws
-    lean_scores, lean, lean_draw = scored(lean=True)
-    assert torch.equal(lean_scores, kept_scores)
-    close(kept, lean, 1e-9)
-    assert torch.equal(kept_draw, lean_draw)  # and the draws after it are those that would have come anyway
+    again_scores, again, again_draw = scored(recompute=True)
+    assert torch.equal(again_scores, kept_scores)
+    close(kept, again, 1e-9)
+    assert torch.equal(kept_draw, again_draw)  # and the draws after it are those that would have come anyway
 
 
 def test_a_changed_parameter_is_refused(tiny_model: CrossEncoder) -> None:

@@ -170,7 +170,7 @@ def test_the_full_model_runs_without_dropout_and_the_steps_differ(tiny_model: Cr
 
 
 def test_crop_alone_keeps_the_models_own_dropout(tiny_model: CrossEncoder) -> None:
-    """Only CmpDrop takes the noise over; training with crops alone is not training without dropout."""
+    """Only CmpDrop disables the dropout of the model; training with crops alone is not training without dropout."""
     tiny_model.train()
     loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop()], seed=1)
     values = set()

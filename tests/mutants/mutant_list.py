@@ -572,7 +572,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "cmp_rerank/ablations/drop.py",
         "            stack.enter_context(disabled(self._rates))\n",
         "",
-        (f"{FAMILIES}::test_own_noise_is_taken_over", FAMILIES),
+        (f"{FAMILIES}::test_own_dropout_is_disabled", FAMILIES),
         "the full model would run with dropout",
     ),
     Mutant(

@@ -56,7 +56,7 @@ SCENARIOS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "stacked": (POINTWISE, lambda m: bce(m, "stacked"), {"length_bucketing": False}),
     "hybrid": (POINTWISE, lambda m: bce(m, "hybrid"), {"length_bucketing": False}),
     "trunk": (POINTWISE, lambda m: bce(m, "trunk"), {"length_bucketing": False}),
-    "lean": (POINTWISE, lambda m: bce(m, "hybrid"), {"length_bucketing": False}),
+    "recomputing": (POINTWISE, lambda m: bce(m, "hybrid"), {"length_bucketing": False}),
     "accumulating": (POINTWISE, lambda m: bce(m, "hybrid"), {"gradient_accumulation_steps": 2, "max_steps": 2}),
     "out-of-memory-3": (POINTWISE, lambda m: bce(m, "stacked"), {"length_bucketing": False}),
     "out-of-memory-4": (POINTWISE, lambda m: bce(m, "stacked"), {"length_bucketing": False}),
@@ -89,7 +89,7 @@ def run(checkpoint: str, output: Path, scenario: str) -> None:
         eval_strategy="no" if "FSDP_VERSION" in os.environ else "steps", eval_steps=2,
     ) | options))  # fmt: skip
     loss = make_loss(model)
-    if scenario == "lean":
+    if scenario == "recomputing":
         loss.scorer.budget.recompute_activations = True
     passes: list[int] = []
     model[0].model.bert.embeddings.register_forward_hook(lambda *_: passes.append(1))

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
-FAST = ["plain-token-budget", "hybrid", "lean", "out-of-memory-3", "out-of-memory-4", "fsdp-stacked"]
+FAST = ["plain-token-budget", "hybrid", "recomputing", "out-of-memory-3", "out-of-memory-4", "fsdp-stacked"]
 SLOW = ["plain", "plain-small-chunks", "lists", "stacked", "trunk", "accumulating", "checkpointing", "fsdp-trunk"]
 
 
