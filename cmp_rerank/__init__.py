@@ -2,27 +2,143 @@
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from cmp_rerank.ablations import CmpCrop, CmpDrop
+if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same, and a test compares them
+    from cmp_rerank.ablations import (
+        Ablation,
+        CmpCrop,
+        CmpDrop,
+        Example,
+        FeedbackCounts,
+        FixedCounts,
+        Fractions,
+        IndependentCopies,
+        Plan,
+        RandomCounts,
+        View,
+        alternate,
+    )
+    from cmp_rerank.evaluation import RunEvaluator, compare, evaluate
     from cmp_rerank.losses import ComparativeLoss
-    from cmp_rerank.models.long_document import LongDocumentReranker
-    from cmp_rerank.training import RerankerTrainer
+    from cmp_rerank.models.long_document import AvgP, FirstP, LongDocumentReranker, MaxP, SumP, TopKAvgP
+    from cmp_rerank.objectives import HingeRegularized, Listwise, MeanOfSteps, Objective, Outputs, PairwiseHinge
+    from cmp_rerank.reader import Reader, make_windows
+    from cmp_rerank.text.segmenters import GivenSegments, Paragraphs, Sentences, TokenWindows, WordWindows
+    from cmp_rerank.text.support import GivenSupport, LexicalSupport
+    from cmp_rerank.training import ComparativeTrainer, RerankerTrainer, RerankerTrainingArguments
 
-__all__ = ["CmpCrop", "CmpDrop", "ComparativeLoss", "LongDocumentReranker", "RerankerTrainer"]
+    __version__: str
 
-# Where each public name lives. Imported on first use: the commands that need no model start without torch.
+__all__ = [
+    "Ablation",
+    "AvgP",
+    "CmpCrop",
+    "CmpDrop",
+    "ComparativeLoss",
+    "ComparativeTrainer",
+    "Example",
+    "FeedbackCounts",
+    "FirstP",
+    "FixedCounts",
+    "Fractions",
+    "GivenSegments",
+    "GivenSupport",
+    "HingeRegularized",
+    "IndependentCopies",
+    "LexicalSupport",
+    "Listwise",
+    "LongDocumentReranker",
+    "MaxP",
+    "MeanOfSteps",
+    "Objective",
+    "Outputs",
+    "PairwiseHinge",
+    "Paragraphs",
+    "Plan",
+    "RandomCounts",
+    "Reader",
+    "RerankerTrainer",
+    "RerankerTrainingArguments",
+    "RunEvaluator",
+    "Sentences",
+    "SumP",
+    "TokenWindows",
+    "TopKAvgP",
+    "View",
+    "WordWindows",
+    "alternate",
+    "compare",
+    "evaluate",
+    "make_windows",
+]
+
+# Where each public name lives. Imported on first use: what needs no model starts without torch.
 _HOME = {
+    "Ablation": "cmp_rerank.ablations",
+    "AvgP": "cmp_rerank.models.long_document",
     "CmpCrop": "cmp_rerank.ablations",
     "CmpDrop": "cmp_rerank.ablations",
     "ComparativeLoss": "cmp_rerank.losses",
+    "ComparativeTrainer": "cmp_rerank.training",
+    "Example": "cmp_rerank.ablations",
+    "FeedbackCounts": "cmp_rerank.ablations",
+    "FirstP": "cmp_rerank.models.long_document",
+    "FixedCounts": "cmp_rerank.ablations",
+    "Fractions": "cmp_rerank.ablations",
+    "GivenSegments": "cmp_rerank.text.segmenters",
+    "GivenSupport": "cmp_rerank.text.support",
+    "HingeRegularized": "cmp_rerank.objectives",
+    "IndependentCopies": "cmp_rerank.ablations",
+    "LexicalSupport": "cmp_rerank.text.support",
+    "Listwise": "cmp_rerank.objectives",
     "LongDocumentReranker": "cmp_rerank.models.long_document",
+    "MaxP": "cmp_rerank.models.long_document",
+    "MeanOfSteps": "cmp_rerank.objectives",
+    "Objective": "cmp_rerank.objectives",
+    "Outputs": "cmp_rerank.objectives",
+    "PairwiseHinge": "cmp_rerank.objectives",
+    "Paragraphs": "cmp_rerank.text.segmenters",
+    "Plan": "cmp_rerank.ablations",
+    "RandomCounts": "cmp_rerank.ablations",
+    "Reader": "cmp_rerank.reader",
     "RerankerTrainer": "cmp_rerank.training",
+    "RerankerTrainingArguments": "cmp_rerank.training",
+    "RunEvaluator": "cmp_rerank.evaluation",
+    "Sentences": "cmp_rerank.text.segmenters",
+    "SumP": "cmp_rerank.models.long_document",
+    "TokenWindows": "cmp_rerank.text.segmenters",
+    "TopKAvgP": "cmp_rerank.models.long_document",
+    "View": "cmp_rerank.ablations",
+    "WordWindows": "cmp_rerank.text.segmenters",
+    "alternate": "cmp_rerank.ablations",
+    "compare": "cmp_rerank.evaluation",
+    "evaluate": "cmp_rerank.evaluation",
+    "make_windows": "cmp_rerank.reader",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+def _version() -> str:
+    from importlib import metadata
 
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return metadata.version("cmp-rerank")
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "0+unknown"
+
+
+if not TYPE_CHECKING:  # hidden from type checkers: they should report a name that does not exist
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            value: Any = _version()
+        elif name in _HOME:
+            from importlib import import_module
+
+            value = getattr(import_module(_HOME[name]), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value  # found there from now on
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

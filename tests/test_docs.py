@@ -38,13 +38,6 @@ def test_public_names_are_explained() -> None:
     assert not missing
 
 
-def test_public_names_exist() -> None:
-    for name in cmp_rerank.__all__:
-        assert getattr(cmp_rerank, name).__name__ == name
-    with pytest.raises(AttributeError, match="has no attribute 'CmpBlur'"):
-        cmp_rerank.CmpBlur  # noqa: B018
-
-
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cmp_rerank.ablations.base import Ablation, Example, ModelHooks, Prepared, TextPair, View, check_steps
+from cmp_rerank.text.checks import refuse_class
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class IndependentCopies(Ablation):
     def __post_init__(self) -> None:
         check_steps(self, self.steps)
         if self.ablation is not None:
+            refuse_class("ablation", self.ablation)
             if not isinstance(self.ablation, Ablation) or not self.ablation.nested:
                 raise ValueError(f"ablation must be one such as CmpDrop(), or None; got {self.ablation!r}.")
             object.__setattr__(self, "ablation", self.ablation.once())

@@ -102,9 +102,14 @@ def alternate(
         >>> alternate(crops=2, drops=1)
         [CmpCrop(), CmpDrop(p=0.1), CmpCrop()]
     """
-    if min(crops, drops) < 0 or not crops + drops:
-        raise ValueError(f"crops and drops must be at least 0 and not both 0, got {crops!r} and {drops!r}.")
-    one_crop, one_drop = (crop or CmpCrop()).once(), (drop or CmpDrop()).once()
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in (crops, drops))
+    if not whole or min(crops, drops) < 0 or not crops + drops:
+        raise ValueError(
+            f"crops and drops must be whole numbers, at least 0 and not both 0; got {crops!r} and {drops!r}."
+        )
+    (one_crop,) = _checked(CmpCrop() if crop is None else crop)
+    (one_drop,) = _checked(CmpDrop() if drop is None else drop)
+    one_crop, one_drop = one_crop.once(), one_drop.once()
     steps: list[Ablation] = []
     for turn in range(max(crops, drops)):
         steps += [one_crop] * (turn < crops) + [one_drop] * (turn < drops)

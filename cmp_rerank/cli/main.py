@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+import cmp_rerank
 from cmp_rerank.cli.answer import answer
 from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
@@ -23,9 +24,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"cmp-rerank {version('cmp-rerank')}")
+        typer.echo(f"cmp-rerank {cmp_rerank.__version__}")
         raise typer.Exit
 
 

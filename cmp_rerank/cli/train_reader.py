@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+import cmp_rerank
 from cmp_rerank.cli import options
 
 
@@ -283,7 +284,8 @@ def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("cmp-rerank", "torch", "transformers", "tokenizers", "numpy")}
+    others = ("torch", "transformers", "tokenizers", "numpy")
+    return {"cmp-rerank": cmp_rerank.__version__} | {name: version(name) for name in others}
 
 
 def _write(path: Path, content: Any) -> None:

@@ -13,6 +13,8 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
+from cmp_rerank.text.checks import check_whole
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,9 +40,7 @@ class Budget:
     """
 
     def __init__(self, tokens: int | None = None) -> None:
-        if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
-            raise ValueError(f"tokens_per_chunk must be a whole number, at least 1; got {tokens!r}.")
-        self.tokens = tokens
+        self.tokens = None if tokens is None else check_whole("tokens_per_chunk", tokens)
         self.recompute_activations = False
         self.events = 0
 

@@ -26,6 +26,7 @@ from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.hooks.checkpointing import is_reentrant
 from cmp_rerank.hooks.wrappers import is_compiled, is_sharded, without_data_parallel
+from cmp_rerank.text.checks import check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +85,8 @@ class Scorer:
             raise ValueError(f"strategy must be one of {STRATEGIES}; got {strategy!r}.")
         if activation_bytes is not None and strategy not in (None, "auto"):
             raise ValueError(f'activation_bytes is for strategy="auto"; got strategy={strategy!r}.')
-        if activation_bytes is not None and (
-            isinstance(activation_bytes, bool) or not isinstance(activation_bytes, int) or activation_bytes < 0
-        ):
-            raise ValueError(f"activation_bytes must be a whole number, at least 0; got {activation_bytes!r}.")
+        if activation_bytes is not None:
+            activation_bytes = check_whole("activation_bytes", activation_bytes, 0)
         if unpadded is not None and not isinstance(unpadded, bool):
             raise ValueError(f"unpadded must be True or False; got {unpadded!r}.")
         self.adapter = adapter
@@ -96,6 +95,8 @@ class Scorer:
         self.budget = Budget(tokens_per_chunk)
         self._strategy = strategy
         self._unpadded = unpadded
+        self._given = {"tokens": tokens_per_chunk, "strategy": strategy, "unpadded": unpadded}
+        self._default_tokens: int | None = None
         self._model: _Known | None = None
 
     @property
@@ -116,12 +117,13 @@ class Scorer:
     def set_defaults(
         self, *, tokens_per_chunk: int | None = None, strategy: Strategy | None = None, unpadded: bool | None = None
     ) -> None:
-        """Set options that were not given to the constructor."""
-        if self.budget.tokens is None and tokens_per_chunk is not None:
+        """Set options that were not given to the constructor; the last call counts."""
+        if self._given["tokens"] is None and tokens_per_chunk != self._default_tokens:
             self.budget = Budget(tokens_per_chunk)
-        if self._strategy is None and self.activation_bytes is None:
+            self._default_tokens = tokens_per_chunk
+        if self._given["strategy"] is None and self.activation_bytes is None:
             self._strategy = strategy
-        if self._unpadded is None:
+        if self._given["unpadded"] is None:
             self._unpadded = unpadded
 
     def __call__(self, model: nn.Module, examples: Sequence[Example], views: Sequence[Sequence[View]]) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+import cmp_rerank
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, SystemMean, differences
 from cmp_rerank.evaluation.evaluate import QrelsLike, RunLike, evaluate
 from cmp_rerank.evaluation.judgments import Judgments
@@ -43,7 +44,15 @@ def compare(
     test: str = "t",
     resamples: int = 10_000,
     seed: int = 0,
-    **options: Any,
+    rank_order: str = "score",
+    precision: str = "double",
+    missing: str = "zero",
+    unjudged: str = "ignore",
+    no_relevant: str = "keep",
+    duplicates: str = "error",
+    nan: str = "error",
+    empty: str = "error",
+    format: str | None = None,
 ) -> Comparison:
     """Compare systems with a baseline on the same queries.
 
@@ -73,7 +82,15 @@ def compare(
         test: "t" or "randomisation": whose corrected p value decides what is called significant.
         resamples: Draws of the bootstrap and of the randomisation test.
         seed: Seed of these draws.
-        options: Options of :func:`evaluate`, such as ``rank_order`` or ``nan``, for all runs.
+        rank_order: As for :func:`evaluate`, for all runs; so, too, the others.
+        precision: As there.
+        missing: As there, without "skip".
+        unjudged: As there.
+        no_relevant: As there.
+        duplicates: As there.
+        nan: As there.
+        empty: As there.
+        format: As there.
 
     Returns:
         Means, contrasts and the values per query.
@@ -94,10 +111,23 @@ def compare(
     """
     check_systems(runs, baseline)
     _check_options(alpha, level, power, test, resamples)
-    if options.get("missing") == "skip":
+    if missing == "skip":
         raise ValueError("missing='skip' gives systems different denominators; use 'zero' or 'error' in a comparison")
+    policies = {
+        "rank_order": rank_order,
+        "precision": precision,
+        "missing": missing,
+        "unjudged": unjudged,
+        "no_relevant": no_relevant,
+        "duplicates": duplicates,
+        "nan": nan,
+        "empty": empty,
+        "format": format,
+    }
+    defaults = evaluate.__kwdefaults__
+    options = {name: value for name, value in policies.items() if value != defaults[name]}  # what the result records
     specs = parse_measures(measures)
-    judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, options.get("no_relevant", "keep"))
+    judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, no_relevant)
     evaluations = {name: _evaluations(name, runs[name], judged, specs, options) for name in runs}
     return compare_evaluations(
         evaluations,
@@ -316,7 +346,8 @@ def _contrasts(
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("cmp-rerank", "ir-measures", "pytrec-eval-terrier", "numpy", "scipy")}
+    others = ("ir-measures", "pytrec-eval-terrier", "numpy", "scipy")
+    return {"cmp-rerank": cmp_rerank.__version__} | {name: version(name) for name in others}
 
 
 def system_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cmp_rerank.ablations import Ablation, Plan, View
 from cmp_rerank.engine import Scorer, Strategy
+from cmp_rerank.ir.arguments import kind
 from cmp_rerank.losses.core import Comparison, chosen_objective
 from cmp_rerank.losses.decompose import decompose
 from cmp_rerank.losses.prepared import Prepared
@@ -240,8 +241,12 @@ def _check_arguments(model: Any, loss: Any) -> None:
             f"model and loss are swapped: got {type(model).__name__} for the model and {type(loss).__name__} for the "
             "loss. Write ComparativeLoss(model, loss, ablations)."
         )
+    if not isinstance(model, nn.Module):
+        hint = f"Load it: CrossEncoder({model!r})." if isinstance(model, str) else "Pass the model to be trained."
+        raise ValueError(f"model must be a CrossEncoder; got {kind(model)}. {hint}")
     if not isinstance(loss, nn.Module):
-        raise ValueError(f"loss must be a loss object such as BinaryCrossEntropyLoss(model); got {loss!r}.")
+        hint = f" Write {loss.__name__}(model)." if isinstance(loss, type) else ""
+        raise ValueError(f"loss must be a loss object such as BinaryCrossEntropyLoss(model); got {kind(loss)}.{hint}")
     if isinstance(loss, ComparativeLoss):
         raise ValueError("loss is a ComparativeLoss already: give all ablations to one of them.")
     if getattr(loss, "model", None) is not model:

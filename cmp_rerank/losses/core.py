@@ -11,6 +11,7 @@ from cmp_rerank.ablations import Example, Plan, View
 from cmp_rerank.engine import Scorer
 from cmp_rerank.models import ExampleLosses
 from cmp_rerank.objectives import Baseline, Objective, PairwiseHinge, Reduction, check_objective
+from cmp_rerank.text.checks import check_whole
 
 #: Takes scores (rows, 1 + steps, width) and the views that they are of. A reader has two parts: starts and ends.
 Split = Callable[[Tensor, Sequence[Sequence[View]]], Sequence[ExampleLosses]]
@@ -34,7 +35,7 @@ class Comparison:
         self.plan = plan
         self.objective = objective
         self.scorer = scorer
-        self.seed = seed
+        self.seed = check_whole("seed", seed, None)
         self.diagnostics: dict[str, Tensor] = {}
         self.drawn = (-1, 0)
 
@@ -109,6 +110,10 @@ def chosen_objective(
     Raises:
         ValueError: if both were given, or what was given is no objective.
     """
+    if isinstance(baseline, Objective):
+        raise ValueError(
+            f"baseline must be the loss of the dummy step; got an objective. Pass it by name: objective={baseline!r}."
+        )
     if objective is None:
         return PairwiseHinge("zero" if baseline is None else baseline, "mean" if reduction is None else reduction)
     if baseline is not None or reduction is not None:

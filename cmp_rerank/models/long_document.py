@@ -8,10 +8,10 @@ those of Dai and Callan (SIGIR 2019, arXiv 1905.09217).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,11 @@ from cmp_rerank.engine import Around, Row, RowBatch
 from cmp_rerank.engine.chunks import cut, singles
 from cmp_rerank.engine.memory import Budget
 from cmp_rerank.hooks.sites import default_probe
+from cmp_rerank.ir.arguments import kind
 from cmp_rerank.models.base import adapter_of
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.encoding import Encoded, encode
+from cmp_rerank.text.checks import check_whole, refuse_class
 from cmp_rerank.text.segmenters import windows
 
 _PART = "part_of_pair"
@@ -94,8 +96,7 @@ class TopKAvgP:
     k: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k!r}.")
+        object.__setattr__(self, "k", check_whole("k", self.k))
 
     def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
         """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
@@ -188,17 +189,18 @@ class LongDocumentReranker(CrossEncoder):
         tokens_per_chunk: int | None = None,
     ) -> None:
         if not isinstance(model, CrossEncoder) or isinstance(model, LongDocumentReranker):
-            raise ValueError(f"model must be a CrossEncoder that scores passages, got {type(model).__name__}.")
+            raise ValueError(f"model must be a CrossEncoder that scores passages; got {kind(model)}.")
+        refuse_class("combine", combine)
         if not callable(combine):
-            raise ValueError(f"combine must be MaxP() or one of its kind, got {combine!r}.")
+            raise ValueError(f"combine must be MaxP() or one of its kind; got {combine!r}.")
         for name, value in (
             ("passage_tokens", passage_tokens),
             ("stride", stride),
             ("max_passages", max_passages),
             ("tokens_per_chunk", tokens_per_chunk),
         ):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be at least 1, got {value!r}.")
+            if value is not None:
+                check_whole(name, value)
         if stride is not None and passage_tokens is not None and stride > passage_tokens:
             raise ValueError(
                 f"stride={stride} is longer than passage_tokens={passage_tokens}: some tokens would never be read."
@@ -225,6 +227,12 @@ class LongDocumentReranker(CrossEncoder):
     def passage_model(self) -> CrossEncoder:
         """The cross-encoder that scores passages."""
         return self._passage_model[0]
+
+    @wraps(CrossEncoder.rank)
+    def rank(self, query: str, documents: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        """Rank documents for a query; see ``CrossEncoder.rank``."""
+        _check_documents(documents)
+        return super().rank(query, documents, *args, **kwargs)
 
     def encode_whole(self, pairs: Sequence[tuple[str, str]], **preprocess: Any) -> Encoded:
         """Tokenise pairs without truncation."""
@@ -329,7 +337,9 @@ class LongDocumentReranker(CrossEncoder):
         pairs = []
         for number, pair in enumerate(inputs):
             if not _is_pair(pair):
-                raise ValueError(f"Input {number} is not a pair of texts (query, document): {pair!r}.")
+                raise ValueError(
+                    f"Input {number} must be a pair of texts (query, document); got {kind(pair)}. {_as_pairs(pair)}"
+                )
             pairs.append((pair[0], pair[1]))
         encoded = self.encode_whole(pairs, **(kwargs | ({"prompt": prompt} if prompt else {})))
         return [
@@ -442,4 +452,28 @@ def _(model: LongDocumentReranker) -> LongDocumentAdapter:
 
 
 def _is_pair(value: Any) -> bool:
-    return not isinstance(value, (str, dict)) and len(value) == 2 and all(isinstance(text, str) for text in value)
+    listed = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+    return listed and len(value) == 2 and all(isinstance(text, str) for text in value)
+
+
+def _as_pairs(value: Any) -> str:
+    """What to do with an input that is no pair; predict takes everything that is no list for a single one."""
+    if hasattr(value, "column_names"):
+        return 'Make pairs of the columns: list(zip(data["query"], data["document"])).'
+    if isinstance(value, Iterator):
+        return "Make a list of it: predict(list(pairs))."
+    return "Give a list of pairs: [(query, document), ...]."
+
+
+def _check_documents(documents: Any) -> None:
+    several = hasattr(documents, "__len__") and hasattr(documents, "__getitem__")
+    if several and not isinstance(documents, (str, Mapping)) and not hasattr(documents, "column_names"):
+        return
+    hint = "Make a list of it: list(documents)."
+    if isinstance(documents, str):
+        hint = "For a single document write [document]."
+    elif isinstance(documents, Mapping):
+        hint = "Give its texts: list(documents.values())."
+    elif hasattr(documents, "column_names"):
+        hint = 'Give a column of it: data["document"].'
+    raise ValueError(f"documents must be a list of texts; got {kind(documents)}. {hint}")

@@ -1,8 +1,33 @@
-"""Checks of arguments that take any object of the right shape."""
+"""Checks of arguments. Each message says what is wrong, what was got, and what to do."""
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
+
+
+def check_whole(name: str, value: Any, least: int | None = 1) -> int:
+    """Return a whole number as an ``int``, or raise a ValueError.
+
+    Args:
+        name: of the argument.
+        value: what was passed; an integer of numpy will do.
+        least: the lowest value that is allowed; None: any.
+
+    Raises:
+        ValueError: if ``value`` is no integer (True and 2.0 are none), or below ``least``.
+
+    Example:
+        >>> check_whole("tokens_per_batch", 2.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: tokens_per_batch must be a whole number, at least 1; got 2.5.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
+        raise ValueError(
+            f"{name} must be a whole number{'' if least is None else f', at least {least}'}; got {value!r}."
+        )
+    return int(value)
 
 
 def refuse_class(name: str, value: Any) -> None:

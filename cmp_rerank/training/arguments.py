@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from cmp_rerank.engine import STRATEGIES
+from cmp_rerank.text.checks import check_whole
 
 
 @dataclass
@@ -42,8 +44,15 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
         super().__post_init__()
         for name in ("tokens_per_batch", "tokens_per_chunk"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}.")
+            if value is not None:
+                setattr(self, name, check_whole(name, value))
+        for name in ("unpadded", "length_bucketing"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}.")
+        if self.token_cache is not None:
+            if not isinstance(self.token_cache, str | os.PathLike):
+                raise ValueError(f"token_cache must be a folder or None; got {self.token_cache!r}.")
+            self.token_cache = os.fspath(self.token_cache)
         if self.strategy is not None and self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {STRATEGIES}; got {self.strategy!r}.")
         if self.tokens_per_batch is not None and not self.length_bucketing:

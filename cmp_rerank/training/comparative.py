@@ -22,6 +22,7 @@ from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.models.span_reader import SpanReaderAdapter
 from cmp_rerank.models.token_rows import SEGMENT, SUPPORT, TokenRowsAdapter
 from cmp_rerank.objectives import Baseline, Objective, Reduction
+from cmp_rerank.text.checks import check_whole
 from cmp_rerank.training.example_collator import EXAMPLES, ExampleCollator
 from cmp_rerank.training.retry import retry_on_oom
 from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
@@ -120,10 +121,8 @@ class ComparativeTrainer(Trainer):
         activation_bytes: int | None = None,
     ) -> None:
         chosen = chosen_objective(objective, baseline, reduction)
-        if tokens_per_batch is not None and (
-            isinstance(tokens_per_batch, bool) or not isinstance(tokens_per_batch, int) or tokens_per_batch < 1
-        ):
-            raise ValueError(f"tokens_per_batch must be a whole number, at least 1; got {tokens_per_batch!r}.")
+        if tokens_per_batch is not None:
+            tokens_per_batch = check_whole("tokens_per_batch", tokens_per_batch)
         self.plan = Plan(ablations)
         if len(self.plan) and data_collator is not None:
             raise ValueError("Comparative training makes its batches itself: leave data_collator out.")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import BatchSampler
 
+from cmp_rerank.text.checks import check_whole
+
 #: Lengths within one class differ by this factor at most; rows of a class are shuffled among each other.
 CLASS_RATIO = 1.05
 
@@ -55,14 +57,14 @@ class LengthBatches(BatchSampler):
         seed: int = 0,
     ) -> None:
         if (rows is None) == (tokens is None):
-            raise ValueError(f"Give either the rows or the tokens of a batch, got rows={rows} and tokens={tokens}.")
-        for name, value in (("rows", rows), ("tokens", tokens), ("world", world)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
-        self.lengths = np.asarray(lengths, dtype=np.int64)
-        if not len(self.lengths) or self.lengths.min() < 1:
-            raise ValueError("Every row must have a length of at least 1 token, and there must be rows.")
-        self.rows, self.tokens, self.world, self.seed = rows, tokens, world, seed
+            raise ValueError(
+                f"Give either the rows or the tokens of a batch; got rows={rows!r} and tokens={tokens!r}."
+            )
+        rows = None if rows is None else check_whole("rows", rows)
+        tokens = None if tokens is None else check_whole("tokens", tokens)
+        world = check_whole("world", world)
+        self.lengths = _checked_lengths(lengths)
+        self.rows, self.tokens, self.world, self.seed = rows, tokens, world, check_whole("seed", seed, None)
         self.drop_last = drop_last
         self.batch_size = (rows or 1) * world
         self.epoch = 0
@@ -150,3 +152,17 @@ class DistributedBatchSampler(BatchSampler):
             share = len(batch) // self.world
             for process in range(self.world):
                 yield batch[process * share : (process + 1) * share]
+
+
+def _checked_lengths(lengths: Any) -> np.ndarray:
+    """The lengths as an array; a ValueError unless each is a whole number of at least 1, and there are any."""
+    try:
+        array = np.asarray(lengths)
+    except ValueError:  # of lists of several lengths
+        array = np.empty((0, 0))
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ValueError(f"lengths must be a list of whole numbers, the tokens of each row; got {lengths!r:.80}.")
+    if not array.size or array.min() < 1:
+        got = "no row" if not array.size else f"the length {array.min()}"
+        raise ValueError(f"Every row must have a length of at least 1 token, and there must be rows; got {got}.")
+    return array.astype(np.int64)

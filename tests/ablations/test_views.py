@@ -116,7 +116,7 @@ def test_alternate() -> None:
     assert alternate(crops=1, drops=3) == [CmpCrop(), CmpDrop(), CmpDrop(), CmpDrop()]
     assert alternate(crops=0, drops=2, drop=CmpDrop(p=0.3, steps=5)) == [CmpDrop(p=0.3)] * 2
     for crops, drops in ((-1, 2), (0, 0)):
-        with pytest.raises(ValueError, match="at least 0 and not both 0"):
+        with pytest.raises(ValueError, match="crops and drops must be whole numbers, at least 0 and not both 0"):
             alternate(crops, drops)
 
 

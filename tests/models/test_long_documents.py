@@ -341,9 +341,9 @@ def test_listwise_losses_and_several_labels(model: CrossEncoder, tmp_path: Path)
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"passage_tokens": 0}, "passage_tokens must be at least 1"),
-        ({"stride": 0}, "stride must be at least 1"),
-        ({"max_passages": 0}, "max_passages must be at least 1"),
+        ({"passage_tokens": 0}, "passage_tokens must be a whole number, at least 1; got 0"),
+        ({"stride": 0}, "stride must be a whole number, at least 1; got 0"),
+        ({"max_passages": 0}, "max_passages must be a whole number, at least 1; got 0"),
         ({"passage_tokens": 4, "stride": 5}, "some tokens would never be read"),
         ({"combine": "max"}, "combine must be MaxP"),
     ],
@@ -354,11 +354,11 @@ def test_bad_options_are_refused_in_words(model: CrossEncoder, kwargs: dict[str,
 
 
 def test_other_bad_input(model: CrossEncoder) -> None:
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be a whole number, at least 1; got 0"):
         TopKAvgP(0)
     with pytest.raises(ValueError, match="model must be a CrossEncoder that scores passages"):
         LongDocumentReranker(LongDocumentReranker(model))
-    with pytest.raises(ValueError, match="not a pair of texts"):
+    with pytest.raises(ValueError, match=r"Input 0 must be a pair of texts \(query, document\); got a list of 1"):
         LongDocumentReranker(model).predict([["only a query"]])
 
 

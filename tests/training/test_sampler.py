@@ -139,7 +139,7 @@ def test_bad_arguments() -> None:
         LengthBatches([1])
     with pytest.raises(ValueError, match="either the rows or the tokens"):
         LengthBatches([1], rows=1, tokens=1)
-    with pytest.raises(ValueError, match="tokens must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="tokens must be a whole number, at least 1; got 0"):
         LengthBatches([1], tokens=0)
     with pytest.raises(ValueError, match="at least 1 token"):
         LengthBatches([3, 0], rows=1)
