@@ -54,7 +54,7 @@ LOOKUPS = ("tests/engine/test_embedding_gradients.py",)
 UNPADDED = ("tests/engine/test_unpadded.py",)
 STATISTICS = ("tests/evaluation/test_statistics.py",)
 ANSWERS = ("tests/reader/test_answers.py",)
-EXAMPLES = ("tests/models/test_examples.py",)
+EXAMPLES = ("tests/models/test_pairs.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # Objectives -------------------------------------------------------------------------------------------

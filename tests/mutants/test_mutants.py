@@ -18,6 +18,7 @@ def test_the_text_of_a_mutant_is_there_once_and_its_tests_exist(mutant: Mutant) 
     assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text))  # it is Python, and no change of layout
     for test in mutant.tests:
         file, _, function = test.partition("::")
+        assert (ROOT / file).exists()
         assert not function or f"\ndef {function}(" in (ROOT / file).read_text(encoding="utf-8")
 
 
