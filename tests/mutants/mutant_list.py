@@ -211,12 +211,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "one of the two divergences would be left out",
     ),
     Mutant(
-        "divergence-mean-of-logs",
+        "divergence-from-a-sum",
         "cmp_rerank/objectives/divergences.py",
         "log_p.logsumexp(dim=0) - math.log(logits.shape[0])",
-        "log_p.mean(dim=0)",
+        "log_p.logsumexp(dim=0)",
         DIVERGENCES,
-        "the mean would be of logarithms instead of probabilities",
+        "the mean of the distributions would be their sum",
     ),
     # Masks ------------------------------------------------------------------------------------------------
     Mutant(
