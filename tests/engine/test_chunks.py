@@ -73,3 +73,11 @@ def test_the_price_of_a_pass_decides_how_much_is_padded() -> None:
     assert shares[0] == 0.0
     assert shares[1] < 0.03
     assert shares[-1] > 0.3
+
+
+def test_rows_of_different_examples_are_never_a_fork() -> None:
+    """Even where their views select the same positions: the tokens there are others."""
+    one, other = (Example({}, segment=np.full(5, -1), seed=seed) for seed in (1, 2))
+    full, dropped, shorter = View(np.arange(5)), View(np.arange(5), (1,)), View(np.arange(4))
+    rows = [(one, full), (one, dropped), (other, full), (other, dropped), (other, shorter)]
+    assert forks(rows) == [[0, 1], [2, 3], [4]]

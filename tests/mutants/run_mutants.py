@@ -11,13 +11,14 @@ the same tests run on an unchanged copy: a test that fails there can kill nothin
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import platform
 import queue
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,7 +35,17 @@ from mutant_list import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("cmp_rerank", "tests", "pyproject.toml")
-PYTEST = ("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--hypothesis-seed=0")
+PYTEST = ("-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--hypothesis-seed=0")
+#: Each run of the tests is a process of its own, forked from one that has imported what takes long to import.
+SERVER = multiprocessing.get_context("forkserver")
+PRELOADED = (
+    "torch",
+    "transformers",
+    "sentence_transformers.cross_encoder.losses",
+    "datasets",
+    "hypothesis",
+    "scipy.stats",
+)
 #: Seconds after which tests are stopped: a mutant that makes them run on and on is noticed, too.
 LIMIT = 300
 
@@ -76,25 +87,32 @@ def run_tests(
     place: Path, tests: Sequence[str], *options: str, limit: float | None = LIMIT
 ) -> tuple[int | None, str]:
     """The exit status of pytest in a copy, None if it was stopped; and what it printed."""
-    environment = os.environ | {
-        "PYTHONPATH": f"{place}{os.pathsep}{Path(__file__).parent}",  # the copy, before the installed package
-        "PYTHONDONTWRITEBYTECODE": "1",  # a copy changes more often than once a second
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "200",
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, *PYTEST, *options, *tests],
-            cwd=place,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    output = place / "output.txt"
+    process = SERVER.Process(target=_pytest, args=(place, [*PYTEST, *options, *tests], output))
+    process.start()
+    process.join(limit)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
         return None, f"stopped after {limit} seconds"
-    return done.returncode, done.stdout + done.stderr
+    return process.exitcode, output.read_text(encoding="utf-8", errors="replace")
+
+
+def _pytest(place: Path, arguments: list[str], output: Path) -> None:
+    """Run pytest in a copy, in a process of its own; what is printed goes to a file."""
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(place)
+    os.environ["COLUMNS"] = "200"
+    sys.dont_write_bytecode = True  # a copy changes more often than once a second
+    sys.path.insert(0, str(place))  # before the installed package
+    import pytest
+
+    package = importlib.import_module("cmp_rerank")
+    if not str(package.__file__).startswith(str(place)):
+        raise RuntimeError(f"the tests would not import the copy, but {package.__file__}")
+    sys.exit(int(pytest.main(arguments)))
 
 
 def try_mutant(mutant: Mutant, free: queue.Queue[Path]) -> Result:
@@ -122,13 +140,10 @@ def failures(tests: Sequence[str], free: queue.Queue[Path]) -> set[str]:
     """The files, among those of some tests, in which a test fails on an unchanged copy.
 
     Raises:
-        RuntimeError: if the tests would not run at all, or not on the copy.
+        RuntimeError: if the tests do not run at all.
     """
     place = free.get()
     try:
-        copied, output = import_path(place)
-        if not copied:
-            raise RuntimeError(f"the tests would not import the copy, but {output}")
         status, output = run_tests(place, tests, "--continue-on-collection-errors", limit=None)
     finally:
         free.put(place)
@@ -140,23 +155,13 @@ def failures(tests: Sequence[str], free: queue.Queue[Path]) -> set[str]:
     return found
 
 
-def import_path(place: Path) -> tuple[bool, str]:
-    """Whether a package of the copy is what Python imports there; and where from."""
-    package = next(path.parent.name for path in sorted(place.glob("*/__init__.py")))
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {package}; print({package}.__file__)"],
-        cwd=place,
-        env=os.environ | {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.startswith(str(place)), done.stdout + done.stderr
-
-
-def run_all(mutants: Sequence[Mutant], jobs: int, root: Path = ROOT) -> list[Result]:
+def run_all(
+    mutants: Sequence[Mutant], jobs: int, root: Path = ROOT, preloaded: Sequence[str] = PRELOADED
+) -> list[Result]:
     """Run the tests without mutants, then every mutant; the results are in the order given."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    SERVER.set_forkserver_preload(list(preloaded))
     with copies(root, jobs) as free, ThreadPoolExecutor(jobs) as workers:
         shares = [share for i in range(jobs) if (share := tests[i::jobs])]
         failing = set().union(*workers.map(lambda share: failures(share, free), shares))

@@ -18,6 +18,7 @@ def test_the_text_of_a_mutant_is_there_once_and_its_tests_exist(mutant: Mutant) 
     assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text))  # it is Python, and no change of layout
     for test in mutant.tests:
         file, _, function = test.partition("::")
+        assert (ROOT / file).exists()
         assert not function or f"\ndef {function}(" in (ROOT / file).read_text(encoding="utf-8")
 
 
@@ -48,7 +49,7 @@ def test_what_becomes_of_mutants(project: Path) -> None:
         mutant("x", "y"),
         mutant("def double", "def triple"),
     ]
-    results = run_all(mutants, jobs=2, root=project)
+    results = run_all(mutants, jobs=2, root=project, preloaded=())
     outcomes = [result.outcome for result in results]
     assert outcomes == [KILLED, SURVIVED, NOT_FOUND, NOT_FOUND, BROKEN]
     assert results[0].by == "tests/test_double.py::test_double"
@@ -58,4 +59,4 @@ def test_what_becomes_of_mutants(project: Path) -> None:
 def test_tests_that_fail_anyway_kill_nothing(project: Path) -> None:
     (project / "tests/test_double.py").write_text("def test_double():\n    assert False\n")
     mutant = Mutant("any", "cmp_rerank/__init__.py", "2 * x", "3 * x", ("tests/test_double.py",), "")
-    assert [result.outcome for result in run_all([mutant], 1, project)] == [FAILED_BEFORE]
+    assert [result.outcome for result in run_all([mutant], 1, project, ())] == [FAILED_BEFORE]

@@ -360,3 +360,13 @@ def test_ties_are_ordered_by_passage_then_start_then_end() -> None:
     logits[0][3] += 1e-3  # the second letter of passage 1
     (answer,) = best_answers(windows, [question], logits, logits)
     assert [(span.passage, span.start, span.end) for span in answer.spans][:3] == [(1, 2, 3), (1, 0, 3), (0, 0, 1)]
+
+
+def test_tokens_of_no_passage_are_never_answers() -> None:
+    """Whatever characters are given for them: those of a question are not those of a passage."""
+    one = SimpleNamespace(
+        question=0, passage=np.array([-1, -1, 0, -1]), offsets=np.array([(0, 0), (0, 3), (0, 1), (4, 5)])
+    )
+    logits = [[0.0, 9.0, 1.0, 9.0]]
+    (answer,) = best_answers([one], [Question("q", "Who?", ("a b c",))], logits, logits)
+    assert [(span.text, span.score) for span in answer.spans] == [("a", 2.0)]

@@ -1,0 +1,33 @@
+"""Draws are named by seed, training step and batch, so that they are the same after a resume."""
+
+from __future__ import annotations
+
+from cmp_rerank.ablations import CmpDrop, Plan
+from cmp_rerank.engine import Scorer
+from cmp_rerank.losses.core import Comparison
+from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
+from cmp_rerank.objectives import PairwiseHinge
+
+
+def comparison(seed: int = 0) -> Comparison:
+    plan = Plan([CmpDrop()])
+    return Comparison(plan, PairwiseHinge(), Scorer(CrossEncoderAdapter(), plan.on_model), seed)
+
+
+def test_every_batch_of_every_step_has_a_draw_of_its_own() -> None:
+    one = comparison()
+    steps = [0, 0, 1, 1, 2]  # two batches to a step, as with accumulated gradients
+    draws = [one.draw(step) for step in steps]
+    assert len(set(draws)) == len(steps)
+    assert not set(draws) & {comparison(seed=1).draw(step) for step in steps}
+
+
+def test_a_resumed_training_draws_what_the_whole_one_did() -> None:
+    whole, resumed = comparison(), comparison()
+    draws = [whole.draw(step) for step in (0, 0, 1, 1, 2, 2)]
+    assert [resumed.draw(step) for step in (1, 1, 2, 2)] == draws[2:]
+
+
+def test_without_a_trainer_each_batch_is_a_step() -> None:
+    one, told = comparison(), comparison()
+    assert [one.draw(None) for _ in range(3)] == [told.draw(step) for step in range(3)]
