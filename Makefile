@@ -30,7 +30,7 @@ test: $(STAMP)   ## The test suite and the doctests
 test-slow: $(STAMP)  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-test-rounding: $(STAMP)  ## The test suite as on a processor that rounds otherwise
+test-rounding: $(STAMP)  ## The test suite as on a processor that rounds differently
 	$(BIN)/python -m pytest -n 2 --dist worksteal --rounding 1
 
 mutants: $(STAMP) ## Break the core in small ways, one at a time: the tests must notice each (about 15 minutes)

@@ -18,7 +18,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rounding", type=int, metavar="SEED", help="as on a processor that rounds otherwise")
+    parser.addoption("--rounding", type=int, metavar="SEED", help="as on a processor that rounds differently")
 
 
 def pytest_configure(config: pytest.Config) -> None:
