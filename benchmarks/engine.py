@@ -273,7 +273,7 @@ class Arm:
 
 
 class _Handle:
-    """A tensor that autograd keeps; tells when it is let go."""
+    """A tensor that autograd keeps; reports when it is freed."""
 
     def __init__(self, tensor: Tensor, let_go: Callable[[], None]) -> None:
         self.tensor = tensor

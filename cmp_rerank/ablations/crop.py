@@ -48,7 +48,7 @@ class CmpCrop(Ablation):
         lost_support: what to do where the model's window has cut given support off. "skip" (the default) does not
             crop the example: its crop steps take nothing away, since what they keep could not be known. "move"
             moves the window: the passage begins at a later segment, so that its support is seen, by the full
-            model too. "ignore" goes on with what is left of the support. All are counted.
+            model too. "ignore" crops with what is left of the support. All are counted.
 
     Raises:
         ValueError: if an argument is out of its range.

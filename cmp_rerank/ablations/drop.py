@@ -167,7 +167,7 @@ class _Pass:
 
 
 class DropHooks:
-    """CmpDrop at work on a model: `installed` while rows are scored, `rows` around each forward pass.
+    """The hooks of CmpDrop on a model: `installed` while rows are scored, `rows` around each forward pass.
 
     The hooks are on the model only inside of `installed`, and everything is put back on leaving, also when the
     forward pass raises. A layer under gradient checkpointing is ablated again in the same way when the backward

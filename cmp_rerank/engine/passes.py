@@ -27,7 +27,7 @@ class Passes:
         modifiers: what is around the passes, from the outside in.
 
     Attributes:
-        tokens: what the last pass that was begun holds, padding included.
+        tokens: how many the last pass that was started holds, padding included.
     """
 
     def __init__(

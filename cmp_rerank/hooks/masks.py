@@ -188,7 +188,7 @@ def nested_dropout(x: Tensor, rows: Rows, units: Tensor) -> Tensor:
         >>> y = nested_dropout(x, rows, unit_keys(1000, site=0))
         >>> bool((y[0] == 1).all()), round((y[1] == 0).float().mean().item(), 2)
         (True, 0.1)
-        >>> by_head = nested_dropout(x, rows, unit_keys(4, site=0))  # runs of 250 share their fate
+        >>> by_head = nested_dropout(x, rows, unit_keys(4, site=0))  # runs of 250 are dropped together
         >>> by_head[1, 0].unflatten(0, (4, 250)).std(dim=1).tolist()
         [0.0, 0.0, 0.0, 0.0]
     """

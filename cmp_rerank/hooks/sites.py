@@ -221,7 +221,7 @@ class _Watch:
 
 
 class _Run(NamedTuple):
-    """A Linear at work."""
+    """One call of a Linear."""
 
     name: str
     module: nn.Module

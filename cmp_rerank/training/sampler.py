@@ -25,7 +25,7 @@ class LengthBatches(BatchSampler):
 
     A batch is the rows of all processes, one process after the other, each with the same number of rows and nearly
     the same number of tokens. An epoch has every row once. Where rows would be left over (fewer than there are
-    processes; with ``drop_last``, fewer than a full batch), so many are left out, drawn anew in each epoch.
+    processes; with ``drop_last``, fewer than a full batch), that many are left out, drawn again in each epoch.
 
     Args:
         lengths: tokens of each row of the dataset.
