@@ -4,7 +4,7 @@
 
 Rows have one length, so nothing is padded. Time is CPU time of the process, per round and number of passes, with the
 gradients of embeddings made once for all passes and, next to it, by each of them. The slope of the medians over the
-number of passes is the price of one; in tokens it is what `cmp_rerank.engine.chunks.cut` counts. Results go to
+number of passes is the price of one; in tokens it is what `cmp_rerank.engine.rows.cut` counts. Results go to
 ``benchmarks/results/passes.json``.
 """
 

@@ -38,18 +38,17 @@ class Adapter(Protocol):
         """One batch of the model's features."""
         ...
 
-    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
+    def run(self, module: nn.Module, batch: RowBatch) -> Tensor:
         """Run one batch.
 
         Args:
             module: the inner model or a wrapper of it: this is what must be called.
-            batch: what `collate` gave.
-            longest: tokens of the longest example of all rows of the step. Models with scores for each token put
-                them back to the tokens' original positions, so that rows of all chunks and views have one width.
+            batch: what `collate` gave, with ``longest``.
 
         Returns:
             Scores of shape (rows, width), finite everywhere. A row's scores must not depend on the other rows, and
-            the width only on the model and ``longest``.
+            the width only on the model and ``batch.longest``. Models with scores for each token put them back to the
+            tokens' original positions, so that rows of all chunks and views have one width.
         """
         ...
 

@@ -187,6 +187,10 @@ class Verified:
         found: Kind = self._found[kind]
         return found
 
+    def right(self, kind: type) -> bool:
+        """Whether a modifier of a class was tried, and can be used."""
+        return kind in self._found
+
     def tried(self, kind: type) -> bool:
         """Whether a modifier of a class was tried."""
         return kind in self._found or kind in self._reasons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -23,7 +24,7 @@ class Passes:
     Args:
         model: the model, or a wrapper of it.
         adapter: knows this kind of model.
-        longest: tokens of the longest example, see `Adapter.run`.
+        longest: tokens of the longest example, see `RowBatch`.
         modifiers: what is around the passes, from the outside in.
 
     Attributes:
@@ -60,12 +61,12 @@ class Passes:
 
     def run(self, rows: Sequence[Row]) -> Tensor:
         """Score rows in one pass: (rows, width), as the model gives them."""
-        whole = batch = self.adapter.collate(self.inner, rows)
+        whole = batch = replace(self.adapter.collate(self.inner, rows), longest=self.longest)
         self.tokens = batch.positions.numel()
         with ExitStack() as stack:
             for modifier in self.modifiers:
                 batch = stack.enter_context(modifier.around(batch))
-            return self.adapter.run(self._module(), whole, self.longest)
+            return self.adapter.run(self._module(), whole)
 
     def repeat(self) -> None:
         """Say that the passes of this step are given up, and those that come next are of the same step."""

@@ -10,7 +10,7 @@ on them (accumulation, scaling, the hooks of distributed training) works as usua
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
@@ -18,17 +18,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cmp_rerank.engine.chunks import cut
 from cmp_rerank.engine.embedding_gradients import EmbeddingGradients, Tables
-from cmp_rerank.engine.memory import Budget, free, out_of_memory
+from cmp_rerank.engine.memory import free, out_of_memory
 from cmp_rerank.engine.passes import Passes
-from cmp_rerank.engine.rows import Row
+from cmp_rerank.engine.rows import Chunking, Row
 from cmp_rerank.hooks.random_state import RandomState
 
-Grouping = Callable[[Sequence[Row]], list[list[int]]]
 
-
-def recomputed(passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: Budget) -> Tensor:
+def recomputed(passes: Passes, rows: Sequence[Row], chunking: Chunking) -> Tensor:
     """Score rows, keeping nothing but the scores.
 
     Masks that depend only on the example make the second run exact in any chunks. Where a pass draws random
@@ -37,14 +34,14 @@ def recomputed(passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: 
     Args:
         passes: how rows are scored; inside of its ``ready()``.
         rows: what to score.
-        grouping: which rows stay together, see `cmp_rerank.engine.chunks`.
-        budget: tokens of one pass. It shrinks, and the chunk is divided, where memory runs out in the backward pass.
+        chunking: cuts rows into chunks. Its budget shrinks, and the chunk is divided, where memory runs out in the
+            backward pass.
 
     Returns:
         (rows, width), as the model gives them.
     """
     parameters = [p for p in passes.inner.parameters() if p.requires_grad]
-    work = _Work(passes, rows, grouping, budget, {id(p): i for i, p in enumerate(parameters)})
+    work = _Work(passes, rows, chunking, {id(p): i for i, p in enumerate(parameters)})
     if not (torch.is_grad_enabled() and parameters):
         return work.scores()
     scores: Tensor = _Recomputed.apply(work, *parameters)
@@ -68,13 +65,10 @@ class _Recomputed(torch.autograd.Function):
 class _Work:
     """Rows to be scored twice at most."""
 
-    def __init__(
-        self, passes: Passes, rows: Sequence[Row], grouping: Grouping, budget: Budget, places: dict[int, int]
-    ) -> None:
+    def __init__(self, passes: Passes, rows: Sequence[Row], chunking: Chunking, places: dict[int, int]) -> None:
         self.passes = passes
         self.rows = rows
-        self.grouping = grouping
-        self.budget = budget
+        self.chunking = chunking
         self.places = places  # of the parameters, by id: those that autograd saves may come back as others
         self.device = passes.inner.device
         self.chunks: list[list[int]] = []
@@ -84,7 +78,7 @@ class _Work:
         self.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
     def scores(self) -> Tensor:
-        self.chunks = self._cut(self.rows)
+        self.chunks = self.chunking(self.rows)
         parts = []
         for chunk in self.chunks:
             self.states.append(RandomState.now(self.device))
@@ -94,9 +88,6 @@ class _Work:
         where = torch.empty(len(self.rows), dtype=torch.int64)
         where[[i for chunk in self.chunks for i in chunk]] = torch.arange(len(self.rows))
         return together[where.to(together.device)]
-
-    def _cut(self, rows: Sequence[Row]) -> list[list[int]]:
-        return cut(self.grouping(rows), rows, self.budget.of(self.device), self.budget.start(self.device))
 
     def _run(self, chunk: Sequence[int]) -> Tensor:
         return self.passes.run([self.rows[i] for i in chunk])
@@ -134,7 +125,7 @@ class _Work:
                     # The draws of a chunk belong to it as a whole: it cannot be divided.
                     if state is not None or len(chunk) == 1 or not out_of_memory(error):
                         raise
-                    self.budget.halve(self.passes.tokens, error)
+                    self.chunking.budget.halve(self.passes.tokens, error)
                 for table in tables:
                     table.forget() if gradients is None else table.settle()
                 if gradients is None:  # only here the exception, and the graph that it holds, are gone
@@ -157,7 +148,7 @@ class _Work:
             return
         left = [i for i, each in enumerate(needed) if each]
         rows = [self.rows[i] for i in left]
-        for chunk in self._cut(rows):
+        for chunk in self.chunking(rows):
             yield [left[i] for i in chunk], None
 
     def _gradients_of(

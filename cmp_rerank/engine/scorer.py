@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from cmp_rerank.ablations import Ablation, Example, View
 from cmp_rerank.engine.adapter import Adapter
-from cmp_rerank.engine.chunks import cut, forks, singles
 from cmp_rerank.engine.embedding_gradients import EmbeddingGradients
 from cmp_rerank.engine.memory import Budget, Footprint, available, free, kept_bytes, out_of_memory
 from cmp_rerank.engine.modifier import AblationHooks, PassModifier, Verified
 from cmp_rerank.engine.passes import Passes, most_passes
-from cmp_rerank.engine.recompute import Grouping, recomputed
-from cmp_rerank.engine.rows import Row, pooled
+from cmp_rerank.engine.recompute import recomputed
+from cmp_rerank.engine.rows import Chunking, Row, Step, forks, singles
 from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.hooks.checkpointing import is_reentrant
@@ -112,7 +111,7 @@ class Scorer:
     def uses(self, kind: type[PassModifier]) -> bool:
         """Whether a pass modifier was tried on the last model and found to be right for it."""
         known = self._model
-        return known is not None and known.verified.tried(kind) and known.verified.reason(kind) is None
+        return known is not None and known.verified.right(kind)
 
     def set_defaults(
         self, *, tokens_per_chunk: int | None = None, strategy: Strategy | None = None, unpadded: bool | None = None
@@ -141,50 +140,53 @@ class Scorer:
         Raises:
             ValueError: if the strategy cannot be used with this model; the message says why.
         """
-        rows, index = pooled(examples, views, merge=self.strategy != "naive")
-        scores = self._score_within_memory(model, rows, index, max(map(len, examples)))
+        step = Step.of(examples, views, merge=self.strategy != "naive")
+        scores = self._score_within_memory(model, step)
         if torch.finfo(scores.dtype).bits < 32:
             scores = scores.float()
-        return scores[torch.from_numpy(index).to(scores.device)]
+        return scores[torch.from_numpy(step.index).to(scores.device)]
 
-    def _score_within_memory(self, model: nn.Module, rows: list[Row], index: np.ndarray, longest: int) -> Tensor:
+    def _score_within_memory(self, model: nn.Module, step: Step) -> Tensor:
         """Scores of all rows, (rows, width); passes that run out of memory are repeated with smaller chunks."""
-        known = self._known(model, rows, longest)
+        known = self._known(model, step)
         embeddings: list[PassModifier] = []
         if torch.is_grad_enabled() and not is_sharded(model) and not is_compiled(model) and self.strategy != "naive":
             embeddings.append(EmbeddingGradients(known.inner))
         while True:
-            passes = Passes(model, self.adapter, longest, [*embeddings, *known.ablations])
+            passes = Passes(model, self.adapter, step.longest, [*embeddings, *known.ablations])
             try:
-                return self._score(known, passes, rows, index)
+                return self._score(known, passes, step)
             except Exception as error:
-                smallest = self.budget.recompute_activations and passes.tokens <= max(len(view) for _, view in rows)
+                smallest = self.budget.recompute_activations and passes.tokens <= max(
+                    len(view) for _, view in step.rows
+                )
                 if smallest or self.strategy == "naive" or not out_of_memory(error) or is_sharded(model):
                     raise  # sharded: the other processes wait for the passes that were planned, and no others
                 self.budget.halve(passes.tokens or self.budget.of(known.inner.device), error)
             free()
             passes.repeat()
 
-    def _score(self, known: _Known, passes: Passes, rows: list[Row], index: np.ndarray) -> Tensor:
-        strategy = self._resolve(known, passes, rows)
-        grouping: Grouping = forks if strategy == "trunk" else singles
+    def _score(self, known: _Known, passes: Passes, step: Step) -> Tensor:
+        rows = step.rows
+        strategy = self._resolve(known, passes, step)
+        chunking = Chunking(forks if strategy == "trunk" else singles, self.budget, known.inner.device)
         if strategy == "trunk":
             passes.modifiers = (*passes.modifiers, known.verified.of(SharedTrunk))
         elif self.unpadded and strategy != "naive" and self._can_unpad(known, passes, rows):
             at = len(passes.modifiers) - len(known.ablations)  # outside of the ablations, which see tokens as rows
             unpadded = known.verified.of(Unpadded)
             passes.modifiers = (*passes.modifiers[:at], unpadded, *passes.modifiers[at:])
-        kept = self._kept(known, passes, rows, np.unique(index[:, 0]).tolist(), strategy)
+        kept = self._kept(known, passes, rows, np.unique(step.index[:, 0]).tolist(), strategy)
         again = sorted(set(range(len(rows))) - set(kept))
         parts: list[Tensor] = []
         order: list[int] = []
         with passes.ready():
             # Backward, autograd takes the latest first: kept activations are freed before any row is run again.
             if again:
-                parts.append(recomputed(passes, [rows[i] for i in again], grouping, self.budget))
+                parts.append(recomputed(passes, [rows[i] for i in again], chunking))
                 order += again
             if kept:
-                chunks = index.T.tolist() if strategy == "naive" else self._chunks(known, rows, kept, grouping)
+                chunks = step.index.T.tolist() if strategy == "naive" else chunking.of(rows, kept)
                 # Every pass gathers parameters from all processes, so all need the same number of them.
                 idle = most_passes(len(chunks), known.inner.device) - len(chunks) if is_sharded(passes.model) else 0
                 for chunk in chunks:
@@ -197,23 +199,14 @@ class Scorer:
         together = torch.cat(parts)
         return together[where.to(together.device)]
 
-    def _chunks(
-        self, known: _Known, rows: Sequence[Row], chosen: Sequence[int], grouping: Grouping
-    ) -> list[list[int]]:
-        """The chosen rows in chunks, by their numbers."""
-        mine = [rows[i] for i in chosen]
-        device = known.inner.device
-        cuts = cut(grouping(mine), mine, self.budget.of(device), self.budget.start(device))
-        return [[chosen[i] for i in chunk] for chunk in cuts]
-
     # What is known of a model ------------------------------------------------------------------------------
 
-    def _known(self, model: nn.Module, rows: Sequence[Row], longest: int) -> _Known:
+    def _known(self, model: nn.Module, step: Step) -> _Known:
         """What was found out about the model. A model that is not the last one is examined first."""
         inner = self.adapter.inner(model)
         if self._model is None or self._model.inner is not inner:
-            trial = Passes(model, self.adapter, longest).trial()
-            probe = self.adapter.probe(inner, lambda: trial.run([rows[0]] * 2))
+            trial = Passes(model, self.adapter, step.longest).trial()
+            probe = self.adapter.probe(inner, lambda: trial.run([step.rows[0]] * 2))
             hooks = [
                 AblationHooks(ablation.hooks(inner, probe), number, self.adapter, inner)
                 for number, ablation in enumerate(self.ablations)
@@ -225,7 +218,7 @@ class Scorer:
             self._model = _Known(inner, hooks)
         return self._model
 
-    def _resolve(self, known: _Known, passes: Passes, rows: Sequence[Row]) -> Strategy:
+    def _resolve(self, known: _Known, passes: Passes, step: Step) -> Strategy:
         """The strategy; ``"auto"`` becomes one of the others."""
         sharded = is_sharded(passes.model)
         if self.strategy == "hybrid" and sharded:
@@ -245,8 +238,7 @@ class Scorer:
             )
         if self.strategy in ("stacked", "hybrid", "naive"):
             return self.strategy
-        shared = self.strategy == "trunk" or len(forks(rows)) < len(rows)
-        if shared and self._can_share(known, passes, rows):
+        if (self.strategy == "trunk" or step.shares) and self._can_share(known, passes, step.rows):
             return "trunk"
         if self.strategy == "trunk":
             reason = known.verified.reason(SharedTrunk)
@@ -317,9 +309,10 @@ class Scorer:
             long = max(rows, key=lambda row: (len(row[1]), row[1].levels))  # what is dropped is kept for, too
             known.footprint = Footprint.through(*(self._kept_of(known, passes, row) for row in (short, long)))
         footprint = known.footprint
+        chunking = Chunking(singles, self.budget, known.inner.device)
 
         def needed(number: int) -> int:
-            chunks = self._chunks(known, rows, [*full, *others[:number]], singles)
+            chunks = chunking.of(rows, [*full, *others[:number]])
             return ceil(sum(footprint.of(len(chunk), max(len(rows[i][1]) for i in chunk)) for chunk in chunks))
 
         if needed(len(others)) > room:

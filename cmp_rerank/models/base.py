@@ -35,9 +35,9 @@ class ModelAdapter:
         """One batch of the model's features."""
         raise ValueError(f"{type(self).__name__} has no collate(inner, rows): define that method.")
 
-    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
+    def run(self, module: nn.Module, batch: RowBatch) -> Tensor:
         """Run one batch; see `cmp_rerank.engine.Adapter`."""
-        raise ValueError(f"{type(self).__name__} has no run(module, batch, longest): define that method.")
+        raise ValueError(f"{type(self).__name__} has no run(module, batch): define that method.")
 
     def during(self, inner: Any, batch: RowBatch, around: Around) -> AbstractContextManager[Any]:
         """One call is one pass of the layers."""

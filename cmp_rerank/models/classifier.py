@@ -31,7 +31,7 @@ class ClassifierAdapter(TokenRowsAdapter):
                 return {"labels": labels.float() if labels.is_floating_point() else labels.long()}
         return {}
 
-    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
+    def run(self, module: nn.Module, batch: RowBatch) -> Tensor:
         """Logits, (rows, labels)."""
         logits: Tensor = module(**batch.features)["logits"]
         if logits.ndim != 2:

@@ -31,7 +31,7 @@ class CrossEncoderAdapter(ModelAdapter):
         fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
         return pad(rows, rows[0][0].features, fill, inner.device, left=tokenizer.padding_side == "left")
 
-    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
+    def run(self, module: nn.Module, batch: RowBatch) -> Tensor:
         """Logits, (rows, labels)."""
         scores: Tensor = module(batch.features)["scores"]
         return scores.reshape(len(batch.positions), -1)

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ from tqdm.autonotebook import trange
 from cmp_rerank.ablations import Example, View
 from cmp_rerank.ablations.base import PASSAGE, QUERY
 from cmp_rerank.engine import Around, Row, RowBatch
-from cmp_rerank.engine.chunks import cut, singles
 from cmp_rerank.engine.memory import Budget
+from cmp_rerank.engine.rows import Chunking, singles
 from cmp_rerank.hooks.sites import default_probe
 from cmp_rerank.ir.arguments import kind
 from cmp_rerank.models.base import adapter_of
@@ -275,10 +275,9 @@ class LongDocumentReranker(CrossEncoder):
             )
             for row, mask in enumerate(real)
         ]
-        budget = Budget(self.tokens_per_chunk)
-        chunk = partial(cut, budget=budget.of(self.device), start=budget.start(self.device))
+        chunking = Chunking(singles, Budget(self.tokens_per_chunk), self.device)
         begins = torch.from_numpy(real.argmax(axis=1))  # where the padding on the left ends
-        scores = self._score(examples, lambda rows: chunk(singles(rows), rows), begins, **kwargs)
+        scores = self._score(examples, chunking, begins, **kwargs)
         return input | {"scores": scores}
 
     @contextmanager

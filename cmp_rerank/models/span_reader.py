@@ -71,8 +71,9 @@ class SpanReaderAdapter(TokenRowsAdapter):
             name: torch.tensor(column) for name, column in zip(SPAN_LABELS, zip(*spans, strict=True), strict=True)
         }
 
-    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
+    def run(self, module: nn.Module, batch: RowBatch) -> Tensor:
         """Logits of starts and ends, (rows, 2 * longest)."""
+        longest = batch.longest
         outputs = module(**batch.features)
         # Padding goes to a place of its own behind the last one, which is cut off.
         where = batch.positions.masked_fill(batch.features["attention_mask"] == 0, longest)

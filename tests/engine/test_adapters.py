@@ -28,9 +28,9 @@ class TokenScores(ModelAdapter):
     def collate(self, inner: Any, rows: Sequence[Row]) -> RowBatch:
         return pad(rows, ["input_ids"], {"input_ids": 1}, inner.device)
 
-    def run(self, module: nn.Module, batch: RowBatch, longest: int) -> Tensor:
+    def run(self, module: nn.Module, batch: RowBatch) -> Tensor:
         logits = module(**batch.features).logits[..., 0] * batch.features["attention_mask"]
-        return logits.new_zeros(len(logits), longest).scatter_add(1, batch.positions, logits)
+        return logits.new_zeros(len(logits), batch.longest).scatter_add(1, batch.positions, logits)
 
 
 class Wrapper(nn.Module):

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmp_rerank.ablations import Example, View
-from cmp_rerank.engine.chunks import cut, forks, padding_share, singles
-from cmp_rerank.engine.rows import Row
+from cmp_rerank.engine.rows import Row, cut, forks, padding_share, singles
 
 
 def rows_of(lengths: list[int]) -> list[Row]:

@@ -748,7 +748,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "engine-chunks-cost",
-        "cmp_rerank/engine/chunks.py",
+        "cmp_rerank/engine/rows.py",
         "costs = (before[j] - before[i]) * length[i] + start + least[j]",
         "costs = (before[j] - before[i]) * length[i] + least[j]",
         CHUNKS,
@@ -756,7 +756,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "engine-chunks-budget",
-        "cmp_rerank/engine/chunks.py",
+        "cmp_rerank/engine/rows.py",
         "before[i] + budget // length[i]",
         "before[i] + budget // length[-1]",
         CHUNKS,
@@ -764,7 +764,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "engine-forks-of-others",
-        "cmp_rerank/engine/chunks.py",
+        "cmp_rerank/engine/rows.py",
         "if last is not None and last[0] is example and last[1].reads_same(view):",
         "if last is not None and last[1].reads_same(view):",
         CHUNKS,
