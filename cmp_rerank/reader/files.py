@@ -99,9 +99,9 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
 
     Args:
         path: SQuAD 1.1 or 2.0 JSON, HotpotQA JSON, or a table: JSON list, JSON lines, parquet, or a folder that
-            `datasets.Dataset.save_to_disk` wrote. JSON may be gzip. HotpotQA has no offsets of answers. They are looked
-            for in the supporting sentences, then in their paragraphs, then in all paragraphs; every occurrence is an
-            alternative, see `cmp_rerank.reader.locate.find_answers`.
+            `datasets.Dataset.save_to_disk` wrote. JSON may be gzip. HotpotQA has no offsets of answers: they are
+            looked for in the supporting sentences, then in their paragraphs, then in all paragraphs. Every
+            occurrence is an alternative, see `cmp_rerank.reader.locate.find_answers`.
         format: "squad", "hotpotqa" or "table"; None looks at the content.
 
     Returns:
