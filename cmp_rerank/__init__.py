@@ -17,7 +17,9 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same, and a
         View,
         alternate,
     )
-    from cmp_rerank.evaluation import RunEvaluator, compare, evaluate
+    from cmp_rerank.evaluation.compare import compare
+    from cmp_rerank.evaluation.evaluate import evaluate
+    from cmp_rerank.evaluation.evaluator import RunEvaluator
     from cmp_rerank.losses import ComparativeLoss
     from cmp_rerank.models.long_document import AvgP, FirstP, LongDocumentReranker, MaxP, SumP, TopKAvgP
     from cmp_rerank.objectives import HingeRegularized, Listwise, MeanOfSteps, Objective, Outputs, PairwiseHinge
@@ -102,7 +104,7 @@ _HOME = {
     "Reader": "cmp_rerank.reader",
     "RerankerTrainer": "cmp_rerank.training",
     "RerankerTrainingArguments": "cmp_rerank.training",
-    "RunEvaluator": "cmp_rerank.evaluation",
+    "RunEvaluator": "cmp_rerank.evaluation.evaluator",
     "Sentences": "cmp_rerank.text.segmenters",
     "SumP": "cmp_rerank.models.long_document",
     "TokenWindows": "cmp_rerank.text.segmenters",
@@ -110,8 +112,8 @@ _HOME = {
     "View": "cmp_rerank.ablations",
     "WordWindows": "cmp_rerank.text.segmenters",
     "alternate": "cmp_rerank.ablations",
-    "compare": "cmp_rerank.evaluation",
-    "evaluate": "cmp_rerank.evaluation",
+    "compare": "cmp_rerank.evaluation.compare",
+    "evaluate": "cmp_rerank.evaluation.evaluate",
     "make_windows": "cmp_rerank.reader",
 }
 

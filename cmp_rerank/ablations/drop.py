@@ -128,15 +128,6 @@ class CmpDrop(Ablation):
         print(self.hooks(model, probe).table())
 
 
-def find_sites(model: nn.Module, drop: CmpDrop, probe: Callable[[], Any]) -> list[Site]:
-    """The sites of the chosen layers, in the order of a forward pass.
-
-    Raises:
-        ValueError: if there is none, so that an ablation always has an effect.
-    """
-    return drop.hooks(model, probe).sites
-
-
 def _all_sites(model: nn.Module, drop: CmpDrop, found: Survey) -> list[Site]:
     """The sites of all layers. Which layers are chosen must not change a site's number, nor so its masks."""
     if drop.unit == "head":

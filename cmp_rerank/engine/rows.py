@@ -223,10 +223,3 @@ def _fitting(group: Sequence[int], length: int, budget: int) -> list[Sequence[in
     """A group of rows of one length in parts that the budget allows."""
     most = max(1, budget // length)
     return [group[i : i + most] for i in range(0, len(group), most)]
-
-
-def padding_share(chunks: Sequence[Sequence[int]], rows: Sequence[Row]) -> float:
-    """The share of the tokens of all chunks that is padding."""
-    real = sum(len(rows[i][1]) for chunk in chunks for i in chunk)
-    padded = sum(len(chunk) * max(len(rows[i][1]) for i in chunk) for chunk in chunks)
-    return 1.0 - real / padded if padded else 0.0

@@ -124,7 +124,7 @@ def compare(
         "empty": empty,
         "format": format,
     }
-    defaults = evaluate.__kwdefaults__
+    defaults = evaluate.__kwdefaults__ or {}
     options = {name: value for name, value in policies.items() if value != defaults[name]}  # what the result records
     specs = parse_measures(measures)
     judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, no_relevant)

@@ -99,7 +99,9 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
 
     Args:
         path: SQuAD 1.1 or 2.0 JSON, HotpotQA JSON, or a table: JSON list, JSON lines, parquet, or a folder that
-            `datasets.Dataset.save_to_disk` wrote. JSON may be gzip.
+            `datasets.Dataset.save_to_disk` wrote. JSON may be gzip. HotpotQA has no offsets of answers: they are
+            looked for in the supporting sentences, then in their paragraphs, then in all paragraphs. Every
+            occurrence is an alternative, see `cmp_rerank.reader.locate.find_answers`.
         format: "squad", "hotpotqa" or "table"; None looks at the content.
 
     Returns:
@@ -138,20 +140,6 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
     if format == "table":
         return read_table(content, source)
     return _squad(content, source) if format == "squad" else _hotpotqa(content, source)
-
-
-def read_squad(path: PathLike) -> Questions:
-    """Read SQuAD 1.1 or 2.0 JSON; see `read_questions`."""
-    return _squad(read_json(path), os.fspath(path))
-
-
-def read_hotpotqa(path: PathLike) -> Questions:
-    """Read HotpotQA JSON, distractor setting; see `read_questions`.
-
-    Answers have no offsets there. They are looked for in the supporting sentences, then in their paragraphs, then in
-    all paragraphs. Every occurrence is an alternative, see `cmp_rerank.reader.locate.find_answers`.
-    """
-    return _hotpotqa(read_json(path), os.fspath(path))
 
 
 def _squad(content: Any, source: str) -> Questions:

@@ -9,13 +9,12 @@ from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import CmpDrop, Example, View
-from cmp_rerank.ablations.drop import find_sites
 from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
 
 
 def slow_score(model: CrossEncoder, drop: CmpDrop, example: Example, view: View) -> Tensor:
     """One row, unpadded, with a mask that is looked up unit by unit in a table of the hash."""
-    sites = find_sites(model, drop, lambda: model.predict([("a", "b")]))
+    sites = drop.hooks(model, lambda: model.predict([("a", "b")])).sites
     hooks = []
     for site in sites if view.level(0) else []:
 

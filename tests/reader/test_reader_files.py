@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cmp_rerank.reader.files import read_hotpotqa, read_questions, read_squad, read_table
+from cmp_rerank.reader.files import read_questions, read_table
 from cmp_rerank.reader.locate import find_answers
 from cmp_rerank.reader.records import GoldAnswer, Question
 from cmp_rerank.reader.retrieved import from_run
@@ -55,7 +55,7 @@ def test_squad_1(tmp_path: Path) -> None:
     assert questions[1].answers == (GoldAnswer("Bears", 0, 23),)  # moved by 3
     assert questions.counts["offsets repaired"] == 1
     assert questions.notes() == ["offsets repaired: 1"]
-    assert list(read_squad(path)) == list(questions)
+    assert list(read_questions(path, "squad")) == list(questions)
 
 
 def test_squad_2(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_hotpotqa(tmp_path: Path) -> None:
     # In the supporting sentences, as whole words; not in the third sentence of "Bees", nor in "Rain".
     assert question.answers == (GoldAnswer("bears", 2, 35),)
     assert question.texts == ("bears",)
-    assert list(read_hotpotqa(tmp_path / "file.json")) == [question]
+    assert list(read_questions(tmp_path / "file.json", "hotpotqa")) == [question]
 
 
 def test_hotpotqa_outside_of_the_support(tmp_path: Path) -> None:

@@ -153,6 +153,85 @@ def test_without_padding_the_weights_are_the_same(name: str, tiny_checkpoint: Pa
     assert (found[0] - found[1]).abs().max() < 1e-9 * moved
 
 
+def largest_pass(trainer: RerankerTrainer, model: CrossEncoder) -> int:
+    """Train, and give the most tokens, padding included, that a forward pass of more than one row held."""
+    held = [0]
+
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        ids = kwargs["input_ids"]
+        held.append(ids.numel() if len(ids) > 1 else 0)
+
+    handle = model[0].model.bert.embeddings.register_forward_pre_hook(count, with_kwargs=True)
+    trainer.train()
+    handle.remove()
+    return max(held)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, ("stacked", True, 64)),
+        ({"strategy": "hybrid"}, ("hybrid", True, 64)),
+        ({"unpadded": False}, ("stacked", False, 64)),
+        ({"tokens_per_chunk": 10**6}, ("stacked", True, 10**6)),
+        ({"strategy": "naive", "unpadded": False, "tokens_per_chunk": 128}, ("naive", False, 128)),
+        ({"activation_bytes": 0}, ("auto", True, 64)),  # it is for "auto" only, which shares the trunk here
+    ],
+    ids=["none", "strategy", "unpadded", "tokens_per_chunk", "all", "activation_bytes"],
+)
+def test_options_of_the_arguments_reach_a_loss_that_does_not_set_them(
+    own: dict[str, Any], expected: tuple[str, bool, int], tiny_model: CrossEncoder, tmp_path: Path
+) -> None:
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+    loss = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(layers="top:2")], **own)
+    args = arguments(tmp_path, strategy="stacked", unpadded=True, tokens_per_chunk=64, max_steps=1)
+    RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss).train()
+    assert (loss.scorer.strategy, loss.scorer.unpadded, loss.scorer.budget.tokens) == expected
+    assert loss.scorer.uses(Unpadded) == (expected[1] and expected[0] != "auto")
+
+
+@pytest.mark.parametrize(("own", "bound"), [({}, 96), ({"tokens_per_chunk": 400}, 400)])
+def test_the_limit_of_the_arguments_holds_for_the_passes(
+    own: dict[str, Any], bound: int, tiny_model: CrossEncoder, tmp_path: Path
+) -> None:
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpDrop()], **own)
+    args = arguments(tmp_path, strategy="stacked", tokens_per_chunk=96, max_steps=1)
+    trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss)
+    assert bound // 2 < largest_pass(trainer, tiny_model) <= bound
+
+
+def test_options_of_the_last_trainer_count(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    """A loss that is used again does not keep what the arguments of another trainer said."""
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+    unset = ComparativeLoss(tiny_model, plain, [CmpDrop()])
+    fixed = ComparativeLoss(tiny_model, plain, [CmpDrop()], strategy="hybrid", unpadded=False, tokens_per_chunk=99)
+    found = []
+    for options in (
+        {"strategy": "stacked", "unpadded": True, "tokens_per_chunk": 64},
+        {"strategy": "naive", "tokens_per_chunk": 32},
+        {},
+    ):
+        for loss in (unset, fixed):
+            args = arguments(tmp_path, **options)
+            RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss)
+            found.append((loss.scorer.strategy, loss.scorer.unpadded, loss.scorer.budget.tokens))
+    assert found[::2] == [("stacked", True, 64), ("naive", False, 32), ("auto", False, None)]
+    assert found[1::2] == [("hybrid", False, 99)] * 3
+
+
+def test_each_loss_of_several_datasets_gets_the_options(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    plain = upstream.BinaryCrossEntropyLoss(tiny_model)
+    losses = {
+        "a": ComparativeLoss(tiny_model, plain, [CmpDrop()]),
+        "b": ComparativeLoss(tiny_model, plain, [CmpCrop()], strategy="hybrid"),
+    }
+    args = arguments(tmp_path, strategy="stacked", tokens_per_chunk=64)
+    data = {"a": POINTWISE, "b": POINTWISE}
+    RerankerTrainer(model=tiny_model, args=args, train_dataset=data, loss=losses)
+    assert [loss.scorer.strategy for loss in losses.values()] == ["stacked", "hybrid"]
+    assert [loss.scorer.budget.tokens for loss in losses.values()] == [64, 64]
+
+
 def test_training_pairs_are_tokenised_once(tiny_model: CrossEncoder, tmp_path: Path, monkeypatch: Any) -> None:
     seen: list[tuple[str, str]] = []
     preprocess = CrossEncoder.preprocess
