@@ -18,7 +18,7 @@ def curves(
     corpus: Annotated[Path, typer.Option(help="Texts of the documents: BEIR JSON lines or TSV.")],
     measures: Annotated[str, typer.Option(help="Measures, between spaces; the first is drawn.")] = "nDCG@10",
     segments: Annotated[str, typer.Option(help="How many sentences are kept, with commas.")] = "1,2,4,8",
-    depths: Annotated[str, typer.Option(help="Drop depths, with commas.")] = "1,2,3",
+    levels: Annotated[str, typer.Option(help="Levels of CmpDrop, with commas.")] = "1,2,3",
     p: Annotated[float, typer.Option(help="Rate of one drop step.")] = 0.1,
     k: Annotated[int, typer.Option(min=1, help="How many candidates of each query are reranked.")] = 100,
     max_queries: Annotated[int, typer.Option(min=0, help="Only so many queries; 0: all.")] = 0,
@@ -54,7 +54,7 @@ def curves(
             {query: grades for query, grades in judged.items() if query in candidates},
             measures,
             segments=_numbers("--segments", segments),
-            depths=_numbers("--depths", depths),
+            levels=_numbers("--levels", levels),
             k=k,
             drop=CmpDrop(p=p),
             seed=seed,
@@ -66,7 +66,7 @@ def curves(
             for point in points:
                 kept = "all" if point.segments is None else point.segments
                 for measure, value in point.means.items():
-                    typer.echo(f"{name}\tsegments={kept}\tdepth={point.depth}\t{measure}\t{value:.4f}")
+                    typer.echo(f"{name}\tsegments={kept}\tlevel={point.level}\t{measure}\t{value:.4f}")
 
 
 def _named(given: str) -> tuple[str, str]:

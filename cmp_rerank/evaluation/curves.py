@@ -35,14 +35,14 @@ class Point:
 
     Attributes:
         segments: how many segments of each document were kept; None for all of them.
-        depth: the drop depth; 0: nothing was dropped.
+        level: the level of CmpDrop; 0: nothing was dropped.
         means: measure -> mean over the queries.
         per_query: measure -> query -> value.
         tokens: mean number of tokens of a pair.
     """
 
     segments: int | None
-    depth: int
+    level: int
     means: Mapping[str, float]
     per_query: Mapping[str, Mapping[str, float]]
     tokens: float
@@ -53,7 +53,7 @@ class Curves:
     """Curves of one or more models on the same queries and candidates.
 
     Attributes:
-        points: model -> its points: first by segments, in the order asked for, then by depth.
+        points: model -> its points: first by segments, in the order asked for, then by level.
         config: what they were made with.
     """
 
@@ -96,11 +96,11 @@ class Curves:
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         for name, points in self.points.items():
-            kept = [point for point in points if point.depth == 0]
+            kept = [point for point in points if point.level == 0]
             ticks = ["all" if point.segments is None else str(point.segments) for point in kept]
             left.plot(ticks, [point.means[measure] for point in kept], marker="o", label=name)
             dropped = [point for point in points if point.segments is None]
-            rates = [f"{self.config['rates'][str(point.depth)]:.2g}" for point in dropped]
+            rates = [f"{self.config['rates'][str(point.level)]:.2g}" for point in dropped]
             right.plot(rates, [point.means[measure] for point in dropped], marker="o", label=name)
         left.set(xlabel="segments kept", ylabel=measure)
         right.set(xlabel="rate at which neurons are dropped")
@@ -120,7 +120,7 @@ def utility_curves(
     measures: str | Sequence[str] = "nDCG@10",
     *,
     segments: Sequence[int] = (1, 2, 4, 8),
-    depths: Sequence[int] = (1, 2, 3),
+    levels: Sequence[int] = (1, 2, 3),
     k: int | None = 100,
     segmenter: Segmenter = _SEGMENTER,
     order: SupportScorer | None = _ORDER,
@@ -141,7 +141,7 @@ def utility_curves(
         qrels: judgments.
         measures: as `cmp_rerank.evaluation.evaluate` takes them.
         segments: how many segments are kept, one point for each; all of them is a point always.
-        depths: drop depths, one point for each.
+        levels: levels of CmpDrop, one point for each.
         k: how many candidates of a query are reranked; None: all.
         segmenter: how documents are split.
         order: scores the segments of a document against the query, best first; None: in document order, the lead
@@ -154,11 +154,11 @@ def utility_curves(
         The curves.
 
     Raises:
-        ValueError: for no model, a count or depth below 1, missing texts, or an empty document.
+        ValueError: for no model, a count or level below 1, missing texts, or an empty document.
     """
     if not models:
         raise ValueError("there is no model to draw a curve of; got an empty mapping; give {name: model}")
-    for what, numbers in (("segments", segments), ("depths", depths)):
+    for what, numbers in (("segments", segments), ("levels", levels)):
         if any(not isinstance(number, int) or number < 1 for number in numbers):
             raise ValueError(f"{what} must be whole numbers of at least 1; got {list(numbers)!r}")
     ranked = {query: [doc for doc, _ in rank(docs)[:k]] for query, docs in candidates.items() if query in qrels}
@@ -173,7 +173,7 @@ def utility_curves(
             )
     plan = Plan([CmpCrop(segmenter=segmenter, support=None), drop])
     settings: list[tuple[int | None, int]] = [(count, 0) for count in sorted(set(segments))]
-    settings += [(None, 0), *((None, depth) for depth in sorted(set(depths)))]
+    settings += [(None, 0), *((None, level) for level in sorted(set(levels)))]
     points: dict[str, list[Point]] = {}
     total = len(models) * len(ranked)
     for name, model in models.items():
@@ -201,11 +201,11 @@ def utility_curves(
             model.train(training)
         pairs_scored = max(sum(len(docs) for docs in ranked.values()), 1)
         points[name] = [
-            Point(count, depth, result.means, result.per_query, number / pairs_scored)
-            for (count, depth), run, number in zip(settings, runs, tokens, strict=True)
+            Point(count, level, result.means, result.per_query, number / pairs_scored)
+            for (count, level), run, number in zip(settings, runs, tokens, strict=True)
             for result in [evaluate(run, qrels, measures)]
         ]
-    rates = {str(depth): drop.rate(depth) for depth in (0, *depths)}
+    rates = {str(level): drop.rate(level) for level in (0, *levels)}
     config = {"segmenter": repr(segmenter), "order": repr(order), "drop": repr(drop), "k": k, "seed": seed}
     return Curves(points, config | {"rates": rates})
 
@@ -226,6 +226,6 @@ def _views(
         seen = [seen[i] for i in scores_order] + [i for n, i in enumerate(seen) if n not in scores_order]
     everything = example.full()
     return [
-        View(everything.tokens if count is None else example.keeping(seen[:count]), (depth,))
-        for count, depth in settings
+        View(everything.tokens if count is None else example.keeping(seen[:count]), (level,))
+        for count, level in settings
     ]

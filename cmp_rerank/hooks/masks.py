@@ -194,7 +194,7 @@ def nested_dropout(x: Tensor, rows: Rows, units: Tensor) -> Tensor:
     """
     if x.ndim != 3 or x.shape[0] != rows.key.shape[0] or rows.key.shape[1] not in (1, x.shape[1]):
         raise ValueError(
-            f"x must be (batch, tokens, units) for {rows.key.shape[0]} rows of {rows.key.shape[1]} tokens, got "
+            f"x must be (batch, tokens, units) for {rows.key.shape[0]} rows of {rows.key.shape[1]} tokens; got "
             f"{tuple(x.shape)}."
         )
     if x.shape[2] % len(units):

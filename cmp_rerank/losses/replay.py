@@ -62,13 +62,13 @@ def addressed(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
         raise ValueError("The batch is empty: there is nothing to compute a loss of.")
     if len({len(column) for column in columns}) != 1:
         raise ValueError(
-            f"The columns must have one row per example, got {[len(column) for column in columns]} rows."
+            f"The columns must have one row per example; got {[len(column) for column in columns]} rows."
         )
 
     def address(text: Any, where: Address) -> AddressedText:
         if not isinstance(text, str):
             raise ValueError(
-                f"ComparativeLoss needs texts, got {type(text).__name__} in column {where[0]}, row {where[1]}."
+                f"ComparativeLoss needs texts; got {type(text).__name__} in column {where[0]}, row {where[1]}."
             )
         if where[0] > 0 and not text.strip():
             raise ValueError(f"The passage in column {where[0]}, row {where[1]} is empty: drop such examples.")

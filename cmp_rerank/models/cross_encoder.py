@@ -52,7 +52,7 @@ def cross_encoder(model: nn.Module) -> CrossEncoder:
     if isinstance(model, nn.Module):
         found = next((each for each in wrapped(model) if isinstance(each, CrossEncoder)), None)
     if found is None:
-        raise ValueError(f"Expected a CrossEncoder (or a wrapper of one), got {type(model).__name__}.")
+        raise ValueError(f"Expected a CrossEncoder (or a wrapper of one); got {type(model).__name__}.")
     return found
 
 

@@ -12,6 +12,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, byte_bpe, cross_encoder, modernbert_config, wordpiece
 from transformers import AlbertConfig, DebertaV2Config, Qwen3Config, RobertaConfig
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan
@@ -197,14 +198,39 @@ def test_nothing_stays_behind(tiny_model: CrossEncoder) -> None:
     def picture() -> list[Any]:
         return [(name, len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in tiny_model.named_modules()]
 
-    before = picture()
-    run(tiny_model, Scorer(ADAPTER, PLAN.on_model, unpadded=True), PLAN)
+    before, config = picture(), tiny_model[0].model.config
+    scorer = Scorer(ADAPTER, PLAN.on_model, strategy="stacked", unpadded=True)
+    run(tiny_model, scorer, PLAN)
+    assert scorer.uses(Unpadded)
     assert picture() == before
+    assert config._attn_implementation == "sdpa"
     tiny_model[0].model.classifier.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tiny_model, Scorer(ADAPTER, PLAN.on_model, strategy="hybrid", unpadded=True), PLAN)
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is plain
-    assert not ALL_ATTENTION_FUNCTIONS._local_mapping
+    assert config._attn_implementation == "sdpa"
+
+
+def test_what_is_used_of_transformers(tiny_model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention and masks are looked up by the name in the configuration, when a layer runs: upstream may change."""
+    names = []
+
+    class Noting(dict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            names.append(name)
+            return super().__getitem__(name)
+
+    for functions in (ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS):
+        assert {"sdpa", unpadded.IMPLEMENTATION} <= set(functions)
+        monkeypatch.setattr(type(functions), "_global_mapping", Noting(type(functions)._global_mapping))
+    scorer = Scorer(ADAPTER, PLAN.on_model, strategy="stacked", unpadded=True)
+    run(tiny_model, scorer, PLAN)
+    names.clear()
+    run(tiny_model, scorer, PLAN)
+    # The name of this package is looked up by the model, that of the replaced attention by this package.
+    layers = len(tiny_model[0].model.bert.encoder.layer)
+    assert names.count(unpadded.IMPLEMENTATION) >= layers
+    assert names.count("sdpa") >= layers
 
 
 def test_models_that_cannot_are_padded_with_the_reason(

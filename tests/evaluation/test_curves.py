@@ -27,11 +27,11 @@ QRELS = {"q0": {"d0": 1}, "q1": {"d2": 2, "d0": 1}, "q2": {"d3": 1}, "q3": {"d4"
 def test_points_against_texts_cropped_by_hand(tiny_model: CrossEncoder) -> None:
     tiny_model.train()
     curves = utility_curves(
-        {"tiny": tiny_model}, ASKED, CORPUS, RUN, QRELS, "RR", segments=[2, 1], depths=[2], order=None, k=5
+        {"tiny": tiny_model}, ASKED, CORPUS, RUN, QRELS, "RR", segments=[2, 1], levels=[2], order=None, k=5
     )
     assert tiny_model.training
     one, two, everything, dropped = curves.points["tiny"]
-    assert [(p.segments, p.depth) for p in (one, two, everything, dropped)] == [(1, 0), (2, 0), (None, 0), (None, 2)]
+    assert [(p.segments, p.level) for p in (one, two, everything, dropped)] == [(1, 0), (2, 0), (None, 0), (None, 2)]
     for point in (one, two, everything):
         leads = {doc: text[: Sentences()(text)[: point.segments][-1][1]] for doc, text in CORPUS.items()}
         run = rerank(tiny_model, ASKED, leads, RUN, k=5)
@@ -43,9 +43,9 @@ def test_points_against_texts_cropped_by_hand(tiny_model: CrossEncoder) -> None:
 
 def test_the_best_segments_come_first(tiny_model: CrossEncoder) -> None:
     lead = utility_curves({"m": tiny_model}, {"q": "honey"}, {"d": TEXTS[2]}, {"q": {"d": 1.0}}, {"q": {"d": 1}},
-                          segments=[1], depths=[], order=None)  # fmt: skip
+                          segments=[1], levels=[], order=None)  # fmt: skip
     best = utility_curves({"m": tiny_model}, {"q": "honey"}, {"d": TEXTS[2]}, {"q": {"d": 1.0}}, {"q": {"d": 1}},
-                          segments=[1], depths=[])  # fmt: skip
+                          segments=[1], levels=[])  # fmt: skip
     texts = [TEXTS[2][slice(*span)] for span in Sentences()(TEXTS[2])]
     lengths = [len(tiny_model.preprocess([("honey", text)])["input_ids"][0]) for text in texts]
     assert [points.points["m"][0].tokens for points in (lead, best)] == [lengths[0], lengths[1]]
@@ -59,7 +59,7 @@ def test_the_command_writes_numbers_and_a_plot(tiny_checkpoint: Path, tmp_path: 
     arguments = [
         "curves", str(tmp_path / "qrels.txt"), str(tmp_path / "run.txt"), "--model", f"a={tiny_checkpoint}",
         "--model", f"b={tiny_checkpoint}", "--queries", str(tmp_path / "queries.jsonl"),
-        "--corpus", str(tmp_path / "corpus.jsonl"), "--segments", "1,3", "--depths", "1",
+        "--corpus", str(tmp_path / "corpus.jsonl"), "--segments", "1,3", "--levels", "1",
         "--out", str(tmp_path / "curves.json"), "--max-queries", "2",
     ]  # fmt: skip
     result = CliRunner().invoke(app, arguments)

@@ -177,7 +177,7 @@ def test_thresholds_reach_both_ends() -> None:
 
 def test_bad_shapes() -> None:
     rows = rows_of([1, 2], 3, 0.1)
-    with pytest.raises(ValueError, match=r"2 rows of 3 tokens, got \(2, 4, 8\)"):
+    with pytest.raises(ValueError, match=r"2 rows of 3 tokens; got \(2, 4, 8\)"):
         nested_dropout(torch.ones(2, 4, 8), rows, unit_keys(8, 0))
     with pytest.raises(ValueError, match=r"got \(1, 3, 8\)"):
         nested_dropout(torch.ones(1, 3, 8), rows, unit_keys(8, 0))

@@ -322,11 +322,15 @@ def test_multi_class_and_in_batch_losses_train(name: str, options: dict, batch: 
 
     before = values()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss(*batch).backward()
-        optimizer.step()
-    after = values()
+    # How many it takes depends on the tokenizer, which is trained anew in each process, with ties in any order.
+    for _ in range(10):
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss(*batch).backward()
+            optimizer.step()
+        after = values()
+        if after[0] < 0.5 * before[0] and after[2] < before[2]:
+            break
     assert after[0] < 0.5 * before[0]
     assert after[2] < before[2]
 

@@ -238,7 +238,7 @@ def test_a_loss_that_chooses_pairs_by_score_is_refused(tiny_model: CrossEncoder)
     [
         ([], "The batch is empty"),
         ([[], []], "The batch is empty"),
-        ([["a", "b"], ["c"]], r"one row per example, got \[2, 1\]"),
+        ([["a", "b"], ["c"]], r"one row per example; got \[2, 1\]"),
         ([["a"], [7]], "got int in column 1, row 0"),
         ([["a"], [["b", None]]], "got NoneType in column 1, row 0"),
         ([["a", "b"], ["c", "  \n"]], "The passage in column 1, row 1 is empty"),

@@ -18,6 +18,7 @@ from tiny_models import OTHERS, PASSAGES, QUERIES
 from torch import Tensor, nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.losses.comparative import calling_trainer
 
 DIAGNOSTICS = ["task_loss_full", "task_loss_step_1", "task_loss_step_2", "violation_rate", "zero_weight_rate"]
 
@@ -196,3 +197,27 @@ def test_the_checkpoint_loads_without_this_package(tiny_model: CrossEncoder, tmp
     assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(
         tiny_model.predict([("a", "b"), ("c", "d")]).tolist()
     )
+
+
+def test_the_trainer_is_found_among_the_callers_and_nowhere_else(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    """It is looked up in a way that should not be needed: when a trainer makes itself known to its loss, use that."""
+    seen: list[Any] = []
+
+    class Noting(upstream.BinaryCrossEntropyLoss):
+        def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+            seen.append((calling_trainer(), args, kwargs))
+            return super().forward(*args, **kwargs)
+
+    loss = Noting(tiny_model)
+    run = trainer(tiny_model, loss, pointwise(), tmp_path, max_steps=1)
+    run.train()
+    ((found, args, kwargs),) = seen
+    assert found is run
+    assert calling_trainer() is None
+
+    def holds(value: Any) -> bool:
+        return value is run or (isinstance(value, dict) and any(holds(each) for each in value.values()))
+
+    known = [*args, *kwargs.values(), *vars(loss).values(), *vars(tiny_model).values()]
+    known += vars(tiny_model.model_card_data).values()
+    assert not any(holds(value) for value in known)
