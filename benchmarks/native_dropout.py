@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import Ablation, CmpDrop
-from cmp_rerank.hooks.checkpointing import checkpoints
 from cmp_rerank.hooks.dropout import disabled, dropout_rates
 from cmp_rerank.hooks.random_state import RandomState
 from cmp_rerank.hooks.sites import survey
@@ -146,3 +145,11 @@ def _raised(modules: Sequence[Any], rate: float) -> Iterator[None]:
     finally:
         for module, p in zip(modules, before, strict=True):
             module.p = p
+
+
+def checkpoints(model: nn.Module) -> bool:
+    """Whether any part of a model recomputes in the backward pass while it is trained."""
+    return any(
+        getattr(module, "gradient_checkpointing", False) is True or "checkpoint_fn" in vars(module)
+        for module in model.modules()
+    )

@@ -114,14 +114,6 @@ def _checkpointing(
     return run
 
 
-def checkpoints(model: nn.Module) -> bool:
-    """Whether any part of a model recomputes in the backward pass while it is trained."""
-    return any(
-        getattr(module, "gradient_checkpointing", False) is True or "checkpoint_fn" in vars(module)
-        for module in model.modules()
-    )
-
-
 def is_reentrant(model: nn.Module) -> bool:
     """Whether activations are checkpointed in the reentrant way, which cannot be run inside of a backward pass."""
     for module in model.modules():
