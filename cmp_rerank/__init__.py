@@ -118,23 +118,14 @@ _HOME = {
 }
 
 
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("cmp-rerank")
-    except metadata.PackageNotFoundError:  # a source tree that is not installed
-        return "0+unknown"
-
-
 if not TYPE_CHECKING:  # hidden from type checkers: they should report a name that does not exist
 
     def __getattr__(name: str) -> Any:
-        if name == "__version__":
-            value: Any = _version()
-        elif name in _HOME:
-            from importlib import import_module
+        from importlib import import_module
 
+        if name == "__version__":
+            value: Any = import_module("cmp_rerank.version").package_version()
+        elif name in _HOME:
             value = getattr(import_module(_HOME[name]), name)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

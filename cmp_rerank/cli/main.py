@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-import cmp_rerank
 from cmp_rerank.cli.answer import answer
 from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
@@ -13,6 +12,7 @@ from cmp_rerank.cli.evaluate import evaluate
 from cmp_rerank.cli.report import report
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
+from cmp_rerank.version import package_version
 
 app = typer.Typer(
     name="cmp-rerank",
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"cmp-rerank {cmp_rerank.__version__}")
+        typer.echo(f"cmp-rerank {package_version()}")
         raise typer.Exit
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-import cmp_rerank
 from cmp_rerank.cli import options
+from cmp_rerank.version import package_version
 
 
 def train_reader(
@@ -285,7 +285,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     others = ("torch", "transformers", "tokenizers", "numpy")
-    return {"cmp-rerank": cmp_rerank.__version__} | {name: version(name) for name in others}
+    return {"cmp-rerank": package_version()} | {name: version(name) for name in others}
 
 
 def _write(path: Path, content: Any) -> None:

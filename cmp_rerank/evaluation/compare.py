@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import cmp_rerank
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, SystemMean, differences
 from cmp_rerank.evaluation.evaluate import QrelsLike, RunLike, evaluate
 from cmp_rerank.evaluation.judgments import Judgments
@@ -27,6 +26,7 @@ from cmp_rerank.evaluation.statistics import (
 )
 from cmp_rerank.ir.arguments import check_count, kind
 from cmp_rerank.ir.ranking import check_choice
+from cmp_rerank.version import package_version
 
 TESTS = ("t", "randomisation")
 SystemLike = RunLike | Evaluation | Sequence[RunLike | Evaluation]
@@ -347,7 +347,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     others = ("ir-measures", "pytrec-eval-terrier", "numpy", "scipy")
-    return {"cmp-rerank": cmp_rerank.__version__} | {name: version(name) for name in others}
+    return {"cmp-rerank": package_version()} | {name: version(name) for name in others}
 
 
 def system_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
