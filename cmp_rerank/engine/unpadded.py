@@ -144,6 +144,24 @@ def _square(x: Tensor, run: _Run, shape: tuple[int, int]) -> Tensor:
     return (x if len(x) == 1 else x[run.rows])[..., run.columns, run.columns]
 
 
+def _configs(model: nn.Module) -> list[Any]:
+    """The configurations of a model's modules, and those inside of them; outer ones first."""
+    found: dict[int, Any] = {}
+    pending = [config for module in model.modules() if (config := vars(module).get("config")) is not None]
+    while pending:
+        config = pending.pop(0)
+        if id(config) not in found and hasattr(config, "_attn_implementation"):
+            found[id(config)] = config
+            pending += [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
+    return list(found.values())
+
+
+def _name_attention(names: Sequence[tuple[Any, str | None]]) -> None:
+    """Set the implementation of each configuration; an outer one sets those inside of it, which come later."""
+    for config, name in names:
+        config._attn_implementation = name
+
+
 def _has_kernel(device: torch.device) -> bool:
     """Whether nested attention has a kernel of its own; on a CPU it is slower than a call for each length."""
     return device.type == "cuda"
@@ -165,9 +183,7 @@ class Unpadded(LayerInputs):
         self._inside = [id(module) for layer in self.layers for module in layer.modules()]
         self._passes: PassHooks[_Packing] = PassHooks(model, self._on_model)
         self._attended = 0  # how often
-        configs = {id(c): c for m in model.modules() if (c := vars(m).get("config")) is not None}
-        named = {i: getattr(config, "_attn_implementation", None) for i, config in configs.items()}
-        self._configs = [configs[i] for i, name in named.items() if name == REPLACED]
+        self._configs = _configs(model)
         found = {
             getattr(vars(module).get("config"), "_attn_implementation", None)
             for layer in self.layers
@@ -235,9 +251,9 @@ class Unpadded(LayerInputs):
             for number, layer in enumerate(self.layers):
                 stack.callback(layer.register_forward_pre_hook(self._before(number), with_kwargs=True).remove)
             stack.callback(self.layers[-1].register_forward_hook(self._after).remove)
-            for config in self._configs:
-                stack.callback(setattr, config, "_attn_implementation", REPLACED)
-                config._attn_implementation = IMPLEMENTATION
+            before = [(config, config._attn_implementation) for config in self._configs]
+            stack.callback(_name_attention, before)
+            _name_attention([(config, IMPLEMENTATION if name == REPLACED else name) for config, name in before])
             for inside in self._inside:
                 stack.callback(_RUNNING.pop, inside, None)
                 _RUNNING[inside] = self
