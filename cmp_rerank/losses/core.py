@@ -64,7 +64,7 @@ class Comparison:
             The loss of the batch, and the scores, (rows, 1 + steps, width).
 
         Raises:
-            ValueError: if the objective does not give one value for each example.
+            ValueError: if the objective does not give one finite value for each example.
         """
         views = [self.plan.views(example) for example in examples]
         scores = self.scorer(model, examples, views)
@@ -87,6 +87,11 @@ class Comparison:
             raise ValueError(
                 f"An objective must give one value for each of {len(part.weights)} examples; {self.objective!r} gave "
                 f"{got}."
+            )
+        if not bool(values.isfinite().all()):
+            raise ValueError(
+                f"The values of an objective must be finite; {self.objective!r} gave {values.tolist()}: look for "
+                "roots, logarithms and divisions at 0."
             )
         return (part.weights * values).sum()
 

@@ -1,7 +1,16 @@
-"""Draws are named by seed, training step and batch, so that they are the same after a resume."""
+"""Draws are named by seed, training step and batch, so that they are the same after a resume; odd objectives."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from tiny_models import PASSAGES, QUERIES
+
+from cmp_rerank import ComparativeLoss
 from cmp_rerank.ablations import CmpDrop, Plan
 from cmp_rerank.engine import Scorer
 from cmp_rerank.losses.core import Comparison
@@ -29,5 +38,21 @@ def test_a_resumed_training_draws_what_the_whole_one_did() -> None:
 
 
 def test_without_a_trainer_each_batch_is_a_step() -> None:
-    one, told = comparison(), comparison()
-    assert [one.draw(None) for _ in range(3)] == [told.draw(step) for step in range(3)]
+    one, given = comparison(), comparison()
+    assert [one.draw(None) for _ in range(3)] == [given.draw(step) for step in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (lambda losses: losses, "must give one value per example"),
+        (lambda losses: losses.mean(), "must give one value per example"),
+        (lambda losses: losses.mean(dim=1) + float("nan"), "must be finite; .* gave \\[nan, nan, nan, nan\\]"),
+        (lambda losses: losses.mean(dim=1) / (losses[:, 0] * 0), "must be finite"),
+    ],
+)
+def test_what_an_objective_gives_is_checked(objective: Any, message: str, tiny_model: CrossEncoder) -> None:
+    tiny_model.train()
+    loss = ComparativeLoss(tiny_model, BinaryCrossEntropyLoss(tiny_model), [CmpDrop()], objective=objective)
+    with pytest.raises(ValueError, match=message):
+        loss([QUERIES, PASSAGES], torch.tensor([1.0, 0.0, 1.0, 0.0]))
