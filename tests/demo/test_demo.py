@@ -346,7 +346,7 @@ def test_the_command(config: DemoConfig, cache: Path, tmp_path: Path, monkeypatc
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["config"]["seed"] == 3
     arguments[3] = "4"
     again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "seed: 3 there, 4 now" in again.output
 
 
@@ -356,7 +356,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(job, "run_demo", interrupt)
     result = CliRunner().invoke(app, ["demo", "--fast", "--out", str(tmp_path / "out")])
-    assert result.exit_code == 130
+    assert result.exit_code == 230
     assert "the same command goes on" in " ".join(result.output.split())
 
 
