@@ -356,7 +356,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(job, "run_demo", interrupt)
     result = CliRunner().invoke(app, ["demo", "--fast", "--out", str(tmp_path / "out")])
-    assert result.exit_code == 230
+    assert result.exit_code == 130
     assert "the same command goes on" in " ".join(result.output.split())
 
 
