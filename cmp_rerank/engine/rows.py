@@ -34,7 +34,7 @@ class RowBatch:
     features: dict[str, Any]
     positions: Tensor
     seeds: Tensor
-    levels: Sequence[tuple[int, ...]]
+    levels: Sequence[tuple[float, ...]]
     longest: int = 0
 
     @classmethod
@@ -43,7 +43,7 @@ class RowBatch:
         seeds = torch.tensor([example.seed_of(view.copy) for example, view in rows], device=positions.device)
         return cls(rows, features, positions, seeds, [view.levels for _, view in rows])
 
-    def level(self, number: int) -> list[int]:
+    def level(self, number: int) -> list[float]:
         """For each row the level of one ablation, by its number among those that act on the model."""
         return [levels[number] if number < len(levels) else 0 for levels in self.levels]
 

@@ -81,7 +81,7 @@ def test_hinge_regularized_without_weight_is_the_mean_of_steps():
 
 def test_hinge_regularized_defaults():
     assert HingeRegularized() == HingeRegularized(1.0, "mean")
-    assert repr(HingeRegularized()) == "HingeRegularized(weight=1.0, reduction='mean')"
+    assert repr(HingeRegularized()) == "HingeRegularized(weight=1.0, reduction='mean', task='mean', detached=False)"
 
 
 def test_hinge_regularized_zero_weight_rate_by_hand():
