@@ -51,7 +51,9 @@ class _Weighted(Objective):
             ValueError: If the losses make no sense; the message says what was got.
         """
         amounts = self.amount(checked(losses).detach())
-        return (float(self.tilt) * amounts).softmax(dim=0) * len(amounts)
+        heaviest = amounts.max() if self.tilt > 0 else amounts.min()
+        # No exponent is above 0: whatever the tilt, none overflows.
+        return (float(self.tilt) * (amounts - heaviest)).softmax(dim=0) * len(amounts)
 
     def __call__(self, losses: Tensor, outputs: Outputs | None = None) -> Tensor:
         """The values of the inner objective, each times the weight of its example: (n,)."""
