@@ -134,7 +134,9 @@ class RankingLoss(nn.Module):
         )
         scores = lists.padded(self._scores(lists.pairs, len(inputs[0]), prompt, task))
         losses = self.of_logits(scores, lists.labels.to(scores.device), lists.mask.to(scores.device))
-        return {"mean": losses.mean, "sum": losses.sum, "none": losses.clone}[self.reduction]()
+        if self.reduction == "none":
+            return losses
+        return losses.sum() if self.reduction == "sum" else losses.mean()
 
     def of_logits(self, logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         """The loss of each list for logits that are at hand: the activation, then `per_list`.

@@ -145,7 +145,7 @@ def checked_lists(
     """
     for name, value in (("scores", scores), ("labels", labels)):
         if not isinstance(value, Tensor) or value.is_complex():
-            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            got = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{name} must be a tensor of numbers, (lists, documents); got {got}")
     if scores.shape != labels.shape or scores.dim() < 1:
         raise ValueError(

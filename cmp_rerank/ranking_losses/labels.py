@@ -44,10 +44,10 @@ class LabelKind:
         bad = ~labels.isfinite() if self.least is None else ~(labels.isfinite() & (labels >= self.least))
         bad = bad & mask
         if bool(bad.any()):
-            *rows, document = bad.nonzero()[0].tolist()
-            value = labels[(*rows, document)].item()
+            index = bad.nonzero()[0].tolist()
+            value = labels[tuple(index)].item()
             must = "finite numbers" if self.least is None else f"finite numbers, at least {self.least:g}"
-            where = f"document {document} of list {rows[0]}" if rows else f"document {document}"
+            where = f"document {index[-1]} of list {index[0]}" if len(index) > 1 else f"document {index[0]}"
             ignored = 'float("nan")' if math.isnan(value) else repr(value)
             raise ValueError(
                 f"{self.name} must be {must}; got {value} for {where}; {self.hint}, "

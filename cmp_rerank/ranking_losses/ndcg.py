@@ -133,7 +133,7 @@ def neural_ndcg(
 ) -> Tensor:
     """Give one minus nDCG, where the sort is NeuralSort's relaxed one.
 
-    With the relaxed permutation P of `neural_sort`, Sinkhorn-scaled so that its rows and columns sum to 1, the gains g
+    With the relaxed permutation P of `neural_sort`, scaled by Sinkhorn until rows and columns sum to 1, the gains g
     of the documents and the discounts d of the places, 0 beyond k::
 
         L = 1 - sum over places r of d(r) (scale(P) g)(r) / ideal DCG                   the gains are sorted
