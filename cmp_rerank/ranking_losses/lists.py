@@ -89,7 +89,7 @@ def read_lists(
             )
             raise ValueError(
                 f"{loss} compares the documents of a query, so a list needs two or more; got a list of {left} in row "
-                f" {number} of the batch{of}; add negatives, or take such rows out of the dataset"
+                f"{number} of the batch{of}; add negatives, or take such rows out of the dataset"
             )
         pairs += [(query, text) for text, stays in zip(texts, keep.tolist(), strict=True) if stays]
         kept.append(row[keep])

@@ -121,10 +121,8 @@ def test_a_slow_loop_gives_the_same(case: str) -> None:
     check()
 
 
-@every
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("circle")])  # see below
 def test_the_gradient_is_that_of_the_value(case: str) -> None:
-    if case.startswith("circle"):
-        pytest.skip("its weights have no gradient; see below")
     fast, _, graded = at(case)
     scores, labels = sample(graded)
     mask = torch.ones_like(scores, dtype=torch.bool)
@@ -161,7 +159,8 @@ def test_invariances(case: str) -> None:
     def check(rows: list[List], shift: float, random: Any) -> None:
         scores, labels, mask = batch(rows)
         losses = fast(scores, labels, mask)
-        assert (losses >= -1e-9).all()
+        if not case.startswith("neural_ndcg"):  # see below
+            assert (losses >= -1e-9).all()
         order = list(range(scores.shape[1]))
         random.shuffle(order)  # padding may stand anywhere
         torch.testing.assert_close(fast(scores[:, order], labels[:, order], mask[:, order]), losses)
@@ -283,6 +282,7 @@ def test_a_relaxed_sort_is_row_stochastic_and_picks_the_right_document(rows: lis
 @few
 @given(lists(graded=True), st.floats(0.01, 10.0))
 def test_smooth_ndcg_lies_between_0_and_1(rows: list[List], temperature: float) -> None:
+    """Of NeuralNDCG once the scaling is done: before, places or documents may count more than once."""
     for function in (approx_ndcg, partial(neural_ndcg, iterations=200)):
         losses = function(*batch(rows), temperature=temperature)
         assert (losses >= -1e-6).all()
