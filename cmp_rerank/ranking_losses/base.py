@@ -163,10 +163,14 @@ class RankingLoss(nn.Module):
         return joined if joined.dtype == torch.float64 else joined.float()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of this loss: the arguments that it was made with."""
+        """What the model card says of this loss: the arguments that it was made with.
+
+        Losses inside of this one are given as they are: the model card asks them in turn.
+        """
         names = [name for name in inspect.signature(type(self).__init__).parameters if name not in ("self", "model")]
         values = {name: getattr(self, name) for name in names}
-        return {name: fullname(v) if isinstance(v, nn.Module) else v for name, v in values.items()}
+        plain = {n for n, v in values.items() if isinstance(v, nn.Module) and not hasattr(v, "get_config_dict")}
+        return {name: fullname(value) if name in plain else value for name, value in values.items()}
 
     def extra_repr(self) -> str:
         """The options that are no modules, for ``repr``."""

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from sentence_transformers.cross_encoder.losses import RankNetLoss
-from sentence_transformers.util import fullname
 from torch import Tensor, nn
 
 from cmp_rerank.ranking_losses.base import RankingLoss
@@ -281,9 +280,8 @@ class TeacherOrderLoss(nn.Module):
         return self.loss(inputs, order, prompt=prompt, task=task)  # type: ignore[no-any-return]
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of this loss."""
-        inner: dict[str, Any] = getattr(self.loss, "get_config_dict", dict)()
-        return {"loss": fullname(self.loss), "loss_config": inner, "labels": self.labels}
+        """What the model card says of this loss. It asks the loss inside in turn."""
+        return {"loss": self.loss, "labels": self.labels}
 
 
 def _shown(loss: object) -> str:
