@@ -34,9 +34,11 @@ def pairwise_softmax(
         L = (1/|P|) sum over i in P of log( 1 + sum over j in N of f(s(j) - s(i)) ^ (1 / temperature) )
         f(d) = exp(d), tanh(d) + 1, atan(d) + 1 or max(d + 1, 0)
 
-    With "exp" and temperature 1 it is `localized_contrastive`. The others give less weight to negatives far above a
-    positive, which may be false negatives. "atan" and "relu" are 0 below -tan(1) and -1. The differences of the paper
-    lie in [-1, 1], so use scores between 0 and 1. A list without a positive or without a negative gives 0.
+    The 1 is the positive itself, one of the documents that the paper sums over. The authors' code leaves it out; with
+    it, a loss is never negative. With "exp" and temperature 1 it is `localized_contrastive`. The others give less
+    weight to negatives far above a positive, which may be false negatives. "atan" and "relu" are 0 below -tan(1) and
+    -1. The differences of the paper lie in [-1, 1], so use scores between 0 and 1. A list without a positive or
+    without a negative gives 0.
 
     Args:
         scores: of the model, best between 0 and 1, shape (..., documents).

@@ -289,6 +289,47 @@ def test_smooth_ndcg_lies_between_0_and_1(rows: list[List], temperature: float) 
         assert (losses <= 1).all()
 
 
+def test_published_values() -> None:
+    """The values in the documentation of Rax and in the tests of allRank."""
+    scores, labels = (
+        torch.tensor([[2.0, 1.0, 3.0], [1.0, 0.5, 1.5]]),
+        torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+    )
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    softmax = listwise_softmax(scores, labels, normalize=True)
+    torch.testing.assert_close(softmax, torch.tensor([1.4076059, 0.68026966]))
+    assert listwise_softmax(scores, labels, mask).mean().item() == pytest.approx(0.49676564)
+    torch.testing.assert_close(2 * margin_hinge(scores, labels), torch.tensor([2.0, 0.5]))  # theirs sums both pairs
+    leaf = torch.tensor([[0.0, 1.0, 3.0], [1.0, 2.0, 0.0]], requires_grad=True)
+    loss = listwise_softmax(leaf, torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])).mean()
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    expected = [[0.02100503, 0.0570976, -0.07810265], [-0.37763578, 0.33262047, 0.04501529]]
+    torch.testing.assert_close(gradient, torch.tensor(expected))
+    tied = torch.tensor([[0.5, 0.3, 0.5]])
+    assert 1 - approx_ndcg(tied, tied, temperature=1.0).item() == pytest.approx(0.8499219417)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.endswith("iterations=1")])  # see `neural_ndcg`
+def test_a_descent_finds_the_right_order(case: str) -> None:
+    """Whatever else is right, the sign must be."""
+    fast, _, graded = at(case)
+    labels = torch.tensor([0.0, 3.0, 1.0, 0.0, 2.0], dtype=torch.float64)
+    if case == "neural_ndcg-iterations=0-label_smoothing=0.3-k=1":
+        labels = torch.tensor([0.0, 3.0, 0.0, 0.0, 0.0], dtype=torch.float64)  # only the first place counts there
+    scores = torch.tensor([0.6, 0.2, 0.25, 0.4, 0.3], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([scores], lr=0.03)
+    first = fast(scores, labels).item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        fast(scores, labels).backward()
+        optimizer.step()
+    assert fast(scores, labels).item() < first
+    positive, negative = scores[labels > 0].min(), scores[labels == 0].max()
+    assert positive > negative
+    if not graded or ("ndcg" in case and "k=" not in case):
+        assert torch.equal(scores.argsort(descending=True)[:3], labels.argsort(descending=True)[:3])
+
+
 def test_relations_between_the_losses() -> None:
     scores, labels = sample(graded=True)
     one = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]] * 3, dtype=torch.float64)
