@@ -140,8 +140,8 @@ def neural_ndcg(
         L = 1 - sum over documents i of g(i) (scale(P^T) d)(i) / ideal DCG              transposed: the discounts are
 
     Both are one double sum. They differ only by what the scaling leaves undone: places sum to 1 exactly in the first,
-    documents in the second. What is undone may also take the loss below 0, and with few iterations a model can learn to do so
-    instead of ranking.
+    documents in the second. What is undone may also take the loss below 0. With few iterations, a model can learn
+    that instead of the order.
 
     As the temperature falls, the loss tends to one minus nDCG@k; documents of equal score share their places evenly.
     A list without a positive gives 0.
