@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
 from sentence_transformers.util import batch_to_device, fullname
 from torch import Tensor, nn
 
-from cmp_rerank.ranking_losses.checks import check_model
+from cmp_rerank.ranking_losses.checks import check_ignore_label, check_model
 from cmp_rerank.ranking_losses.labels import LabelKind
 from cmp_rerank.ranking_losses.lists import read_lists
 from cmp_rerank.text.checks import check_whole
@@ -37,6 +36,17 @@ class RankingLoss(nn.Module):
 
     Attributes:
         reduction: "mean" over the lists of a batch, "sum", or "none" for the losses of single lists.
+
+    Inputs:
+        +----------------------------------------+--------------------------------+-------------------------------+
+        | Inputs                                 | Labels                         | Number of Model Output Labels |
+        +========================================+================================+===============================+
+        | (query, [doc1, doc2, ..., docN])       | [label1, label2, ..., labelN]  | 1                             |
+        +----------------------------------------+--------------------------------+-------------------------------+
+        | (query, doc1, doc2, ..., docN)         | [label1, label2, ..., labelN]  | 1                             |
+        +----------------------------------------+--------------------------------+-------------------------------+
+        | (query, positive, negative1, ...)      | none, with `by_position`       | 1                             |
+        +----------------------------------------+--------------------------------+-------------------------------+
 
     Raises:
         ValueError: if an argument is out of its range; the message says what was got.
@@ -72,8 +82,7 @@ class RankingLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_model(type(self).__name__, model)
-        if ignore_label is not None and (not isinstance(ignore_label, Real) or isinstance(ignore_label, bool)):
-            raise ValueError(f"ignore_label must be None or the number that marks a document; got {ignore_label!r}")
+        check_ignore_label(ignore_label)
         if activation_fn is not None and not isinstance(activation_fn, nn.Module):
             raise ValueError(
                 f"activation_fn must be None or a module such as torch.nn.Sigmoid(); got {activation_fn!r}"

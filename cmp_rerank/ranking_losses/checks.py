@@ -9,7 +9,15 @@ from torch import Tensor
 
 from cmp_rerank.ranking_losses.labels import LabelKind
 
-__all__ = ["check_choice", "check_flag", "check_model", "check_positive", "check_share", "checked_lists"]
+__all__ = [
+    "check_choice",
+    "check_flag",
+    "check_ignore_label",
+    "check_model",
+    "check_positive",
+    "check_share",
+    "checked_lists",
+]
 
 
 def check_positive(name: str, value: object) -> None:
@@ -90,6 +98,24 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False; got {value!r}")
+
+
+def check_ignore_label(value: object) -> None:
+    """Refuse what cannot mark a document.
+
+    Args:
+        value: what was passed; NaN can mark one.
+
+    Raises:
+        ValueError: it is neither None nor a number.
+
+    Example:
+        >>> check_ignore_label("-1")
+        Traceback (most recent call last):
+        ValueError: ignore_label must be None or the number that marks a document; got '-1'
+    """
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+        raise ValueError(f"ignore_label must be None or the number that marks a document; got {value!r}")
 
 
 def check_model(loss: str, model: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,7 +10,13 @@ from sentence_transformers.cross_encoder.losses import RankNetLoss
 from torch import Tensor, nn
 
 from cmp_rerank.ranking_losses.base import RankingLoss
-from cmp_rerank.ranking_losses.checks import check_choice, check_model, check_positive, checked_lists
+from cmp_rerank.ranking_losses.checks import (
+    check_choice,
+    check_ignore_label,
+    check_model,
+    check_positive,
+    checked_lists,
+)
 from cmp_rerank.ranking_losses.labels import RANKS, TEACHER_SCORES
 from cmp_rerank.ranking_losses.lists import read_lists
 from cmp_rerank.ranking_losses.softmax import ListwiseSoftmaxLoss
@@ -153,6 +160,13 @@ class SupervisedDistillationLoss(RankingLoss):
         activation_fn: applied before the activations of the two losses. Default: none.
         mini_batch_size: see `RankingLoss`.
 
+    Inputs:
+        +----------------------------------------+--------------------------------+-------------------------------+
+        | Inputs                                 | Labels                         | Number of Model Output Labels |
+        +========================================+================================+===============================+
+        | (query, [doc1, doc2, ..., docN])       | [[grade1, score1], ...]        | 1                             |
+        +----------------------------------------+--------------------------------+-------------------------------+
+
     Raises:
         ValueError: if an argument is out of its range; the message says what was got.
 
@@ -209,12 +223,21 @@ class TeacherOrderLoss(nn.Module):
     It turns ranks into labels, `labels_of_ranks`, and hands them to the loss. Rank-DistiLLM takes `RankNetLoss` (the
     default) or `ADRMSELoss` of sentence-transformers, on the order of a language model. They look at the order alone.
     For losses that read labels as grades, such as `LambdaLoss`, use ``labels="reciprocal"``: with "order" their gains
-    would double from place to place.
+    would double from place to place. Labels that are higher for better documents already, such as 1 / rank, need none
+    of this: give them to the loss itself.
 
     Args:
         model: the CrossEncoder to be trained, with one output label.
         loss: a loss of lists with one label a document, built on the same model. Default: `RankNetLoss`.
         labels: "order" or "reciprocal"; see `labels_of_ranks`.
+        ignore_label: documents with this rank are left out; NaN leaves out what the teacher did not rank.
+
+    Inputs:
+        +----------------------------------------+--------------------------------+-------------------------------+
+        | Inputs                                 | Labels                         | Number of Model Output Labels |
+        +========================================+================================+===============================+
+        | (query, [doc1, doc2, ..., docN])       | [rank1, rank2, ..., rankN]     | 1                             |
+        +----------------------------------------+--------------------------------+-------------------------------+
 
     Raises:
         ValueError: if an argument is out of its range; the message says what was got.
@@ -240,9 +263,17 @@ class TeacherOrderLoss(nn.Module):
 }
 """  # noqa: E501
 
-    def __init__(self, model: nn.Module, loss: nn.Module | None = None, labels: OrderLabels = "order") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module | None = None,
+        labels: OrderLabels = "order",
+        *,
+        ignore_label: float | None = None,
+    ) -> None:
         super().__init__()
         check_model(type(self).__name__, model)
+        check_ignore_label(ignore_label)
         check_choice("labels", labels, ORDER_LABELS)
         loss = RankNetLoss(model) if loss is None else loss
         if not isinstance(loss, nn.Module) or getattr(loss, "label_columns", 1) != 1:
@@ -252,6 +283,7 @@ class TeacherOrderLoss(nn.Module):
         self.model = model
         self.loss = loss
         self.labels: OrderLabels = labels
+        self.ignore_label = ignore_label
 
     def forward(
         self,
@@ -274,14 +306,19 @@ class TeacherOrderLoss(nn.Module):
         Raises:
             ValueError: if the columns or ranks do not fit, or a list has fewer than two documents.
         """
-        lists = read_lists(type(self).__name__, inputs, labels, by_position=False)
+        lists = read_lists(type(self).__name__, inputs, labels, ignore_label=self.ignore_label, by_position=False)
         RANKS.check(lists.labels, lists.mask)
-        order = [labels_of_ranks(row, self.labels) for row in labels]
-        return self.loss(inputs, order, prompt=prompt, task=task)  # type: ignore[no-any-return]
+        texts = iter(text for _, text in lists.pairs)
+        docs = [list(islice(texts, count)) for count in lists.mask.sum(dim=1).tolist()]
+        order = [
+            labels_of_ranks(ranks[there], self.labels).to(self.model.device)
+            for ranks, there in zip(lists.labels, lists.mask, strict=True)
+        ]
+        return self.loss([inputs[0], docs], order, prompt=prompt, task=task)  # type: ignore[no-any-return]
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of this loss. It asks the loss inside in turn."""
-        return {"loss": self.loss, "labels": self.labels}
+        return {"loss": self.loss, "labels": self.labels, "ignore_label": self.ignore_label}
 
 
 def _shown(loss: object) -> str:

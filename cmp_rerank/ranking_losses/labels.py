@@ -60,7 +60,11 @@ GRADES = LabelKind("relevance grades", 0.0, "give a document that is not relevan
 #: What another model gave a document. Any number; higher is better.
 TEACHER_SCORES = LabelKind("teacher scores", None, "let the teacher score every document of the list")
 #: The place of a document in the order of another model: 1 is the best. Equal ranks are ties.
-RANKS = LabelKind("ranks", 1.0, "count from 1, the best")
+RANKS = LabelKind(
+    "ranks",
+    1.0,
+    "count from 1, the best; labels that rise with relevance go to a loss such as RankNetLoss as they are",
+)
 
 
 def smooth_labels(labels: Tensor, mask: Tensor, smoothing: float) -> Tensor:

@@ -273,6 +273,13 @@ def test_a_rank_is_a_label_turned_round(tiny_model: CrossEncoder) -> None:
     expected = upstream.RankNetLoss(tiny_model)(inputs, [-rank.float() for rank in ranks])
     torch.testing.assert_close(TeacherOrderLoss(tiny_model)(inputs, ranks), expected)
     assert abs(upstream.RankNetLoss(tiny_model)(inputs, [rank.float() for rank in ranks]) - expected) > 1e-3
+    unranked = [rank.float() for rank in ranks]
+    unranked[0][1] = math.nan
+    less = [QUERIES, [[DOCS[0][0], *DOCS[0][2:]], *DOCS[1:]]]
+    torch.testing.assert_close(
+        TeacherOrderLoss(tiny_model, ignore_label=math.nan)(inputs, unranked),
+        TeacherOrderLoss(tiny_model)(less, [ranks[0][[0, 2, 3]], *ranks[1:]]),
+    )
     reciprocal = TeacherOrderLoss(tiny_model, upstream.LambdaLoss(tiny_model), labels="reciprocal")
     expected = upstream.LambdaLoss(tiny_model)(inputs, [1 / rank for rank in ranks])
     torch.testing.assert_close(reciprocal(inputs, ranks), expected)
