@@ -115,7 +115,7 @@ def localized_contrastive(
     each = listwise_softmax(
         scores[..., None, :].expand(group.shape), own.expand(group.shape), group, label_smoothing=label_smoothing
     )  # (..., positives)
-    return mean_over(each, positive & (mask & ~positive).any(dim=-1, keepdim=True))
+    return mean_over(each, positive)  # alone in its group, a positive has loss 0
 
 
 class ListwiseSoftmaxLoss(RankingLoss):
