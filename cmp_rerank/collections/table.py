@@ -243,11 +243,17 @@ def _texts(where: str, column: str, value: Any) -> list[str]:
     if value is None or value == "":
         return []
     if column in _LISTS and isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: {column!r} must be a JSON list; got {value!r:.80} ({error.msg})") from error
+        value = _json_list(where, column, value)
     return [_text(where, column, content) for content in (value if isinstance(value, list) else [value])]
+
+
+def _json_list(where: str, column: str, value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{where}: {column!r} must be a JSON list; got {value!r:.80} ({error.msg}); close its brackets"
+        ) from error
 
 
 def _grade(where: str, value: Any) -> int:
@@ -277,7 +283,7 @@ def _number(value: Any) -> float:
 def _spans(where: str, value: Any, content: str, shift: int) -> list[tuple[int, int]]:
     """Character spans in a document, whose title takes ``shift`` characters; texts are found in it."""
     if isinstance(value, str) and value.lstrip().startswith("[["):
-        value = json.loads(value)
+        value = _json_list(where, "support", value)
     spans: list[tuple[int, int]] = []
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str):
