@@ -43,8 +43,8 @@ def format_of(loss: Any) -> Format:
             if rows:
                 return _format(rows)
     raise ValueError(
-        f"the format of the data must be known; got {kind(cls)}, whose documentation has no table 'Inputs'; choose one "
-        f"of {', '.join(map(repr, get_args(Format)))}"
+        f"the format of the data must be known; got {kind(cls)}, whose documentation has no table 'Inputs'; choose "
+        f"one of {', '.join(map(repr, get_args(Format)))}"
     )
 
 

@@ -119,7 +119,8 @@ class MiningOptions:
             )
         if self.format == "tuples" and self.unscored == "drop":
             raise ValueError(
-                "tuples need the same number of negatives for every query; got unscored='drop'; use 'lowest', or lists"
+                "tuples need the same number of negatives for every query; got unscored='drop'; use 'lowest', "
+                "or lists"
             )
         if self.leak_threshold == 0:
             raise ValueError("leak_threshold must be above 0, which every pair of queries reaches; got 0")

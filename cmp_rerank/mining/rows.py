@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 #: Query id -> document id -> (start, end) of each part of the text that supports the relevance of the document.
 Support = Mapping[str, Mapping[str, Sequence[Sequence[int]]]]
 
-#: The column of documents in each format, for `GivenSupport.from_dataset`.
-PASSAGE_COLUMN = {"pairs": "document", "tuples": "positive", "lists": "docs"}
+_LEXICAL = LexicalSupport()
+
+# The column of documents in each format, for `GivenSupport.from_dataset`.
+_PASSAGE_COLUMN = {"pairs": "document", "tuples": "positive", "lists": "docs"}
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,7 @@ def _spans(spans: Sequence[Sequence[int]] | None) -> list[list[int]] | None:
     return None if spans is None else [[int(start), int(end)] for start, end in spans]
 
 
-def take_support(
-    dataset: Dataset, fallback: SupportScorer | None = LexicalSupport()
-) -> tuple[Dataset, GivenSupport | None]:
+def take_support(dataset: Dataset, fallback: SupportScorer | None = _LEXICAL) -> tuple[Dataset, GivenSupport | None]:
     """Take the column "support" out of mined training data.
 
     A trainer would take it for a text; `CmpCrop` takes it as ``CmpCrop(support=...)``.
@@ -159,10 +159,10 @@ def take_support(
         raise ValueError(f"mined data must be a datasets.Dataset; got {kind(dataset)}; read it with load_dataset")
     if "support" not in names:
         return dataset, None
-    passages = [column for column in PASSAGE_COLUMN.values() if column in names]
+    passages = [column for column in _PASSAGE_COLUMN.values() if column in names]
     if "query" not in names or len(passages) != 1:
         raise ValueError(
-            f"mined data must have a column query, and one of {', '.join(PASSAGE_COLUMN.values())}; got {names}"
+            f"mined data must have a column query, and one of {', '.join(_PASSAGE_COLUMN.values())}; got {names}"
         )
     known = dataset.select_columns(["query", *passages, "support"])
     support = GivenSupport.from_dataset(known, passage=passages[0], fallback=fallback)  # type: ignore[arg-type]

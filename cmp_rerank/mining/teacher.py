@@ -18,9 +18,7 @@ from cmp_rerank.ir.ranking import rank
 Scores = Callable[[Mapping[str, Sequence[str]]], dict[str, dict[str, float]]]
 
 
-def model_scores(
-    model: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int = 32
-) -> Scores:
+def model_scores(model: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int = 32) -> Scores:
     """The scores of a cross-encoder, or of any object with ``predict``.
 
     Args:
@@ -96,7 +94,7 @@ def teacher_labels(
     missing = [document for document in documents if document not in known]
     if missing and unscored == "error":
         raise ValueError(
-            f"the teacher must score every document; got no score for {len(missing)} of {len(documents)} documents of "
+            f"the teacher must score every document; got none for {len(missing)} of {len(documents)} documents of "
             f"query {query!r}, such as {missing[0]!r}; mine from the teacher's own run, or choose unscored='drop' or "
             "'lowest'"
         )
