@@ -83,8 +83,8 @@ def mine(
     """Mine training data for a cross-encoder from any run or mixture of runs.
 
     Each query gets its positives and some negatives. Hard negatives come from a band of ranks of the runs, random
-    ones from the whole corpus. A filter leaves out negatives that score too close to the positives, as far as a model or
-    the run itself can tell. Labels come from the judgments or from a teacher. What a query gets depends on the seed
+    ones from the whole corpus. A filter leaves out negatives that score too close to the positives, as far as a model
+    or the run can tell. Labels come from the judgments or from a teacher. What a query gets depends on the seed
     and its id only, not on the other queries.
 
     Args:
@@ -96,7 +96,8 @@ def mine(
         options: What to draw; None: ``MiningOptions()``.
         model: Filters the negatives: a CrossEncoder (its logits count), or any object with ``predict``. None: the
             filter reads the scores of the runs, and random negatives pass.
-        teacher: Labels the documents: a CrossEncoder (by its logits), any object with ``predict``, a run or its path.
+        teacher: Labels the documents: a CrossEncoder (by its logits), any object with ``predict``, a run, or the path
+            of one. Where ranks are the labels, they are those that the file gives.
         test_queries: Texts of the queries that models will be tested on, or id -> text. Training queries that are
             among them, or nearly, are left out.
         support: Query id -> document id -> spans of characters that support the document's relevance.
@@ -130,6 +131,9 @@ def mine(
     _check_goes_together(options, qrels, named, model, teacher)
     counts = MiningCounts()
     wanted = _without_leaks(_wanted(queries, qrels, named, counts), queries, test_queries, options, counts)
+    filtering = model_scores(model, queries, corpus, batch_size) if model is not None else None
+    same = model is not None and teacher is model
+    teaching = filtering if same else _teacher(teacher, queries, corpus, batch_size, options.labels)
     miner = Miner(
         wanted,
         corpus,
@@ -137,8 +141,8 @@ def mine(
         options,
         counts,
         judged=qrels is not None,
-        filter_scores=model_scores(model, queries, corpus, batch_size) if model is not None else None,
-        teacher_scores=_teacher(teacher, queries, corpus, batch_size),
+        filter_scores=filtering,
+        teacher_scores=teaching,
     )
     rows = RowFormat(
         options.format,
@@ -202,7 +206,7 @@ def _check_goes_together(
         )
     if options.shares is not None and len(options.shares) != len(runs):
         raise ValueError(
-            f"shares must be one weight for each run; got {len(options.shares)} for {len(runs)} runs: {', '.join(runs)}"
+            f"shares must be one weight for each run; got {len(options.shares)} for {len(runs)}: {', '.join(runs)}"
         )
     if (options.labels in TEACHER_LABELS) and teacher is None:
         raise ValueError(f"labels={options.labels!r} come from a teacher; got none; pass teacher=a model or a run")
@@ -263,11 +267,21 @@ def _without_leaks(
     return {query: grades for query, grades in wanted.items() if query not in leaked}
 
 
-def _teacher(teacher: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int) -> Scores | None:
+def _read_teacher(path: str | os.PathLike[str], labels: str) -> Run:
+    """The run of a teacher; where ranks are the labels, those that the file gives, which has ties in its scores."""
+    if labels in ("scores", "auto"):
+        return read_run(path)
+    given = read_run(path, rank_order="given")
+    return {query: {doc: -float(place) for place, doc in enumerate(scores, 1)} for query, scores in given.items()}
+
+
+def _teacher(
+    teacher: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int, labels: str
+) -> Scores | None:
     if teacher is None:
         return None
     if isinstance(teacher, str | os.PathLike) and Path(teacher).is_file():
-        teacher = read_run(teacher)
+        teacher = _read_teacher(teacher, labels)
     if isinstance(teacher, Mapping):
         check_run("the teacher's run", teacher)
         return run_scores(teacher)
