@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmp_rerank.collections.base import Support
 from cmp_rerank.ir.arguments import Progress, check_count, check_run, check_texts, kind
 from cmp_rerank.ir.files import Qrels, Run, read_run
+from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.mining.counts import MiningCounts
 from cmp_rerank.mining.filters import ScoreFilter
 from cmp_rerank.mining.leakage import find_leaks
 from cmp_rerank.mining.miner import Miner
 from cmp_rerank.mining.options import TEACHER_LABELS, MiningOptions
-from cmp_rerank.mining.rows import RowFormat, Support, take_support
+from cmp_rerank.mining.rows import RowFormat, take_support
 from cmp_rerank.mining.teacher import Scores, model_scores, run_scores
+from cmp_rerank.mining.write import write_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,6 +62,10 @@ class Mined:
         """For ``CmpCrop(support=...)``: what supports the positives, where the data knows it."""
         return self._taken[1]
 
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows, and beside them how they were made; see :func:`cmp_rerank.mining.write.write_rows`."""
+        write_rows(self.rows, path, {"options": asdict(self.options), "counts": asdict(self.counts)})
+
     def notes(self) -> list[str]:
         """What a reader should know: what was left out, and where negatives were too few."""
         return self.counts.notes()
@@ -89,7 +96,7 @@ def mine(
 
     Args:
         queries: Query id -> text; may hold more queries than are mined for.
-        corpus: Document id -> text.
+        corpus: Document id -> text; of a store on disk, only the texts that are mined are read.
         qrels: Judgments; their queries are mined for. None: the queries of the runs are, with their documents, which
             a teacher labels (pairs and lists only).
         runs: A run, its path, several of them, or several by name; None: all negatives are random.
@@ -123,9 +130,9 @@ def mine(
         ([1.0, 0.0, 0.0], '1 rows from 1 of 1 queries: 1 positives, 2 negatives (run 1, random 1)')
     """
     options = (options or MiningOptions()).changed(**changes)
+    queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
     check_texts("queries", queries)
-    if not isinstance(corpus, Mapping):
-        check_texts("corpus", corpus)
+    check_texts("corpus", corpus)
     check_count("batch_size", batch_size)
     named = _named_runs(runs)
     _check_goes_together(options, qrels, named, model, teacher)
@@ -233,9 +240,6 @@ def _wanted(
     """The judgments of the queries to mine for."""
     judged: Mapping[str, Mapping[str, int]]
     judged = qrels if qrels is not None else {query: {} for run in runs.values() for query in run}
-    for query in judged:
-        if not isinstance(query, str):
-            raise ValueError(f"ids of queries must be strings; got {kind(query)}; convert them to strings")
     wanted = {query: grades for query, grades in judged.items() if query in queries}
     counts.queries, counts.without_text = len(wanted), len(judged) - len(wanted)
     if not wanted:

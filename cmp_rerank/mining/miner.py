@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from cmp_rerank.ir.arguments import kind
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
 from cmp_rerank.mining.counts import MiningCounts
 from cmp_rerank.mining.filters import ScoreFilter
-from cmp_rerank.mining.negatives import Candidate, Draw, band_order, generator, quotas, random_documents
+from cmp_rerank.mining.negatives import Candidate, Draw, band_order, generator, ids_of, quotas, random_documents
 from cmp_rerank.mining.options import TEACHER_LABELS, MiningOptions
 from cmp_rerank.mining.rows import MinedQuery
 from cmp_rerank.mining.teacher import Scores, teacher_labels
@@ -123,10 +122,6 @@ class Miner:
         return [document for _, _, document in by_grade[: self._options.positives]]
 
     def _has_text(self, query: str, document: str) -> bool:
-        if not isinstance(document, str):
-            raise ValueError(
-                f"ids of documents must be strings; got {kind(document)} for query {query!r}; convert them to strings"
-            )
         if document in self._corpus:
             return True
         if self._options.missing_texts == "error":
@@ -164,7 +159,7 @@ class Miner:
             pool: Sequence[str] = [d for d, grade in judged.items() if grade <= 0 and d in self._corpus]
         else:
             if self._pool is None:
-                self._pool = list(self._corpus)
+                self._pool = ids_of(self._corpus)
             pool = self._pool
         taken = {document for document, grade in judged.items() if not self._may_be_negative(grade)}
         drawn = random_documents(pool, taken, draw)

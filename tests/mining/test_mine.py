@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mining_oracle import mine_slowly
 
+from cmp_rerank.collections import TextStore
 from cmp_rerank.ir import write_run
 from cmp_rerank.mining import Mined, MiningOptions, mine
 
@@ -322,25 +324,26 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-class IdsOnly(dict[str, str]):
-    """A corpus that counts its texts when they are read."""
+def test_of_a_store_only_the_texts_that_are_mined_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [(row, name, text) for row, (name, text) in enumerate(CORPUS.items())]
+    store = TextStore.build(tmp_path / "store", lambda: records, "a test")
+    read: list[str] = []
+    look_up = TextStore.__getitem__
+    monkeypatch.setattr(TextStore, "__getitem__", lambda self, name: read.append(name) or look_up(self, name))
+    for name in ("__iter__", "pairs"):
+        monkeypatch.setattr(TextStore, name, lambda self: pytest.fail("all texts are read"))
+    arguments = ({"q0": {"d00": 1}}, {"q0": {"d01": 1.0}})
+    mined = mine(QUERIES, store, *arguments, negatives=3)
+    assert len(read) == 4
+    assert mined.dataset.to_list() == mine(QUERIES, CORPUS, *arguments, negatives=3).dataset.to_list()  # type: ignore[attr-defined]
 
-    read = 0
 
-    def __getitem__(self, name: str) -> str:
-        self.read += 1
-        return super().__getitem__(name)
-
-    def items(self) -> Any:
-        raise AssertionError("all texts are read")
-
-    values = items
-
-
-def test_only_the_texts_that_are_mined_are_read() -> None:
-    corpus = IdsOnly(CORPUS)
-    mine(QUERIES, corpus, {"q0": {"d00": 1}}, {"q0": {"d01": 1.0}}, negatives=3)
-    assert corpus.read == 4
+def test_datasets_are_taken_for_texts() -> None:
+    queries = Dataset.from_dict({"_id": list(QUERIES), "text": list(QUERIES.values())})
+    corpus = Dataset.from_dict({"_id": list(CORPUS), "text": list(CORPUS.values())})
+    qrels = {"q0": {"d00": 1}}
+    found = mine(queries, corpus, qrels, negatives=3).dataset  # type: ignore[arg-type]
+    assert found.to_list() == mine(QUERIES, CORPUS, qrels, negatives=3).dataset.to_list()  # type: ignore[attr-defined]
 
 
 def test_missing_texts() -> None:
@@ -357,9 +360,9 @@ def test_missing_texts() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"qrels": {"q0": {0: 1}}}, "ids of documents must be strings; got 0 for query 'q0'"),
-        ({"qrels": {0: {"d00": 1}}}, "ids of queries must be strings; got 0"),
-        ({"runs": {"q0": {1: 1.0}}}, "ids of documents must be strings; got 1 for query 'q0'"),
+        ({"qrels": {"q0": {0: 1}}}, "ids are strings; got the document id 0 in qrels"),
+        ({"qrels": {0: {"d00": 1}}}, "ids are strings; got the query id 0 in qrels"),
+        ({"runs": {"q0": {1: 1.0}}}, "ids are strings; got the document id 1 in the run 'run'"),
         ({"corpus": ["text"]}, "corpus must map ids to texts; got a list of 1"),
         ({"queries": "what"}, "queries must map ids to texts; got the string 'what'"),
         ({"qrels": {"1": {"d00": 1}, "2": {}}}, r"got 6 queries such as 'q0', 'q1', 'q2', and 2 such as '1', '2'"),
