@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,7 +141,11 @@ def mine(
             seed=seed,
         )
         data = collections.load(collection, missing_texts=missing_texts)
-        with progress("Mining", "queries") as show:
+        # The rows wait on disk, beside where they go, so that memory does not grow with them.
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as waiting,
+            progress("Mining", "queries") as show,
+        ):
             mined = mining.mine(
                 data.queries(split),
                 data.corpus,
@@ -152,9 +157,10 @@ def mine(
                 test_queries=None if keep_leaks else _held_out(data, split, held_out),
                 support=data.support,
                 batch_size=batch_size,
+                folder=waiting,
                 progress=show,
             )
-        mined.write(out)
+            mined.write(out)
         options.warn([*data.notes(), *mined.notes()])
         if as_json:
             typer.echo(about_path(out).read_text(encoding="utf-8"), nl=False)

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmp_rerank.ir.lines import replacing
+from cmp_rerank.ir.lines import replacing, write_lines
 from cmp_rerank.version import package_version
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[st
     try:
         written = partial / path.name
         if path.suffix == ".jsonl":
-            dataset.to_json(written, force_ascii=False)
+            # Not `Dataset.to_json`, which cuts numbers to 10 digits.
+            write_lines(written, (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in dataset))
         elif path.suffix == ".parquet":
             dataset.to_parquet(written)
         else:
