@@ -185,6 +185,7 @@ def _shares(given: str) -> tuple[float, ...] | None:
 def _runs(given: list[str], data: Collection) -> dict[str, Any]:
     """Runs by name: those of the collection, and files."""
     runs: dict[str, Any] = {}
+    run: Any
     for one in given:
         if one in data.runs:
             name, run = one, data.run(one)

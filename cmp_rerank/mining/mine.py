@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RunOrPath = Run | str | os.PathLike[str]
 
 #: Rows that are held before they are written.
-_ROWS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)

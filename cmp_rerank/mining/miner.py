@@ -196,9 +196,11 @@ class Miner:
         if not self._filter.active:
             return True
         if self._filter_scores is not None:
-            score, known = one.scores[candidate.document], one.scores
+            known: Mapping[str, float] = one.scores
+            score = known[candidate.document]
         elif candidate.score is not None:
-            score, known = candidate.score, one.found[candidate.source]
+            known = one.found[candidate.source]
+            score = candidate.score
         else:  # a random document: no run has scored it
             return True
         return self._filter.keeps(score, [known[positive] for positive in one.positives if positive in known])

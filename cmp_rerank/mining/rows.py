@@ -120,8 +120,8 @@ class RowFormat:
                 yield row([positive, *mined.negatives], texts, _spans(known.get(positive)))
         else:
             documents.sort(key=lambda document: -mined.labels[document])
-            texts = {"docs": [corpus[document] for document in documents]}
-            yield row(documents, texts, [_spans(known.get(document)) for document in documents])
+            listed = {"docs": [corpus[document] for document in documents]}
+            yield row(documents, listed, [_spans(known.get(document)) for document in documents])
 
 
 def _spans(spans: Sequence[Sequence[int]] | None) -> list[list[int]] | None:

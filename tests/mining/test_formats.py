@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,11 @@ def test_take_support_refuses_other_data() -> None:
         take_support([{}])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must have a column query, and one of document, positive, docs"):
         take_support(Dataset.from_list([{"text": "a", "support": [[0, 1]]}]))
+
+
+def test_the_table_of_the_docs_is_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mining.md").read_text(encoding="utf-8")
+    section = page.partition("## The format that a loss takes")[2].partition("\n## ")[0]
+    rows = re.findall(r'^\| (.*?) \| `"(\w+)"` \| (.*?) \|$', section, re.MULTILINE)
+    found = {name: form for names, form, _ in rows for name in re.findall(r"`(\w+)`", names)}
+    assert found == {name: form for name, form in EXPECTED.items() if name != "CrossEntropyLoss"}
