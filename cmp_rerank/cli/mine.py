@@ -55,7 +55,8 @@ def mine(
     labels: Annotated[
         str,
         typer.Option(
-            help="'binary', 'grades', 'scaled'; by a teacher 'scores', 'reciprocal' or 'linear' (by rank); 'auto'."
+            help="'binary', 'grades', 'scaled'; by a teacher 'scores', by its ranks 'reciprocal', 'linear' or "
+            "'ranks', or 'both' grade and score; 'auto'."
         ),
     ] = "auto",
     teacher_only: Annotated[

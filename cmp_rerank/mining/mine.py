@@ -18,7 +18,7 @@ from cmp_rerank.mining.counts import MiningCounts
 from cmp_rerank.mining.filters import ScoreFilter
 from cmp_rerank.mining.leakage import find_leaks
 from cmp_rerank.mining.miner import Miner
-from cmp_rerank.mining.options import TEACHER_LABELS, MiningOptions
+from cmp_rerank.mining.options import RANK_LABELS, TEACHER_LABELS, MiningOptions
 from cmp_rerank.mining.rows import RowFormat, take_support
 from cmp_rerank.mining.run_columns import RunColumns
 from cmp_rerank.mining.teacher import Scores, model_scores, run_scores
@@ -156,6 +156,7 @@ def mine(
         options.format,
         options.negatives,
         labelled=teacher is not None,
+        labels=options.labels,
         ids=options.ids,
         support=support is not None,
     )
@@ -285,7 +286,7 @@ def _teacher(
     if teacher is None:
         return None
     if isinstance(teacher, str | os.PathLike) and Path(teacher).is_file():
-        teacher = RunColumns.read(teacher, by_rank=labels in ("reciprocal", "linear"))
+        teacher = RunColumns.read(teacher, by_rank=labels in RANK_LABELS)
     if isinstance(teacher, Mapping):
         _check_run("the teacher's run", teacher)
         return run_scores(teacher)

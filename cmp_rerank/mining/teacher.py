@@ -73,8 +73,8 @@ def teacher_labels(
         query: The query's id, for errors.
         documents: Ids of the documents to label.
         scores: The teacher's score of each, where it has one.
-        labels: "scores"; "reciprocal": 1 / rank; "linear": (n - rank + 1) / n, of n documents. Rank 1 is the best
-            of these documents; ties are decided as by :func:`cmp_rerank.ir.rank`.
+        labels: "scores"; "ranks": 1 for the best of these documents, then 2; "reciprocal": 1 / rank; "linear":
+            (n - rank + 1) / n, of n documents. Ties are decided as by :func:`cmp_rerank.ir.rank`.
         unscored: What becomes of the others: "error"; "drop": they get no label; "lowest": the label of the last
             document, or of the rank after it.
 
@@ -116,4 +116,6 @@ def teacher_labels(
 
 
 def _by_rank(labels: str, place: int, number: int) -> float:
+    if labels == "ranks":
+        return float(place)
     return 1 / place if labels == "reciprocal" else (number - place + 1) / number

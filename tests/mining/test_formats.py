@@ -14,8 +14,11 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from tiny_models import OTHERS, PASSAGES, QUERIES
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.losses import LOSSES
 from cmp_rerank.mining import format_of, mine, take_support
+from cmp_rerank.ranking_losses.labels import GRADES
 
+#: The losses of sentence-transformers; those of this package take lists.
 EXPECTED = {
     "ADRMSELoss": "lists",
     "BinaryCrossEntropyLoss": "pairs",
@@ -88,6 +91,30 @@ def test_a_loss_takes_its_format_as_it_is(name: str, tiny_model: CrossEncoder, t
     mined = mine(TEXTS, CORPUS, QRELS, RUN, format=format_of(loss), negatives=2, teacher=teacher)
     value = train(tiny_model, mined.dataset, loss, tmp_path)
     assert 0 < value < float("inf")
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - EXPECTED.keys()))
+def test_a_loss_of_this_package_takes_lists(name: str, tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    loss = LOSSES[name](tiny_model)
+    assert format_of(LOSSES[name]) == format_of(loss) == "lists"
+    special = {"SupervisedDistillationLoss": "both", "TeacherOrderLoss": "ranks"}
+    # What a loss reads as grades comes from the judgments, everything else from a teacher.
+    teacher: dict[str, Any] = {"teacher": Letters(), "labels": special.get(name, "scores")}
+    options = {"labels": "grades"} if LOSSES[name].kind is GRADES else teacher
+    mined = mine(TEXTS, CORPUS, QRELS, RUN, negatives=2, **options)
+    assert train(tiny_model, mined.dataset, loss, tmp_path) > 0
+
+
+def test_a_loss_may_say_its_format() -> None:
+    class Said(torch.nn.Module):
+        data_format = "tuples"
+
+    class Wrong(torch.nn.Module):
+        data_format = "tuple"
+
+    assert format_of(Said) == format_of(Said()) == "tuples"
+    with pytest.raises(ValueError, match=r"Wrong.data_format must be one of 'pairs', 'tuples', 'lists'; got 'tuple'"):
+        format_of(Wrong)
 
 
 SUPPORT = {"q0": {"d0": [(0, 17)]}, "q1": {"d1": [(43, 58)]}}

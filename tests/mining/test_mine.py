@@ -391,6 +391,7 @@ def test_missing_texts() -> None:
         ({"min_score": 2, "max_score": 1}, "min_score must not be above max_score; got 2 and 1"),
         ({"format": "tuples", "short": "keep"}, "tuples need the same number of negatives.*got short='keep'"),
         ({"format": "tuples", "unscored": "drop"}, "tuples need the same number of .*got unscored='drop'"),
+        ({"format": "pairs", "labels": "both"}, "labels='both' are for lists; got format 'pairs'"),
         ({"leak_threshold": 0}, "leak_threshold must be above 0"),
         ({"seed": "1"}, "seed must be a whole number; got '1'"),
         ({"pick": "best"}, "pick must be one of 'random', 'top'; got 'best'"),
