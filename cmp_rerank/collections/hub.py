@@ -14,7 +14,7 @@ from cmp_rerank.collections.table import from_rows
 from cmp_rerank.ir.dataset_texts import DatasetTexts
 
 if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
+    from cmp_rerank.collections.loading import LoadOptions
 
 _QUERY, _DOCUMENT = ("query-id", "query_id", "qid"), ("corpus-id", "corpus_id", "doc_id", "document_id", "pid")
 _GRADE = ("score", "label", "relevance", "grade")

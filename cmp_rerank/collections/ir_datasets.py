@@ -12,7 +12,7 @@ from cmp_rerank.ir import Run
 from cmp_rerank.ir.ir_datasets_texts import document_texts, query_texts
 
 if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
+    from cmp_rerank.collections.loading import LoadOptions
 
 _SPLITS = ("train", "dev", "validation", "test")
 

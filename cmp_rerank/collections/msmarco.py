@@ -16,7 +16,7 @@ from cmp_rerank.ir import Run, read_qrels, read_queries, read_top1000
 from cmp_rerank.ir.lines import malformed, numbered_lines, text
 
 if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
+    from cmp_rerank.collections.loading import LoadOptions
 
 _LAYOUT = "a folder in the layout of MS MARCO has collection.tsv, queries.<split>.tsv and qrels.<split>.tsv"
 

@@ -133,7 +133,7 @@ def divided(collection: Collection, split: float | Mapping[str, float], *, seed:
             name: Split(
                 {query: queries[query] for query in found},
                 {query: qrels[query] for query in found},
-                {query: weights[query] for query in found if query in weights} if weights else None,
+                {query: weights.get(query, 1.0) for query in found} if weights else None,
                 {query: support[query] for query in found if query in support} if support else None,
             )
             for name, found in members.items()

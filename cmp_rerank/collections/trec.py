@@ -24,7 +24,7 @@ from cmp_rerank.ir.lines import numbered_lines
 from cmp_rerank.ir.texts import numbered_texts
 
 if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
+    from cmp_rerank.collections.loading import LoadOptions
 
 _TEXTS = ("corpus.jsonl*", "collection.tsv*", "docs.*", "documents.*", "collection.*", "corpus.*")
 _FOLDERS = ("docs/*", "documents/*", "corpus/*", "collection/*")

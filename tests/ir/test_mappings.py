@@ -97,7 +97,7 @@ def test_a_dataset_with_indices_and_a_format_is_read_as_it_stands() -> None:
         (
             {"_id": ["a"], "body_text": ["x"]},
             "documents",
-            r"documents need a column of text, .*; got the columns _id, b",
+            r"documents need a column of text.*; got the columns _id",
         ),
         ({"text": ["x"]}, "queries", r"queries need a column of _id, id, query_id"),
     ],
@@ -193,9 +193,7 @@ def test_negatives_refuse_integer_ids(which: str) -> None:
         run = {"q": {1: 2.0, 2: 1.0}}
     else:
         qrels = {1: {"1": 1}}
-    with pytest.raises(
-        ValueError, match=r"ids are strings; got the (query|document) id 1 in .*; convert ids everywhere"
-    ):
+    with pytest.raises(ValueError, match=r"ids are strings; got the (query|document) id 1 in .*; convert"):
         sample_negatives(qrels, documents, 1, run)
 
 
