@@ -64,6 +64,7 @@ def test_each_file_holds_the_same(folder: Path) -> None:
         result = run_command(app, [*command, "-o", name])
         assert result.exit_code == 0, result.stderr
         assert "(first 6)" in result.stdout
+        assert result.stderr == ""
     rows = read(folder / "a.jsonl")
     assert len(rows) == 3
     assert load_dataset("parquet", data_files="b.parquet", split="train", cache_dir="cache").to_list() == rows
