@@ -185,10 +185,7 @@ def _named_runs(runs: Any) -> dict[str, Run]:
     if isinstance(runs, str | os.PathLike):
         runs = {Path(runs).stem: runs}
     elif isinstance(runs, Mapping):
-        # A run maps queries to documents, and documents to numbers; several runs have one level more.
-        inner = next((value for value in runs.values() if isinstance(value, Mapping) and value), {})
-        one = not any(isinstance(value, str | os.PathLike | Mapping) for value in [*inner.values()][:1])
-        if one and not any(isinstance(value, str | os.PathLike) for value in runs.values()):
+        if _is_run(runs):
             runs = {"run": runs}
     elif isinstance(runs, Sequence):
         runs = {f"run {place}": run for place, run in enumerate(runs, 1)}
@@ -202,6 +199,14 @@ def _named_runs(runs: Any) -> dict[str, Run]:
     if "random" in named:
         raise ValueError("a run must not be called 'random', which is the name of random negatives; rename it")
     return named
+
+
+def _is_run(runs: Mapping[Any, Any]) -> bool:
+    """Whether this is one run: documents to numbers by query. Several runs have one level more, or are paths."""
+    if any(isinstance(value, str | os.PathLike) for value in islice(runs.values(), 1)):
+        return False
+    first = next((value for value in runs.values() if isinstance(value, Mapping) and value), {})
+    return not any(isinstance(value, Mapping) for value in islice(first.values(), 1))
 
 
 def _check_run(name: str, run: Any) -> None:
