@@ -3,9 +3,9 @@
     python benchmarks/large_collection.py [--passages 200000] [--folder /tmp] [--out results.json]
 
 The result in `results/collections.json` is of 8,841,823 passages (the number of MS MARCO's), which takes 7 GB of disk
-and some minutes. The passages are made of random words, 60 each. Each step runs in a process of its own, as a user would
-start it. Its peak memory is given twice: private memory, which a system cannot take back, and all of its memory with
-the pages of mapped files, which it can.
+and some minutes. The passages are made of random words, 60 each. Each step runs in a process of its own, as a user
+would start it. Its peak memory is given twice: private memory, which a system cannot take back, and all of its memory
+with the pages of mapped files, which it can.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class DocumentTexts(Texts):
 
     @cached_property
     def ids(self) -> Sequence[str]:
-        """The ids by place."""
+        """The ids by place: a list, made on first use, since not all collections of ir_datasets find one by place."""
         return [document.doc_id for document in self._dataset.docs_iter()]
 
     def __getitem__(self, name: str) -> str:

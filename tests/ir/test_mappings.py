@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmp_rerank.ir import id_index, rank, sample_negatives
+from cmp_rerank.ir import id_index, rank, sample_negatives, write_corpus, write_qrels, write_run, write_top1000
 from cmp_rerank.ir.arguments import check_run, check_texts
 from cmp_rerank.ir.dataset_texts import DatasetTexts
 from cmp_rerank.ir.id_index import IdIndex
@@ -202,6 +202,21 @@ def test_a_ranking_refuses_integer_ids() -> None:
         rank({7: 1.0, 8: 2.0})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="ids are strings; got the query id 7 in run"):
         check_run("run", {7: {}})
+
+
+def test_files_refuse_integer_ids(tmp_path: Path) -> None:
+    """Also JSON, which would write them as strings without a word."""
+    run: Any = {7: {"1": 1.0}}
+    for suffix in (".json", ".trec", ".tsv"):
+        for write, value in ((write_run, run), (write_qrels, {7: {"1": 1}})):
+            with pytest.raises(ValueError, match=r"string.*got (the query id )?7"):
+                write(tmp_path / f"x{suffix}", value)
+    for suffix in (".jsonl", ".tsv"):
+        with pytest.raises(ValueError, match="ids are strings; got the query or document id 7 in texts"):
+            write_corpus(tmp_path / f"x{suffix}", {7: "x"})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="ids are strings; got the query id 7"):
+        write_top1000(tmp_path / "x.tsv", {"7": "x"}, {"1": "y"}, run)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("texts", [{1: "x"}, {"a": "x", 2: "y"}])
