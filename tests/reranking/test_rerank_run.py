@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +80,8 @@ def test_a_file_gives_what_a_dictionary_gives(model: CrossEncoder, tmp_path: Pat
     lines = (folder / "first.trec").read_text().splitlines(keepends=True)
     (folder / "mixed.trec").write_text("".join(lines[1::2] + lines[::2]))  # not grouped by query
     mixed = rerank_run(model, QUERIES, CORPUS, folder / "mixed.trec", **SMALL)
-    assert {query: mixed[query] for query in expected} == pytest.approx(expected) or all(
-        mixed[query] == pytest.approx(expected[query], abs=2e-5) for query in expected
-    )
+    assert set(mixed) == set(expected)
+    assert all(mixed[query] == pytest.approx(expected[query], abs=2e-5) for query in expected)
     out = rerank_run(model, QUERIES, CORPUS, folder / "first.trec", out=tmp_path / "new.trec", **SMALL)
     assert out == tmp_path / "new.trec"
     assert read_run(out) == expected
@@ -116,35 +113,32 @@ def test_groups_hold_everything_once_and_shards_share_them(
     assert {query: scores for part in parts for query, scores in part.items()} == whole
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 5), max_size=4), st.integers(0, 200), st.integers(1, 3))
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.integers(0, 1), max_size=3), st.integers(1, 3))
 def test_stopped_anywhere_and_resumed_nothing_is_scored_twice(
-    tmp_path_factory: pytest.TempPathFactory, stops: list[int], cut: int, shards: int
+    tmp_path_factory: pytest.TempPathFactory, stops: list[int], shards: int
 ) -> None:
     folder = tmp_path_factory.mktemp("runs")
     expected = rerank_run(Length(), QUERIES, CORPUS, RUN, **SMALL)
-    asked = []
+    out, asked, queries = folder / "new.trec", [], 0
     for shard in range(shards):
-        for stop in stops:
+        for stop in (*stops, None):
             stopped = Length(fail_after=stop)
+            counts = Counts()
             try:
-                rerank_run(stopped, QUERIES, CORPUS, RUN, out=folder / "new.trec", shard=(shard, shards), **SMALL)
+                written = rerank_run(
+                    stopped, QUERIES, CORPUS, RUN, out=out, shard=(shard, shards), counts=counts, **SMALL
+                )
             except KeyboardInterrupt:
-                pass
-            asked += stopped.calls
-        last = Length()
-        counts = Counts()
-        written = rerank_run(
-            last, QUERIES, CORPUS, RUN, out=folder / "new.trec", shard=(shard, shards), counts=counts, **SMALL
-        )
-        asked += last.calls
+                continue
+            finally:
+                asked += stopped.calls
+            break
         assert (written is not None) == (shard == shards - 1)
-    assert read_run(folder / "new.trec") == expected
-    if len(stops) == 0 or shards > 1:
-        return
-    assert counts.queries == len(RUN)
-    done = [min(5, len(scores)) for scores in RUN.values()]
-    assert counts.pairs == sum(done)
+        queries += counts.queries
+    assert read_run(out) == expected
+    assert sorted(asked) == sorted(len(group.candidates) for group in groups(RUN, 5, 12))
+    assert queries == len(RUN)
 
 
 def test_finished_groups_are_not_scored_again_and_half_a_line_is_cut(tmp_path: Path) -> None:
@@ -200,11 +194,11 @@ def test_another_model_is_not_resumed(model: CrossEncoder, tmp_path: Path) -> No
     other = tiny_models.cross_encoder(tmp_path / "other")
     with pytest.raises(KeyboardInterrupt):
         rerank_run(other, QUERIES, CORPUS, RUN, out=tmp_path / "new.trec", progress=stop, **SMALL)
-    for change in (lambda: setattr(other, "max_length", 20), lambda: other[0].model.classifier.bias.data.add_(1)):
+    for change in (lambda: setattr(other, "max_seq_length", 20), lambda: other[0].model.classifier.bias.data.add_(1)):
         change()
-        with pytest.raises(ValueError, match="begun with other settings .model was '.*CrossEncoder"):
+        with pytest.raises(ValueError, match=r"begun with other settings .model was '.*CrossEncoder"):
             rerank_run(other, QUERIES, CORPUS, RUN, out=tmp_path / "new.trec", **SMALL)
-        other.max_length = 128
+        other.max_seq_length = 128
 
 
 def test_one_process_at_a_time_writes_a_shard(tmp_path: Path) -> None:
@@ -217,32 +211,18 @@ def test_one_process_at_a_time_writes_a_shard(tmp_path: Path) -> None:
     assert rerank_run(Nested(), QUERIES, CORPUS, RUN, out=tmp_path / "new.trec")
 
 
-def start(model: str, folder: Path, out: Path, **environment: str) -> subprocess.Popen[str]:
-    script = Path(__file__).parent / "reranking_run.py"
-    return subprocess.Popen(
-        [sys.executable, str(script), model, str(folder), str(out)],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_killed_and_resumed_and_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
-    model = str(tiny_models.save_checkpoint(tmp_path / "model", tiny_models.bert_config(), tiny_models.wordpiece()))
-    folder = write(tmp_path)
-    whole = start(model, folder, tmp_path / "whole.trec")
-    shards = [start(model, folder, tmp_path / "two.trec", RANK=str(i), WORLD_SIZE="2") for i in range(2)]
-    killed = start(model, folder, tmp_path / "killed.trec")
-    journal = tmp_path / "killed.trec.part-0-of-1"
-    while killed.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 2):
-        time.sleep(0.001)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    said = [process.communicate()[0].split()[-1] for process in (whole, *shards)]
-    assert said[0] == "written"
-    assert "written" in said[1:]
-    resumed = start(model, folder, tmp_path / "killed.trec")
-    assert resumed.communicate()[0].split()[-1] == "written"
+    model = tiny_models.save_checkpoint(tmp_path / "model", tiny_models.bert_config(), tiny_models.wordpiece())
+    write(tmp_path)
+    script = Path(__file__).parent / "reranking_run.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(model), str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    found = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert found["killed"] == -9
+    assert 2 <= found["groups"] < len(list(groups(RUN, 5, 12)))
+    assert found["resumed"] == found["whole"] == 0
+    assert found["shards"] in (0, 1)  # one of them, at least, has found that all is complete
     expected = (tmp_path / "whole.trec").read_bytes()
     assert (tmp_path / "killed.trec").read_bytes() == expected
     assert (tmp_path / "two.trec").read_bytes() == expected
@@ -258,7 +238,7 @@ def test_the_same_options_give_the_same_bits(model: CrossEncoder) -> None:
     assert any(once[q][d] != other[q][d] for q, d in itertools.chain(*([(q, d) for d in once[q]] for q in once)))
 
 
-@pytest.mark.parametrize(("precision", "close"), [("float32", 0.0), ("bf16", 0.2), ("int8", 0.3)])
+@pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bf16", 0.05), ("int8", 0.3)])
 def test_other_precisions_are_close_and_leave_the_model_alone(
     model: CrossEncoder, precision: str, close: float
 ) -> None:
@@ -266,18 +246,20 @@ def test_other_precisions_are_close_and_leave_the_model_alone(
     found = rerank_run(model, QUERIES, CORPUS, RUN, precision=precision, **SMALL)
     gap = [abs(found[q][d] - score) for q, scores in expected.items() for d, score in scores.items()]
     spread = np.std([score for scores in expected.values() for score in scores.values()])
-    assert max(gap) <= close * spread * 5
-    assert (max(gap) > 0) == (precision != "float32")
+    # Rounding is not zero in 32 bits either: a copy of the weights lies elsewhere in memory.
+    assert max(gap) <= close * spread
+    assert (max(gap) > 1e-4 * spread) == (precision != "float32")
     assert rerank_run(model, QUERIES, CORPUS, RUN, **SMALL) == expected
     assert model[0].model.classifier.weight.dtype == torch.float32
 
 
-def test_what_is_counted(model: CrossEncoder) -> None:
+def test_what_is_counted(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, seen = Counts(), []
+    monkeypatch.setattr(model, "max_seq_length", 40)
     rerank_run(model, QUERIES, CORPUS, RUN, counts=counts, progress=lambda *x: seen.append(x), **SMALL)
     pairs = [(QUERIES[q], CORPUS[d]) for q, s in RUN.items() for d, _ in rank(s)[:5]]
-    lengths = [len(model.tokenizer(*pair)["input_ids"]) for pair in pairs]
-    assert counts == Counts(len(RUN), len(pairs), sum(length > 128 for length in lengths))
+    lengths = [len(model.tokenizer(*pair, truncation=False)["input_ids"]) for pair in pairs]
+    assert counts == Counts(len(RUN), len(pairs), sum(length > 40 for length in lengths))
     assert 0 < counts.cut < len(pairs)
     assert seen[-1] == (len(pairs), len(pairs))
     assert seen == sorted(set(seen))
@@ -317,7 +299,7 @@ def test_nan_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
         def predict(self, pairs: list) -> list[float]:
             return [1.0] * (len(pairs) - 1) + [math.nan]
 
-    with pytest.raises(ValueError, match="the model's score for query 'q.*' and document 'd.*' is nan"):
+    with pytest.raises(ValueError, match=r"the model's score for query 'q.*' and document 'd.*' is nan"):
         rerank_run(Broken(), QUERIES, CORPUS, RUN, out=tmp_path / "new.trec", **SMALL)
     assert not (tmp_path / "new.trec").exists()
 
