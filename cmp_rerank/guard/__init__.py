@@ -12,7 +12,6 @@ from cmp_rerank.guard.verdict import Verdict
 if TYPE_CHECKING:
     from cmp_rerank.guard.callback import GuardCallback
     from cmp_rerank.guard.guarding import guard
-    from cmp_rerank.guard.interpolation import put
 
 __all__ = [
     "Choice",
@@ -25,14 +24,12 @@ __all__ = [
     "choose",
     "guard",
     "load_guard",
-    "put",
 ]
 
 # What needs torch, which takes seconds to import and which nothing else here needs.
 _HOME = {
     "GuardCallback": "cmp_rerank.guard.callback",
     "guard": "cmp_rerank.guard.guarding",
-    "put": "cmp_rerank.guard.interpolation",
 }
 
 

@@ -1,8 +1,8 @@
 """Weights between those of several models, in one working model.
 
-WiSE-FT (Wortsman et al., arXiv 2109.01903) interpolates a starting model and a tuned one; model soups (Wortsman et al.,
-arXiv 2203.05482) average models that were tuned with several seeds; LM-Cocktail (Xiao et al., arXiv 2311.13534) does
-so for rankers.
+WiSE-FT (Wortsman et al., arXiv 2109.01903) interpolates a starting model and a tuned one; model soups (arXiv
+2203.05482) average models that were tuned with several seeds; LM-Cocktail (Xiao et al., arXiv 2311.13534) does so for
+rankers.
 """
 
 from __future__ import annotations

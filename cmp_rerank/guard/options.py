@@ -76,9 +76,6 @@ class GuardOptions:
             raise ValueError("had='start mixed' needs a score weight; got none; give score_weights, or another had")
 
 
-DEFAULTS = GuardOptions()
-
-
 def _shares(name: str, given: object) -> tuple[float, ...]:
     """The shares in ascending order, each once."""
     if isinstance(given, str) or not isinstance(given, Sequence):
@@ -88,3 +85,7 @@ def _shares(name: str, given: object) -> tuple[float, ...]:
         if share in (0, 1):
             raise ValueError(f"{name} must lie between 0 and 1, and be neither, which are tried anyway; got {share}")
     return tuple(sorted({float(share) for share in given}))
+
+
+#: What is tried where nothing else is said.
+DEFAULTS = GuardOptions()
