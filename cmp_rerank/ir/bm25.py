@@ -13,6 +13,7 @@ from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
 from cmp_rerank.ir.index_folder import read_manifest, replacing_folder, write_manifest
 from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.postings import Postings, build_postings
 from cmp_rerank.ir.ranking import best_documents, check_choice
 from cmp_rerank.text.terms import term_splitter
@@ -90,6 +91,7 @@ class BM25:
         }
         self._words = term_splitter(language, stopwords, tokens)
         place = None if scratch is None else Path(scratch)
+        documents = as_texts("documents", documents)
         postings = build_postings(documents, self._words, k1, b, lengths, place, progress)
         self._ids = postings.ids
         self._index = _bm25s_index(postings, k1, b)
@@ -98,6 +100,11 @@ class BM25:
     def settings(self) -> dict[str, Any]:
         """The arguments that the index was built with."""
         return dict(self._settings)
+
+    @property
+    def ids(self) -> IdList:
+        """The ids of the documents, in their order."""
+        return self._ids
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -151,6 +158,7 @@ class BM25:
             ValueError: ``queries`` is no mapping of ids to texts, or ``depth`` is below 1.
         """
         check_count("depth", depth)
+        queries = as_texts("queries", queries)
         check_texts("queries", queries, empty=True)
         run: dict[str, dict[str, float]] = {}
         for done, (query, terms) in enumerate(zip(queries, self._words(queries.values()), strict=True), start=1):
