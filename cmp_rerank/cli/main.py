@@ -10,6 +10,7 @@ from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.guard import guard
 from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
 from cmp_rerank.cli.train_reader import train_reader
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "report": report,
     "demo": demo,
+    "guard": guard,
     "views": views,
     "curves": curves,
     "train-reader": train_reader,
