@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, overload
 
@@ -22,6 +22,8 @@ from cmp_rerank.reranking.result import Counts, Scored
 from cmp_rerank.reranking.scorers import GroupScorer, PairScores, scorer_of
 from cmp_rerank.reranking.survey import survey
 
+#: First stage and scores of the model, of the same queries -> the run over all candidates, best first.
+Mix = Callable[[Run, Run], Mapping[str, Mapping[str, float]]]
 #: How many pairs fill a group of queries: enough for passes of pairs of one length.
 PAIRS_PER_GROUP = 1024
 
@@ -67,6 +69,7 @@ def rerank_run(
     precision: str | None = None,
     shard: tuple[int, int] | None = None,
     resume: bool = True,
+    mix: Mix | None = None,
     predict_options: Mapping[str, Any] | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
@@ -101,6 +104,9 @@ def rerank_run(
         shard: (number, of how many): only every n-th group. Default: with ``out``, RANK and WORLD_SIZE of the
             environment, as ``torchrun`` sets them; else everything.
         resume: Whether to go on with the journal of a reranking that was stopped; else it starts over.
+        mix: Joins the scores of the first stage and those of the model: called with two runs of the same queries, all
+            candidates and the ones that were scored, it gives the run over all candidates. None: the model's scores
+            alone. The guard's :class:`cmp_rerank.guard.Mix` is one.
         predict_options: Options for the model's own ``predict``, by which it is then run.
         batch_size: For models that are run by their own ``predict``.
         progress: Called with the number of pairs that are done, and of all.
@@ -145,13 +151,20 @@ def rerank_run(
         result: dict[str, dict[str, float]] = {}
         for group in own:
             pairs = group.pairs(queries, corpus)
-            scored = score_group(group, pairs, scorer)
+            scored = score_group(group, pairs, scorer, mix)
             counts.add(scored.counts)
             result |= scored.run
             report(len(pairs))
         return result
     settings = settings_of(
-        model, depth, pairs_per_group, tokens_per_batch, precision, passages is not None, predict_options
+        model,
+        depth=depth,
+        pairs_per_group=pairs_per_group,
+        tokens_per_batch=tokens_per_batch,
+        precision=precision,
+        passages=passages is not None,
+        mix=None if mix is None else repr(mix),
+        predict_options={name: repr(value) for name, value in (predict_options or {}).items()},
     )
     with Journal(journal_path(out, mine, shards), settings, resume=resume) as journal:
         for group in own:
@@ -159,7 +172,7 @@ def rerank_run(
             digest = group.digest(pairs)
             before = journal.finished.get(group.number)
             if before is None:
-                journal.append(group.number, digest, score_group(group, pairs, scorer))
+                journal.append(group.number, digest, score_group(group, pairs, scorer, mix))
             elif before != digest:
                 raise ValueError(
                     f"{journal.path}: the run or the texts have changed since this reranking was begun, from query "
@@ -171,7 +184,7 @@ def rerank_run(
     return Path(out) if merge(out, shards, tag, passages) else None
 
 
-def score_group(group: Group, pairs: list[tuple[str, str]], scorer: GroupScorer) -> Scored:
+def score_group(group: Group, pairs: list[tuple[str, str]], scorer: GroupScorer, mix: Mix | None = None) -> Scored:
     """The new scores of a group, best first; documents below the depth stay below, in their order.
 
     Raises:
@@ -193,7 +206,13 @@ def score_group(group: Group, pairs: list[tuple[str, str]], scorer: GroupScorer)
     for (query, doc), found in zip(candidates, answer.found, strict=bool(answer.found)):
         told.setdefault(query, {})[doc] = found
     counts = Counts(len(group.ranked), len(pairs), answer.cut, answer.passages)
-    return Scored({query: with_rest(scores, group.ranked[query]) for query, scores in run.items()}, counts, told)
+    joined = (mix or without_mixing)(group.ranked, run)
+    return Scored({query: dict(joined[query]) for query in group.ranked}, counts, told)
+
+
+def without_mixing(first_stage: Run, scores: Run) -> dict[str, dict[str, float]]:
+    """The model's scores alone."""
+    return {query: with_rest(scores[query], list(ranked)) for query, ranked in first_stage.items()}
 
 
 def with_rest(scores: Mapping[str, float], ranked: list[str]) -> dict[str, float]:
