@@ -70,7 +70,7 @@ def test_scores_are_those_of_a_slow_loop(model: CrossEncoder, depth: int | None)
             assert found[query] == pytest.approx(scores, abs=2e-5)
             assert list(found[query]) == [doc for doc, _ in rank(found[query])]
     spread = [score for scores in expected.values() for score in scores.values()]
-    assert np.std(spread) > 0.1  # or the comparison would mean little
+    assert np.std(spread) > 0.05  # or the comparison would mean little
 
 
 def test_a_file_gives_what_a_dictionary_gives(model: CrossEncoder, tmp_path: Path) -> None:
