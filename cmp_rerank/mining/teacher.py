@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cmp_rerank.evaluation.reranking import check_reranker, rerank
+from cmp_rerank.evaluation.reranking import rerank
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
+from cmp_rerank.reranking.checks import check_reranker
 
 #: Scores of the documents that are asked for, by query; without those that it does not know.
 Scores = Callable[[Mapping[str, Sequence[str]]], dict[str, dict[str, float]]]

@@ -187,6 +187,7 @@ def test_the_teacher_alone_labels_a_run(folder: Path) -> None:
         (["beir:beir", "--shares", "a", "-o", "a.jsonl"], "--shares must be numbers with commas; got 'a'"),
         (["beir:beir", "--format", "tuple", "-o", "a.jsonl"], "did you mean tuples?"),
         (["beir:beir", "--run", "bm25.trec", "--run", "bm25.trec", "-o", "a.jsonl"], "two runs are called 'bm25'"),
+        (["beir:beir", "--run", "bm25.trec", "--teacher", "no.trec", "-o", "a.jsonl"], "no.trec: no such checkpoint"),
         (["beir:beir", "--labels", "scores", "-o", "a.jsonl"], "labels='scores' come from a teacher; got none"),
     ],
 )
