@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmp_rerank.cli import options
+from cmp_rerank.cli.progress import progress
 
 if TYPE_CHECKING:
-    from cmp_rerank.ir import Qrels
+    from cmp_rerank.ir import Progress, Qrels
     from cmp_rerank.ir.first_stages import FirstStage
 
 # Queries that are searched, and whose results are in memory, at once.
@@ -68,24 +69,23 @@ def retrieve(
     With -m, prints MEASURE<TAB>VALUE, as `cmp-rerank evaluate` does.
     """
     with options.clean_exit():
+        from cmp_rerank.evaluation.measures import parse_measures
         from cmp_rerank.ir import first_stage as build
+        from cmp_rerank.ir import write_run
 
         if not out.parent.is_dir():
             raise ValueError(f"{out.parent}: no such directory; create it for {out.name}")
         documents, texts, judged = _inputs(collection, split, corpus, queries, qrels, index)
+        if measures:
+            parse_measures(" ".join(measures))  # before hours of work, not after
         if measures and not judged:
             raise ValueError("--measure needs judgments; got none for these queries; add --qrels, or leave it out")
-        stage = build(
-            first_stage,
-            documents,
-            model=model or None,
-            folder=index,
-            **_settings(option or []),
-        )
+        settings = _settings(option or [])
+        with progress("Indexing", "documents") as show:
+            stage = build(first_stage, documents, model=model or None, folder=index, progress=show, **settings)
         found = {"queries": 0, "without": 0, "documents": 0}
-        from cmp_rerank.ir import write_run
-
-        write_run(out, _counted(_searched(stage, texts, depth), found), tag or Path(first_stage).stem)
+        with progress("Retrieving", "queries") as show:
+            write_run(out, _searched(stage, texts, depth, found, show), tag or Path(first_stage).stem)
         _report(out, found, judged, measures or [], as_json)
 
 
@@ -135,21 +135,18 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _searched(stage: FirstStage, queries: Mapping[str, str], depth: int) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Queries with their documents, a block of them at a time."""
+def _searched(
+    stage: FirstStage, queries: Mapping[str, str], depth: int, found: dict[str, int], show: Progress
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Queries with their documents, which are counted in ``found``; a block of queries at a time."""
     remaining = iter(queries.items())
     while block := dict(islice(remaining, _BLOCK)):
-        yield from stage.search(block, depth).items()
-
-
-def _counted(
-    pairs: Iterator[tuple[str, Mapping[str, float]]], found: dict[str, int]
-) -> Iterator[tuple[str, Mapping[str, float]]]:
-    for query, scores in pairs:
-        found["queries"] += 1
-        found["without"] += not scores
-        found["documents"] += len(scores)
-        yield query, scores
+        for query, scores in stage.search(block, depth).items():
+            found["queries"] += 1
+            found["without"] += not scores
+            found["documents"] += len(scores)
+            yield query, scores
+        show(found["queries"], len(queries))
 
 
 def _report(
@@ -165,7 +162,7 @@ def _report(
     if as_json:
         content: dict[str, Any] = {"run": str(out), **found}
         if result is not None:
-            content |= result.to_dict()
+            content |= result.to_dict(per_query=False)
         typer.echo(json.dumps(content, ensure_ascii=False))
         return
     if result is None:

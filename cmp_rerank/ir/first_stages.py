@@ -14,7 +14,7 @@ from cmp_rerank.ir.bm25 import ANSERINI, BM25
 from cmp_rerank.ir.dense import Dense
 from cmp_rerank.ir.files import Run, read_run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import is_index
+from cmp_rerank.ir.index_folder import check_replaceable, is_index
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.ranking import check_choice, rank
@@ -144,6 +144,8 @@ def first_stage(
         raise ValueError("a first stage needs documents, or a folder with its index; got neither; give the corpus")
     if name == "dense":
         return Dense(corpus, _loaded(name, model), progress=progress, folder=folder, **options)
+    if folder is not None:
+        check_replaceable(Path(folder))
     if name == "sparse":
         stage: BM25 | Sparse = Sparse(corpus, _loaded(name, model), progress=progress, **options)
     else:

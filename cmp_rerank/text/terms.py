@@ -18,7 +18,9 @@ _TERM = re.compile(rf"(?=\w)[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 # and points join letters, points and commas join digits; and its EnglishPossessiveFilter, which takes away 's.
 TERM_PATTERNS = {
     "words": r"(?u)\b\w\w+\b",
-    "lucene": r"(?u)(\w+(?:(?:(?<=[^\W\d_])['’.:·](?![sS]\b)(?=[^\W\d_])|(?<=\d)[.,;'](?=\d))\w+)*)(?:['’][sS]\b)?",
+    "lucene": (
+        r"(?u)(\w+(?:(?:(?<=[^\W\d_])(?:[.:·]|['’](?![sS]\b))(?=[^\W\d_])|(?<=\d)[.,;'](?=\d))\w+)*)(?:['’][sS]\b)?"
+    ),
 }
 
 
@@ -75,6 +77,12 @@ def term_splitter(
         raise ValueError(f"tokens must be one of {', '.join(map(repr, TERM_PATTERNS))}; got {tokens!r}.")
     stemmer = Stemmer.Stemmer(language) if language else None
 
+    def stem(words: list[str]) -> list[str]:
+        # Porter's own program leaves words of one or two letters alone; Snowball's "porter" makes nothing of "s".
+        return [
+            word if len(word) < 3 else stemmed for word, stemmed in zip(words, stemmer.stemWords(words), strict=True)
+        ]
+
     def tokenise(texts: Iterable[str]) -> list[list[str]]:
         listed = list(texts)
         if not listed:
@@ -83,7 +91,7 @@ def term_splitter(
             listed,
             token_pattern=TERM_PATTERNS[tokens],
             stopwords="en" if stopwords else [],
-            stemmer=stemmer,
+            stemmer=stem if language == "porter" else stemmer,
             return_ids=False,
             show_progress=False,
         )
