@@ -93,8 +93,9 @@ def embed_in_memory(
         The ids; (n, dimensions) embeddings of type ``dtype``; and the text of the first document, by which a model
         can be told from another one.
     """
-    ids, parts, first = [], [], ""
-    done = 0
+    ids: list[IdList] = []
+    parts: list[np.ndarray] = []
+    first, done = "", 0
     for block in texts_in_blocks(documents, _BLOCK):
         texts = list(block.values())
         first = first if ids else texts[0]
@@ -124,7 +125,7 @@ def embed_to_file(
             embeddings that are not finite.
     """
     state = _State.read(folder)
-    digest, ids, first, done = hashlib.blake2b(digest_size=16), [], "", 0
+    digest, ids, first, done = hashlib.blake2b(digest_size=16), list[IdList](), "", 0
     settings = {"dtype": dtype, "similarity": embedder.similarity, "documents": len(documents), "block": _BLOCK}
     if state is not None and state.settings != settings:
         raise _other(folder, f"was begun with {state.settings}; got {settings}")
