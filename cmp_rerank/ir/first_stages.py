@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +79,7 @@ class FirstStageOptions:
         if self.kind not in KINDS and not Path(self.kind).is_file():
             raise ValueError(
                 f"a first stage is one of {', '.join(map(repr, KINDS))} or the path of a run; got {self.kind!r}"
+                + _guess(self.kind, KINDS)
             )
         _check_options(self.kind, self.model, self.options)
 
@@ -200,9 +202,17 @@ def _check_options(kind_: str, model: Any, options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in known:
             names = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"there is no option {name!r} of the first stage {kind_!r}; {names}")
+            raise ValueError(
+                f"there is no option {name!r} of the first stage {kind_!r}; {names}{_guess(name, known)}"
+            )
     if (stage in (Dense, Sparse)) != (model is not None):
         hint = "name a model" if model is None else "leave it out"
         raise ValueError(
             f"a model goes with the first stages 'dense' and 'sparse'; got {kind_!r} and {kind(model)}; {hint}"
         )
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    """The name that was probably meant."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

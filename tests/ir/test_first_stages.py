@@ -77,11 +77,16 @@ def test_an_index_of_something_else_is_not_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("bm52", CORPUS), {}, "one of 'bm25', 'anserini', 'dense', 'sparse' or the path of a run; got 'bm52'"),
+        (
+            ("bm52", CORPUS),
+            {},
+            "one of 'bm25', 'anserini', 'dense', 'sparse' or the path of a run; got 'bm52'; did you mean",
+        ),
         (("bm25", CORPUS), {"k": 1}, "no option 'k' of the first stage 'bm25'; its options are b, k1, language"),
         (("bm25", CORPUS), {"model": "x"}, "a model goes with .*got 'bm25' and the string 'x'; leave it out"),
         (("dense", CORPUS), {}, "a model goes with .*got 'dense' and None; name a model"),
         (("dense", CORPUS), {"model": Vectors(), "folders": 1}, "no option 'folders'.*batch_size, dtype, index"),
+        (("bm25", CORPUS), {"stopword": False}, "no option 'stopword'.*; did you mean 'stopwords'"),
         (("bm25",), {}, "needs documents, or a folder with its index; got neither"),
         (({"q": {"a": 1.0}},), {"depth": 3}, "no option 'depth' of the first stage 'run'; it has no options"),
         ((Own(),), {"model": "x"}, "leave it out"),
