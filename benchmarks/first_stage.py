@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "scifact")
     parser.add_argument("--passages", type=int, default=1_000_000)
     parser.add_argument("--vectors", type=int, default=200_000)
+    parser.add_argument("--part", action="append", help="scale, indexes or scifact; the others stay as they are")
     parser.add_argument("--step")
     parser.add_argument("--folder")
     options = parser.parse_args()
@@ -207,12 +208,16 @@ def main() -> None:
     parts = {"scale": lambda: scale(options.passages), "indexes": lambda: indexes(options.vectors)}
     if options.data.is_dir():
         parts["scifact"] = lambda: quality(options.data)
-    result: dict[str, Any] = {"seed": SEED, "cores": os.cpu_count(), "python": platform.python_version()}
-    result["versions"] = {name: version(name) for name in ("bm25s", "PyStemmer", "faiss-cpu", "numpy", "scipy")}
     for name, part in parts.items():
-        result[name] = part()
-        print(name, json.dumps(result[name], indent=1), flush=True)
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if options.part and name not in options.part:
+            continue
+        found = part()
+        print(name, json.dumps(found, indent=1), flush=True)
+        result: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+        result |= {"seed": SEED, "cores": os.cpu_count(), "python": platform.python_version()}
+        result["versions"] = {one: version(one) for one in ("bm25s", "PyStemmer", "faiss-cpu", "numpy", "scipy")}
+        result[name] = found
+        RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

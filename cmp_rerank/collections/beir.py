@@ -16,7 +16,7 @@ from cmp_rerank.collections.queries import QueryFile
 from cmp_rerank.ir import read_qrels, write_corpus, write_qrels
 
 if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
+    from cmp_rerank.collections.loading import LoadOptions
 
 
 def open_beir(where: str, options: LoadOptions) -> Collection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
@@ -118,7 +118,10 @@ def divided(collection: Collection, split: float | Mapping[str, float], *, seed:
     """
     shares = check_shares(split)
     parts = [collection.part(name) for name in collection.splits]
-    queries, qrels, weights, support = collection.queries(), {}, {}, {}
+    queries = collection.queries()
+    qrels: dict[str, dict[str, int]] = {}
+    weights: dict[str, float] = {}
+    support: dict[str, Mapping[str, Sequence[tuple[int, int]]]] = {}
     for part in parts:
         for query, grades in part.qrels.items():
             qrels[query] = {**qrels.get(query, {}), **grades}
@@ -130,7 +133,7 @@ def divided(collection: Collection, split: float | Mapping[str, float], *, seed:
             name: Split(
                 {query: queries[query] for query in found},
                 {query: qrels[query] for query in found},
-                {query: weights[query] for query in found if query in weights} if weights else None,
+                {query: weights.get(query, 1.0) for query in found} if weights else None,
                 {query: support[query] for query in found if query in support} if support else None,
             )
             for name, found in members.items()

@@ -18,7 +18,7 @@ from cmp_rerank.ir.lines import stem_suffix
 from cmp_rerank.ir.mappings import with_title
 
 if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
+    from cmp_rerank.collections.loading import LoadOptions
 
 #: Names of the columns, in the order in which they are looked for.
 QUERY = ("query", "question", "anchor")

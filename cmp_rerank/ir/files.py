@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cmp_rerank.ir.arguments import check_run
 from cmp_rerank.ir.blocks import DUPLICATES, Block
 from cmp_rerank.ir.lines import (
     PathLike,
@@ -106,7 +107,9 @@ def write_run(
     check_choice("format", format, tuple(name for name in RUN_FORMATS if name != "top1000"))
     pairs = run.items() if isinstance(run, Mapping) else run
     if format == "json":
-        _write_json(path, {query: dict(rank(scores)) for query, scores in pairs})
+        whole = dict(pairs)
+        check_run("run", whole)
+        _write_json(path, {query: dict(rank(scores)) for query, scores in whole.items()})
         return
 
     def lines() -> Iterator[str]:
@@ -228,6 +231,7 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
     if format is None:
         format = {".json": "json", ".tsv": "beir"}.get(stem_suffix(path), "trec")
     check_choice("format", format, QRELS_FORMATS)
+    check_run("qrels", qrels)
     for query, grades in qrels.items():
         for doc, grade in grades.items():
             if isinstance(grade, bool) or int(grade) != grade:

@@ -8,7 +8,7 @@ from cmp_rerank.collections.base import Collection
 from cmp_rerank.collections.docstrings.build import DEFAULT_PACKAGES, docstring_collection
 
 if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
+    from cmp_rerank.collections.loading import LoadOptions
 
 
 def open_docstrings(where: str, options: LoadOptions) -> Collection:
