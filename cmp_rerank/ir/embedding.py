@@ -124,11 +124,12 @@ def embed_to_file(
         ValueError: the folder has a part for other documents, another model or other settings; or the model gives
             embeddings that are not finite.
     """
-    state = _State.read(folder)
     digest, ids, first, done = hashlib.blake2b(digest_size=16), list[IdList](), "", 0
     settings = {"dtype": dtype, "similarity": embedder.similarity, "documents": len(documents), "block": _BLOCK}
-    if state is not None and state.settings != settings:
+    state = _State.read(folder) or _State(settings, 0, 0, "")
+    if state.settings != settings:
         raise _other(folder, f"was begun with {state.settings}; got {settings}")
+    state.write(folder)
     with (folder / _FILE).open("r+b" if (folder / _FILE).exists() else "w+b") as file:
         for block in texts_in_blocks(documents, _BLOCK):
             texts = list(block.values())
@@ -138,7 +139,7 @@ def embed_to_file(
             if not done:
                 first = texts[0]
             done += len(texts)
-            if state is not None and done <= state.rows:
+            if done <= state.rows:
                 if done == state.rows:
                     if digest.hexdigest() != state.digest:
                         raise _other(folder, f"holds {done:,} documents, which are not the first ones of those given")
@@ -147,7 +148,7 @@ def embed_to_file(
                     check_model(embedder.documents([first])[0], known, first, folder)
                     file.seek(0, os.SEEK_END)
                 continue
-            if state is None:
+            if not state.rows:
                 file.truncate(0)
             embedded = stored(embedder.documents(texts, progress, done - len(texts), len(documents)), dtype)
             file.write(embedded.tobytes())
@@ -155,7 +156,6 @@ def embed_to_file(
             os.fsync(file.fileno())
             state = _State(settings, done, embedded.shape[1], digest.hexdigest())
             state.write(folder)
-    assert state is not None  # there is one document at least
     return IdList.joined(ids), _mapped(folder, dtype, done, state.dimensions), first
 
 

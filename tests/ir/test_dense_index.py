@@ -151,6 +151,15 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         Dense(*arguments, folder=folder)
 
 
+def test_a_build_that_was_interrupted_before_the_first_block_begins_anew(tmp_path: Path) -> None:
+    documents, queries = clustered(45)
+    folder, model = tmp_path / "index", Vectors("cosine")
+    arguments: Any = (documents, model, 5)
+    with pytest.raises(Interrupted):
+        Dense(*arguments, stop_after(5), folder=folder)
+    assert Dense(*arguments, folder=folder).search(queries) == Dense(*arguments).search(queries)
+
+
 def test_a_block_that_was_written_by_half_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "_BLOCK", 10)
     documents, queries = clustered(45)
