@@ -161,6 +161,7 @@ def main() -> None:
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        "load_average": os.getloadavg(),
     }
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")

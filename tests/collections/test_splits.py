@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmp_rerank.collections import Collection, Split, divide, divided, load
@@ -28,6 +28,7 @@ def test_shares_are_met_where_no_queries_are_alike(count: int, seed: int, dev: f
     assert sorted(name for part in parts.values() for name in part) == sorted(distinct(count))
 
 
+@settings(max_examples=50)
 @given(QUERIES, st.integers(0, 3))
 def test_near_duplicates_are_on_one_side(queries: dict[str, str], seed: int) -> None:
     try:

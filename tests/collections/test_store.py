@@ -31,7 +31,7 @@ def build(folder: Path, texts: dict[str, str]) -> TextStore:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(texts=TEXTS, others=st.lists(ANY, max_size=5))
 def test_it_is_the_dictionary(tmp_path: Path, texts: dict[str, str], others: list[str]) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "s"
