@@ -63,8 +63,8 @@ def check_checkpoint(name: PathLike) -> None:
     kinds = (config or {}).get("architectures") or ["a model without a name of its class"]
     if not any("ForSequenceClassification" in kind for kind in kinds):
         raise ValueError(
-            f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification); got {kinds[0]}, "
-            "whose head would be random; fine-tune it first"
+            f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification); got "
+            f"{kinds[0]}, whose head would be random; fine-tune it first"
         )
 
 

@@ -281,6 +281,11 @@ def test_what_is_counted(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -
         ({"passages": "p.jsonl", "out": "x.trec"}, "told by a LongDocumentReranker; got a Length"),
         ({"out": "nowhere/x.trec"}, "nowhere: no such directory"),
         ({"run": "nowhere.trec"}, "nowhere.trec: no such file"),
+        (
+            {"run": {"q1": {"d 1": 1.0}}, "corpus": {"d 1": "a"}, "out": "x.trec"},
+            "the document id 'd 1' cannot stand",
+        ),
+        ({"tokens_per_batch": 0}, "tokens_per_batch must be a whole number of at least 1; got 0"),
         ({"model": CrossEncoder}, "the class CrossEncoder"),
     ],
 )
