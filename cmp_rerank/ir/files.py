@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -94,17 +94,31 @@ def write_run(path: PathLike, run: Run, tag: str = "cmp_rerank", *, format: str 
         ValueError: A score is NaN, an id or the tag is empty or holds white space (which would break the
             columns), or the folder does not exist. Then no file is written.
     """
+    write_ranked(path, ((query, dict(rank(scores))) for query, scores in run.items()), tag, format=format)
+
+
+def write_ranked(
+    path: PathLike,
+    ranked: Iterable[tuple[str, Mapping[str, float]]],
+    tag: str = "cmp_rerank",
+    *,
+    format: str | None = None,
+) -> None:
+    """Write queries with their documents, best first, as they come; see :func:`write_run`.
+
+    Of a format in lines, no more than one query is in memory.
+    """
     if format is None:
         format = {".json": "json", ".tsv": "msmarco"}.get(stem_suffix(path), "trec")
     check_choice("format", format, tuple(name for name in RUN_FORMATS if name != "top1000"))
     if format == "json":
-        _write_json(path, {query: dict(rank(scores)) for query, scores in run.items()})
+        _write_json(path, dict(ranked))
         return
 
     def lines() -> Iterator[str]:
-        for query, scores in run.items():
+        for query, scores in ranked:
             _check_id("query id", query)
-            for place, (doc, score) in enumerate(rank(scores), 1):
+            for place, (doc, score) in enumerate(scores.items(), 1):
                 _check_id("document id", doc)
                 yield f"{query} Q0 {doc} {place} {score!r} {tag}\n" if trec else f"{query}\t{doc}\t{place}\n"
 

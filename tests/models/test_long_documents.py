@@ -190,7 +190,7 @@ def test_a_long_query_leaves_the_document_half_of_the_window(model: CrossEncoder
     reranker = LongDocumentReranker(model)
     query = "what do bears eat " * 40
     features = reranker.preprocess([(query, LONG)])
-    (view, *_) = reranker._passages(features["part_of_pair"][0].numpy())
+    ((view, _), *_) = reranker._passages(features["part_of_pair"][0].numpy())
     assert len(view) == WINDOW
     assert (features["part_of_pair"][0].numpy()[view.tokens] == 2).sum() == (WINDOW - 3) // 2
     ids = features["input_ids"][0].numpy()[view.tokens].tolist()
