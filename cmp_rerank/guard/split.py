@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cmp_rerank.evaluation.judgments import Judgments
-from cmp_rerank.evaluation.reranking import check_inputs
+from cmp_rerank.reranking.checks import check_inputs
 from cmp_rerank.ir import Qrels, Run, read_run
 from cmp_rerank.ir.mappings import as_texts
 

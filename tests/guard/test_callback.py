@@ -82,12 +82,12 @@ def test_a_good_training_keeps_its_weights(start: CrossEncoder, tiny: Tiny, tmp_
             tmp_path / f"run{each}",
             guarding,
             label=1.0,
-            max_steps=60,
+            max_steps=30,
             eval_strategy="steps",
-            eval_steps=30,
+            eval_steps=15,
         )
         assert guarding.verdict is not None
-        assert [step for step, _ in guarding.history] == ([30, 60] if each else [])
+        assert [step for step, _ in guarding.history] == ([15, 30] if each else [])
         ends.append((guarding.verdict.chosen, guarding.verdict.rows[-1].mean, model.state_dict()))
     (name, mean, weights), (other, other_mean, other_weights) = ends
     assert (name, mean) == (other, other_mean)
