@@ -3,10 +3,10 @@
     python benchmarks/guard.py [simulate] [scifact] [--data ../shared/data/scifact]
 
 ``simulate`` draws data sets in which the true gain of each candidate is known, and counts what is handed over.
-``scifact`` begins with a reranker that is trained on some queries (all-MiniLM-L6-v2 with a new head), tunes it further
-on others, once with a usual learning rate and once with one that is far too high, and guards both; passages are cut to
-80 tokens and small parts of the queries are used, so that it takes about ten minutes of one core. Results go to
-``benchmarks/results/guard.json``, one section for each.
+``scifact`` begins with a reranker that is trained on some queries (all-MiniLM-L6-v2 with a new head). It is tuned
+further on others, once with a usual learning rate and once with one that is far too high, and both are guarded.
+Passages are cut to 80 tokens and small parts of the queries are used, so that it takes about ten minutes of one core.
+Results go to ``benchmarks/results/guard.json``, one section for each.
 """
 
 from __future__ import annotations

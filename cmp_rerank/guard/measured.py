@@ -10,7 +10,6 @@ import numpy as np
 
 from cmp_rerank.evaluation.evaluate import evaluate
 from cmp_rerank.evaluation.measures import Parsed
-from cmp_rerank.reranking.checks import PairScorer
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.guard.candidates import Blend, Candidate
 from cmp_rerank.guard.mix import Mix
@@ -19,6 +18,7 @@ from cmp_rerank.guard.split import ReadSplit
 from cmp_rerank.ir import Run
 from cmp_rerank.ir.arguments import Progress
 from cmp_rerank.reranking import rerank_run
+from cmp_rerank.reranking.checks import PairScorer
 
 
 @dataclass(frozen=True)
