@@ -107,13 +107,19 @@ def load(model: Any, name: str, device: str | None = None) -> CrossEncoder:
     """A model that is given as an object, a folder or a name.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is something else, or cannot be loaded.
     """
     if isinstance(model, CrossEncoder):
         return model
     if not isinstance(model, str | os.PathLike):
         raise ValueError(f"{name} must be a CrossEncoder, its folder or its name; got {kind(model)}")
-    return CrossEncoder(os.fspath(model), device=device)
+    try:
+        return CrossEncoder(os.fspath(model), device=device)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be the folder of a checkpoint, or a name on the hub; got {os.fspath(model)!r}, from which no "
+            f"model can be loaded ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def has_new_head(model: CrossEncoder) -> bool:

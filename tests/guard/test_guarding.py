@@ -247,6 +247,10 @@ def test_models_of_other_kinds_are_refused(start: CrossEncoder, tiny: Tiny) -> N
         guard(start, [], **inputs)
     with pytest.raises(ValueError, match="tuned must be a CrossEncoder, its folder or its name; got a Linear"):
         guard(start, torch.nn.Linear(1, 1), **inputs)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="tuned must be the folder of a checkpoint, or a name on the hub; got 'nowhere'"
+    ):
+        guard(start, "nowhere", **inputs)
 
 
 def test_a_folder_that_holds_something_is_refused_before_the_work(
