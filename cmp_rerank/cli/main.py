@@ -13,6 +13,7 @@ from cmp_rerank.cli.evaluate import evaluate
 from cmp_rerank.cli.guard import guard
 from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
+from cmp_rerank.cli.rerank import rerank
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
 from cmp_rerank.version import package_version
@@ -42,6 +43,7 @@ def main(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
+    "rerank": rerank,
     "compare": compare,
     "report": report,
     "demo": demo,

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 
-def settings_of(
-    model: Any,
-    depth: int | None,
-    pairs_per_group: int,
-    tokens_per_batch: int | None,
-    precision: str | None,
-    passages: bool,
-    predict_options: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+def settings_of(model: Any, **options: Any) -> dict[str, Any]:
     """The settings that a journal begins with."""
-    return {
-        "model": model_digest(model),
-        "depth": depth,
-        "pairs_per_group": pairs_per_group,
-        "tokens_per_batch": tokens_per_batch,
-        "precision": precision,
-        "passages": passages,
-        "predict_options": {name: repr(value) for name, value in (predict_options or {}).items()},
-    }
+    return {"model": model_digest(model), **options}
 
 
 def model_digest(model: Any) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from cmp_rerank.ir import Run, UngroupedError, rank, stream_run
 from cmp_rerank.ir.lines import PathLike
@@ -17,18 +18,18 @@ class Group:
 
     Attributes:
         number: Its place among all groups of the run, from 0.
-        ranked: Query -> its documents, best first.
+        ranked: Query -> document -> score of the first stage, best first.
         depth: How many documents of each query are scored; None: all.
     """
 
     number: int
-    ranked: dict[str, list[str]]
+    ranked: dict[str, dict[str, float]]
     depth: int | None
 
     @property
     def candidates(self) -> list[tuple[str, str]]:
         """The (query, document) ids that are scored, in the order of the run."""
-        return [(query, doc) for query, docs in self.ranked.items() for doc in docs[: self.depth]]
+        return [(query, doc) for query, scores in self.ranked.items() for doc in islice(scores, self.depth)]
 
     def pairs(self, queries: Mapping[str, str], corpus: Mapping[str, str]) -> list[tuple[str, str]]:
         """The texts of the candidates."""
@@ -36,32 +37,32 @@ class Group:
         return [(texts[query], corpus[doc]) for query, doc in self.candidates]
 
     def digest(self, pairs: list[tuple[str, str]]) -> str:
-        """A digest of the ids, their ranking and the texts: a group that was finished before is the same one."""
+        """A digest of ids, first stage and texts: whether a group that was finished before is the same one."""
         digest = hashlib.blake2b(digest_size=8)
-        for part in (*self.ranked.items(), *pairs):
+        for part in (*((query, [*scores.items()]) for query, scores in self.ranked.items()), *pairs):
             digest.update(repr(part).encode("utf-8", "backslashreplace"))
         return digest.hexdigest()
 
 
-def ranked_queries(run: Run | PathLike) -> Iterator[tuple[str, list[str]]]:
-    """Query after query of a run or a run file, with its documents, best first.
+def ranked_queries(run: Run | PathLike) -> Iterator[tuple[str, dict[str, float]]]:
+    """Query after query of a run or a run file, with its documents and their scores, best first.
 
     A file is read as a stream: only a block of it is in memory. Where its lines are not grouped by query, it is read
     whole; that is found out before the first query is given.
 
     Example:
         >>> list(ranked_queries({"q": {"a": 1.0, "b": 2.0}}))
-        [('q', ['b', 'a'])]
+        [('q', {'b': 2.0, 'a': 1.0})]
     """
     if not isinstance(run, str | os.PathLike):
         for query, scores in run.items():
-            yield query, [doc for doc, _ in rank(scores)]
+            yield query, dict(rank(scores))
         return
     for block in stream_run(run, whole=not _is_grouped(run)):
         docs, scores, bounds = block.doc_list(), block.scores.tolist(), block.bounds.tolist()
         for query, start, stop in zip(block.queries, bounds[:-1], bounds[1:], strict=True):
             found = dict(zip(docs[start:stop], scores[start:stop], strict=True))
-            yield query, [doc for doc, _ in rank(found)]
+            yield query, dict(rank(found))
 
 
 def groups(run: Run | PathLike, depth: int | None, pairs: int) -> Iterator[Group]:
@@ -80,10 +81,10 @@ def groups(run: Run | PathLike, depth: int | None, pairs: int) -> Iterator[Group
         >>> [list(group.ranked) for group in groups(run, depth=None, pairs=3)]
         [['q1', 'q2'], ['q3']]
     """
-    number, count, ranked = 0, 0, dict[str, list[str]]()
-    for query, docs in ranked_queries(run):
-        ranked[query] = docs
-        count += len(docs[:depth])
+    number, count, ranked = 0, 0, dict[str, dict[str, float]]()
+    for query, scores in ranked_queries(run):
+        ranked[query] = scores
+        count += len(scores) if depth is None else min(depth, len(scores))
         if count >= pairs:
             yield Group(number, ranked, depth)
             number, count, ranked = number + 1, 0, {}

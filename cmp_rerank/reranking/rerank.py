@@ -7,23 +7,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
-
-from cmp_rerank.ir import Progress, Run, rank
+from cmp_rerank.ir import Progress, Run
 from cmp_rerank.ir.arguments import check_count
-from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.lines import PathLike, stem_suffix
 from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker
 from cmp_rerank.reranking.digest import settings_of
 from cmp_rerank.reranking.groups import Group, groups
 from cmp_rerank.reranking.journal import Journal
 from cmp_rerank.reranking.merge import journal_path, merge
+from cmp_rerank.reranking.options import PAIRS_PER_GROUP, RerankOptions
 from cmp_rerank.reranking.precision import in_precision
-from cmp_rerank.reranking.result import Counts, Scored
-from cmp_rerank.reranking.scorers import GroupScorer, PairScores, scorer_of
+from cmp_rerank.reranking.result import Counts
+from cmp_rerank.reranking.scorers import scorer_of
+from cmp_rerank.reranking.scoring import Mix, score_group
 from cmp_rerank.reranking.survey import survey
-
-#: How many pairs fill a group of queries: enough for passes of pairs of one length.
-PAIRS_PER_GROUP = 1024
 
 
 @overload
@@ -67,6 +64,7 @@ def rerank_run(
     precision: str | None = None,
     shard: tuple[int, int] | None = None,
     resume: bool = True,
+    mix: Mix | None = None,
     predict_options: Mapping[str, Any] | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
@@ -101,6 +99,9 @@ def rerank_run(
         shard: (number, of how many): only every n-th group. Default: with ``out``, RANK and WORLD_SIZE of the
             environment, as ``torchrun`` sets them; else everything.
         resume: Whether to go on with the journal of a reranking that was stopped; else it starts over.
+        mix: Joins the scores of the first stage and those of the model: called with two runs of the same queries, all
+            candidates and the ones that were scored, it gives the run over all candidates. None: the model's scores
+            alone. The guard's :class:`cmp_rerank.guard.Mix` is one.
         predict_options: Options for the model's own ``predict``, by which it is then run.
         batch_size: For models that are run by their own ``predict``.
         progress: Called with the number of pairs that are done, and of all.
@@ -124,10 +125,13 @@ def rerank_run(
         {'q': {'d2': 2.0, 'd1': 0.0, 'd3': -1.0}}
     """
     check_reranker(model)
-    check_inputs(queries, corpus, {} if isinstance(run, str | os.PathLike) else run, depth, "depth")
-    check_count("pairs_per_group", pairs_per_group)
+    RerankOptions(depth, tokens_per_batch, pairs_per_group, precision)  # checks them
+    check_inputs(queries, corpus, {} if isinstance(run, str | os.PathLike) else run, None)
     if passages is not None and out is None:
         raise ValueError("passages are written beside the output; got no out; give a path, or leave passages out")
+    for path in (out, passages):
+        if path is not None and not Path(path).parent.is_dir():
+            raise ValueError(f"{Path(path).parent}: no such directory; create it before writing {Path(path).name}")
     mine, shards = _shard(shard, out is not None)
     model = in_precision(model, precision)
     scorer = scorer_of(
@@ -137,7 +141,8 @@ def rerank_run(
         predict_options=predict_options,
         defaults={"batch_size": batch_size, "show_progress_bar": False},
     )
-    found = survey(groups(run, depth, pairs_per_group), queries, corpus, mine, shards)
+    columns = out is not None and stem_suffix(out) != ".json"
+    found = survey(groups(run, depth, pairs_per_group), queries, corpus, mine, shards, columns=columns)
     report = _Report(progress, found.pairs)
     counts = Counts() if counts is None else counts
     own = own_groups(groups(run, depth, pairs_per_group), mine, shards)
@@ -145,13 +150,20 @@ def rerank_run(
         result: dict[str, dict[str, float]] = {}
         for group in own:
             pairs = group.pairs(queries, corpus)
-            scored = score_group(group, pairs, scorer)
+            scored = score_group(group, pairs, scorer, mix)
             counts.add(scored.counts)
             result |= scored.run
             report(len(pairs))
         return result
     settings = settings_of(
-        model, depth, pairs_per_group, tokens_per_batch, precision, passages is not None, predict_options
+        model,
+        depth=depth,
+        pairs_per_group=pairs_per_group,
+        tokens_per_batch=tokens_per_batch,
+        precision=precision,
+        passages=passages is not None,
+        mix=None if mix is None else repr(mix),
+        predict_options={name: repr(value) for name, value in (predict_options or {}).items()},
     )
     with Journal(journal_path(out, mine, shards), settings, resume=resume) as journal:
         for group in own:
@@ -159,7 +171,7 @@ def rerank_run(
             digest = group.digest(pairs)
             before = journal.finished.get(group.number)
             if before is None:
-                journal.append(group.number, digest, score_group(group, pairs, scorer))
+                journal.append(group.number, digest, score_group(group, pairs, scorer, mix))
             elif before != digest:
                 raise ValueError(
                     f"{journal.path}: the run or the texts have changed since this reranking was begun, from query "
@@ -169,47 +181,6 @@ def rerank_run(
         journal.end(found.groups)
         counts.add(journal.counts)
     return Path(out) if merge(out, shards, tag, passages) else None
-
-
-def score_group(group: Group, pairs: list[tuple[str, str]], scorer: GroupScorer) -> Scored:
-    """The new scores of a group, best first; documents below the depth stay below, in their order.
-
-    Raises:
-        ValueError: A score is not finite.
-    """
-    answer = scorer(pairs) if pairs else PairScores(np.empty(0))
-    candidates = group.candidates
-    if not np.isfinite(answer.scores).all():
-        at = int(np.isfinite(answer.scores).argmin())
-        query, doc = candidates[at]
-        raise ValueError(
-            f"scores must be finite; the model's score for query {query!r} and document {doc!r} is "
-            f"{answer.scores[at]}; check the model, or load it in 32 bits"
-        )
-    run: dict[str, dict[str, float]] = {query: {} for query in group.ranked}
-    for (query, doc), score in zip(candidates, answer.scores.tolist(), strict=True):
-        run[query][doc] = score
-    told: dict[str, dict[str, list[tuple[int, int, float]]]] = {}
-    for (query, doc), found in zip(candidates, answer.found, strict=bool(answer.found)):
-        told.setdefault(query, {})[doc] = found
-    counts = Counts(len(group.ranked), len(pairs), answer.cut, answer.passages)
-    return Scored({query: with_rest(scores, group.ranked[query]) for query, scores in run.items()}, counts, told)
-
-
-def with_rest(scores: Mapping[str, float], ranked: list[str]) -> dict[str, float]:
-    """New scores of the first documents of a ranking, best first, and below them the others in their order.
-
-    Example:
-        >>> with_rest({"a": 0.5, "b": 2.0}, ["a", "b", "c", "d"])
-        {'b': 2.0, 'a': 0.5, 'c': -0.5, 'd': -1.5}
-    """
-    ordered = dict(rank(scores))
-    lowest = min(ordered.values(), default=0.0)
-    # Steps that a rounded number can still show, whatever the size of the scores.
-    step = max(1.0, abs(lowest) * 1e-6)
-    for place, doc in enumerate(ranked[len(ordered) :], 1):
-        ordered[doc] = lowest - place * step
-    return ordered
 
 
 class _Report:

@@ -112,7 +112,9 @@ class ByPasses:
         from cmp_rerank.engine.inference import whole_scores
 
         prompt = self.model.prompts.get(self.model.default_prompt_name or "")
-        encoded = self.adapter.encode(self.model, pairs, locate=False, **({"prompt": prompt} if prompt else {}))
+        encoded = self.adapter.encode(
+            self.model, pairs, locate=False, layouts=False, **({"prompt": prompt} if prompt else {})
+        )
         examples = [
             Example(features, np.full(len(features["input_ids"]), -1), shared=encoded.shared)
             for features in encoded.features

@@ -345,7 +345,7 @@ def test_listwise_losses_and_several_labels(model: CrossEncoder, tmp_path: Path)
         ({"stride": 0}, "stride must be a whole number, at least 1; got 0"),
         ({"max_passages": 0}, "max_passages must be a whole number, at least 1; got 0"),
         ({"passage_tokens": 4, "stride": 5}, "some tokens would never be read"),
-        ({"combine": "max"}, "combine must be MaxP"),
+        ({"combine": 3}, "combine must be MaxP"),
     ],
 )
 def test_bad_options_are_refused_in_words(model: CrossEncoder, kwargs: dict[str, Any], message: str) -> None:

@@ -70,7 +70,7 @@ def test_scores_are_those_of_a_slow_loop(model: CrossEncoder, depth: int | None)
             assert found[query] == pytest.approx(scores, abs=2e-5)
             assert list(found[query]) == [doc for doc, _ in rank(found[query])]
     spread = [score for scores in expected.values() for score in scores.values()]
-    assert np.std(spread) > 0.1  # or the comparison would mean little
+    assert np.std(spread) > 0.05  # or the comparison would mean little
 
 
 def test_a_file_gives_what_a_dictionary_gives(model: CrossEncoder, tmp_path: Path) -> None:
@@ -101,9 +101,11 @@ def test_groups_hold_everything_once_and_shards_share_them(
     cut = list(groups(run, depth, pairs))
     assert [query for group in cut for query in group.ranked] == list(run)
     assert [group.number for group in cut] == list(range(len(cut)))
-    assert all(group.ranked[query] == list(run[query]) for group in cut for query in group.ranked)
+    assert all(
+        list(group.ranked[query].items()) == list(run[query].items()) for group in cut for query in group.ranked
+    )
     for group in cut[:-1]:
-        *before, last = [len(docs[:depth]) for docs in group.ranked.values()]
+        *before, last = [len(list(docs)[:depth]) for docs in group.ranked.values()]
         assert sum(before) < pairs <= sum(before) + last
     queries, corpus = dict.fromkeys(run, "query"), {f"d{i}": "x" * i for i in range(51)}
     options: dict[str, Any] = {"depth": depth, "pairs_per_group": pairs}
@@ -279,6 +281,11 @@ def test_what_is_counted(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -
         ({"passages": "p.jsonl", "out": "x.trec"}, "told by a LongDocumentReranker; got a Length"),
         ({"out": "nowhere/x.trec"}, "nowhere: no such directory"),
         ({"run": "nowhere.trec"}, "nowhere.trec: no such file"),
+        (
+            {"run": {"q1": {"d 1": 1.0}}, "corpus": {"d 1": "a"}, "out": "x.trec"},
+            "the document id 'd 1' cannot stand",
+        ),
+        ({"tokens_per_batch": 0}, "tokens_per_batch must be a whole number of at least 1; got 0"),
         ({"model": CrossEncoder}, "the class CrossEncoder"),
     ],
 )
