@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cmp_rerank.ir.arguments import check_run
 from cmp_rerank.ir.blocks import DUPLICATES, Block
 from cmp_rerank.ir.lines import (
     PathLike,
@@ -112,7 +113,9 @@ def write_ranked(
         format = {".json": "json", ".tsv": "msmarco"}.get(stem_suffix(path), "trec")
     check_choice("format", format, tuple(name for name in RUN_FORMATS if name != "top1000"))
     if format == "json":
-        _write_json(path, dict(ranked))
+        run = dict(ranked)
+        check_run("run", run)
+        _write_json(path, run)
         return
 
     check_id("tag", tag)
@@ -253,6 +256,7 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
     if format is None:
         format = {".json": "json", ".tsv": "beir"}.get(stem_suffix(path), "trec")
     check_choice("format", format, QRELS_FORMATS)
+    check_run("qrels", qrels)
     for query, grades in qrels.items():
         for doc, grade in grades.items():
             if isinstance(grade, bool) or int(grade) != grade:
