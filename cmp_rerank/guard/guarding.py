@@ -103,8 +103,8 @@ def guard(
     several = models if started is None else [started, *models]
     if any(share_weights(one, other) for one, other in combinations(several, 2)):
         raise ValueError(
-            "start and tuned must be models of their own; got the same weights in memory, which training has changed; "
-            "give the folder or name that training started from, or use GuardCallback"
+            "start and tuned must be models of their own; got the same weights in memory, which training has "
+            "changed; give the folder or name that training started from, or use GuardCallback"
         )
     # What is drawn at random once more has nothing to do with the head that training started from.
     new_head = started is not None and has_new_head(started)

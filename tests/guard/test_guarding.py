@@ -235,9 +235,7 @@ def test_a_training_that_diverged_is_not_used(start: CrossEncoder, tiny: Tiny, t
 
 
 def test_the_same_weights_twice_are_refused(start: CrossEncoder, tiny: Tiny) -> None:
-    with pytest.raises(
-        ValueError, match="start and tuned must be models of their own; got the same weights in memory"
-    ):
+    with pytest.raises(ValueError, match="must be models of their own; got the same weights in memory"):
         guard(start, start, corpus=tiny.corpus, **tiny.inputs())
 
 
@@ -271,9 +269,7 @@ def test_models_of_other_kinds_are_refused(start: CrossEncoder, tiny: Tiny) -> N
         guard(start, torch.nn.Linear(1, 1), **inputs)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nowhere: no such checkpoint"):
         guard(start, "nowhere", **inputs)
-    with pytest.raises(
-        ValueError, match="start must be the folder of a checkpoint, or a name on the hub; got 'nowhere'"
-    ):
+    with pytest.raises(ValueError, match="start must be the folder of a checkpoint, .* got 'nowhere'"):
         guard("nowhere", start, **inputs)
 
 
