@@ -173,7 +173,8 @@ class ComparativeLoss(nn.Module):
         replay = Replay(self.loss, inner, columns, labels, recording=recording, **extra)
         pairs = replay.recording.pairs
         trainer = calling_trainer()
-        draw = self.comparison.draw(None if trainer is None else trainer.state.global_step)
+        state = None if trainer is None else trainer.state
+        draw = self.comparison.draw(*(state.global_step, state.max_steps) if state else (None, None))
         if prepared is not None:
             self.truncation.add_counts(prepared.truncation)
             examples = prepared.drawn(pairs, draw)
