@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from cmp_rerank.evaluation.measures import Measure, Parsed, parse_measures
 from cmp_rerank.guard.candidates import Candidate, candidates, had_by_user
 from cmp_rerank.guard.choice import Choice, choose, paired
 from cmp_rerank.guard.contestants import Contestants, ModelLike, contestants, has_new_head, load, share_weights
-from cmp_rerank.guard.interpolation import restored
+from cmp_rerank.guard.interpolation import restored, same_mode
 from cmp_rerank.guard.measured import Measured, measure_candidates
 from cmp_rerank.guard.options import DEFAULTS, GuardOptions
 from cmp_rerank.guard.save import check_free, save
@@ -98,16 +99,17 @@ def guard(
     if not given:
         raise ValueError("tuned must be a model or a list of them; got an empty list; give one at least")
     models = [load(model, "tuned", device) for model in given]
-    started = None if start is None else load(start, "start", device)
-    if started is not None and any(share_weights(started, model) for model in models):
+    started = None if start is None else load(start, "start", device, new_head=True)
+    several = models if started is None else [started, *models]
+    if any(share_weights(one, other) for one, other in combinations(several, 2)):
         raise ValueError(
-            "start and tuned must be two models; got the same weights in memory, which training has changed; give "
-            "the folder or name that training started from, or use GuardCallback"
+            "start and tuned must be models of their own; got the same weights in memory, which training has "
+            "changed; give the folder or name that training started from, or use GuardCallback"
         )
     # What is drawn at random once more has nothing to do with the head that training started from.
     new_head = started is not None and has_new_head(started)
     drawn_again = new_head and not isinstance(start, CrossEncoder)
-    with restored(models[0]) as own:
+    with restored(models[0]) as own, same_mode(started):
         found = contestants(
             models[0],
             [own, *(model.state_dict() for model in models[1:])],
