@@ -269,7 +269,7 @@ def test_models_of_other_kinds_are_refused(start: CrossEncoder, tiny: Tiny) -> N
         guard(start, torch.nn.Linear(1, 1), **inputs)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nowhere: no such checkpoint"):
         guard(start, "nowhere", **inputs)
-    with pytest.raises(ValueError, match="start must be the folder of a checkpoint, .* got 'nowhere'"):
+    with pytest.raises(ValueError, match=r"start must be the folder of a checkpoint, .* got 'nowhere'"):
         guard("nowhere", start, **inputs)
 
 
