@@ -10,10 +10,13 @@ from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.fuse import fuse
 from cmp_rerank.cli.guard import guard
+from cmp_rerank.cli.mine import mine
 from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
 from cmp_rerank.cli.rerank import rerank
+from cmp_rerank.cli.retrieve import retrieve
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
 from cmp_rerank.version import package_version
@@ -42,16 +45,19 @@ def main(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "evaluate": evaluate,
+    "retrieve": retrieve,
+    "fuse": fuse,
+    "mine": mine,
     "rerank": rerank,
+    "guard": guard,
+    "evaluate": evaluate,
     "compare": compare,
     "report": report,
-    "demo": demo,
-    "guard": guard,
-    "views": views,
     "curves": curves,
+    "views": views,
     "train-reader": train_reader,
     "answer": answer,
+    "demo": demo,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name)(with_debug(_function))

@@ -79,14 +79,21 @@ def _as_dict(blocks: Iterator[Block], rank_order: str) -> dict[str, dict[str, fl
     return run
 
 
-def write_run(path: PathLike, run: Run, tag: str = "cmp_rerank", *, format: str | None = None) -> None:
+def write_run(
+    path: PathLike,
+    run: Run | Iterable[tuple[str, Mapping[str, float]]],
+    tag: str = "cmp_rerank",
+    *,
+    format: str | None = None,
+) -> None:
     """Write a run, ranked by :func:`rank`.
 
     Scores are written with all their digits, so that reading the file gives the same numbers back.
 
     Args:
         path: Where to write; gzip when the name ends in .gz.
-        run: Query id -> document id -> score.
+        run: Query id -> document id -> score; or pairs of a query id and its scores, which are written as they come,
+            so that the run need not be in memory.
         tag: Name of the system, the last column of a TREC run.
         format: "trec", "msmarco" (3 columns, ranks only) or "json"; None means json for .json, msmarco for
             .tsv, else trec.
@@ -95,7 +102,8 @@ def write_run(path: PathLike, run: Run, tag: str = "cmp_rerank", *, format: str 
         ValueError: A score is NaN, an id or the tag is empty or holds white space (which would break the
             columns), or the folder does not exist. Then no file is written.
     """
-    write_ranked(path, ((query, dict(rank(scores))) for query, scores in run.items()), tag, format=format)
+    pairs = run.items() if isinstance(run, Mapping) else run
+    write_ranked(path, ((query, dict(rank(scores))) for query, scores in pairs), tag, format=format)
 
 
 def write_ranked(
@@ -113,9 +121,9 @@ def write_ranked(
         format = {".json": "json", ".tsv": "msmarco"}.get(stem_suffix(path), "trec")
     check_choice("format", format, tuple(name for name in RUN_FORMATS if name != "top1000"))
     if format == "json":
-        run = dict(ranked)
-        check_run("run", run)
-        _write_json(path, run)
+        content = dict(ranked)
+        check_run("run", content)
+        _write_json(path, content)
         return
 
     check_id("tag", tag)
