@@ -86,13 +86,13 @@ def train_start(folder: str, options: argparse.Namespace) -> dict[str, Any]:
     from sentence_transformers.cross_encoder.losses import ListNetLoss
     from transformers import PrinterCallback
 
-    from cmp_rerank.demo.docstrings import docstring_collection
+    from cmp_rerank.collections.docstrings.build import docstring_collection
     from cmp_rerank.demo.extracts import Extracts
     from cmp_rerank.ir import BM25, sample_negatives
 
     collection = docstring_collection(("numpy", "scipy")) if options.fast else docstring_collection()
-    queries, documents = collection.split("train"), collection.documents_of("train")
-    qrels = collection.qrels_of("train")
+    queries, documents = collection.queries("train"), collection.documents_of("train")
+    qrels = collection.qrels("train")
     found = BM25(documents).search(queries, 26)
     negatives = sample_negatives(qrels, list(documents), 3, found, (1, 25), 0)
     read = Extracts(documents, 26)

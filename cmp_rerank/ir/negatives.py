@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from cmp_rerank.ir.arguments import check_count, check_run, kind
+from cmp_rerank.ir.arguments import check_count, check_id, check_run, kind
 from cmp_rerank.ir.files import Qrels, Run
+from cmp_rerank.ir.mappings import Texts
 from cmp_rerank.ir.ranking import rank
 
 
@@ -36,7 +37,7 @@ def sample_negatives(
         ``count`` distinct document ids by query id.
 
     Raises:
-        ValueError: an argument is out of its range, or there are too few documents.
+        ValueError: an argument is out of its range, an id is not a string, or there are too few documents.
 
     Example:
         >>> run = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
@@ -50,7 +51,10 @@ def sample_negatives(
         check_run("run", run)
     if isinstance(documents, str):
         raise ValueError(f"documents must be a list of ids, or texts by id; got {kind(documents)}; write [id, ...]")
-    pool = list(documents)
+    pool = documents.ids if isinstance(documents, Texts) else list(documents)
+    if not isinstance(documents, Texts):
+        for document in pool:
+            check_id("documents", "document", document)
     negatives: dict[str, list[str]] = {}
     for query, judged in qrels.items():
         # Of Python's generators, only random() promises the same numbers in every version.

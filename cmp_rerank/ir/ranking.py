@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from cmp_rerank.text.suggest import did_you_mean
+
 PRECISIONS = {"double": np.float64, "single": np.float32}
 RANK_ORDERS = ("score", "given")
 
@@ -14,7 +16,8 @@ RANK_ORDERS = ("score", "given")
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise ValueError with the value and the choices when an option is not one of its choices."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+        meant = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}{meant}")
 
 
 def rank(
@@ -37,7 +40,7 @@ def rank(
         (document id, score) pairs, best first.
 
     Raises:
-        ValueError: A score is NaN, or an option is unknown.
+        ValueError: A score is NaN, an id is not a string, or an option is unknown.
 
     Example:
         >>> rank({"d1": 0.5, "d2": 2.0, "d3": 0.5})
@@ -51,6 +54,8 @@ def rank(
     check_choice("rank_order", rank_order, RANK_ORDERS)
     pairs = [(doc, float(score)) for doc, score in scores.items()]
     for doc, score in pairs:
+        if not isinstance(doc, str):
+            raise ValueError(f"document ids are strings; got {doc!r}; convert ids everywhere: str(id)")
         if math.isnan(score):
             raise ValueError(f"the score of document {doc!r} is NaN; a ranking needs numbers")
     if rank_order == "given":

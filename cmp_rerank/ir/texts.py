@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+from cmp_rerank.ir.arguments import check_id, check_run
 from cmp_rerank.ir.files import Qrels, Run
 from cmp_rerank.ir.lines import (
     PathLike,
@@ -18,10 +19,15 @@ from cmp_rerank.ir.lines import (
     text,
     write_lines,
 )
+from cmp_rerank.ir.mappings import with_title
 from cmp_rerank.ir.ranking import rank
 
+# Names of the fields: those of BEIR, then those of Anserini and TREC.
+_ID = ("_id", "id", "docid", "docno", "doc_id", "qid", "query_id")
+_TEXT = ("text", "contents", "body", "query")
 
-class Collection(NamedTuple):
+
+class Samples(NamedTuple):
     """Queries, documents, judgments and a first-stage run that belong together."""
 
     queries: dict[str, str]
@@ -73,11 +79,24 @@ def write_corpus(path: PathLike, corpus: Mapping[str, str]) -> None:
     _write_texts(path, corpus, {"title": ""})
 
 
-def _read_texts(path: PathLike, ids: Set[str] | None, title: bool = False) -> dict[str, str]:
-    tsv = stem_suffix(path) == ".tsv"
-    texts: dict[str, str] = {}
+def numbered_texts(path: PathLike, *, title: bool = True) -> Iterator[tuple[int, str, str]]:
+    """Line number, id and text of each line of a file of texts, one by one; ids that come twice are not noticed.
+
+    Args:
+        path: As for :func:`read_corpus`.
+        title: As for :func:`read_corpus`.
+
+    Raises:
+        ValueError: With file and line, for a line that cannot be read.
+    """
+    parse = _tsv_text if stem_suffix(path) == ".tsv" else _json_text
     for number, line in numbered_lines(path):
-        name, content = (_tsv_text if tsv else _json_text)(path, number, line, title)
+        yield number, *parse(path, number, line, title)
+
+
+def _read_texts(path: PathLike, ids: Set[str] | None, title: bool = False) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, name, content in numbered_texts(path, title=title):
         if name in texts:
             raise malformed(path, number, f"the id {name!r} occurs twice")
         if ids is None or name in ids:
@@ -97,17 +116,17 @@ def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[s
         record = json.loads(text(path, number, line))
     except json.JSONDecodeError as error:
         raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str) or "_id" not in record:
+    fields = record if isinstance(record, dict) else {}
+    name, content = (next((fields[key] for key in keys if key in fields), None) for keys in (_ID, _TEXT))
+    if name is None or not isinstance(content, str):
         raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}; got {line[:80]!r}')
-    content = record["text"]
-    if title and record.get("title"):
-        content = f"{record['title']} {content}"
-    return str(record["_id"]), content
+    return str(name), with_title(fields.get("title"), content) if title else content
 
 
 def _write_texts(path: PathLike, texts: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:
     def lines() -> Iterator[str]:
         for name, content in texts.items():
+            check_id("texts", "query or document", name)
             if tsv:
                 if any(character in name + content for character in "\t\n\r"):
                     raise ValueError(f"{name!r} cannot be written as TSV: it holds a tab or a line break; use .jsonl")
@@ -159,6 +178,7 @@ def write_top1000(path: PathLike, queries: Mapping[str, str], corpus: Mapping[st
     Raises:
         ValueError: A text is missing, or holds a tab or a line break. Then no file is written.
     """
+    check_run("run", run)
 
     def lines() -> Iterator[str]:
         for query, scores in run.items():
@@ -173,27 +193,27 @@ def write_top1000(path: PathLike, queries: Mapping[str, str], corpus: Mapping[st
     write_lines(path, lines())
 
 
-def read_samples(path: PathLike) -> Collection:
+def read_samples(path: PathLike) -> Samples:
     """Read reranking samples as sentence-transformers' evaluators take them: a JSON list, or JSONL.
 
     A sample has ``query``, ``positive`` (a text or a list) and ``documents`` (ranked candidates) or
     ``negative``. The ids are made here: "q0", "q1", ... for samples, "d0", "d1", ... for distinct texts.
 
     Returns:
-        The collection. Positives have grade 1, negatives and the other documents have none, as upstream
-        counts them. The run holds the samples with ``documents``, in their order, positives only where they
+        Queries, corpus, judgments and run. Positives have grade 1, negatives and the other documents have none, as
+        upstream counts them. The run holds the samples with ``documents``, in their order, positives only where they
         are among them; that is the first stage, and it is evaluated over all samples.
 
     Raises:
         ValueError: With file and sample, for a sample without these keys.
     """
     samples = _json_list(path)
-    collection = Collection({}, {}, {}, {})
+    collected = Samples({}, {}, {}, {})
     number: dict[str, str] = {}
 
     def doc_id(content: str) -> str:
         name = number.setdefault(content, f"d{len(number)}")
-        collection.corpus[name] = content
+        collected.corpus[name] = content
         return name
 
     for place, sample in enumerate(samples):
@@ -201,15 +221,15 @@ def read_samples(path: PathLike) -> Collection:
         where = f"{os.fspath(path)}, sample {place}"
         if not isinstance(sample, dict) or not isinstance(sample.get("query"), str):
             raise ValueError(f"{where}: expected an object with a 'query'; got {sample!r:.80}")
-        collection.queries[query] = sample["query"]
-        collection.qrels[query] = {doc_id(content): 1 for content in _texts(where, sample, "positive")}
+        collected.queries[query] = sample["query"]
+        collected.qrels[query] = {doc_id(content): 1 for content in _texts(where, sample, "positive")}
         if "documents" in sample:
             ranked = dict.fromkeys(doc_id(content) for content in _texts(where, sample, "documents"))
-            collection.run[query] = {doc: -float(i) for i, doc in enumerate(ranked, 1)}
+            collected.run[query] = {doc: -float(i) for i, doc in enumerate(ranked, 1)}
         else:
             for content in _texts(where, sample, "negative"):
                 doc_id(content)
-    return collection
+    return collected
 
 
 def _json_list(path: PathLike) -> list[Any]:
