@@ -673,7 +673,7 @@ def write_objective_docs() -> None:
         "A step of training against one of plain training with `CrossEncoderTrainer`, by `benchmarks/engine.py "
         "--objectives`: steps of all take turns, and the median over rounds counts. Process time is the measure, "
         "since others used the machine. Memory is the greatest number of bytes that autograd keeps, with "
-        "all activations kept that fit. What an objective costs are its passes: the arithmetic of the objective itself is not seen.",
+        "all activations kept that fit. What an objective costs are its passes: its own arithmetic is not seen.",
     ]
     for run in json.loads(OBJECTIVES.read_text())["runs"]:
         machine, (low, high) = run["machine"], run["lengths"]
