@@ -10,8 +10,11 @@ from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.guard import guard
+from cmp_rerank.cli.mine import mine
 from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
+from cmp_rerank.cli.rerank import rerank
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
 from cmp_rerank.version import package_version
@@ -41,9 +44,12 @@ def main(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
+    "rerank": rerank,
     "compare": compare,
     "report": report,
+    "mine": mine,
     "demo": demo,
+    "guard": guard,
     "views": views,
     "curves": curves,
     "train-reader": train_reader,

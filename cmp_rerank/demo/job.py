@@ -27,7 +27,8 @@ from cmp_rerank.collections.docstrings.build import docstring_collection
 from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.demo.extracts import Extracts
 from cmp_rerank.demo.training import train
-from cmp_rerank.ir import BM25, Dense, Progress, Run, combine, rank, read_run, sample_negatives, write_run
+from cmp_rerank.ir import BM25, Dense, Progress, Run, combine, rank, read_run, write_run
+from cmp_rerank.mining import sample_negatives
 
 #: Opens a stage under a title. The context gives a function to call with the progress of the stage.
 Report = Callable[[str], AbstractContextManager[Progress]]

@@ -1,4 +1,4 @@
-"""Information retrieval: the one ranking rule, files of runs, qrels and texts, first stages, fusion, negatives.
+"""Information retrieval: the one ranking rule, files of runs, qrels and texts, first stages, fusion.
 
 A run is query id -> document id -> score, qrels are query id -> document id -> grade; plain dictionaries.
 """
@@ -9,7 +9,6 @@ from cmp_rerank.ir.bm25 import BM25
 from cmp_rerank.ir.dense import Dense
 from cmp_rerank.ir.files import Qrels, Run, read_qrels, read_run, write_qrels, write_run
 from cmp_rerank.ir.fusion import combine, fuse
-from cmp_rerank.ir.negatives import sample_negatives
 from cmp_rerank.ir.ranking import rank, rank_rows
 from cmp_rerank.ir.reading import UngroupedError, stream_run
 from cmp_rerank.ir.texts import (
@@ -44,7 +43,6 @@ __all__ = [
     "read_run",
     "read_samples",
     "read_top1000",
-    "sample_negatives",
     "stream_run",
     "write_corpus",
     "write_qrels",
