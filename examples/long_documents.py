@@ -86,9 +86,10 @@ def train_start(folder: str, options: argparse.Namespace) -> dict[str, Any]:
     from sentence_transformers.cross_encoder.losses import ListNetLoss
     from transformers import PrinterCallback
 
-    from cmp_rerank.demo.docstrings import docstring_collection
+    from cmp_rerank.collections.docstrings.build import docstring_collection
     from cmp_rerank.demo.extracts import Extracts
-    from cmp_rerank.ir import BM25, sample_negatives
+    from cmp_rerank.ir import BM25
+    from cmp_rerank.mining import sample_negatives
 
     collection = docstring_collection(("numpy", "scipy")) if options.fast else docstring_collection()
     queries, documents = collection.split("train"), collection.documents_of("train")

@@ -27,7 +27,8 @@ from torch import nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
 from cmp_rerank.evaluation import compare, rerank
-from cmp_rerank.ir import BM25, read_corpus, read_qrels, read_queries, sample_negatives, write_run
+from cmp_rerank.ir import BM25, read_corpus, read_qrels, read_queries, write_run
+from cmp_rerank.mining import sample_negatives
 
 console = Console()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cmp_rerank.demo.docstrings import DEFAULT_PACKAGES
+from cmp_rerank.collections.docstrings.build import DEFAULT_PACKAGES
 
 
 @dataclass(frozen=True)

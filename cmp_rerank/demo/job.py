@@ -22,12 +22,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.demo.collection import DocstringCollection
+from cmp_rerank.collections.docstrings.build import docstring_collection
+from cmp_rerank.collections.docstrings.collection import DocstringCollection
 from cmp_rerank.demo.config import DemoConfig
-from cmp_rerank.demo.docstrings import docstring_collection
 from cmp_rerank.demo.extracts import Extracts
 from cmp_rerank.demo.training import train
-from cmp_rerank.ir import BM25, Dense, Progress, Run, combine, rank, read_run, sample_negatives, write_run
+from cmp_rerank.ir import BM25, Dense, Progress, Run, combine, rank, read_run, write_run
+from cmp_rerank.mining import sample_negatives
 
 #: Opens a stage under a title. The context gives a function to call with the progress of the stage.
 Report = Callable[[str], AbstractContextManager[Progress]]

@@ -1,4 +1,4 @@
-"""Information retrieval: the one ranking rule, files of runs, qrels and texts, first stages, fusion, negatives.
+"""Information retrieval: the one ranking rule, files of runs, qrels and texts, first stages, fusion.
 
 A run is query id -> document id -> score, qrels are query id -> document id -> grade; plain dictionaries.
 """
@@ -6,8 +6,13 @@ A run is query id -> document id -> score, qrels are query id -> document id -> 
 from cmp_rerank.ir.arguments import Progress
 from cmp_rerank.ir.blocks import Block, blocks_of
 from cmp_rerank.ir.bm25 import BM25
-from cmp_rerank.ir.collections import (
-    Collection,
+from cmp_rerank.ir.dense import Dense
+from cmp_rerank.ir.files import Qrels, Run, read_qrels, read_run, write_qrels, write_run
+from cmp_rerank.ir.fusion import combine, fuse
+from cmp_rerank.ir.ranking import rank, rank_rows
+from cmp_rerank.ir.reading import UngroupedError, stream_run
+from cmp_rerank.ir.texts import (
+    Samples,
     read_corpus,
     read_queries,
     read_samples,
@@ -17,21 +22,15 @@ from cmp_rerank.ir.collections import (
     write_samples,
     write_top1000,
 )
-from cmp_rerank.ir.dense import Dense
-from cmp_rerank.ir.files import Qrels, Run, read_qrels, read_run, write_qrels, write_run
-from cmp_rerank.ir.fusion import combine, fuse
-from cmp_rerank.ir.negatives import sample_negatives
-from cmp_rerank.ir.ranking import rank, rank_rows
-from cmp_rerank.ir.reading import UngroupedError, stream_run
 
 __all__ = [
     "BM25",
     "Block",
-    "Collection",
     "Dense",
     "Progress",
     "Qrels",
     "Run",
+    "Samples",
     "UngroupedError",
     "blocks_of",
     "combine",
@@ -44,7 +43,6 @@ __all__ = [
     "read_run",
     "read_samples",
     "read_top1000",
-    "sample_negatives",
     "stream_run",
     "write_corpus",
     "write_qrels",

@@ -17,10 +17,10 @@ from sentence_transformers import CrossEncoder
 from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
+from cmp_rerank.collections.docstrings.build import docstring_collection
+from cmp_rerank.collections.docstrings.collection import DocstringCollection
 from cmp_rerank.demo import job
-from cmp_rerank.demo.collection import DocstringCollection
 from cmp_rerank.demo.config import DemoConfig
-from cmp_rerank.demo.docstrings import docstring_collection
 from cmp_rerank.demo.extracts import Extracts
 from cmp_rerank.demo.job import (
     MEASURES,

@@ -12,10 +12,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.demo import cleaning, sources
-from cmp_rerank.demo.cleaning import known_item, near_duplicates, same_keys, template, words
-from cmp_rerank.demo.collection import DocstringCollection
-from cmp_rerank.demo.sources import STDLIB, Docstring, package_docstrings, package_root, package_version
+from cmp_rerank.collections.docstrings import cleaning, sources
+from cmp_rerank.collections.docstrings.cleaning import known_item, template
+from cmp_rerank.collections.docstrings.collection import DocstringCollection
+from cmp_rerank.collections.docstrings.sources import (
+    STDLIB,
+    Docstring,
+    package_docstrings,
+    package_root,
+    package_version,
+)
+from cmp_rerank.text import near_duplicates as duplicates
+from cmp_rerank.text.near_duplicates import near_duplicates, same_keys, words
 
 DEFAULT_PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers", STDLIB)
 
@@ -144,7 +152,7 @@ def _split(owner: str, seed: int, validation: float, test: float) -> str:
 def _builder_version() -> str:
     """A hash of the code that builds the collection: after a change of it a cached collection is not used."""
     digest = hashlib.sha256()
-    for module in (sources.__file__, cleaning.__file__, __file__):
+    for module in (sources.__file__, cleaning.__file__, duplicates.__file__, __file__):
         digest.update(Path(module).read_bytes())
     return digest.hexdigest()[:12]
 

@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cmp_rerank.demo import docstrings as builder
-from cmp_rerank.demo.cleaning import known_item, near_duplicates, plain_text, shingles, template, words
-from cmp_rerank.demo.collection import DocstringCollection
-from cmp_rerank.demo.docstrings import docstring_collection
-from cmp_rerank.demo.sources import package_docstrings
+from cmp_rerank.collections.docstrings import build as builder
+from cmp_rerank.collections.docstrings.build import docstring_collection
+from cmp_rerank.collections.docstrings.cleaning import known_item, plain_text, template
+from cmp_rerank.collections.docstrings.collection import DocstringCollection
+from cmp_rerank.collections.docstrings.sources import package_docstrings
+from cmp_rerank.text.near_duplicates import near_duplicates, words
 
 FILLER = [
     "alpha",
@@ -158,7 +157,7 @@ def test_the_planted_duplicate_is_what_the_cleaning_takes_out(fake: Path, monkey
 def test_two_builds_are_equal_also_in_another_process(fake: Path) -> None:
     first = build(fake)
     code = (
-        "from cmp_rerank.demo.docstrings import docstring_collection;"
+        "from cmp_rerank.collections.docstrings.build import docstring_collection;"
         f"c = docstring_collection(['fakepkg'], cache_dir={str(fake / 'other')!r});"
         f"c.write_beir({str(fake / 'beir')!r})"
     )
@@ -278,40 +277,6 @@ def test_the_first_sentence_is_split_off() -> None:
 def test_markup_goes_and_words_stay() -> None:
     text = "Use :func:`~a.b.c`, :class:`X <y.X>`, ``d`` and [`E`].\n\n.. versionadded:: 1.2\n\n.. note::\n   Slow."
     assert plain_text(text) == "Use a.b.c, X, d and E.\n\nSlow."
-
-
-@given(st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12).map(" ".join), max_size=12))
-def test_near_duplicates_agree_with_the_definition(texts: list[str]) -> None:
-    """Every group is connected by pairs above the threshold; equal texts are always together."""
-
-    def similarity(a: str, b: str) -> float:
-        one, two = set(shingles(a).tolist()), set(shingles(b).tolist())
-        return len(one & two) / len(one | two)
-
-    groups = near_duplicates(texts, threshold=0.5)
-    place = {index: number for number, group in enumerate(groups) for index in group}
-    for group in groups:
-        assert len(group) > 1
-        assert group == sorted(group)
-        reached, frontier = {group[0]}, [group[0]]
-        while frontier:
-            here = frontier.pop()
-            new = {other for other in group if other not in reached and similarity(texts[here], texts[other]) >= 0.5}
-            reached |= new
-            frontier += new
-        assert reached == set(group)
-    for i, a in enumerate(texts):
-        for j, b in enumerate(texts[:i]):
-            if a == b:
-                assert place[i] == place[j]
-
-
-def test_a_high_threshold_keeps_what_a_low_one_groups() -> None:
-    a, b = prose("same"), prose("same").replace("samealpha", "other", 2)
-    assert near_duplicates([a, b], threshold=0.3) == [[0, 1]]
-    assert near_duplicates([a, b], threshold=0.99) == []
-    with pytest.raises(ValueError, match="threshold must lie in"):
-        near_duplicates([a], threshold=0.0)
 
 
 def test_beir_folder_round_trip_and_its_errors(tmp_path: Path, fake: Path) -> None:

@@ -21,7 +21,7 @@ from cmp_rerank.ir.lines import (
 from cmp_rerank.ir.ranking import rank
 
 
-class Collection(NamedTuple):
+class Samples(NamedTuple):
     """Queries, documents, judgments and a first-stage run that belong together."""
 
     queries: dict[str, str]
@@ -173,27 +173,27 @@ def write_top1000(path: PathLike, queries: Mapping[str, str], corpus: Mapping[st
     write_lines(path, lines())
 
 
-def read_samples(path: PathLike) -> Collection:
+def read_samples(path: PathLike) -> Samples:
     """Read reranking samples as sentence-transformers' evaluators take them: a JSON list, or JSONL.
 
     A sample has ``query``, ``positive`` (a text or a list) and ``documents`` (ranked candidates) or
     ``negative``. The ids are made here: "q0", "q1", ... for samples, "d0", "d1", ... for distinct texts.
 
     Returns:
-        The collection. Positives have grade 1, negatives and the other documents have none, as upstream
-        counts them. The run holds the samples with ``documents``, in their order, positives only where they
+        Queries, corpus, judgments and run. Positives have grade 1, negatives and the other documents have none, as
+        upstream counts them. The run holds the samples with ``documents``, in their order, positives only where they
         are among them; that is the first stage, and it is evaluated over all samples.
 
     Raises:
         ValueError: With file and sample, for a sample without these keys.
     """
     samples = _json_list(path)
-    collection = Collection({}, {}, {}, {})
+    collected = Samples({}, {}, {}, {})
     number: dict[str, str] = {}
 
     def doc_id(content: str) -> str:
         name = number.setdefault(content, f"d{len(number)}")
-        collection.corpus[name] = content
+        collected.corpus[name] = content
         return name
 
     for place, sample in enumerate(samples):
@@ -201,15 +201,15 @@ def read_samples(path: PathLike) -> Collection:
         where = f"{os.fspath(path)}, sample {place}"
         if not isinstance(sample, dict) or not isinstance(sample.get("query"), str):
             raise ValueError(f"{where}: expected an object with a 'query'; got {sample!r:.80}")
-        collection.queries[query] = sample["query"]
-        collection.qrels[query] = {doc_id(content): 1 for content in _texts(where, sample, "positive")}
+        collected.queries[query] = sample["query"]
+        collected.qrels[query] = {doc_id(content): 1 for content in _texts(where, sample, "positive")}
         if "documents" in sample:
             ranked = dict.fromkeys(doc_id(content) for content in _texts(where, sample, "documents"))
-            collection.run[query] = {doc: -float(i) for i, doc in enumerate(ranked, 1)}
+            collected.run[query] = {doc: -float(i) for i, doc in enumerate(ranked, 1)}
         else:
             for content in _texts(where, sample, "negative"):
                 doc_id(content)
-    return collection
+    return collected
 
 
 def _json_list(path: PathLike) -> list[Any]:

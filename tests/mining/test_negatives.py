@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmp_rerank.ir import rank, sample_negatives
+from cmp_rerank.ir import rank
+from cmp_rerank.mining import sample_negatives
 
 ids = st.integers(0, 30).map("d{:02}".format)
 

@@ -1,0 +1,256 @@
+"""Mining, query by query: draw candidates, filter them by their scores, label them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from cmp_rerank.ir.arguments import kind
+from cmp_rerank.ir.files import Run
+from cmp_rerank.ir.ranking import rank
+from cmp_rerank.mining.counts import MiningCounts
+from cmp_rerank.mining.filters import ScoreFilter
+from cmp_rerank.mining.negatives import Candidate, Draw, band_order, generator, quotas, random_documents
+from cmp_rerank.mining.options import TEACHER_LABELS, MiningOptions
+from cmp_rerank.mining.rows import MinedQuery
+from cmp_rerank.mining.teacher import Scores, teacher_labels
+
+#: Queries whose pairs a model scores together. Whatever the number, each query gets the same.
+QUERIES_AT_ONCE = 128
+
+#: Of the random candidates of a query, a filter sees this many for each negative; then the query is short.
+RANDOM_TRIES = 10
+
+
+@dataclass
+class _Open:
+    """A query whose negatives are being drawn."""
+
+    query: str
+    positives: list[str]
+    draw: Draw
+    negatives: list[Candidate] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)  # by the filter's model
+
+
+class Miner:
+    """Mines one query after the other; see :func:`cmp_rerank.mining.mine` for the arguments.
+
+    Args:
+        queries: Ids of the queries to mine for, each with its judgments (grades by document id).
+        corpus: Document id -> text; only its ids are looked at.
+        runs: Name -> run.
+        options: What to draw.
+        judged: Whether there are judgments; without, all documents are labelled by the teacher.
+        filter_scores: Scores of the model that filters; None: those of the runs.
+        teacher_scores: Scores of the teacher; None: labels come from the judgments.
+        counts: Where to count.
+    """
+
+    def __init__(
+        self,
+        queries: Mapping[str, Mapping[str, int]],
+        corpus: Mapping[str, str],
+        runs: Mapping[str, Run],
+        options: MiningOptions,
+        counts: MiningCounts,
+        *,
+        judged: bool = True,
+        filter_scores: Scores | None = None,
+        teacher_scores: Scores | None = None,
+    ) -> None:
+        self._queries, self._corpus, self._runs = queries, corpus, runs
+        self._options, self._counts, self._judged = options, counts, judged
+        self._filter, self._filter_scores, self._teacher_scores = (
+            ScoreFilter.of(options),
+            filter_scores,
+            teacher_scores,
+        )
+        self._labels = options.labels
+        if self._labels == "auto":
+            self._labels = "binary" if teacher_scores is None else "scores"
+        self._quotas = self._split()
+        self._pool: Sequence[str] | None = None
+        counts.negatives = dict.fromkeys([*runs, "random"], 0)
+        self._top_grade = 1
+        if self._labels == "scaled":
+            self._top_grade = max((grade for judged in queries.values() for grade in judged.values()), default=1)
+
+    def __iter__(self) -> Iterator[MinedQuery | None]:
+        """One for each query, in order; None for a query that is left out."""
+        waiting = iter(self._queries.items())
+        while chunk := list(islice(waiting, QUERIES_AT_ONCE)):
+            opened = [self._open(query, judged) for query, judged in chunk]
+            self._fill([one for one in opened if one is not None])
+            enough = [one if one is not None and self._enough(one) else None for one in opened]
+            labels = self._label([one for one in enough if one is not None])
+            for one in enough:
+                yield self._close(one, labels.get(one.query, {})) if one is not None else None
+
+    def _split(self) -> list[int]:
+        """How many negatives each run gives, and how many are random."""
+        options = self._options
+        if not self._runs:
+            return [options.negatives]
+        (random, hard) = quotas(options.negatives, [options.random, 1 - options.random])
+        return [*quotas(hard, options.shares or [1] * len(self._runs)), random]
+
+    def _open(self, query: str, judged: Mapping[str, int]) -> _Open | None:
+        """The query with its positives and candidates; None where it has no positive."""
+        positives = self._positives(query, judged)
+        if self._judged and not positives:
+            self._counts.without_positive += 1
+            return None
+        draw = generator(self._options.seed, query)
+        found = [run.get(query) or {} for run in self._runs.values()]
+        if self._runs and not any(found):
+            self._counts.not_in_runs += 1
+        streams = [self._hard(query, judged, number, scores, draw) for number, scores in enumerate(found)]
+        streams.append(self._random(judged, len(found), draw))
+        return _Open(query, positives, Draw(streams, self._quotas, self._options.short == "random"))
+
+    def _positives(self, query: str, judged: Mapping[str, int]) -> list[str]:
+        relevant = [d for d, grade in judged.items() if grade >= self._options.relevant and self._has_text(query, d)]
+        if self._options.positives is None or len(relevant) <= self._options.positives:
+            return relevant
+        draw = generator(self._options.seed, f"{query} positives")
+        by_grade = sorted([(-judged[document], draw(), document) for document in relevant])
+        return [document for _, _, document in by_grade[: self._options.positives]]
+
+    def _has_text(self, query: str, document: str) -> bool:
+        if not isinstance(document, str):
+            raise ValueError(
+                f"ids of documents must be strings; got {kind(document)} for query {query!r}; convert them to strings"
+            )
+        if document in self._corpus:
+            return True
+        if self._options.missing_texts == "error":
+            raise ValueError(
+                f"every document of the judgments and runs needs a text; got {document!r} for query {query!r}, "
+                f"which is not among the {len(self._corpus)} documents; add its text, or choose missing_texts='drop'"
+            )
+        self._counts.missing_texts += 1
+        return False
+
+    def _may_be_negative(self, grade: int | None) -> bool:
+        judgments = self._options.judgments
+        if grade is None:
+            return judgments != "judged"
+        return grade <= 0 and judgments != "unjudged"
+
+    def _hard(
+        self,
+        query: str,
+        judged: Mapping[str, int],
+        source: int,
+        scores: Mapping[str, float],
+        draw: Callable[[], float],
+    ) -> Iterator[Candidate]:
+        ranked = (
+            document
+            for document, _ in rank(scores)
+            if self._may_be_negative(judged.get(document)) and self._has_text(query, document)
+        )
+        band = band_order(ranked, self._options.ranks, draw if self._options.pick == "random" else None)
+        return (Candidate(document, source, float(scores[document])) for document in band)
+
+    def _random(self, judged: Mapping[str, int], source: int, draw: Callable[[], float]) -> Iterator[Candidate]:
+        if self._options.judgments == "judged":
+            pool: Sequence[str] = [d for d, grade in judged.items() if grade <= 0 and d in self._corpus]
+        else:
+            if self._pool is None:
+                self._pool = list(self._corpus)
+            pool = self._pool
+        taken = {document for document, grade in judged.items() if not self._may_be_negative(grade)}
+        drawn = random_documents(pool, taken, draw)
+        return (Candidate(d, source, None) for d in islice(drawn, RANDOM_TRIES * self._options.negatives))
+
+    def _fill(self, opened: list[_Open]) -> None:
+        """Draw until each query has its negatives or no more candidates."""
+        wanted = {one.query: one.positives for one in opened if self._filter.needs_positives}
+        while opened:
+            proposed = [(one, one.draw.propose()) for one in opened]
+            if self._filter_scores is not None:
+                pairs = {
+                    one.query: [*wanted.get(one.query, ()), *(c.document for c in found)] for one, found in proposed
+                }
+                scores = self._filter_scores({query: documents for query, documents in pairs.items() if documents})
+                for one, _ in proposed:
+                    one.scores |= scores.get(one.query, {})
+                wanted = {}
+            opened = [one for one, found in proposed if self._sift(one, found)]
+
+    def _sift(self, one: _Open, found: Iterable[Candidate]) -> int:
+        """Keep or reject candidates; how many are rejected."""
+        rejected = 0
+        for candidate in found:
+            if self._keeps(one, candidate):
+                one.negatives.append(candidate)
+            else:
+                one.draw.reject(candidate)
+                rejected += 1
+        self._counts.filtered += rejected
+        return rejected
+
+    def _keeps(self, one: _Open, candidate: Candidate) -> bool:
+        if not self._filter.active:
+            return True
+        if self._filter_scores is not None:
+            return self._filter.keeps(one.scores[candidate.document], [one.scores[p] for p in one.positives])
+        if candidate.score is None:  # a random document: no run has scored it
+            return True
+        run = list(self._runs.values())[candidate.source][one.query]
+        return self._filter.keeps(candidate.score, [run[p] for p in one.positives if p in run])
+
+    def _enough(self, one: _Open) -> bool:
+        """Whether the query has enough negatives."""
+        wanted, got = self._options.negatives, len(one.negatives)
+        if got == wanted:
+            return True
+        if self._options.short == "error":
+            raise ValueError(
+                f"query {one.query!r} needs {wanted} negatives; got {got}; widen ranks, loosen the filter, lower "
+                "negatives, or choose short='random', 'keep' or 'drop'"
+            )
+        if self._options.short == "keep" and got:
+            self._counts.fewer += 1
+            return True
+        self._counts.too_few += 1
+        return False
+
+    def _label(self, closed: list[_Open]) -> dict[str, dict[str, float]]:
+        """Labels by query and document."""
+        documents = {one.query: [*one.positives, *(c.document for c in one.negatives)] for one in closed}
+        if self._labels not in TEACHER_LABELS or self._teacher_scores is None:
+            return {query: self._judged_labels(query, names) for query, names in documents.items()}
+        scores = self._teacher_scores(documents)
+        labels = {}
+        for query, names in documents.items():
+            known = scores.get(query, {})
+            self._counts.unscored += sum(name not in known for name in names)
+            labels[query] = teacher_labels(query, names, known, self._labels, self._options.unscored) if known else {}
+        return labels
+
+    def _judged_labels(self, query: str, documents: Sequence[str]) -> dict[str, float]:
+        judged, options = self._queries[query], self._options
+        grades = {document: max(0, judged.get(document, 0)) for document in documents}
+        if self._labels == "binary":
+            return {document: float(grade >= options.relevant) for document, grade in grades.items()}
+        return {document: grade / self._top_grade for document, grade in grades.items()}
+
+    def _close(self, one: _Open, labels: Mapping[str, float]) -> MinedQuery | None:
+        """What the query was given, counted; None where labels are missing."""
+        positives = [document for document in one.positives if document in labels]
+        negatives = [candidate for candidate in one.negatives if candidate.document in labels]
+        if not negatives or bool(positives) != self._judged or len(labels) < 2:
+            self._counts.unlabelled += 1
+            return None
+        self._counts.mined += 1
+        self._counts.positives += len(positives)
+        names = [*self._runs, "random"]
+        for candidate in negatives:
+            self._counts.negatives[names[candidate.source]] += 1
+        random = sum(candidate.score is None for candidate in negatives)
+        self._counts.filled += max(0, random - self._quotas[-1])
+        return MinedQuery(one.query, positives, [candidate.document for candidate in negatives], labels)
