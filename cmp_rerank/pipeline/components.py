@@ -141,12 +141,13 @@ def problems(slot: Slot, value: Any, key: tuple[str | int, ...] = (), *, make: b
     return []
 
 
-def build(slot: Slot, value: Any, **supplied: Any) -> Any:
+def build(slot: Slot, value: Any, *, offered: Mapping[str, Any] | None = None, **supplied: Any) -> Any:
     """Make the object of a description.
 
     Args:
         slot: where it stands.
         value: a name, or a mapping with a ``kind`` and options; see `problems`.
+        offered: arguments for a class that takes them, where the description does not give them.
         supplied: the arguments that the slot names.
 
     Raises:
@@ -159,7 +160,11 @@ def build(slot: Slot, value: Any, **supplied: Any) -> Any:
     name, options, wrong = _parts(slot, value, ())
     if wrong:
         raise ValueError(wrong[0].text)
-    return slot.find(name)(**supplied, **{option: _made(inner) for option, inner in options.items()})
+    made = slot.find(name)
+    taken = inspect.signature(made).parameters
+    arguments = {option: value for option, value in (offered or {}).items() if option in taken}
+    arguments |= {option: _made(inner) for option, inner in options.items()}
+    return made(**supplied, **arguments)
 
 
 def _parts(slot: Slot, value: Any, key: tuple[str | int, ...]) -> tuple[str, dict[str, Any], list[Problem]]:

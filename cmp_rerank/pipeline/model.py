@@ -1,0 +1,79 @@
+"""The model that a training starts from, and its loss."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+import transformers
+from sentence_transformers import CrossEncoder
+from torch import nn
+
+from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, build
+from cmp_rerank.pipeline.config import Config, Model
+
+
+def start_model(model: Model, seed: int, device: str | None = None) -> CrossEncoder:
+    """Load the model; an encoder gets a new head, the same for the same seed.
+
+    Args:
+        model: the section of the configuration.
+        seed: of the new head.
+        device: where to; None: what the section says, or else where there is one.
+
+    Raises:
+        ValueError: there is no such model, or it is none that scores pairs.
+    """
+    options = dict(model.options) if device is None else {**model.options, "device": device}
+    transformers.set_seed(seed)
+    try:
+        loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
+    except (OSError, KeyError, AttributeError, TypeError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"model.name must be a folder or a name on the hub of a cross-encoder or an encoder; got {model.name!r}: "
+            f"{first}"
+        ) from error
+    return loaded
+
+
+def weights_of(model: nn.Module) -> str:
+    """16 hexadecimal digits that stand for all weights of a model, in their order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def has_head(model: Model) -> bool:
+    """Whether a checkpoint is a reranker already: loaded with two seeds, it has the same weights.
+
+    What a checkpoint lacks is drawn at random, so this holds for models of any kind.
+    """
+    first, other = (weights_of(start_model(model, seed, device="cpu")) for seed in (0, 1))
+    return first == other
+
+
+def loss_of(model: CrossEncoder, config: Config, seed: int, support: Any = None) -> nn.Module:
+    """The loss of a configuration, comparative where it has ablations.
+
+    Args:
+        model: the model to be trained.
+        config: loss, ablations and objective.
+        seed: of the ablations.
+        support: what supports the positives, where the data knows it; for ablations that ask for support, and whose
+            configuration gives none.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    loss: nn.Module = build(LOSS, config.loss, model=model)
+    if not config.ablations:
+        return loss
+    known = {} if support is None else {"support": support}
+    ablations = [build(ABLATION, each, offered=known) for each in config.ablations]
+    objective = None if config.objective is None else build(OBJECTIVE, config.objective)
+    return ComparativeLoss(model, loss, ablations, objective=objective, seed=seed)
