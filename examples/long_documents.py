@@ -92,8 +92,8 @@ def train_start(folder: str, options: argparse.Namespace) -> dict[str, Any]:
     from cmp_rerank.mining import sample_negatives
 
     collection = docstring_collection(("numpy", "scipy")) if options.fast else docstring_collection()
-    queries, documents = collection.split("train"), collection.documents_of("train")
-    qrels = collection.qrels_of("train")
+    queries, documents = collection.queries("train"), collection.documents_of("train")
+    qrels = collection.qrels("train")
     found = BM25(documents).search(queries, 26)
     negatives = sample_negatives(qrels, list(documents), 3, found, (1, 25), 0)
     read = Extracts(documents, 26)

@@ -22,8 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.collections import Collection
 from cmp_rerank.collections.docstrings.build import docstring_collection
-from cmp_rerank.collections.docstrings.collection import DocstringCollection
 from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.demo.extracts import Extracts
 from cmp_rerank.demo.training import train
@@ -81,7 +81,7 @@ def run_demo(
         if not (folder / "collection").exists():
             collection.write_beir(folder / "collection")
     queries = sample_queries(collection, config)
-    qrels = {query: dict(collection.qrels[query]) for query in queries}
+    qrels = {query: dict(collection.qrels("test")[query]) for query in queries}
     _write(folder / "test.qrels", "".join(f"{q} 0 {d} {g}\n" for q in qrels for d, g in qrels[q].items()))
 
     runs: dict[str, Run] = {}
@@ -96,7 +96,7 @@ def run_demo(
         runs[name] = read_run(path)
         return runs[name]
 
-    texts = collection.documents
+    texts = collection.corpus
     candidates = system(FIRST_STAGE, lambda progress: BM25(texts).search(queries, config.depth, progress))
     learned, found = training_queries(collection, config)
     to_score = {
@@ -130,7 +130,7 @@ def run_demo(
     metrics = _measure(runs, qrels) | {
         "training": {arm: {k: v for k, v in made.items() if k != "steps"} for arm, made in training.items()},
         "seconds": seconds,
-        "collection": repr(collection),
+        "collection": collection.summary(),
         "candidates_hold_relevant": sum(any(d in candidates.get(q, {}) for d in qrels[q]) for q in qrels)
         / len(qrels),
         **json.loads((folder / "config.json").read_text(encoding="utf-8")),
@@ -148,13 +148,13 @@ def pretrained_encoder() -> str:
     return str(get_model_path())
 
 
-def sample_queries(collection: DocstringCollection, config: DemoConfig) -> dict[str, str]:
+def sample_queries(collection: Collection, config: DemoConfig) -> dict[str, str]:
     """A sample of the test split, in an order that depends on the seed and on the ids only.
 
     Raises:
         ValueError: the split is smaller than the sample.
     """
-    queries = collection.split("test")
+    queries = collection.queries("test")
     if len(queries) < config.test_queries:
         raise ValueError(
             f"test_queries must not exceed the queries that there are; got {config.test_queries}. The test split has "
@@ -164,7 +164,7 @@ def sample_queries(collection: DocstringCollection, config: DemoConfig) -> dict[
     return {query: queries[query] for query in order[: config.test_queries]}
 
 
-def training_queries(collection: DocstringCollection, config: DemoConfig) -> tuple[dict[str, str], Run]:
+def training_queries(collection: Collection, config: DemoConfig) -> tuple[dict[str, str], Run]:
     """The queries of the training rows, in their order, and the candidates of BM25 for each.
 
     Queries whose relevant documents are not all among the candidates are left out: a reranker cannot find them. All
@@ -173,13 +173,14 @@ def training_queries(collection: DocstringCollection, config: DemoConfig) -> tup
     Raises:
         ValueError: no query is left.
     """
-    queries = collection.split("train")
+    queries = collection.queries("train")
     run = BM25(collection.documents_of("train")).search(queries, config.hard_ranks[1] + 1)
-    qrels = collection.qrels_of("train")
+    qrels = collection.qrels("train")
     usable = [query for query in queries if all(document in run[query] for document in qrels[query])]
     if not usable:
         raise ValueError(
-            f"{FIRST_STAGE} finds the relevant document of no training query; got {collection!r}. Name more packages."
+            f"{FIRST_STAGE} finds the relevant document of no training query; got {collection.summary()}. Name more "
+            "packages."
         )
     order = sorted(usable, key=lambda query: hashlib.sha256(f"rows {config.seed} {query}".encode()).digest())
     taken = order[: (config.start_steps + config.steps) * config.queries_per_step]
@@ -187,7 +188,7 @@ def training_queries(collection: DocstringCollection, config: DemoConfig) -> tup
 
 
 def training_rows(
-    collection: DocstringCollection, config: DemoConfig, queries: Mapping[str, str], run: Run, ranking: Run
+    collection: Collection, config: DemoConfig, queries: Mapping[str, str], run: Run, ranking: Run
 ) -> list[dict[str, Any]]:
     """The training rows of both arms, in order: a query, its relevant document and negatives, from easy to hard.
 
@@ -199,7 +200,7 @@ def training_rows(
         ranking: the ranking whose ranks are written into the texts.
     """
     documents = collection.documents_of("train")
-    qrels = {query: collection.qrels[query] for query in queries}
+    qrels = {query: collection.qrels("train")[query] for query in queries}
     short, long = (
         RankPrefixedExtracts(Extracts(documents, words), queries, ranking)
         for words in (config.start_extract, config.extract)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from numbers import Real
 from typing import Any
 
+from cmp_rerank.ir.mappings import Texts
+
 #: Called with the number of rows that are done and the number of all rows.
 Progress = Callable[[int, int], None]
 
@@ -35,9 +37,12 @@ def kind(value: object) -> str:
 def check_texts(name: str, texts: object, *, empty: bool = False) -> None:
     """Refuse what does not map ids to texts.
 
+    Every id and text of a dictionary is looked at. Of :class:`~cmp_rerank.ir.mappings.Texts` none is: they are
+    strings by construction, and there may be millions on disk.
+
     Args:
         name: What the error calls the argument, in the plural: "documents", "queries".
-        texts: The argument.
+        texts: The argument, after :func:`~cmp_rerank.ir.mappings.as_texts`.
         empty: Whether there may be none.
 
     Raises:
@@ -47,6 +52,8 @@ def check_texts(name: str, texts: object, *, empty: bool = False) -> None:
         raise ValueError(f"{name} must map ids to texts; got {kind(texts)}; {_as_mapping(texts)}")
     if not texts and not empty:
         raise ValueError(f"there are no {name}; got an empty mapping; give at least one id with its text")
+    if isinstance(texts, Texts):
+        return
     for key, text in texts.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise ValueError(
@@ -114,10 +121,10 @@ def check_number(name: str, value: object, low: float, high: float | None = None
 def check_run(name: str, run: object) -> None:
     """Refuse what does not map query ids to mappings of document ids to scores.
 
-    Only the form is looked at, not every score: that is the task of whoever reads them.
+    The form and the ids are looked at, not every score: that is the task of whoever reads them.
 
     Raises:
-        ValueError: It is no mapping, or holds a value that is no mapping.
+        ValueError: It is no mapping, or holds a value that is no mapping, or an id is not a string.
     """
     if not isinstance(run, Mapping):
         hint = (
@@ -132,6 +139,24 @@ def check_run(name: str, run: object) -> None:
                 f"{name} must map query ids to {{document id: number}}; got {kind(scores)} for query {query!r}; "
                 "give each query a dictionary"
             )
+        check_id(name, "query", query)
+        for document in scores:
+            check_id(name, "document", document)
+
+
+def check_id(name: str, what: str, value: object) -> None:
+    """Refuse an id that is not a string: 7 and "7" would be two documents.
+
+    Args:
+        name: What the error calls the argument that holds the id.
+        what: "query" or "document".
+        value: The id.
+
+    Raises:
+        ValueError: It is not a string.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"ids are strings; got the {what} id {value!r} in {name}; convert ids everywhere: str(id)")
 
 
 def check_runs(runs: object) -> None:

@@ -37,7 +37,7 @@ def rank(
         (document id, score) pairs, best first.
 
     Raises:
-        ValueError: A score is NaN, or an option is unknown.
+        ValueError: A score is NaN, an id is not a string, or an option is unknown.
 
     Example:
         >>> rank({"d1": 0.5, "d2": 2.0, "d3": 0.5})
@@ -51,6 +51,8 @@ def rank(
     check_choice("rank_order", rank_order, RANK_ORDERS)
     pairs = [(doc, float(score)) for doc, score in scores.items()]
     for doc, score in pairs:
+        if not isinstance(doc, str):
+            raise ValueError(f"document ids are strings; got {doc!r}; convert ids everywhere: str(id)")
         if math.isnan(score):
             raise ValueError(f"the score of document {doc!r} is NaN; a ranking needs numbers")
     if rank_order == "given":

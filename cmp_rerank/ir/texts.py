@@ -18,6 +18,7 @@ from cmp_rerank.ir.lines import (
     text,
     write_lines,
 )
+from cmp_rerank.ir.mappings import with_title
 from cmp_rerank.ir.ranking import rank
 
 
@@ -73,11 +74,24 @@ def write_corpus(path: PathLike, corpus: Mapping[str, str]) -> None:
     _write_texts(path, corpus, {"title": ""})
 
 
-def _read_texts(path: PathLike, ids: Set[str] | None, title: bool = False) -> dict[str, str]:
-    tsv = stem_suffix(path) == ".tsv"
-    texts: dict[str, str] = {}
+def numbered_texts(path: PathLike, *, title: bool = True) -> Iterator[tuple[int, str, str]]:
+    """Line number, id and text of each line of a file of texts, one by one; ids that come twice are not noticed.
+
+    Args:
+        path: As for :func:`read_corpus`.
+        title: As for :func:`read_corpus`.
+
+    Raises:
+        ValueError: With file and line, for a line that cannot be read.
+    """
+    parse = _tsv_text if stem_suffix(path) == ".tsv" else _json_text
     for number, line in numbered_lines(path):
-        name, content = (_tsv_text if tsv else _json_text)(path, number, line, title)
+        yield number, *parse(path, number, line, title)
+
+
+def _read_texts(path: PathLike, ids: Set[str] | None, title: bool = False) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, name, content in numbered_texts(path, title=title):
         if name in texts:
             raise malformed(path, number, f"the id {name!r} occurs twice")
         if ids is None or name in ids:
@@ -99,9 +113,7 @@ def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[s
         raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str) or "_id" not in record:
         raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}; got {line[:80]!r}')
-    content = record["text"]
-    if title and record.get("title"):
-        content = f"{record['title']} {content}"
+    content = with_title(record.get("title"), record["text"]) if title else record["text"]
     return str(record["_id"]), content
 
 

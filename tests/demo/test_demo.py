@@ -17,8 +17,8 @@ from sentence_transformers import CrossEncoder
 from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
+from cmp_rerank.collections import Collection, load
 from cmp_rerank.collections.docstrings.build import docstring_collection
-from cmp_rerank.collections.docstrings.collection import DocstringCollection
 from cmp_rerank.demo import job
 from cmp_rerank.demo.config import DemoConfig
 from cmp_rerank.demo.extracts import Extracts
@@ -44,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def collection(cache: Path) -> DocstringCollection:
+def collection(cache: Path) -> Collection:
     return docstring_collection(PACKAGES, cache_dir=cache)
 
 
@@ -84,18 +84,22 @@ def steps(folder: Path, arm: str) -> list[dict[str, float]]:
     return json.loads((folder / f"{arm}.json").read_text())["steps"]  # type: ignore[no-any-return]
 
 
-def test_what_it_writes(done: Path, config: DemoConfig, collection: DocstringCollection) -> None:
+def test_what_it_writes(done: Path, config: DemoConfig, collection: Collection) -> None:
     names = {path.name for path in done.iterdir()}
     assert names == {
         *("config.json", "collection", "test.qrels", "runs", "plain", "plain.json"),
         *("comparative", "comparative.json", "metrics.json", "start", "start.json", "training.trec"),
     }
-    assert DocstringCollection.read_beir(done / "collection") == collection
+    written = load(f"beir:{done / 'collection'}")
+    assert written.corpus == collection.corpus
+    assert [written.qrels(split) for split in written.splits] == [
+        collection.qrels(split) for split in collection.splits
+    ]
     metrics = json.loads((done / "metrics.json").read_text())
     assert metrics["config"]["seed"] == config.seed
     assert metrics["versions"]["torch"]
     qrels = read_qrels(done / "test.qrels")
-    assert set(qrels) <= set(collection.splits["test"])
+    assert set(qrels) <= set(collection.queries("test"))
     assert len(qrels) == 12
     found = metrics["against_first_stage"]
     candidates = read_run(done / "runs" / "BM25.trec")
@@ -138,11 +142,11 @@ def test_a_checkpoint_loads_without_this_package(done: Path, config: DemoConfig,
     """The runs' scores come out of the checkpoints where `cmp_rerank` cannot be imported."""
     runs = {arm: read_run(done / "runs" / f"{arm}.trec") for arm in ("plain", "comparative")}
     query = next(query for query, scores in runs["plain"].items() if len(scores) > 2)
-    found = DocstringCollection.read_beir(done / "collection")
+    found = load(f"beir:{done / 'collection'}")
     ranking = read_run(done / "runs" / "BM25+bi-encoder.trec")
-    extracts = RankPrefixedExtracts(Extracts(found.documents, config.extract), found.queries, ranking)
+    extracts = RankPrefixedExtracts(Extracts(found.corpus, config.extract), found.queries(), ranking)
     documents = list(runs["plain"][query])
-    pairs = [(found.queries[query], extracts(found.queries[query], document)) for document in documents]
+    pairs = [(found.queries()[query], extracts(found.queries()[query], document)) for document in documents]
     code = """
 import json, sys
 sys.modules["cmp_rerank"] = None
@@ -262,13 +266,13 @@ def test_interrupted_it_leaves_nothing_half_written_and_goes_on(
         assert [s["loss"] for s in steps(out, arm)] == [s["loss"] for s in steps(done, arm)]
 
 
-def rows_of(collection: DocstringCollection, config: DemoConfig) -> list[dict[str, Any]]:
+def rows_of(collection: Collection, config: DemoConfig) -> list[dict[str, Any]]:
     """The rows of a recipe whose rerankers read the ranks of BM25."""
     queries, run = training_queries(collection, config)
     return training_rows(collection, config, queries, run, run)
 
 
-def test_another_seed_is_another_run(config: DemoConfig, collection: DocstringCollection, done: Path) -> None:
+def test_another_seed_is_another_run(config: DemoConfig, collection: Collection, done: Path) -> None:
     other = replace(config, seed=1)
     assert rows_of(collection, other) != rows_of(collection, config)
     first, second = (start_model(str(config.model), c).state_dict() for c in (config, config))
@@ -299,9 +303,7 @@ def test_bad_options(change: dict[str, Any], message: str) -> None:
         DemoConfig(**change)
 
 
-def test_rows_go_from_easy_to_hard_and_hold_training_text_only(
-    config: DemoConfig, collection: DocstringCollection
-) -> None:
+def test_rows_go_from_easy_to_hard_and_hold_training_text_only(config: DemoConfig, collection: Collection) -> None:
     from cmp_rerank.ir import BM25
 
     whole = {"extract": 10_000, "start_extract": 10_000}
@@ -311,8 +313,8 @@ def test_rows_go_from_easy_to_hard_and_hold_training_text_only(
     assert len(rows) == 120
     assert rows[:50] == rows_of(collection, replace(big, steps=5)), "more steps do not change the first ones"
     id_of = {"".join(text.split()): name for name, text in collection.documents_of("train").items()}
-    query_of = {text: query for query, text in collection.split("train").items()}
-    run = BM25(collection.documents_of("train")).search(collection.split("train"), 31)
+    query_of = {text: query for query, text in collection.queries("train").items()}
+    run = BM25(collection.documents_of("train")).search(collection.queries("train"), 31)
     hard = []
     for row in rows:
         query = query_of[row["query"]]

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.collections.base import Collection, Split
+from cmp_rerank.collections.cache import cache_folder
 from cmp_rerank.collections.docstrings import cleaning, sources
 from cmp_rerank.collections.docstrings.cleaning import known_item, template
-from cmp_rerank.collections.docstrings.collection import DocstringCollection
 from cmp_rerank.collections.docstrings.sources import (
     STDLIB,
     Docstring,
@@ -41,7 +42,7 @@ def docstring_collection(
     cache_dir: str | os.PathLike[str] | None = None,
     validation: float = 0.1,
     test: float = 0.2,
-) -> DocstringCollection:
+) -> Collection:
     """Build, or load from the cache, a known-item retrieval collection from the docstrings of installed packages.
 
     The query is the first sentence of a docstring, the one relevant document is the rest of it. The sources are
@@ -56,11 +57,12 @@ def docstring_collection(
         packages: names of installed packages, or ``"stdlib"`` for the standard library.
         seed: of the split.
         cache_dir: folder for the built collection; by default ``cmp_rerank`` in the user's cache folder.
-        validation: share of the objects in the split ``"validation"``.
+        validation: share of the objects in the split ``"dev"``.
         test: share of the objects in the split ``"test"``; the others are in ``"train"``.
 
     Returns:
-        The collection. Document ids are dotted names of objects; query ids have the prefix ``q:``.
+        The collection, with the splits "train", "dev" and "test". Document ids are dotted names of objects; query ids
+        have the prefix ``q:``.
 
     Raises:
         ValueError: a package is not installed, ``packages`` is empty, or the shares do not leave any for training.
@@ -68,7 +70,7 @@ def docstring_collection(
     Example:
         >>> import tempfile
         >>> collection = docstring_collection(["json"], cache_dir=tempfile.mkdtemp())
-        >>> collection.queries["q:json.encoder.JSONEncoder"]
+        >>> collection.queries()["q:json.encoder.JSONEncoder"]
         'Extensible JSON <https://json.org> encoder for Python data structures.'
     """
     packages = tuple(dict.fromkeys(packages))
@@ -88,22 +90,25 @@ def docstring_collection(
         "test": test,
     }
     key = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
-    path = _cache_folder(cache_dir) / f"docstrings-{key}.json.gz"
+    path = cache_folder(cache_dir) / f"docstrings-{key}.json.gz"
     pairs = _read_cache(path)
     if pairs is None:
         pairs = _known_items(docstring for package in packages for docstring in package_docstrings(package))
         if not pairs:
             raise ValueError(f"No docstring of {', '.join(packages)} is long enough: name more packages.")
         _write_cache(path, pairs)
-    splits: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    for name, owner, _, _ in pairs:
-        splits[_split(owner, seed, validation, test)].append(f"q:{name}")
-    return DocstringCollection(
-        name="docstrings",
-        queries={f"q:{name}": query for name, _, query, _ in pairs},
-        documents={name: document for name, _, _, document in pairs},
-        qrels={f"q:{name}": {name: 1} for name, _, _, _ in pairs},
-        splits={split: tuple(members) for split, members in splits.items()},
+    members: dict[str, list[Row]] = {"train": [], "dev": [], "test": []}
+    for row in pairs:
+        members[_split(row[1], seed, validation, test)].append(row)
+    return Collection(
+        "docstrings",
+        {name: document for name, _, _, document in pairs},
+        {
+            split: Split(
+                {f"q:{name}": query for name, _, query, _ in rows}, {f"q:{name}": {name: 1} for name, _, _, _ in rows}
+            )
+            for split, rows in members.items()
+        },
         metadata=metadata,
     )
 
@@ -146,7 +151,7 @@ def _split(owner: str, seed: int, validation: float, test: float) -> str:
     position = int.from_bytes(digest[:8], "big") / 2**64
     if position < test:
         return "test"
-    return "validation" if position < test + validation else "train"
+    return "dev" if position < test + validation else "train"
 
 
 def _builder_version() -> str:
@@ -155,12 +160,6 @@ def _builder_version() -> str:
     for module in (sources.__file__, cleaning.__file__, duplicates.__file__, __file__):
         digest.update(Path(module).read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    if cache_dir is not None:
-        return Path(cache_dir)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmp_rerank"
 
 
 def _read_cache(path: Path) -> list[Row] | None:

@@ -1,0 +1,48 @@
+"""Ids that should match: which have no counterpart, and how an error shows some of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+from cmp_rerank.ir.mappings import Texts
+
+
+def some(names: Sequence[str], count: int = 3) -> str:
+    """The first names of a list, for an error message.
+
+    Example:
+        >>> some(["a", "b", "c", "d"])
+        "'a', 'b', 'c', ..."
+    """
+    return ", ".join(map(repr, names[:count])) + (", ..." if len(names) > count else "") if names else "none"
+
+
+def ids_without(texts: Mapping[str, str], ids: Iterable[str]) -> dict[str, None]:
+    """The ids that have no text, each once, in their order.
+
+    Example:
+        >>> list(ids_without({"a": "A"}, ["b", "a", "b"]))
+        ['b']
+    """
+    distinct = dict.fromkeys(ids)
+    known = texts.known(distinct) if isinstance(texts, Texts) else (name in texts for name in distinct)
+    return {name: None for name, found in zip(distinct, known, strict=True) if not found}
+
+
+def check_choice_of(what: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a name that is none of the choices, with the nearest one.
+
+    Raises:
+        ValueError: With the choices, and a guess what was meant.
+
+    Example:
+        >>> check_choice_of("split", "tets", ("train", "test"))
+        Traceback (most recent call last):
+        ValueError: split must be one of 'train', 'test'; got 'tets'; did you mean 'test'?
+    """
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{what} must be one of {', '.join(map(repr, choices)) or '(none)'}; got {value!r}{hint}")

@@ -1,0 +1,77 @@
+"""A file of queries with what stands beside them: how much each counts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cmp_rerank.collections.base import Split
+from cmp_rerank.ir import Qrels, read_queries, write_queries
+from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix, write_lines
+
+if TYPE_CHECKING:
+    from cmp_rerank.collections.base import Collection
+
+
+@dataclass(frozen=True)
+class QueryFile:
+    """Query texts by id, and weights by id where the file has them.
+
+    Args:
+        texts: Text by query id.
+        weights: Weight by query id, of those that have one; empty where no query has.
+    """
+
+    texts: Mapping[str, str]
+    weights: Mapping[str, float]
+
+    @classmethod
+    def read(cls, path: PathLike) -> QueryFile:
+        """Read queries as :func:`cmp_rerank.ir.read_queries` does, and the field ``weight`` of JSON lines.
+
+        Raises:
+            ValueError: With file and line, for a line that cannot be read and a weight that is no number above 0.
+        """
+        texts = read_queries(path)
+        weights: dict[str, float] = {}
+        if stem_suffix(path) != ".tsv":
+            for number, line in numbered_lines(path):
+                if b'"weight"' in line:
+                    record = json.loads(line)
+                    if "weight" in record:
+                        weights[str(record["_id"])] = _weight(path, number, record["weight"])
+        return cls(texts, weights)
+
+    @classmethod
+    def of(cls, collection: Collection) -> QueryFile:
+        """All queries of a collection."""
+        weights: dict[str, float] = {}
+        for split in collection.splits:
+            weights.update(collection.weights(split) or {})
+        return cls(collection.queries(), weights)
+
+    def split(self, qrels: Qrels) -> Split:
+        """The judged queries, with their judgments and weights."""
+        queries = {query: self.texts[query] for query in qrels if query in self.texts}
+        weights = {query: self.weights.get(query, 1.0) for query in queries} if self.weights else None
+        return Split(queries, qrels, weights)
+
+    def write(self, path: PathLike) -> None:
+        """Write BEIR JSONL."""
+        if not self.weights:
+            write_queries(path, self.texts)
+            return
+        records = (
+            {"_id": query, "text": text, **({"weight": self.weights[query]} if query in self.weights else {})}
+            for query, text in self.texts.items()
+        )
+        write_lines(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _weight(path: PathLike, number: int, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise malformed(path, number, f"the weight of a query must be a number above 0; got {value!r}; correct it")
+    return float(value)

@@ -1,0 +1,295 @@
+"""``table:pairs.csv``: queries with their positives, and maybe negatives or labels, one row each."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmp_rerank.collections.base import Collection, Split
+from cmp_rerank.collections.files import bare_name, in_usual_order
+from cmp_rerank.collections.rows import SUFFIXES, read_rows
+from cmp_rerank.ir.lines import stem_suffix
+from cmp_rerank.ir.mappings import with_title
+
+if TYPE_CHECKING:
+    from cmp_rerank.collections.load import LoadOptions
+
+#: Names of the columns, in the order in which they are looked for.
+QUERY = ("query", "question", "anchor")
+DOCUMENT = ("positive", "positives", "passage", "document", "answer", "text")
+LABEL = ("label", "relevance", "grade")
+QUERY_ID = ("query_id", "query-id", "qid")
+DOCUMENT_ID = ("document_id", "doc_id", "passage_id", "corpus-id", "docid", "pid")
+NEGATIVES = re.compile(r"negatives?(_?\d+)?")
+#: The name of the run of the negatives.
+NEGATIVES_RUN = "negatives"
+_LISTS = ("positives", "negatives")
+
+
+def open_table(where: str, options: LoadOptions) -> Collection:
+    """Open a table of pairs: CSV, TSV, JSON lines, JSON or parquet; or a folder with one for each split.
+
+    | column | what it holds |
+    |---|---|
+    | ``query`` (``question``, ``anchor``) | the text of the query |
+    | ``positive`` (``passage``, ``document``, ``answer``, ``text``) | a text that answers it; ``positives``: a list |
+    | ``label`` (``relevance``, ``grade``) | the grade of the pair, a whole number; without it, it is 1 |
+    | ``negative``, ``negative_1``, ... | texts that do not answer it; ``negatives``: a list |
+    | ``query_id``, ``document_id`` | ids; without them, the same text has the same id: q1, q2, ..., d1, d2, ... |
+    | ``title`` | goes before the text of the document |
+    | ``weight`` | how much the query counts |
+    | ``split`` | the split of the row; without it, the name of the file in a folder, or "train" |
+    | ``support`` | the part of the positive that supports the answer: text, or [[start, end], ...] in characters |
+
+    Negatives, and pairs with a label of 0 or below, are the run ``"negatives"``. A table is read into memory.
+
+    Args:
+        where: The file or folder.
+        options: As :func:`cmp_rerank.collections.load` has them.
+
+    Returns:
+        The collection.
+
+    Raises:
+        ValueError: With file and line, for a row that cannot be read; a column is missing.
+    """
+    path = Path(where)
+    if path.is_dir():
+        files = {bare_name(file, (".gz", *SUFFIXES)): file for file in path.iterdir() if _is_table(file)}
+        if not files:
+            raise ValueError(f"{path}: no table in this folder; it has one file for each split, such as train.csv")
+    else:
+        files = {"train": path}
+    return from_rows(
+        bare_name(path.resolve(), (".gz", *SUFFIXES)),
+        lambda: {name: read_rows(files[name]) for name in in_usual_order(files)},
+        options,
+    )
+
+
+def _is_table(path: Path) -> bool:
+    return path.is_file() and stem_suffix(path) in SUFFIXES and not path.name.startswith(".")
+
+
+def from_rows(name: str, parts: Any, options: LoadOptions) -> Collection:
+    """A collection of rows, by the columns of :func:`open_table`.
+
+    Args:
+        name: Of the collection.
+        parts: A function that gives the rows by split; where a row names another split itself, that counts.
+        options: As :func:`cmp_rerank.collections.load` has them.
+
+    Returns:
+        The collection; the rows have been read.
+
+    Raises:
+        ValueError: As :func:`open_table`.
+    """
+    pairs = _Pairs(options.titles)
+    for split, rows in parts().items():
+        for where, cells in rows:
+            pairs.add(split, where, cells)
+    if not pairs.splits:
+        raise ValueError(f"{name}: a table needs a row; got none; is it the right file?")
+    collection = Collection(
+        name,
+        pairs.corpus,
+        {split: pairs.splits[split].frozen() for split in in_usual_order(pairs.splits)},
+        runs={NEGATIVES_RUN: partial(pairs.negatives_run)} if pairs.negatives else {},
+        missing_texts=options.missing_texts,
+    )
+    return collection
+
+
+@dataclass
+class _Part:
+    """What is known of one split so far."""
+
+    queries: dict[str, str] = field(default_factory=dict)
+    qrels: dict[str, dict[str, int]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    support: dict[str, dict[str, list[tuple[int, int]]]] = field(default_factory=dict)
+
+    def frozen(self) -> Split:
+        weights = {query: self.weights.get(query, 1.0) for query in self.queries} if self.weights else None
+        qrels = {query: grades for query, grades in self.qrels.items() if grades}
+        return Split(self.queries, qrels, weights, self.support or None)
+
+
+class _Pairs:
+    """Collects rows."""
+
+    def __init__(self, titles: bool) -> None:
+        self.corpus: dict[str, str] = {}
+        self.splits: dict[str, _Part] = {}
+        self.negatives: dict[str, dict[str, None]] = {}
+        self._titles = titles
+        self._queries: dict[str, str] = {}
+        self._ids: dict[tuple[str, str], str] = {}
+
+    def add(self, split: str, where: str, cells: Mapping[str, Any]) -> None:
+        """Take in one row."""
+        query_column, document_column = _column(where, cells, QUERY), _column(where, cells, DOCUMENT)
+        query_text = _text(where, query_column, cells[query_column])
+        query = self._id("q", where, query_text, _optional(cells, QUERY_ID), self._queries)
+        part = self.splits.setdefault(_text(where, "split", cells["split"]) if "split" in cells else split, _Part())
+        part.queries[query] = query_text
+        grades = part.qrels.setdefault(query, {})
+        negatives = self.negatives.setdefault(query, {})
+        title = cells.get("title") if self._titles else None
+        label = _optional(cells, LABEL)
+        grade = 1 if label is None else _grade(where, label)
+        positives = _texts(where, document_column, cells[document_column])
+        if not positives:
+            raise ValueError(f"{where}: a row needs a text in {document_column!r}; got none; take the row out")
+        given = _optional(cells, DOCUMENT_ID)
+        if given is not None and len(positives) > 1:
+            raise ValueError(f"{where}: one id cannot stand for {len(positives)} positives; write one row for each")
+        for content in positives:
+            full = with_title(title, content)
+            document = self._id("d", where, full, given, self.corpus)
+            if grades.setdefault(document, grade) != grade:
+                raise ValueError(
+                    f"{where}: a pair has one label; got {grade} for query {query_text!r:.60} and document "
+                    f"{content!r:.60}, which had {grades[document]} before; keep one of the rows"
+                )
+            if grade <= 0:
+                negatives[document] = None
+            if cells.get("support"):
+                spans = _spans(where, cells["support"], content, len(full) - len(content))
+                part.support.setdefault(query, {})[document] = spans
+        for column in cells:
+            if NEGATIVES.fullmatch(column):
+                for content in _texts(where, column, cells[column]):
+                    negatives[self._id("d", where, content, None, self.corpus)] = None
+        if not negatives:
+            del self.negatives[query]
+        if cells.get("weight") not in (None, ""):
+            weight = _weight(where, cells["weight"])
+            if part.weights.setdefault(query, weight) != weight:
+                raise ValueError(
+                    f"{where}: a query has one weight; got {weight:g} for {query_text!r:.60}, which had "
+                    f"{part.weights[query]:g} before; make them equal"
+                )
+
+    def negatives_run(self) -> dict[str, dict[str, float]]:
+        """The negatives of each query, in the order of the rows, without what is its positive in another row."""
+        positive = {
+            (query, document)
+            for part in self.splits.values()
+            for query, grades in part.qrels.items()
+            for document, grade in grades.items()
+            if grade > 0
+        }
+        kept = {
+            query: [document for document in found if (query, document) not in positive]
+            for query, found in self.negatives.items()
+        }
+        return {
+            query: {document: -float(place) for place, document in enumerate(found, 1)}
+            for query, found in kept.items()
+            if found
+        }
+
+    def _id(self, letter: str, where: str, content: str, given: Any, texts: dict[str, str]) -> str:
+        """The given id, or that of the same text, or a new one."""
+        if given is None:
+            name = self._ids.get((letter, content))
+            if name is None:
+                number = len(texts) + 1
+                while f"{letter}{number}" in texts:
+                    number += 1
+                name = f"{letter}{number}"
+        else:
+            name = str(given)
+        if texts.setdefault(name, content) != content:
+            raise ValueError(
+                f"{where}: an id stands for one text; got {content!r:.60} for {name!r}, which had "
+                f"{texts[name]!r:.60} before; give them two ids"
+            )
+        self._ids.setdefault((letter, content), name)
+        return name
+
+
+def _column(where: str, cells: Mapping[str, Any], names: Sequence[str]) -> str:
+    for name in names:
+        if name in cells:
+            return name
+    raise ValueError(
+        f"{where}: a table needs a column {names[0]!r} (or {', '.join(map(repr, names[1:]))}); got the columns "
+        f"{', '.join(map(repr, cells)) or '(none)'}; rename one"
+    )
+
+
+def _optional(cells: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The cell of the first of these columns that has something in it; None: there is none."""
+    return next((cells[name] for name in names if cells.get(name) not in (None, "")), None)
+
+
+def _text(where: str, column: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: {column!r} must be a text; got {value!r:.80}; fill it in, or take the row out")
+    return value
+
+
+def _texts(where: str, column: str, value: Any) -> list[str]:
+    """One text or several; in CSV a list is written as JSON."""
+    if value is None or value == "":
+        return []
+    if column in _LISTS and isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: {column!r} must be a JSON list; got {value!r:.80} ({error.msg})") from error
+    return [_text(where, column, content) for content in (value if isinstance(value, list) else [value])]
+
+
+def _grade(where: str, value: Any) -> int:
+    number = _number(value)
+    if not number.is_integer():
+        raise ValueError(
+            f"{where}: a label must be a whole number, the grade of the pair; got {value!r}; scores of a teacher are "
+            "made by cmp_rerank.mining"
+        )
+    return int(number)
+
+
+def _weight(where: str, value: Any) -> float:
+    number = _number(value)
+    if not number > 0 or math.isinf(number):
+        raise ValueError(f"{where}: the weight of a query must be a number above 0; got {value!r}; correct it")
+    return number
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _spans(where: str, value: Any, content: str, shift: int) -> list[tuple[int, int]]:
+    """Character spans in a document, whose title takes ``shift`` characters; texts are found in it."""
+    if isinstance(value, str) and value.lstrip().startswith("[["):
+        value = json.loads(value)
+    spans: list[tuple[int, int]] = []
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str):
+            start, stop = content.find(item), content.find(item) + len(item)
+        elif isinstance(item, Sequence) and len(item) == 2 and all(type(place) is int for place in item):
+            start, stop = item
+        else:
+            start, stop = -1, -1
+        if not 0 <= start < stop <= len(content):
+            raise ValueError(
+                f"{where}: 'support' must be a part of the positive, or its [start, end]; got {item!r:.80}, which is "
+                f"not in {content!r:.60}; correct it, or leave it empty"
+            )
+        spans.append((start + shift, stop + shift))
+    return sorted(spans)
