@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cmp_rerank.ir.arguments import Progress, check_count, check_number, check_texts
 from cmp_rerank.ir.files import Run
-from cmp_rerank.ir.ranking import best_documents, tie_places
+from cmp_rerank.ir.id_list import IdList
+from cmp_rerank.ir.index_folder import read_manifest, replacing_folder, write_manifest
+from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.postings import Postings, build_postings
+from cmp_rerank.ir.ranking import best_documents
 from cmp_rerank.text.terms import term_splitter
+
+#: Arguments that come close to Anserini's defaults: its k1 and b, Porter's stemmer, Lucene's tokens and stop words.
+ANSERINI: Mapping[str, Any] = {"k1": 0.9, "b": 0.4, "language": "porter", "stopwords": True, "tokens": "lucene"}
 
 
 class BM25:
     """Lexical retrieval by BM25 (Robertson and Zaragoza 2009), with the idf of Lucene, which is never negative.
 
+    The score of a document is the sum over the terms of the query, with repetitions, of
+    idf * tf / (tf + k1 * (1 - b + b * length / mean length)), where idf is log(1 + (n - df + 0.5) / (df + 0.5)).
+    bm25s adds them up.
+
     Args:
-        documents: text by document id.
+        documents: text by document id; read once, in blocks, so that it may be larger than memory.
         k1: how slowly further occurrences of a term stop to count; at least 0.
         b: how much a document's length counts, from 0 (not at all) to 1.
-        language: of the Snowball stemmer, or None for no stemming.
-        stopwords: whether the English stop words are left out.
+        language: of the Snowball stemmer, such as "english" or "porter" (Porter's first), or None for no stemming.
+        stopwords: whether the English stop words are left out: the 33 of Lucene.
+        tokens: what counts as a term: "words" are two word characters or more; "lucene" is near to what Lucene takes
+            for one. ``BM25(documents, **ANSERINI)`` has the defaults of Anserini.
+        scratch: folder for files that are needed while the index is built; None: that of the system.
+        progress: called after each block with the number of documents that are read.
 
     Raises:
         ImportError: the extra ``retrieval`` is not installed.
@@ -30,6 +47,11 @@ class BM25:
         >>> bm25 = BM25({"a": "the cat sat", "b": "dogs and cats", "c": "a bird"})
         >>> {doc: round(score, 3) for doc, score in bm25.search({"q": "cats"})["q"].items()}
         {'b': 0.172, 'a': 0.172}
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> bm25.save(folder)
+        >>> BM25.open(folder).search({"q": "bird"}) == bm25.search({"q": "bird"})
+        True
     """
 
     def __init__(
@@ -39,20 +61,58 @@ class BM25:
         b: float = 0.75,
         language: str | None = "english",
         stopwords: bool = True,
+        tokens: str = "words",
+        *,
+        scratch: PathLike | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        check_texts("documents", documents)
         check_number("k1", k1, 0)
         check_number("b", b, 0, 1)
-        self._words = term_splitter(language, stopwords)
+        self._settings = {"k1": k1, "b": b, "language": language, "stopwords": stopwords, "tokens": tokens}
+        self._words = term_splitter(language, stopwords, tokens)
+        postings = build_postings(documents, self._words, k1, b, None if scratch is None else Path(scratch), progress)
+        self._ids = postings.ids
+        self._index = _bm25s_index(postings, k1, b)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that the index was built with."""
+        return dict(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def save(self, folder: PathLike) -> None:
+        """Write the index: the files of bm25s, which opens them too, and the ids of the documents.
+
+        Args:
+            folder: a new folder, or one with an index, which is replaced as a whole when the new one is written.
+
+        Raises:
+            ValueError: its parent does not exist, or it holds something else.
+        """
+        with replacing_folder(folder) as new:
+            self._index.save(new, show_progress=False)
+            self._ids.save(new)
+            write_manifest(new, "bm25", self._settings)
+
+    @classmethod
+    def open(cls, folder: PathLike) -> BM25:
+        """Open a saved index; it is memory-mapped, so that only what queries touch is read.
+
+        Raises:
+            ImportError: the extra ``retrieval`` is not installed.
+            ValueError: there is no such index in the folder, or not a whole one.
+        """
+        bm25 = cls.__new__(cls)
+        settings = read_manifest(folder, "bm25")
+        bm25._settings = settings
+        bm25._words = term_splitter(settings["language"], settings["stopwords"], settings["tokens"])
         import bm25s
 
-        self._ids = np.array(list(documents), dtype=object)
-        self._places = tie_places(self._ids)
-        self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
-        tokens = self._words(documents.values())
-        self._empty = not any(tokens)
-        if not self._empty:
-            self._index.index(tokens, show_progress=False)
+        bm25._ids = IdList.open(Path(folder))
+        bm25._index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        return bm25
 
     def search(self, queries: Mapping[str, str], depth: int = 100, progress: Progress | None = None) -> Run:
         """The best ``depth`` documents of each query.
@@ -65,7 +125,7 @@ class BM25:
             progress: called now and then.
 
         Returns:
-            A run with an entry for every query.
+            A run with an entry for every query; ties are decided by document id, descending, also across the cut.
 
         Raises:
             ValueError: ``queries`` is no mapping of ids to texts, or ``depth`` is below 1.
@@ -73,11 +133,31 @@ class BM25:
         check_count("depth", depth)
         check_texts("queries", queries, empty=True)
         run: dict[str, dict[str, float]] = {}
-        vocabulary = {} if self._empty else self._index.vocab_dict
         for done, (query, terms) in enumerate(zip(queries, self._words(queries.values()), strict=True), start=1):
-            known = [term for term in terms if term in vocabulary]
-            scores = self._index.get_scores(known) if known else np.zeros(len(self._ids), dtype=np.float32)
-            run[query] = best_documents(scores, self._ids, self._places, depth, above=0.0)
+            known = self._index.get_tokens_ids(terms)
+            scores = self._index.get_scores_from_ids(known) if known else np.zeros(0, dtype=np.float32)
+            rows = np.flatnonzero(scores > 0)
+            run[query] = best_documents(scores[rows], rows, self._ids, depth)
             if progress is not None and (done % 100 == 0 or done == len(queries)):
                 progress(done, len(queries))
         return run
+
+
+def _bm25s_index(postings: Postings, k1: float, b: float) -> Any:
+    """The postings as an index of bm25s.
+
+    Its own ``index`` needs all terms of all documents in memory, and numbers them by chance.
+    """
+    import bm25s
+
+    index = bm25s.BM25(k1=k1, b=b, method="lucene")
+    index.scores = {
+        "data": postings.scores,
+        "indices": postings.rows,
+        "indptr": postings.bounds,
+        "num_docs": len(postings.ids),
+    }
+    index.vocab_dict = postings.vocabulary
+    index.unique_token_ids_set = set(postings.vocabulary.values())
+    index.nonoccurrence_array = None  # only BM25L and BM25+ have one
+    return index

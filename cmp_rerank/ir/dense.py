@@ -1,9 +1,11 @@
-"""Dense retrieval: exact search by the cosine similarity of embeddings."""
+"""Dense retrieval: search by the similarity of embeddings, exact or by an index of faiss."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,25 +17,58 @@ from cmp_rerank.ir.arguments import (
     check_texts,
     check_texts_of_run,
 )
+from cmp_rerank.ir.embedding import (
+    DTYPES,
+    Embedder,
+    building_is_done,
+    check_model,
+    embed_in_memory,
+    embed_to_file,
+    is_being_built,
+    open_embeddings,
+    save_embeddings,
+)
 from cmp_rerank.ir.files import Run
-from cmp_rerank.ir.ranking import best_documents, tie_places
+from cmp_rerank.ir.id_list import IdList
+from cmp_rerank.ir.index_folder import check_place, is_index, read_manifest, replacing_folder, write_manifest
+from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.nearest import Approximate, Flat, Nearest
+from cmp_rerank.ir.ranking import best_documents, check_choice
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+# Neighbours that are asked for beyond the depth: most ties at the cut are decided without asking again.
+_MORE = 16
+
 
 class Dense:
-    """Dense retrieval: cosine similarity of the embeddings of a bi-encoder, exact.
+    """Dense retrieval: the similarity of the embeddings of a bi-encoder.
+
+    faiss finds the documents. Their scores are then computed from the embeddings in double precision, and rounded to
+    single. So a document has the same score whichever index found it, and on a CPU or a GPU. The flat index is exact:
+    it gives what comparing each pair of embeddings gives, with ties decided by document id, descending.
 
     Args:
-        documents: text by document id; each is embedded once, here.
+        documents: text by document id; each is embedded once, here; read in blocks, so that they may be larger than
+            memory.
         model: a SentenceTransformer, or any object with its ``encode_query`` and ``encode_document``; its own
             ``max_seq_length`` decides what it reads of a text.
         batch_size: texts in a batch; they are sorted by length.
         progress: called after each batch.
+        index: "flat" compares everything; "ivf" and "hnsw" look at a part of the documents, and miss some; or any
+            index of ``faiss.index_factory``, such as "IVF1024,PQ32".
+        parameters: how thoroughly such an index is searched, in faiss's words: "nprobe=32", "efSearch=256".
+        dtype: how embeddings are stored: "float32", or "float16" in half the space.
+        similarity: "cosine", "dot", or None: what the model was trained for.
+        folder: where embeddings and index are built and stay; the memory then does not grow with the documents,
+            except by an index that is not flat. An interrupted call is taken up there. None: in memory.
+        seed: of the sample that an index is trained on.
 
     Raises:
-        ValueError: ``documents`` is no mapping of ids to texts, or is empty; ``model`` is no bi-encoder.
+        ImportError: faiss is not installed (the extra ``retrieval``).
+        ValueError: ``documents`` is no mapping of ids to texts, or is empty; ``model`` is no bi-encoder; an argument
+            is out of its range; or the folder holds something else.
     """
 
     def __init__(
@@ -42,19 +77,105 @@ class Dense:
         model: SentenceTransformer,
         batch_size: int = 32,
         progress: Progress | None = None,
+        *,
+        index: str = "flat",
+        parameters: str | None = None,
+        dtype: str = "float32",
+        similarity: str | None = None,
+        folder: PathLike | None = None,
+        seed: int = 0,
     ) -> None:
         check_texts("documents", documents)
         check_bi_encoder(model)
         check_count("batch_size", batch_size)
-        self._model = model
-        self._batch_size = batch_size
-        self._ids = np.array(list(documents), dtype=object)
-        self._places = tie_places(self._ids)
-        self._row = {document: row for row, document in enumerate(documents)}
-        self._embeddings = self._embed(list(documents.values()), "encode_document", progress)
+        check_choice("dtype", dtype, DTYPES)
+        self._embedder = Embedder(model, batch_size, similarity)
+        if folder is None:
+            self._ids, self._embeddings, first = embed_in_memory(documents, self._embedder, dtype, progress)
+        else:
+            place = _own_folder(Path(folder))
+            self._ids, self._embeddings, first = embed_to_file(documents, self._embedder, dtype, place, progress)
+        self._nearest: Nearest = (
+            Flat(self._embeddings)
+            if index == "flat"
+            else Approximate.build(self._embeddings, index, parameters, seed)
+        )
+        self._settings = {
+            "index": index,
+            "parameters": parameters,
+            "dtype": dtype,
+            "similarity": self._embedder.similarity,
+            "seed": seed,
+            "dimensions": self._embeddings.shape[1],
+            "longest": _longest(self._embeddings),
+            "first": first,
+        }
+        if folder is not None:
+            self._write(place, embeddings=False)
+            building_is_done(place)
 
-    def search(self, queries: Mapping[str, str], depth: int = 100, block: int = 256) -> Run:
-        """The ``depth`` documents of the highest similarity for each query; ``block`` queries at a time."""
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the index was built with."""
+        return dict(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def save(self, folder: PathLike) -> None:
+        """Write embeddings and index.
+
+        Args:
+            folder: a new folder, or one with an index, which is replaced as a whole when the new one is written.
+
+        Raises:
+            ValueError: its parent does not exist, or it holds something else.
+        """
+        with replacing_folder(folder) as new:
+            self._write(new, embeddings=True)
+
+    @classmethod
+    def open(cls, folder: PathLike, model: SentenceTransformer, batch_size: int = 32) -> Dense:
+        """Open a saved index; embeddings are memory-mapped.
+
+        Args:
+            folder: of :meth:`save`, or that the index was built in.
+            model: the one that embedded the documents. The first of them is embedded again, and compared.
+            batch_size: queries in a batch.
+
+        Raises:
+            ImportError: faiss is not installed.
+            ValueError: there is no such index in the folder, or not a whole one; or the model is another one.
+        """
+        settings = read_manifest(folder, "dense")
+        check_bi_encoder(model)
+        check_count("batch_size", batch_size)
+        place, dense = Path(folder), cls.__new__(cls)
+        dense._settings = settings
+        dense._embedder = Embedder(model, batch_size, settings["similarity"])
+        dense._ids = IdList.open(place)
+        dense._embeddings = open_embeddings(place, settings["dtype"], settings["dimensions"])
+        check_model(dense._embedder, settings["first"], dense._embeddings[0], place)
+        dense._nearest = Flat(dense._embeddings) if settings["index"] == "flat" else Approximate.open(place)
+        return dense
+
+    def search(
+        self, queries: Mapping[str, str], depth: int = 100, block: int = 256, progress: Progress | None = None
+    ) -> Run:
+        """The ``depth`` documents of the highest similarity for each query.
+
+        Args:
+            queries: text by query id.
+            depth: at most how many documents a query gets; at least 1.
+            block: queries that are searched at once.
+            progress: called after each block.
+
+        Returns:
+            A run with an entry for every query; ties are decided by document id, descending, also across the cut.
+
+        Raises:
+            ValueError: ``queries`` is no mapping of ids to texts, or a number is below 1.
+        """
         check_count("depth", depth)
         check_count("block", block)
         check_texts("queries", queries, empty=True)
@@ -62,9 +183,11 @@ class Dense:
         names = list(queries)
         for start in range(0, len(names), block):
             part = names[start : start + block]
-            similarities = self._embed([queries[name] for name in part], "encode_query") @ self._embeddings.T
-            for name, scores in zip(part, similarities, strict=True):
-                run[name] = best_documents(scores, self._ids, self._places, depth)
+            embedded = self._embedder.queries([queries[name] for name in part])
+            for name, (scores, rows) in zip(part, self._best(embedded, depth), strict=True):
+                run[name] = best_documents(scores, rows, self._ids, depth)
+            if progress is not None:
+                progress(len(run), len(names))
         return run
 
     def rerank(self, queries: Mapping[str, str], run: Run) -> Run:
@@ -77,34 +200,71 @@ class Dense:
         check_run("run", run)
         check_texts_of_run(run, queries, self._row)
         names = [name for name in run if run[name]]
-        embeddings = dict(zip(names, self._embed([queries[name] for name in names], "encode_query"), strict=True))
+        embedded = dict(zip(names, self._embedder.queries([queries[name] for name in names]), strict=True))
         scored: dict[str, dict[str, float]] = {}
         for name, found in run.items():
-            rows = [self._row[document] for document in found]
-            scores = self._embeddings[rows] @ embeddings[name] if rows else []
-            scored[name] = {document: float(score) for document, score in zip(found, scores, strict=True)}
+            rows = np.array([self._row[document] for document in found], dtype=np.int64)
+            scores = self._scores(embedded[name], rows).tolist() if found else []
+            scored[name] = dict(zip(found, scores, strict=True))
         return scored
 
-    def _embed(self, texts: Sequence[str], method: str, progress: Progress | None = None) -> np.ndarray:
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
-        encode = getattr(self._model, method)
-        parts = []
-        for start in range(0, len(order), self._batch_size):
-            batch = [texts[i] for i in order[start : start + self._batch_size]]
-            parts.append(
-                encode(batch, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False)
-            )
-            if progress is not None:
-                progress(min(start + self._batch_size, len(order)), len(order))
-        if not parts:
-            return np.zeros((0, 1), dtype=np.float32)
-        embeddings = np.concatenate(parts)
-        if not np.isfinite(embeddings).all():
-            wrong = order[int(np.argmin(np.isfinite(embeddings).all(axis=1)))]
-            raise ValueError(
-                "embeddings must be finite numbers; the model gave NaN or infinity for the text "
-                f"{texts[wrong]!r:.80}; check the model, or load it in 32 bits"
-            )
-        restored = np.empty_like(embeddings)
-        restored[order] = embeddings
-        return restored
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {document: row for row, document in enumerate(self._ids)}
+
+    def _best(self, queries: np.ndarray, depth: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each query the scores and rows of its best documents, and of more of them."""
+        found: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0))] * len(queries)
+        open_, k = np.arange(len(queries)), depth + _MORE
+        while len(open_):
+            k = min(k, len(self))
+            rough, rows = self._nearest.search(queries[open_], k)
+            unsure = []
+            for place, query in enumerate(open_.tolist()):
+                kept = rows[place][rows[place] >= 0]
+                scores = self._scores(queries[query], kept)
+                found[query] = scores, kept
+                if self._nearest.exact and k < len(self):
+                    # What was not found is at most `rough`, up to rounding. Could it be among the best?
+                    last = np.partition(scores, k - depth)[k - depth]
+                    if rough[place].min() >= last - self._rounding(queries[query]):
+                        unsure.append(query)
+            open_, k = np.array(unsure, dtype=np.int64), 4 * k
+        return found
+
+    def _scores(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(rows,) Similarities in float32. Each is a sum of its own: no other row changes its last digits."""
+        products = self._embeddings[rows].astype(np.float64) * query.astype(np.float64)
+        return products.sum(axis=1).astype(np.float32)
+
+    def _rounding(self, query: np.ndarray) -> float:
+        """The most that a similarity in single precision can be off, twice: two of them are compared."""
+        unit = float(np.finfo(np.float32).eps)
+        return 2 * unit * query.size * float(np.linalg.norm(query)) * self._settings["longest"]
+
+    def _write(self, folder: Path, embeddings: bool) -> None:
+        if embeddings:
+            save_embeddings(folder, self._embeddings)
+        self._ids.save(folder)
+        if isinstance(self._nearest, Approximate):
+            self._nearest.save(folder)
+        write_manifest(folder, "dense", self._settings)
+
+
+def _longest(embeddings: np.ndarray) -> float:
+    """The greatest length of an embedding."""
+    blocks = (embeddings[start : start + 50_000] for start in range(0, len(embeddings), 50_000))
+    return max(float(np.linalg.norm(block.astype(np.float32), axis=1).max()) for block in blocks)
+
+
+def _own_folder(folder: Path) -> Path:
+    """The folder, made where it does not exist; refused where it holds something else than a part of an index."""
+    check_place(folder)
+    folder.mkdir(exist_ok=True)
+    if is_index(folder):
+        raise ValueError(f"{folder} has a whole index already; open it with Dense.open, or name another folder")
+    if any(folder.iterdir()) and not is_being_built(folder):
+        raise ValueError(
+            f"an index needs a folder of its own; got {folder}, which holds something else; name a new one"
+        )
+    return folder

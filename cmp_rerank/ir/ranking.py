@@ -106,20 +106,24 @@ def rank_rows(
     return order, tied
 
 
-def tie_places(ids: np.ndarray) -> np.ndarray:
-    """For each document its place when ids are sorted descending: what decides between equal scores."""
-    places = np.empty(len(ids), dtype=np.int64)
-    places[sorted(range(len(ids)), key=ids.__getitem__, reverse=True)] = np.arange(len(ids))
-    return places
+def best_documents(scores: np.ndarray, rows: np.ndarray, ids: Sequence[str], depth: int) -> dict[str, float]:
+    """The ``depth`` best documents; ties across the cut are decided by id, too.
 
+    Args:
+        scores: (n,) Scores without NaN.
+        rows: (n,) The row of each score in ``ids``.
+        ids: Document ids by row; only those of the best documents are looked up, and of those tied with the last.
+        depth: At most how many.
 
-def best_documents(
-    scores: np.ndarray, ids: np.ndarray, places: np.ndarray, depth: int, above: float = -np.inf
-) -> dict[str, float]:
-    """The ``depth`` best documents with a score above ``above``; ties across the cut are decided by id, too."""
-    rows = np.flatnonzero(scores > above)
-    if len(rows) > depth:
-        kept = scores[rows]
-        rows = rows[kept >= np.partition(kept, len(kept) - depth)[len(kept) - depth]]
-    rows = rows[np.lexsort((places[rows], -scores[rows]))][:depth]
-    return {str(ids[row]): float(scores[row]) for row in rows}
+    Returns:
+        Score by document id, best first.
+
+    Example:
+        >>> best_documents(np.array([0.5, 2.0, 0.5]), np.array([7, 3, 5]), "abcdefgh", 2)
+        {'d': 2.0, 'h': 0.5}
+    """
+    if len(scores) > depth:
+        kept = scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth]
+        scores, rows = scores[kept], rows[kept]
+    found = [(score, ids[row]) for score, row in zip(scores.tolist(), rows.tolist(), strict=True)]
+    return {document: score for score, document in sorted(found, reverse=True)[:depth]}

@@ -13,6 +13,14 @@ WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 # The same without punctuation.
 _TERM = re.compile(rf"(?=\w)[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
+# What ends up as one term of a BM25 index. "words" is bm25s's own rule: two word characters or more. "lucene" follows
+# Lucene's StandardTokenizer, that is the word boundaries of Unicode (UAX 29): single characters count, apostrophes
+# and points join letters, points and commas join digits; and its EnglishPossessiveFilter, which takes away 's.
+TERM_PATTERNS = {
+    "words": r"(?u)\b\w\w+\b",
+    "lucene": r"(?u)(\w+(?:(?:(?<=[^\W\d_])['’.:·](?![sS]\b)(?=[^\W\d_])|(?<=\d)[.,;'](?=\d))\w+)*)(?:['’][sS]\b)?",
+}
+
 
 def terms(text: str) -> list[str]:
     """The words of a text without punctuation, case-folded; in scripts without spaces, single characters.
@@ -30,23 +38,29 @@ def terms(text: str) -> list[str]:
     return _TERM.findall(text.casefold())
 
 
-def term_splitter(language: str | None, stopwords: bool) -> Callable[[Iterable[str]], list[list[str]]]:
+def term_splitter(
+    language: str | None, stopwords: bool, tokens: str = "words"
+) -> Callable[[Iterable[str]], list[list[str]]]:
     """A function that splits texts into terms as BM25 indexes them: lower-cased, without stop words, stemmed.
 
     Args:
         language: of the Snowball stemmer; None: no stemming.
-        stopwords: whether the English stop words are left out.
+        stopwords: whether the English stop words are left out: the 33 of Lucene.
+        tokens: what counts as one term: "words" are two word characters or more; "lucene" is near to what Lucene
+            takes for one.
 
     Returns:
         A function from texts to the terms of each.
 
     Raises:
         ImportError: the extra ``retrieval`` is not installed.
-        ValueError: there is no stemmer for the language.
+        ValueError: there is no stemmer for the language, or no such rule for tokens.
 
     Example:
         >>> term_splitter("english", stopwords=True)(["The cats are sleeping.", "A bird"])
         [['cat', 'sleep'], ['bird']]
+        >>> term_splitter("porter", stopwords=True, tokens="lucene")(["Vitamin C, Graves' and Crohn's: 2.5-fold"])
+        [['vitamin', 'c', 'grave', 'crohn', '2.5', 'fold']]
     """
     try:
         import bm25s
@@ -57,6 +71,8 @@ def term_splitter(language: str | None, stopwords: bool) -> Callable[[Iterable[s
         ) from error
     if language is not None and language not in Stemmer.algorithms():
         raise ValueError(f"language must be one of {', '.join(Stemmer.algorithms())} or None; got {language!r}.")
+    if tokens not in TERM_PATTERNS:
+        raise ValueError(f"tokens must be one of {', '.join(map(repr, TERM_PATTERNS))}; got {tokens!r}.")
     stemmer = Stemmer.Stemmer(language) if language else None
 
     def tokenise(texts: Iterable[str]) -> list[list[str]]:
@@ -65,6 +81,7 @@ def term_splitter(language: str | None, stopwords: bool) -> Callable[[Iterable[s
             return []
         found: list[list[str]] = bm25s.tokenize(
             listed,
+            token_pattern=TERM_PATTERNS[tokens],
             stopwords="en" if stopwords else [],
             stemmer=stemmer,
             return_ids=False,

@@ -1,0 +1,118 @@
+"""Folders that hold an index: written as a whole or not at all, and opened only by what wrote them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cmp_rerank.ir.lines import PathLike, write_lines
+
+# The last file to be written: a folder without it is not an index, or not a whole one.
+_MANIFEST = "first_stage.json"
+_FORMAT = 1
+
+
+def is_index(folder: PathLike) -> bool:
+    """Whether a whole index is in the folder."""
+    return (Path(folder) / _MANIFEST).is_file()
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: PathLike) -> Iterator[Path]:
+    """A new folder beside ``folder`` to write to, which takes its place on success; else nothing is left of it.
+
+    Raises:
+        ValueError: The parent does not exist, or ``folder`` holds something else than an index.
+    """
+    target = Path(folder)
+    check_place(target)
+    if target.exists() and not is_index(target) and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(
+            f"an index needs a folder of its own; got {target}, which holds something else; name a new one"
+        )
+    new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        new.chmod(0o777 & ~_umask())
+        yield new
+        if target.exists():
+            # A folder cannot be renamed onto one that is not empty: the old one steps aside first.
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+            os.replace(target, old)
+            os.replace(new, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(new, target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that cannot be made because its parent does not exist."""
+    if not folder.parent.is_dir():
+        raise ValueError(f"{folder.parent}: no such directory; create it before writing {folder.name}")
+
+
+def write_manifest(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
+    """Say what is in the folder. Written last, since it makes the folder an index.
+
+    Args:
+        folder: Holds all other files of the index already.
+        kind: Which first stage wrote it, such as "bm25".
+        settings: What it needs to open it again; written as JSON.
+    """
+    content = {"kind": kind, "format": _FORMAT, "settings": dict(settings)}
+    write_lines(folder / _MANIFEST, [json.dumps(content, ensure_ascii=False, indent=1) + "\n"])
+
+
+def kind_of_index(folder: PathLike) -> str:
+    """Which first stage wrote the index in the folder, such as "bm25".
+
+    Raises:
+        ValueError: There is no whole index.
+    """
+    kind: str = _manifest(Path(folder))["kind"]
+    return kind
+
+
+def read_manifest(folder: PathLike, kind: str) -> dict[str, Any]:
+    """The settings that were written by :func:`write_manifest`.
+
+    Raises:
+        ValueError: There is no index, only a part of one, one of another kind, or one of a later format.
+    """
+    content = _manifest(Path(folder))
+    if content["kind"] != kind:
+        raise ValueError(
+            f"{os.fspath(folder)} must hold an index of kind {kind!r}; got {content['kind']!r}; name another "
+            "folder, or open it with the first stage that wrote it"
+        )
+    settings: dict[str, Any] = content["settings"]
+    return settings
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / _MANIFEST
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; build the index first")
+    if not path.is_file():
+        raise ValueError(f"{folder} must hold a whole index; got a folder without {_MANIFEST}; build the index again")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        readable = content["format"] == _FORMAT and {"kind", "settings"} <= set(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the description of an index ({error}); build the index again") from error
+    if not readable:
+        raise ValueError(f"{path}: the format must be {_FORMAT}; got {content['format']!r}; build the index again")
+    return content
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
