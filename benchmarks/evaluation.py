@@ -90,7 +90,12 @@ def main() -> None:
         make(folder, arguments.queries, arguments.depth)
         files = [str(folder / "qrels"), str(folder / "run.trec")]
         commands = {
-            "cmp-rerank": [str(binaries / "cmp-rerank"), "evaluate", *files, *MEASURES],
+            "cmp-rerank": [
+                str(binaries / "cmp-rerank"),
+                "evaluate",
+                *files,
+                *(word for measure in MEASURES for word in ("-m", measure)),
+            ],
             "ir_measures": [str(binaries / "ir_measures"), *files, *MEASURES],
         }
         for label, path in trec.items():

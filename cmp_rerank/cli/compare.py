@@ -11,9 +11,6 @@ from cmp_rerank.cli import options
 if TYPE_CHECKING:
     from cmp_rerank.evaluation import Comparison
 
-Measures = Annotated[
-    list[str], typer.Option("--measure", "-m", help="May be given several times; the first matters most.")
-]
 Baseline = Annotated[str | None, typer.Option("--baseline", "-b", help="Name of the baseline; the first run.")]
 Alpha = Annotated[float, typer.Option(help="Level of significance.")]
 Level = Annotated[float, typer.Option(help="Level of the intervals.")]
@@ -25,7 +22,7 @@ Seed = Annotated[int, typer.Option(help="Seed of these draws.")]
 def compare(
     qrels: options.Qrels,
     runs: options.Runs,
-    measures: Measures,
+    measures: options.Measures = options.DEFAULT_MEASURES,
     baseline: Baseline = None,
     alpha: Alpha = 0.05,
     level: Level = 0.95,
@@ -33,9 +30,9 @@ def compare(
     test: Test = "t",
     resamples: Resamples = 10_000,
     seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: options.Json = False,
     tsv: Annotated[bool, typer.Option("--tsv", help="Print a line for each system and measure.")] = False,
-    per_query: Annotated[bool, typer.Option("--per-query", "-q", help="With --json: values per query.")] = False,
+    per_query: options.PerQuery = False,
     fail_if_worse: Annotated[
         bool, typer.Option("--fail-if-worse", help="Exit status 3 when a system is significantly worse.")
     ] = False,
@@ -47,7 +44,14 @@ def compare(
     nan: options.Nan = "error",
     empty: options.Empty = "error",
 ) -> None:
-    """Compare runs with a baseline: means, bootstrap intervals, paired tests, minimum detectable effect."""
+    """Compare runs with a baseline: means, bootstrap intervals, paired tests, minimum detectable effect.
+
+    \b
+    Examples:
+      cmp-rerank compare test.qrels bm25.run tuned.run -m nDCG@10 -b bm25
+      cmp-rerank compare test.qrels old=v1.run new=a.run new=b.run --json
+      cmp-rerank compare test.qrels old.run new.run --fail-if-worse
+    """
     with options.clean_exit():
         from cmp_rerank.evaluation import compare as compare_runs
 

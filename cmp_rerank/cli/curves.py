@@ -16,19 +16,28 @@ def curves(
     model: Annotated[list[str], typer.Option(help="A checkpoint, or NAME=CHECKPOINT; may be given several times.")],
     queries: Annotated[Path, typer.Option(help="Texts of the queries: BEIR JSON lines or TSV.")],
     corpus: Annotated[Path, typer.Option(help="Texts of the documents: BEIR JSON lines or TSV.")],
-    measures: Annotated[str, typer.Option(help="Measures, between spaces; the first is drawn.")] = "nDCG@10",
+    measures: options.Measures = options.DEFAULT_MEASURES,
     segments: Annotated[str, typer.Option(help="How many sentences are kept, with commas.")] = "1,2,4,8",
     levels: Annotated[str, typer.Option(help="Levels of CmpDrop, with commas.")] = "1,2,3",
     p: Annotated[float, typer.Option(help="Rate of one drop step.")] = 0.1,
-    k: Annotated[int, typer.Option(min=1, help="How many candidates of each query are reranked.")] = 100,
+    depth: Annotated[int, typer.Option(min=1, help="How many candidates of each query are reranked.")] = 100,
     max_queries: Annotated[int, typer.Option(min=0, help="Only so many queries; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="What the masks derive from.")] = 0,
-    out: Annotated[Path, typer.Option(help="Where the numbers go; the plot goes beside them.")] = Path("curves.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the numbers go; the plot goes beside them.")] = Path(
+        "curves.json"
+    ),
     plot: Annotated[str, typer.Option(help="Format of the plot: svg, png or pdf; 'none': no plot.")] = "svg",
 ) -> None:
     """Draw utility curves of one or more checkpoints.
 
-    A good model gains, or at least does not lose, from more context.
+    A good model gains, or at least does not lose, from more context. The first measure is drawn.
+
+    \b
+    Examples:
+      cmp-rerank curves test.qrels bm25.run --model tuned \\
+          --queries queries.jsonl --corpus corpus.jsonl -o curves.json
+      cmp-rerank curves test.qrels bm25.run --model plain=a --model cmp=b \\
+          --queries queries.jsonl --corpus corpus.jsonl --plot png
     """
     with options.clean_exit():
         from sentence_transformers import CrossEncoder
@@ -52,10 +61,10 @@ def curves(
             read_corpus(corpus),
             candidates,
             {query: grades for query, grades in judged.items() if query in candidates},
-            measures,
+            " ".join(measures),
             segments=_numbers("--segments", segments),
             levels=_numbers("--levels", levels),
-            k=k,
+            k=depth,
             drop=CmpDrop(p=p),
             seed=seed,
         )

@@ -14,10 +14,10 @@ from cmp_rerank.cli import options
 def evaluate(
     qrels: options.Qrels,
     run: Annotated[Path, typer.Argument(help="A run: TREC, MS MARCO, top1000 or JSON; plain or gzip.")],
-    measures: Annotated[list[str], typer.Argument(help="For example nDCG@10 RR@10 'AP(rel=2)@1000' MSMARCO-MRR@10.")],
-    per_query: Annotated[bool, typer.Option("--per-query", "-q", help="Also print every query.")] = False,
+    measures: options.Measures = options.DEFAULT_MEASURES,
+    per_query: options.PerQuery = False,
     summary: Annotated[bool, typer.Option(help="Print the means.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: options.Json = False,
     places: Annotated[int, typer.Option("--places", "-p", min=0, max=17, help="Digits after the point.")] = 4,
     rank_order: options.RankOrder = "score",
     precision: options.Precision = "double",
@@ -28,6 +28,12 @@ def evaluate(
     empty: options.Empty = "error",
 ) -> None:
     """Evaluate a run.
+
+    \b
+    Examples:
+      cmp-rerank evaluate test.qrels tuned.run -m nDCG@10 -m RR@10
+      cmp-rerank evaluate qrels.dev.tsv run.tsv -m MSMARCO-MRR@10 --json
+      cmp-rerank evaluate test.qrels tuned.run -q | sort -k3 -n | head
 
     Prints MEASURE<TAB>VALUE, or QUERY<TAB>MEASURE<TAB>VALUE with -q, where the means are called "all". Every
     judged query counts. What a reader should know (missing queries, ties at a cut-off) goes to stderr.

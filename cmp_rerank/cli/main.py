@@ -1,5 +1,6 @@
 """The `cmp-rerank` command; each command lives in a module of its own beside this one."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
@@ -37,11 +39,15 @@ def main(
     """Fine-tune rerankers and readers with comparative loss, and measure whether it helped."""
 
 
-app.command("evaluate")(evaluate)
-app.command("compare")(compare)
-app.command("report")(report)
-app.command("demo")(demo)
-app.command("views")(views)
-app.command("curves")(curves)
-app.command("train-reader")(train_reader)
-app.command("answer")(answer)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "evaluate": evaluate,
+    "compare": compare,
+    "report": report,
+    "demo": demo,
+    "views": views,
+    "curves": curves,
+    "train-reader": train_reader,
+    "answer": answer,
+}
+for _name, _function in COMMANDS.items():
+    app.command(_name)(with_debug(_function))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -31,11 +35,55 @@ NoRelevant = Annotated[
     str, typer.Option(help="A judged query without a relevant document: 'keep', 'skip' or 'error'.")
 ]
 Empty = Annotated[str, typer.Option(help="A run without any line: 'error' or 'allow'.")]
+Measures = Annotated[
+    list[str],
+    typer.Option(
+        "--measure",
+        "-m",
+        help="For example nDCG@10 or 'AP(rel=2)@1000'; may be given several times, the first matters most.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+PerQuery = Annotated[bool, typer.Option("--per-query", "-q", help="Also the values of every query.")]
+DEFAULT_MEASURES = ["nDCG@10"]
+
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
+
+
+def with_debug(function: Callable[..., None]) -> Callable[..., None]:
+    """The command with one more option, ``--debug``; its errors end as :func:`clean_exit` says."""
+    hints = get_type_hints(function, include_extras=True)
+    hints["debug"] = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+    signature = inspect.signature(function)
+    parameters = [
+        *signature.parameters.values(),
+        inspect.Parameter("debug", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False),
+    ]
+
+    @functools.wraps(function)
+    def command(*, debug: bool, **arguments: Any) -> None:
+        token = _debug.set(debug)
+        try:
+            with clean_exit():
+                function(**arguments)
+        finally:
+            _debug.reset(token)
+
+    # Annotations of the functions are strings, which typer would look up in this module.
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+    )
+    command.__annotations__ = hints
+    return command
 
 
 @contextlib.contextmanager
 def clean_exit() -> Iterator[None]:
-    """Turn an error in the user's input into one line on stderr and exit status 1; usage errors have 2."""
+    """Turn an error in the user's input into one line on stderr and exit status 2, as for a wrong option.
+
+    Any other error is a fault of this package: one line that says so, and exit status 1. ``--debug`` shows the
+    traceback of both.
+    """
     try:
         yield
         sys.stdout.flush()
@@ -43,9 +91,23 @@ def clean_exit() -> Iterator[None]:
         # The reader, such as head, has seen enough. Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
-    except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"cmp-rerank: {error}", err=True)
-        raise typer.Exit(1) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if _debug.get():
+            traceback.print_exc()
+        expected = isinstance(error, ValueError | OSError | ImportError | MemoryError | RecursionError)
+        typer.echo(f"cmp-rerank: {_one_line(error, expected)}", err=True)
+        raise typer.Exit(2 if expected else 1) from None
+
+
+def _one_line(error: Exception, expected: bool) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer texts, a smaller batch or a smaller --depth"
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply; give a flat file"
+    message = " ".join(str(error).split("\n")) if expected else f"{type(error).__name__}: {error}".split("\n")[0]
+    return message if expected else f"{message} (this is a fault of cmp-rerank; --debug shows where)"
 
 
 def warn(notes: Sequence[str]) -> None:

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from cmp_rerank.cli import options
-from cmp_rerank.cli.compare import Alpha, Baseline, Level, Measures, Resamples, Seed, Test
+from cmp_rerank.cli.compare import Alpha, Baseline, Level, Resamples, Seed, Test
 
 
 def report(
     qrels: options.Qrels,
     runs: options.Runs,
-    measures: Measures,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    measures: options.Measures = options.DEFAULT_MEASURES,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     queries: Annotated[Path | None, typer.Option(help="Query texts: BEIR JSONL or TSV.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Document texts: BEIR JSONL or TSV.")] = None,
     curves: Annotated[
@@ -38,7 +38,14 @@ def report(
     nan: options.Nan = "error",
     empty: options.Empty = "error",
 ) -> None:
-    """Write a comparison of runs as one self-contained HTML page with a browser of queries."""
+    """Write a comparison of runs as one self-contained HTML page with a browser of queries.
+
+    \b
+    Examples:
+      cmp-rerank report test.qrels bm25.run tuned.run -o report.html
+      cmp-rerank report test.qrels bm25.run tuned.run -m nDCG@10 -m RR@10 \\
+          --queries queries.jsonl --corpus corpus.jsonl
+    """
     with options.clean_exit():
         from cmp_rerank.evaluation.report import read_curves, shown_documents, write_report
         from cmp_rerank.ir import read_corpus, read_queries
@@ -62,7 +69,7 @@ def report(
             # Only what the page shows is kept of a corpus that may have millions of documents.
             texts = read_corpus(corpus, ids=shown_documents(systems, qrels, depth, **evaluation))
         comparison = write_report(
-            output,
+            out,
             systems,
             qrels,
             " ".join(measures),
@@ -81,4 +88,4 @@ def report(
             **evaluation,
         )
         options.warn(comparison.notes())
-        typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {len(comparison.queries)} queries")
+        typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(comparison.queries)} queries")

@@ -14,7 +14,7 @@ from cmp_rerank.version import package_version
 def train_reader(
     train: Annotated[Path, typer.Argument(help="Training questions: SQuAD, HotpotQA or a table (see below).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint, predictions and metrics.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Checkpoint to start from: an encoder or a reader.")],
+    model: Annotated[str, typer.Option("--model", help="Checkpoint to start from: an encoder or a reader.")],
     dev: Annotated[Path | None, typer.Option(help="Questions to evaluate on; default: no evaluation.")] = None,
     format: Annotated[str, typer.Option(help="'squad', 'hotpotqa' or 'table'; '': by content.")] = "",
     ablations: Annotated[
@@ -56,10 +56,10 @@ def train_reader(
     \b
     Examples:
       cmp-rerank train-reader squad/train.json --dev squad/dev.json \\
-          -m bert-base-uncased -o reader
+          --model bert-base-uncased -o reader
       cmp-rerank train-reader hotpot_train.json --dev hotpot_dev.json \\
-          -m roberta-base -o reader --ablations "crop drop" --segments passages
-      cmp-rerank train-reader questions.jsonl -m reader -o tuned --ablations none
+          --model roberta-base -o reader --ablations "crop drop" --segments passages
+      cmp-rerank train-reader questions.jsonl --model reader -o tuned --ablations none
 
     A file is SQuAD 1.1 or 2.0 JSON, HotpotQA JSON (distractor setting), or a
     table with the columns id, question, context or passages, and answers:

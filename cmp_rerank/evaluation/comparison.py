@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -187,51 +187,65 @@ class Comparison:
         """The same as a JSON string."""
         return json.dumps(self.to_dict(per_query=per_query), indent=indent, allow_nan=False)
 
-    def __rich__(self) -> Any:
-        """A table for each measure, for rich."""
-        from rich.console import Group
-        from rich.table import Table
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        """For rich: a table for each measure; two where the terminal is too narrow for all columns."""
         from rich.text import Text
 
-        parts: list[Any] = []
         for measure in self.measures:
-            table = Table(title=measure, title_justify="left", title_style="bold")
-            table.add_column("system")
-            for column in (
-                "mean",
-                "interval",
-                "difference",
-                "interval",
-                "p t",
-                "p rand.",
-                "d",
-                "+/=/-",
-                "MDE",
-            ):
-                table.add_column(column, justify="right")
-            for system in self.systems:
-                mean = self.mean(system, measure)
-                seeds = f" ({mean.seeds} seeds)" if mean.seeds > 1 else ""
-                row = [system + seeds, f"{mean.mean:.4f}", f"{mean.low:.4f}..{mean.high:.4f}"]
-                if system == self.baseline:
-                    table.add_row(*row, "baseline", style="dim")
-                    continue
-                c = self.contrast(system, measure)
-                style = {"better": "green", "worse": "red"}.get(c.verdict, "")
-                table.add_row(
-                    *row,
-                    Text(f"{c.difference:+.4f}{'*' if c.significant else ''}", style=style),
-                    f"{c.low:+.4f}..{c.high:+.4f}",
-                    p_text(c.t_p_holm),
-                    p_text(c.randomisation_p_holm),
-                    "" if c.effect_size is None else f"{c.effect_size:+.2f}",
-                    f"{c.wins}/{c.ties}/{c.losses}",
-                    "" if c.minimum_detectable_effect is None else f"{c.minimum_detectable_effect:.4f}",
-                )
-            parts.append(table)
-        parts.append(Text("* significant. " + self.method(), style="dim"))
-        parts.extend(Text(note, style="yellow") for note in self.notes())
-        return Group(*parts)
+            rows = [self._row(system, measure) for system in self.systems]
+            whole = _table(measure, rows, [*_VALUES, *_TESTS])
+            if console.measure(whole, options=options.update(max_width=10_000)).maximum <= options.max_width:
+                yield whole
+            else:
+                yield _table(measure, rows, _VALUES)
+                yield _table("", [row for row in rows if "p t" in row], _TESTS)
+        yield Text("* significant. " + self.method(), style="dim")
+        for note in self.notes():
+            yield Text(note, style="yellow")
+
+    def _row(self, system: str, measure: str) -> dict[str, tuple[str, str]]:
+        """Column -> text and style."""
+        mean = self.mean(system, measure)
+        seeds = f" ({mean.seeds} seeds)" if mean.seeds > 1 else ""
+        baseline = system == self.baseline
+        row = {"system": system + seeds, "mean": f"{mean.mean:.4f}", "interval": f"{mean.low:.4f}..{mean.high:.4f}"}
+        if baseline:
+            row["difference"] = "baseline"
+            return {column: (text, "dim") for column, text in row.items()}
+        c = self.contrast(system, measure)
+        row |= {
+            "difference": f"{c.difference:+.4f}{'*' if c.significant else ''}",
+            "its interval": f"{c.low:+.4f}..{c.high:+.4f}",
+            "p t": p_text(c.t_p_holm),
+            "p rand.": p_text(c.randomisation_p_holm),
+            "d": "" if c.effect_size is None else f"{c.effect_size:+.2f}",
+            "+/=/-": f"{c.wins}/{c.ties}/{c.losses}",
+            "MDE": "" if c.minimum_detectable_effect is None else f"{c.minimum_detectable_effect:.4f}",
+        }
+        style = {"better": "green", "worse": "red"}.get(c.verdict, "")
+        return {column: (text, style if column == "difference" else "") for column, text in row.items()}
+
+
+_VALUES = ("mean", "interval", "difference", "its interval")
+_TESTS = ("p t", "p rand.", "d", "+/=/-", "MDE")
+
+
+def _table(title: str, rows: Sequence[Mapping[str, tuple[str, str]]], columns: Sequence[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    # Only a name may be broken; a figure that is cut says something else.
+    table.add_column("system", overflow="fold", min_width=8)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        # Names may hold brackets, which rich would read as its markup.
+        table.add_row(*(Text(*row.get(column, ("", ""))) for column in ("system", *columns)))
+    return table
 
 
 def differences(system: np.ndarray, baseline: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from cmp_rerank.evaluation.msmarco import MsMarcoMRR
 from cmp_rerank.evaluation.provided import ProvidedMeasure, grouped, parse_provided
 from cmp_rerank.evaluation.ranked import RankedBlock
 from cmp_rerank.ir.arguments import check_count, kind
+from cmp_rerank.text.suggest import did_you_mean
 
 _SPACE = re.compile(r"\s+(?![^(]*\))")  # between names, not between the parameters of one
 _NAME = re.compile(r"([A-Za-z][\w-]*)(?:@(\d+))?")
@@ -208,9 +210,21 @@ def _parse(item: Any) -> Parsed:
     except NameError:
         registered = ", ".join(f"{name}@k" for name in sorted(_REGISTRY))
         raise ValueError(
-            f"unknown measure {item!r}; {registered} and the names of ir-measures: {known}; an own measure is passed "
-            "as an object with `name` and `per_query`"
+            f"unknown measure {item!r}{_meant(str(item))}; {registered} and the names of ir-measures: {known}; an "
+            "own measure is passed as an object with `name` and `per_query`"
         ) from None
+
+
+def _meant(item: str) -> str:
+    """Which known measure a name may have meant; the names of trec_eval are known, too."""
+    import ir_measures
+
+    with suppress(ValueError):
+        return f"; did you mean {ir_measures.parse_trec_measure(item)[0]}?"
+    name, _, cutoff = item.partition("@")
+    # Several names stand for one measure, such as NDCG for nDCG: the one that is printed is proposed.
+    meant = did_you_mean(name, [*map(str, ir_measures.measures.registry.values()), *_REGISTRY])
+    return f"{meant[:-1]}@{cutoff}?" if meant and cutoff else meant
 
 
 def computations(measures: Sequence[Parsed]) -> list[tuple[list[int], Callable[[RankedBlock], np.ndarray]]]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from cmp_rerank.text.suggest import did_you_mean
+
 PRECISIONS = {"double": np.float64, "single": np.float32}
 RANK_ORDERS = ("score", "given")
 
@@ -14,7 +16,8 @@ RANK_ORDERS = ("score", "given")
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise ValueError with the value and the choices when an option is not one of its choices."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+        meant = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}{meant}")
 
 
 def rank(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from cmp_rerank.evaluation.measures import parse_measures
+from cmp_rerank.guard.options import GuardOptions
 from cmp_rerank.ir.arguments import kind as described
 from cmp_rerank.mining import MiningOptions
 from cmp_rerank.pipeline import components, training_section
@@ -173,6 +174,12 @@ Negatives = options_section(
     ),
 )
 
+Guard = options_section(
+    GuardOptions,
+    left_out=("depth", "batch_size"),
+    enabled=(bool, Field(True, description="Whether the tuned model is compared with what there was.")),
+)
+
 
 class Config(Section):
     """All that a training depends on; see `load` for files and flags.
@@ -210,6 +217,10 @@ class Config(Section):
     )
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="What is measured, in training and at the end."
+    )
+    guard: Guard = Field(  # type: ignore[valid-type]
+        default_factory=Guard,
+        description="Whether the tuned model is used, or what there was before; see docs/guard.md.",
     )
     seeds: tuple[int, ...] = Field(
         (0,), description="One training for each seed: its head, the order of its data, its ablations."

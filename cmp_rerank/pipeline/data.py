@@ -113,8 +113,10 @@ def task_of(data: Data, collection: Collection | None = None) -> Task:
         >>> split = Split(queries, {query: {"d": 1} for query in queries})
         >>> tiny = Collection("tiny", {"d": "honey"}, {"train": split})
         >>> task = task_of(Data(collection="tiny"), tiny)
-        >>> {name: len(part.qrels) for name, part in task.parts.items()}, task.notes
-        ({'train': 4, 'validation': 1}, ("no split for validation: 0.2 of the queries of 'train' are held out",))
+        >>> {name: len(part.qrels) for name, part in task.parts.items()}
+        {'train': 4, 'validation': 1}
+        >>> task.notes[0]
+        "no split for validation: 0.2 of the queries of 'train' are held out"
     """
     collection = open_collection(data) if collection is None else collection
     notes = []

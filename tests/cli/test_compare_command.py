@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
@@ -81,15 +83,15 @@ def test_exit_status_for_scripts(folder: Path) -> None:
     assert run_command(app, ["compare", *paths(folder, "good", "good2"), *options]).exit_code == 0
     alone = run_command(app, ["compare", *paths(folder, "good"), "-m", "RR"])
     assert (alone.exit_code, alone.stderr) == (
-        1,
+        2,
         "cmp-rerank: a comparison needs at least two systems; got 1: good\n",
     )
-    assert run_command(app, ["compare", *paths(folder, "good", "bad")]).exit_code == 2  # no measure
+    assert "nDCG@10" in run_command(app, ["compare", *paths(folder, "good", "bad"), "--resamples", "100"]).stdout
     twice = run_command(app, ["compare", *paths(folder, "good", "good"), "-m", "RR"])
-    assert twice.exit_code == 1
+    assert twice.exit_code == 2
     assert "give them names: NAME=PATH" in twice.stderr
     missing = run_command(app, ["compare", *paths(folder, "good"), "x=/no/file", "-m", "RR"])
-    assert (missing.exit_code, missing.stderr) == (1, "cmp-rerank: /no/file: no such file\n")
+    assert (missing.exit_code, missing.stderr) == (2, "cmp-rerank: /no/file: no such file\n")
 
 
 def test_report(folder: Path, tmp_path: Path) -> None:
@@ -106,5 +108,38 @@ def test_report(folder: Path, tmp_path: Path) -> None:
     assert '"text of q7"' in html
     assert '{"RR":{"curve":[[1.0,0.5],[2.0,0.6]]}}' in html
     bad = run_command(app, ["report", *paths(folder, "bad", "good"), "-m", "RR", "-o", "/no/such/folder/x.html"])
-    assert bad.exit_code == 1
+    assert bad.exit_code == 2
     assert "no such directory" in bad.stderr
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_tables_cut_no_figure(folder: Path, width: int) -> None:
+    """On 80 columns the tests stand in a table of their own; only names may be broken."""
+    name = "a [bold] name of a system, which is too long for any table of 80 columns [/x]"
+    qrels, bad, good = paths(folder, "bad", "good")
+    result = compare({"bad": bad, name: good}, qrels, "RR nDCG@5", resamples=100)
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(result)
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert all(len(line) <= width for line in shown.splitlines())
+    for measure in result.measures:
+        contrast, mean = result.contrast(name, measure), result.mean(name, measure)
+        for figure in (
+            f"{mean.low:.4f}..{mean.high:.4f}",
+            f"{contrast.low:+.4f}..{contrast.high:+.4f}",
+            f"{contrast.minimum_detectable_effect:.4f}",
+            f"{contrast.wins}/{contrast.ties}/{contrast.losses}",
+        ):
+            assert figure in shown
+    assert "[bold]" in shown
+
+
+def test_debug_shows_where_an_error_is_from(folder: Path) -> None:
+    plain = run_command(app, ["compare", *paths(folder, "good"), "-m", "RR"])
+    traced = run_command(app, ["compare", *paths(folder, "good"), "-m", "RR", "--debug"])
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in traced.stderr
+    assert traced.stderr.endswith(plain.stderr)
+    again = run_command(app, ["compare", *paths(folder, "good"), "-m", "RR"])
+    assert again.stderr == plain.stderr

@@ -87,9 +87,9 @@ def test_questions_that_cannot_be_evaluated_are_refused_before_training(folder: 
     ]
     del rows[2]["answers"]
     (tmp_path / "dev.json").write_text(json.dumps(rows))
-    arguments = ["train-reader", folder / "squad.json", "--dev", tmp_path / "dev.json", "-m", folder / "model"]
+    arguments = ["train-reader", folder / "squad.json", "--dev", tmp_path / "dev.json", "--model", folder / "model"]
     result = run(*arguments, "-o", tmp_path / "out", "--max-steps", 1, "--max-length", 96, "--stride", 8)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "dev.json: question 'q2' has no gold answer; leave it out" in result.output
     assert not (tmp_path / "out").exists()
 
@@ -101,10 +101,10 @@ def test_what_was_trained_is_kept_when_the_evaluation_fails(
         raise OSError("no space left")
 
     monkeypatch.setattr("cmp_rerank.cli.train_reader.evaluated", fail)
-    arguments = ["train-reader", folder / "squad.json", "--dev", folder / "squad.json", "-m", folder / "model"]
+    arguments = ["train-reader", folder / "squad.json", "--dev", folder / "squad.json", "--model", folder / "model"]
     more = ["-o", tmp_path / "out", "--max-steps", 1, "--max-length", 96, "--stride", 8]
     result = run(*arguments, *more)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "no space left" in result.output
     assert Reader.from_pretrained(tmp_path / "out", "cpu").options.max_length == 96
 
@@ -137,7 +137,7 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     assert run(*arguments, "--resume").exit_code == 0
     other = ["--rate", "1e-3", "--seed", 5, "--ablations", "none", "--max-steps", 4]
     result = run(*arguments, *other, "--resume")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     for change in ("rate was 3e-05, now 0.001", "seed was 0, now 5", "now '[]'", "max_steps was 2, now 4"):
         assert change in result.output
     (tmp_path / "else").mkdir()
@@ -145,11 +145,11 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     few["data"][0]["paragraphs"].pop()
     (tmp_path / "else" / "squad2.json").write_text(json.dumps(few))
     result = run("train-reader", tmp_path / "else" / "squad2.json", *arguments[2:], "--resume")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "questions was" in result.output
     # Without --resume an existing training is not overwritten.
     result = run(*arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "checkpoint-2; resume it by --resume, or choose another --out" in result.output
     assert all(torch.equal(value, trained[name]) for name, value in state()[0].items())
 
@@ -275,24 +275,27 @@ def test_yes_and_no_stand_in_no_document(k: int, folder: Path, tmp_path: Path) -
             "got --always-answer, too; leave one out",
         ),
         (["answer", "MODEL", "-q", "Who?", "-p", "text", "--threshold", "nan"], "threshold must be a finite number"),
-        (["train-reader", "nothing.json", "-m", "MODEL", "-o", "OUT"], "nothing.json: no such file"),
-        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "chop"], "got 'chop'"),
-        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", "drop:top:0"], "'top:0'"),
-        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--segments", "words"], "'words'"),
-        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--ablations", ""], "must name a step; got ''"),
-        (["train-reader", "no.json", "-m", "MODEL", "-o", "OUT", "--strategy", "quick"], "got 'quick'"),
-        (["train-reader", "no.json", "-m", "MODEL", "-o", "OUT", "--baseline", "none"], "got 'none'"),
+        (["train-reader", "nothing.json", "--model", "MODEL", "-o", "OUT"], "nothing.json: no such file"),
+        (["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--ablations", "chop"], "got 'chop'"),
+        (["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--ablations", "drop:top:0"], "'top:0'"),
+        (["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--segments", "words"], "'words'"),
+        (["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--ablations", ""], "must name a step; got ''"),
+        (["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--strategy", "quick"], "got 'quick'"),
+        (["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--baseline", "none"], "got 'none'"),
         (
-            ["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--stride", "8", "--resume"],
+            ["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--stride", "8", "--resume"],
             "--resume needs a training that was begun; got none",
         ),
-        (["train-reader", "SQUAD", "-m", "MODEL", "-o", "OUT", "--format", "hotpotqa"], "HotpotQA must be a list"),
+        (
+            ["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--format", "hotpotqa"],
+            "HotpotQA must be a list",
+        ),
     ],
 )
 def test_what_is_refused(folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     names = {"MODEL": folder / "model", "SQUAD": folder / "squad.json", "OUT": tmp_path / "out"}
     result = run(*[names.get(argument, argument) for argument in arguments])
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 2, result.output
     assert message in result.output
     assert "Traceback" not in result.output
 

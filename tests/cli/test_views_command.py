@@ -67,5 +67,5 @@ def test_bad_input_is_one_line_on_stderr(arguments: list[str], message: str | No
     if message is None:
         assert result.exit_code == 0  # words stand in for tokens
     else:
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert message in result.stderr

@@ -348,7 +348,7 @@ def test_the_command(config: DemoConfig, cache: Path, tmp_path: Path, monkeypatc
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["config"]["seed"] == 3
     arguments[3] = "4"
     again = CliRunner().invoke(app, arguments)
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "seed: 3 there, 4 now" in again.output
 
 

@@ -75,7 +75,7 @@ def test_the_command_writes_numbers_and_a_plot(tiny_checkpoint: Path, tmp_path: 
     ]  # fmt: skip
     assert len(result.stdout.splitlines()) == 8
     bad = CliRunner().invoke(app, [*arguments, "--segments", "x"])
-    assert bad.exit_code == 1
+    assert bad.exit_code == 2
     assert "--segments must be whole numbers" in bad.stderr
 
 

@@ -157,7 +157,10 @@ def test_a_registered_name_is_read_wherever_names_are(monkeypatch: pytest.Monkey
         ValueError, match="factory must be called with a cut-off and give a measure; got the string 'RBP'"
     ):
         register_measure("Other", "RBP")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="unknown measure 'RPB-half'; MSMARCO-MRR@k, RBP-half@k and the names of"):
+    with pytest.raises(
+        ValueError,
+        match=r"'RPB-half'; did you mean RBP-half\?; MSMARCO-MRR@k, RBP-half@k and the names of",
+    ):
         parse_measures("RPB-half")
 
 

@@ -1,0 +1,20 @@
+"""What a misspelt name may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error message that proposes a known name, or nothing where none is similar.
+
+    Example:
+        >>> did_you_mean("NDGC@10", ["nDCG@10", "RR@10"])
+        '; did you mean nDCG@10?'
+        >>> did_you_mean("colour", ["nDCG@10", "RR@10"])
+        ''
+    """
+    folded = {candidate.casefold(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return f"; did you mean {folded[near[0]]}?" if near else ""

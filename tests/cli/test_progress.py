@@ -1,0 +1,59 @@
+"""What long work shows on stderr."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from cmp_rerank.cli import progress as module
+from cmp_rerank.cli.progress import progress
+
+
+class Clock:
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def work(clock: Clock, seconds: float) -> None:
+    with progress("Scoring [x]", "pairs") as show:
+        for done in range(1, 101):
+            clock.now += seconds / 100
+            show(done, 100)
+
+
+def test_lines_with_rate_and_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(clock, 50.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[3] == "[   20.0 s] Scoring [x]: 40 of 100 pairs, 2.0/s, 30 s left"
+
+
+def test_short_work_shows_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    work(clock, 1.9)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(1.0, False), (50.0, True)])
+def test_a_bar_on_a_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float, shown: bool) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    work(clock, seconds)
+    assert ("100/100" in terminal.getvalue()) == shown
+    assert ("2.0 pairs/s" in terminal.getvalue()) == shown
+    assert ("Scoring [x]" in terminal.getvalue()) == shown
