@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import yaml
@@ -211,12 +212,12 @@ def _entry(key: str, value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Mappings as dictionaries, sequences as lists: what YAML and JSON can write."""
+    """Mappings as dictionaries, sequences as lists, enums as their values: what YAML and JSON can write."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
-    return value
+    return value.value if isinstance(value, Enum) else value
 
 
 def _walk(node: yaml.Node, key: Key, places: dict[Key, str], name: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.ir.lines import PathLike, replacing
+from cmp_rerank.ir.lines import PathLike, open_bytes, replacing
 from cmp_rerank.ir.reading import read_json
 
 #: In the folder of a stage: what made it.
@@ -127,6 +127,19 @@ def digest_of(settings: Any) -> str:
     """
     text = json.dumps(settings, sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def file_digest(path: PathLike) -> str:
+    """16 hexadecimal digits that stand for the content of a file.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    with open_bytes(path) as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def write_json(path: PathLike, content: Any) -> None:

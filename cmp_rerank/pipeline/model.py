@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-import torch
 import transformers
 from sentence_transformers import CrossEncoder
 from torch import nn
@@ -37,24 +35,6 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
             f"{first}"
         ) from error
     return loaded
-
-
-def weights_of(model: nn.Module) -> str:
-    """16 hexadecimal digits that stand for all weights of a model, in their order."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def has_head(model: Model) -> bool:
-    """Whether a checkpoint is a reranker already: loaded with two seeds, it has the same weights.
-
-    What a checkpoint lacks is drawn at random, so this holds for models of any kind.
-    """
-    first, other = (weights_of(start_model(model, seed, device="cpu")) for seed in (0, 1))
-    return first == other
 
 
 def loss_of(model: CrossEncoder, config: Config, seed: int, support: Any = None) -> nn.Module:

@@ -36,6 +36,7 @@ DECIDED = {
     "resume_from_checkpoint": "resume by --resume",
     "metric_for_best_model": "give `evaluation.primary`",
     "greater_is_better": "give `evaluation.primary`; more is better for every measure",
+    "restore_callback_states_from_checkpoint": "give `evaluation.patience`, which goes on counting after a resume",
     "eval_on_start": "the start is always evaluated",
     "do_train": "the pipeline trains",
     "do_eval": "give `eval_strategy`",

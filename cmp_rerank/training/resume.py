@@ -37,7 +37,8 @@ def last_checkpoint(folder: PathLike) -> Path | None:
 def train(trainer: Any, checkpoint: Path | None) -> None:
     """Train from a checkpoint, or from the start where there is none.
 
-    A training that has done all its steps is only loaded. ``Trainer`` would do one step more.
+    A training that has done all its steps is only loaded: its last checkpoint, or with ``load_best_model_at_end`` its
+    best one. ``Trainer`` would do one step more.
 
     Args:
         trainer: A ``transformers.Trainer``.
@@ -50,6 +51,8 @@ def train(trainer: Any, checkpoint: Path | None) -> None:
         if state.global_step >= (trainer.args.max_steps if trainer.args.max_steps > 0 else state.max_steps):
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = state
+            if trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                trainer._load_best_model()
             return
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
