@@ -1,0 +1,208 @@
+"""Run the study: a resumable queue of cells, one line of JSON each, and tables of what is there."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .arms import ARMS, CORE
+from .tasks import TASKS, describe, load, prepare
+
+RESULTS = Path(__file__).parents[1] / "results" / "study"
+CACHE = Path.home() / ".cache" / "cmp_rerank" / "study"
+TUNING_SEEDS, TEST_SEEDS = range(3), range(100, 110)
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_show_locals=False)
+Cache = Annotated[Path, typer.Option(help="Where prepared tasks and starts are.")]
+
+
+@app.command("prepare")
+def prepare_tasks(
+    data: Annotated[Path, typer.Option(help="Folder of the collections.")] = Path("../shared/data"),
+    cache: Cache = CACHE,
+    tasks: Annotated[list[str] | None, typer.Option("--task")] = None,
+    layers: Annotated[int, typer.Option(help="Layers of the encoder that are kept.")] = 3,
+) -> None:
+    """Write the rows of the tasks, and train the common starts."""
+    from cmp_rerank.demo.job import pretrained_encoder
+
+    from .training import make_start
+
+    for name in tasks or TASKS:
+        prepare(name, data, cache)
+        print(f"{name}: {describe(load(name, cache))}", flush=True)
+        print(f"{name}: start in {make_start(TASKS[name], cache, pretrained_encoder(), layers)}", flush=True)
+
+
+def cells_of(task: str, size: int, arms: list[str], stage: str, rows: list[dict[str, Any]]) -> list[Any]:
+    """The cells of a stage: learning rates on validation, or the chosen rate on test."""
+    from .training import Cell
+
+    if stage == "tune":
+        return [
+            Cell(task, size, arm, rate, seed, "validation")
+            for seed in TUNING_SEEDS
+            for rate in TASKS[task].rates
+            for arm in arms
+        ]
+    chosen = {arm: chosen_rate(rows, task, size, arm) for arm in arms}
+    missing = [arm for arm, rate in chosen.items() if rate is None]
+    if missing:
+        print(f"left out, since their rate is not tuned: {', '.join(missing)}", flush=True)
+    return [Cell(task, size, arm, rate, seed, "test") for seed in TEST_SEEDS for arm, rate in chosen.items() if rate]
+
+
+def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> float | None:
+    """The rate of the highest mean on validation; None unless all of its cells are there."""
+    means: dict[float, list[float]] = {}
+    for row in rows:
+        if (row["task"], row["size"], row["arm"], row["part"]) == (task, size, arm, "validation"):
+            means.setdefault(row["rate"], []).append(row.get("mean", 0.0))  # a failed run counts 0
+    whole = {rate: sum(values) / len(values) for rate, values in means.items() if len(values) == len(TUNING_SEEDS)}
+    return max(whole, key=lambda rate: whole[rate]) if len(whole) == len(TASKS[task].rates) else None
+
+
+def read(task: str, results: Path) -> list[dict[str, Any]]:
+    """All cells of a task that have been run."""
+    path = results / f"{task}.jsonl"
+    if not path.exists():
+        return []
+    # A kill may have cut the last line.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def _worker(work: Any, cache: Path, device: str, threads: int, done: Any) -> None:
+    import logging
+
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from .training import run_cell
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    torch.set_num_threads(threads)
+    for cell in iter(work.get, None):
+        try:
+            done.put(run_cell(cell, cache, device))
+        except Exception as error:
+            done.put(
+                vars(cell) | {"failed": f"{type(error).__name__}: {error}", "where": traceback.format_exc()[-1500:]}
+            )
+    done.put(None)
+
+
+@app.command()
+def run(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
+    size: Annotated[int, typer.Option(help="Rows of the training set.")] = 500,
+    arms: Annotated[list[str] | None, typer.Option("--arm", help="Only these arms.")] = None,
+    core: Annotated[bool, typer.Option("--core", help="Only the arms that matter most.")] = False,
+    stage: Annotated[str, typer.Option(help="tune, test, or both.")] = "both",
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
+    minutes: Annotated[float, typer.Option(help="Begin no cell after so many minutes.")] = 1e9,
+    cache: Cache = CACHE,
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Run the cells that are not there yet; stop at any time, and go on by the same command."""
+    begin = time.perf_counter()
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{task}.jsonl"
+    facts = {"versions": _versions(), "device": _device(device)}
+    wanted = arms or list(CORE if core else ARMS)
+    for now in ("tune", "test") if stage == "both" else (stage,):
+        rows = read(task, results)
+        if path.exists():  # without a line that a kill has cut
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        there = {_key(row) for row in rows}
+        cells = [c for c in cells_of(task, size, wanted, now, rows) if _key(vars(c)) not in there]
+        print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
+        context = multiprocessing.get_context("spawn")
+        work, done = context.Queue(), context.Queue()
+        processes = [
+            context.Process(target=_worker, args=(work, cache, device, threads, done))
+            for _ in range(min(workers, len(cells)))
+        ]
+        for process in processes:
+            process.start()
+        waiting = iter(cells)
+        running = 0
+
+        def feed() -> int:
+            cell = next(waiting, None) if time.perf_counter() - begin < minutes * 60 else None  # noqa: B023
+            work.put(cell)  # noqa: B023
+            return int(cell is not None)
+
+        for _ in processes:
+            feed()
+        running = len(processes)
+        finished = 0
+        with path.open("a", encoding="utf-8") as file:
+            while running:
+                row = done.get()
+                if row is None:
+                    running -= 1
+                    continue
+                feed()
+                finished += 1
+                file.write(json.dumps(row | facts) + "\n")
+                file.flush()
+                if "failed" in row:
+                    print(f"failed: {_key(row)}: {row['failed']}", flush=True)
+                elif finished % 10 == 0 or workers < 4:
+                    spent = time.perf_counter() - begin
+                    print(f"[{spent:6.0f} s] {finished}/{len(cells)} {_key(row)} {row['mean']:.4f}", flush=True)
+        for process in processes:
+            process.join()
+
+
+def _key(row: dict[str, Any]) -> str:
+    return "|".join(str(row[name]) for name in ("task", "size", "arm", "rate", "seed", "part"))
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"python": sys.version.split()[0]} | {
+        name: version(name) for name in ("torch", "transformers", "sentence-transformers", "numpy")
+    }
+
+
+def _device(device: str) -> str:
+    import platform
+
+    import torch
+
+    return torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+
+
+@app.command()
+def table(
+    task: Annotated[str, typer.Argument()],
+    size: Annotated[int, typer.Option()] = 500,
+    against: Annotated[str, typer.Option(help="The arm that the others are compared with.")] = "plain",
+    results: Annotated[Path, typer.Option()] = RESULTS,
+) -> None:
+    """Print the arms: mean over seeds, deviation between seeds, and the paired difference from one of them."""
+    from .analysis import summary
+
+    for line in summary(read(task, results), task, size, against):
+        print(line)
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+if __name__ == "__main__":
+    app()

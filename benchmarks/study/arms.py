@@ -1,0 +1,129 @@
+"""The arms: each differs from another one in one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+def _none() -> list[Any]:
+    return []
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        ablations: Makes the ablation steps; none is plain training.
+        objective: Makes the objective over the steps.
+        dropout: Rate of the model's own dropout.
+        epochs: Factor on the task's epochs.
+        decay: Weight decay.
+        averaged: Whether the mean of the weights over the last half of the steps is measured.
+        keep_best: Whether the epoch that is best on the validation part is measured (early stopping).
+        passes: Forward passes of one example for each epoch, the full model's included.
+        family: Under which the arm stands in tables.
+    """
+
+    ablations: Callable[[], list[Any]] = _none
+    objective: Callable[[], Any] | None = None
+    dropout: float = 0.0
+    epochs: int = 1
+    decay: float = 0.01
+    averaged: bool = False
+    keep_best: bool = False
+    passes: int = 1
+    family: str = "plain"
+
+
+def _drops(steps: int, p: float = 0.1, layers: str = "all") -> Callable[[], list[Any]]:
+    def make() -> list[Any]:
+        from cmp_rerank import CmpDrop
+
+        return [CmpDrop(p=p, layers=layers) for _ in range(steps)]
+
+    return make
+
+
+def _copies() -> list[Any]:
+    from cmp_rerank import IndependentCopies
+
+    return [IndependentCopies()]
+
+
+def _drop_copies() -> list[Any]:
+    from cmp_rerank import CmpDrop, IndependentCopies
+
+    return [IndependentCopies(CmpDrop(p=0.1), steps=2)]
+
+
+def _objective(name: str, **options: Any) -> Callable[[], Any]:
+    def make() -> Any:
+        import cmp_rerank.objectives
+
+        return getattr(cmp_rerank.objectives, name)(**options)
+
+    return make
+
+
+def _regularized(**options: Any) -> Arm:
+    objective = _objective("HingeRegularized", task="full", **options)
+    return Arm(_drops(2), objective, passes=3, family="full model and hinges")
+
+
+def _compared(steps: int, p: float = 0.1, layers: str = "all", **options: Any) -> Arm:
+    return Arm(
+        _drops(steps, p, layers), _objective("PairwiseHinge", **options), passes=1 + steps, family="comparative"
+    )
+
+
+def _averaged_steps(steps: int, p: float = 0.1) -> Arm:
+    return Arm(_drops(steps, p), _objective("MeanOfSteps"), passes=1 + steps, family="mean of steps")
+
+
+ARMS: dict[str, Arm] = {
+    "plain": Arm(),
+    "plain, dropout 0.05": Arm(dropout=0.05),
+    "plain, dropout 0.1": Arm(dropout=0.1),
+    "plain, 2x epochs": Arm(epochs=2),
+    "plain, 3x epochs": Arm(epochs=3),
+    "plain, decay 0.1": Arm(decay=0.1),
+    "plain, averaged weights": Arm(averaged=True),
+    "plain, best epoch": Arm(keep_best=True),
+    "mean, c=1": _averaged_steps(1),
+    "mean, c=2": _averaged_steps(2),
+    "mean, c=2, p=0.3": _averaged_steps(2, 0.3),
+    "compared, c=1": _compared(1),
+    "compared, c=2": _compared(2),
+    "compared, c=3": _compared(3),
+    "compared, c=2, p=0.02": _compared(2, 0.02),
+    "compared, c=2, p=0.3": _compared(2, 0.3),
+    "compared, c=2, top:1": _compared(2, layers="top:1"),
+    "compared, c=2, full": _compared(2, baseline="full"),
+    "compared, c=2, best": _compared(2, baseline="best"),
+    "compared, c=2, dropout 0.1": Arm(
+        _drops(2), _objective("PairwiseHinge"), dropout=0.1, passes=3, family="comparative"
+    ),
+    "ListMLE over steps, c=2": Arm(_drops(2), _objective("Listwise"), passes=3, family="comparative"),
+    "full + hinges, c=2": _regularized(),
+    "full + hinges, c=2, weight 4": _regularized(weight=4.0),
+    "full + hinges, c=2, detached": _regularized(detached=True),
+    "mean of copies, dropout 0.1": Arm(_copies, _objective("MeanOfSteps"), 0.1, passes=2, family="copies"),
+    "R-Drop, dropout 0.1": Arm(_copies, _objective("RDrop"), 0.1, passes=2, family="copies"),
+    "Intra-Distillation, p=0.1": Arm(_drop_copies, _objective("IntraDistillation"), passes=3, family="copies"),
+}
+
+#: What is run where a task or size is not the main one.
+CORE = (
+    "plain",
+    "plain, dropout 0.1",
+    "plain, 3x epochs",
+    "plain, averaged weights",
+    "mean, c=2",
+    "compared, c=2",
+    "compared, c=2, full",
+    "full + hinges, c=2",
+    "R-Drop, dropout 0.1",
+)

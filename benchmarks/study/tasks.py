@@ -1,0 +1,158 @@
+"""The tasks: rows of a query, its documents and their labels, in four parts that share no text.
+
+A task is prepared once, from the collections, and kept as one JSON file: `start` trains what all arms begin with,
+`train` is drawn from, `validation` chooses learning rates, and `test` is measured at the end.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmp_rerank.ir.lines import replacing
+
+PARTS = ("start", "train", "validation", "test")
+Row = dict[str, Any]  # query, docs, labels
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a task is trained, alike for all arms.
+
+    Attributes:
+        listwise: ListNet over the documents of a query; else binary cross-entropy of each pair, where a row has one.
+        sizes: Size of the training set -> epochs.
+        batch: Rows in a batch.
+        rates: The learning rates that are tried for every arm.
+        max_length: Tokens of a pair.
+        start: Rows and epochs of the common start.
+        start_rate: Its learning rate.
+    """
+
+    name: str
+    listwise: bool
+    sizes: dict[int, int]
+    batch: int
+    rates: tuple[float, ...]
+    max_length: int
+    start: tuple[int, int]
+    start_rate: float
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("sentence-selection", True, {100: 10, 500: 4, 2000: 2}, 16, (5e-5, 1e-4, 2e-4), 96, (500, 1), 1e-4),
+        Task("sst2", False, {100: 10, 500: 6, 2500: 3}, 16, (2e-5, 5e-5, 1e-4), 64, (500, 1), 1e-4),
+        Task("rte", False, {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
+    )
+}
+
+
+def prepare(task: str, data: Path, cache: Path) -> Path:
+    """Write a task's rows; `data` is the folder of the collections."""
+    path = cache / f"{task}.json.gz"
+    if not path.exists():
+        parts = _MAKERS[task](data)
+        cache.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            json.dump(parts, file, ensure_ascii=False)
+    return path
+
+
+def load(task: str, cache: Path) -> dict[str, list[Row]]:
+    """The rows of a task by part."""
+    path = cache / f"{task}.json.gz"
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; run `python -m benchmarks.study prepare` first")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return json.load(file)
+
+
+def training_rows(rows: list[Row], size: int, seed: int) -> list[Row]:
+    """The rows of one seed: a sample of the part `train`, the same for every arm."""
+    if size > len(rows):
+        raise ValueError(f"size must be at most {len(rows)}; got {size}")
+    return random.Random(f"study {seed}").sample(rows, size)
+
+
+def _share(text: str) -> float:
+    """A number in [0, 1) that depends on a text alone."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
+
+
+def _sentence_selection(data: Path) -> dict[str, list[Row]]:
+    """SQuAD: which sentence of the paragraph does the answer begin in? Paragraphs of 3 to 8 sentences."""
+    from cmp_rerank.text.segmenters import Sentences
+
+    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+    segmenter = Sentences()
+    for file in ("train", "dev"):
+        articles = json.loads((data / "squad" / f"{file}.json").read_text(encoding="utf-8"))["data"]
+        for article in articles:
+            for paragraph in article["paragraphs"]:
+                text = paragraph["context"]
+                spans = [(start, end) for start, end in segmenter(text) if text[start:end].strip()]
+                if not 3 <= len(spans) <= 8:
+                    continue
+                share = _share(text)
+                part = (
+                    "test" if file == "dev" else "start" if share < 0.1 else "validation" if share < 0.25 else "train"
+                )
+                for question in paragraph["qas"]:
+                    begin = question["answers"][0]["answer_start"]
+                    labels = [float(start <= begin < end) for start, end in spans]
+                    if sum(labels) == 1:
+                        docs = [text[start:end].strip() for start, end in spans]
+                        parts[part].append({"query": question["question"], "docs": docs, "labels": labels})
+    return parts
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    return (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _sst2(data: Path) -> dict[str, list[Row]]:
+    """SST-2 as pairs of a fixed query and a sentence; the training part holds phrases of sentences, too."""
+    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+    for file in ("train", "dev", "test"):
+        for record in _json_lines(data / "sst2" / f"{file}.jsonl"):
+            text = record["text"].strip()
+            if file == "train" and len(text.split()) < 6:
+                continue  # phrases of a few words tell little of sentences
+            share = _share(text)
+            part = "start" if share < 0.1 else "train"
+            part = part if file == "train" else "validation" if file == "dev" else "test"
+            parts[part].append({"query": "a good review", "docs": [text], "labels": [float(record["label"])]})
+    return parts
+
+
+def _rte(data: Path) -> dict[str, list[Row]]:
+    """RTE: does the premise entail the hypothesis? A fifth of the training pairs are test, with dev."""
+    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+    for file in ("train", "dev"):
+        for record in _json_lines(data / "rte" / f"{file}.jsonl"):
+            share = _share(record["premise"])
+            part = "start" if share < 0.15 else "validation" if share < 0.3 else "test" if share < 0.4 else "train"
+            part = part if file == "train" else "test"
+            row = {"query": record["hypothesis"], "docs": [record["premise"]], "labels": [float(record["label"])]}
+            parts[part].append(row)
+    return parts
+
+
+_MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
+    "sentence-selection": _sentence_selection,
+    "sst2": _sst2,
+    "rte": _rte,
+}
+
+
+def describe(parts: dict[str, Iterable[Row]]) -> str:
+    """How many rows each part has."""
+    return ", ".join(f"{name} {len(list(rows)):,}" for name, rows in parts.items())

@@ -1,0 +1,252 @@
+"""One cell of the study: train one arm from the common start, and measure it on validation or test."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from torch import nn
+
+from .arms import ARMS, Arm
+from .tasks import TASKS, Row, Task, load, training_rows
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """What identifies a run."""
+
+    task: str
+    size: int
+    arm: str
+    rate: float
+    seed: int
+    part: str
+
+    @property
+    def key(self) -> str:
+        """The cell as one line."""
+        return f"{self.task}|{self.size}|{self.arm}|{self.rate:g}|{self.seed}|{self.part}"
+
+
+# The common start ---------------------------------------------------------------------------------------
+
+
+def start_folder(task: str, cache: Path) -> Path:
+    return cache / f"{task}-start"
+
+
+def make_start(task: Task, cache: Path, encoder: str, layers: int) -> Path:
+    """Train the head, and the first layers of a pretrained encoder, on rows of their own; saved in half precision."""
+    folder = start_folder(task.name, cache)
+    if not (folder / "config.json").exists():
+        torch.manual_seed(0)
+        model = CrossEncoder(encoder, num_labels=1, max_length=task.max_length, activation_fn=nn.Identity())
+        inner = model[0].auto_model if hasattr(model[0], "auto_model") else model.model
+        encoder_layers = inner.base_model.encoder.layer
+        inner.base_model.encoder.layer = encoder_layers[:layers]
+        inner.config.num_hidden_layers = layers
+        size, epochs = task.start
+        rows = training_rows(load(task.name, cache)["start"], size, 0)
+        _fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler="constant_with_warmup")
+        model.half().save_pretrained(str(folder))
+    return folder
+
+
+def open_start(task: Task, cache: Path, dropout: float, device: str) -> CrossEncoder:
+    """The start in 32 bits, with the model's own dropout at a rate."""
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return CrossEncoder(
+        str(start_folder(task.name, cache)),
+        max_length=task.max_length,
+        activation_fn=nn.Identity(),
+        device=device,
+        config_kwargs=rates,
+        model_kwargs={"dtype": torch.float32},
+    )
+
+
+# A run --------------------------------------------------------------------------------------------------
+
+_LOADED: dict[Any, Any] = {}
+
+
+def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
+    """Train and measure; all random choices derive from the cell's seed."""
+    task, arm = TASKS[cell.task], ARMS[cell.arm]
+    if cell.task not in _LOADED:
+        _LOADED[cell.task] = load(cell.task, cache)
+    parts = _LOADED[cell.task]
+    rows = training_rows(parts["train"], cell.size, cell.seed)
+    torch.manual_seed(cell.seed)
+    model = open_start(task, cache, arm.dropout, device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    log = _fit(
+        model, task, arm, rows, rate=cell.rate, epochs=task.sizes[cell.size] * arm.epochs, seed=cell.seed,
+        validation=parts["validation"],
+    )  # fmt: skip
+    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    values = measure(model, task, parts[cell.part], cell.part, device)
+    return {
+        **asdict(cell),
+        "mean": float(np.mean(decode(values, task))),
+        "values": values,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "passes": arm.passes * task.sizes[cell.size] * arm.epochs,
+        "rows": hashlib.sha256(repr([row["query"] for row in rows]).encode()).hexdigest()[:12],
+        "log": log,
+    }
+
+
+def _fit(
+    model: CrossEncoder, task: Task, arm: Arm, rows: Sequence[Row], *, rate: float, epochs: int, seed: int,
+    validation: Sequence[Row] = (), scheduler: str = "linear",
+) -> dict[str, Any]:  # fmt: skip
+    """Train a model; what is logged is the mean task loss and the rate of violations, by tenths of the training."""
+    import tempfile
+
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, ListNetLoss
+    from transformers import PrinterCallback, TrainerCallback
+
+    from cmp_rerank import ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
+
+    steps = -(-len(rows) // task.batch) * epochs
+    average = _Average(model) if arm.averaged else None
+    best: dict[str, Any] = {"value": -1.0}
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if average is not None and state.global_step > steps // 2:
+                average.add()
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if arm.keep_best:
+                values = measure(model, task, validation, "validation", str(model.device))
+                value = float(np.mean(decode(values, task)))
+                if value > best["value"]:
+                    best.update(value=value, epoch=state.epoch, weights=copy.deepcopy(model.state_dict()))
+                model.train()
+
+    if task.listwise:
+        columns = {"query": [r["query"] for r in rows], "docs": [r["docs"] for r in rows]}
+        # ListNet's target is the softmax of the labels: 10 makes it the relevant document alone.
+        data = Dataset.from_dict(columns | {"labels": [[10.0 * label for label in r["labels"]] for r in rows]})
+        loss: nn.Module = ListNetLoss(model, mini_batch_size=-1)
+    else:
+        columns = {"query": [r["query"] for r in rows], "passage": [r["docs"][0] for r in rows]}
+        data = Dataset.from_dict(columns | {"label": [r["labels"][0] for r in rows]})
+        loss = BinaryCrossEntropyLoss(model)
+    ablations = arm.ablations()
+    if ablations:
+        objective = arm.objective() if arm.objective is not None else None
+        if task.listwise and hasattr(objective, "distribution"):
+            from dataclasses import replace
+
+            objective = replace(objective, distribution="list")
+        loss = ComparativeLoss(model, loss, ablations, objective=objective, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = RerankerTrainingArguments(
+            output_dir=folder, num_train_epochs=epochs, per_device_train_batch_size=task.batch, learning_rate=rate,
+            warmup_steps=max(1, steps // 10), lr_scheduler_type=scheduler, weight_decay=arm.decay, seed=seed,
+            logging_steps=max(1, steps // 10), save_strategy="no", report_to="none", disable_tqdm=True,
+            use_cpu=model.device.type == "cpu", dataloader_pin_memory=False,
+        )  # fmt: skip
+        trainer = RerankerTrainer(model=model, args=arguments, train_dataset=data, loss=loss, callbacks=[Watch()])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    if average is not None:
+        average.put()
+    if arm.keep_best:
+        model.load_state_dict(best["weights"])
+    entries = [e for e in trainer.state.log_history if "loss" in e]
+    log: dict[str, Any] = {"loss": [round(float(e["loss"]), 4) for e in entries]}
+    for name in ("violation_rate", "beaten_rate", "zero_weight_rate"):
+        if entries and name in entries[0]:
+            log[name] = [round(float(e[name]), 4) for e in entries]
+    return log | ({"best_epoch": best["epoch"]} if arm.keep_best else {})
+
+
+class _Average:
+    """The running mean of a model's weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.count = model, 0
+        self.sums: dict[str, torch.Tensor] = {}
+
+    def add(self) -> None:
+        self.count += 1
+        for name, weight in self.model.named_parameters():
+            held = self.sums.setdefault(name, torch.zeros_like(weight))
+            held += (weight.detach() - held) / self.count
+
+    def put(self) -> None:
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                weight.copy_(self.sums[name])
+
+
+# Measuring ----------------------------------------------------------------------------------------------
+
+
+def measure(model: CrossEncoder, task: Task, rows: Sequence[Row], part: str, device: str) -> str:
+    """Per row one character: the rank of the relevant document, or 1 for a right class and 0 for a wrong one."""
+    pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
+    model.eval()
+    scores = _scores(model, pairs, (task.name, part, len(rows)), task)
+    out, place = [], 0
+    for row in rows:
+        mine = scores[place : place + len(row["docs"])]
+        place += len(row["docs"])
+        if task.listwise:
+            relevant = row["labels"].index(1.0)
+            # A tie counts against the model.
+            out.append(str(int((mine >= mine[relevant]).sum())))
+        else:
+            out.append(str(int((mine[0] > 0) == bool(row["labels"][0]))))
+    return "".join(out)
+
+
+def _scores(model: CrossEncoder, pairs: list[tuple[str, str]], key: Any, task: Task) -> np.ndarray:
+    """Logits in 32 bits, sorted by length; the tokens of a part are kept for the next run."""
+    if key not in _LOADED:
+        tokens = model.tokenizer(
+            [query for query, _ in pairs], [doc for _, doc in pairs], truncation="longest_first",
+            max_length=task.max_length,
+        )  # fmt: skip
+        order = sorted(range(len(pairs)), key=lambda i: -len(tokens["input_ids"][i]))
+        batches, begin = [], 0
+        while begin < len(order):
+            longest = len(tokens["input_ids"][order[begin]])
+            end = min(len(order), begin + max(1, 16384 // longest))
+            chosen = order[begin:end]
+            batches.append(
+                (
+                    chosen,
+                    model.tokenizer.pad({k: [tokens[k][i] for i in chosen] for k in tokens}, return_tensors="pt"),
+                )
+            )
+            begin = end
+        _LOADED[key] = batches
+    scores = np.zeros(len(pairs), dtype=np.float32)
+    with torch.inference_mode():
+        for chosen, batch in _LOADED[key]:
+            inputs = {name: value.to(model.device) for name, value in batch.items()}
+            scores[chosen] = model.model(**inputs).logits[:, 0].float().cpu().numpy()
+    if not np.isfinite(scores).all():
+        raise ValueError("the model gives scores that are not finite; its training has diverged")
+    return scores
+
+
+def decode(values: str, task: Task) -> np.ndarray:
+    """The value of each row: reciprocal rank, or accuracy."""
+    digits = np.frombuffer(values.encode(), dtype=np.uint8) - ord("0")
+    return 1.0 / digits if task.listwise else digits.astype(float)
