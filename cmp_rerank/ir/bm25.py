@@ -13,12 +13,21 @@ from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
 from cmp_rerank.ir.index_folder import read_manifest, replacing_folder, write_manifest
 from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.postings import Postings, build_postings
-from cmp_rerank.ir.ranking import best_documents
+from cmp_rerank.ir.ranking import best_documents, check_choice
 from cmp_rerank.text.terms import term_splitter
 
-#: Arguments that come close to Anserini's defaults: its k1 and b, Porter's stemmer, Lucene's tokens and stop words.
-ANSERINI: Mapping[str, Any] = {"k1": 0.9, "b": 0.4, "language": "porter", "stopwords": True, "tokens": "lucene"}
+LENGTHS = ("exact", "lucene")
+#: What Anserini does by default: its k1 and b, Porter's stemmer, Lucene's tokens, stop words and lengths.
+ANSERINI: Mapping[str, Any] = {
+    "k1": 0.9,
+    "b": 0.4,
+    "language": "porter",
+    "stopwords": True,
+    "tokens": "lucene",
+    "lengths": "lucene",
+}
 
 
 class BM25:
@@ -35,7 +44,9 @@ class BM25:
         language: of the Snowball stemmer, such as "english" or "porter" (Porter's first), or None for no stemming.
         stopwords: whether the English stop words are left out: the 33 of Lucene.
         tokens: what counts as a term: "words" are two word characters or more; "lucene" is near to what Lucene takes
-            for one. ``BM25(documents, **ANSERINI)`` has the defaults of Anserini.
+            for one.
+        lengths: "exact", or rounded as "lucene" does, which keeps each in one byte. ``BM25(documents, **ANSERINI)``
+            has the defaults of Anserini.
         scratch: folder for files that are needed while the index is built; None: that of the system.
         progress: called after each block with the number of documents that are read.
 
@@ -62,15 +73,26 @@ class BM25:
         language: str | None = "english",
         stopwords: bool = True,
         tokens: str = "words",
+        lengths: str = "exact",
         *,
         scratch: PathLike | None = None,
         progress: Progress | None = None,
     ) -> None:
         check_number("k1", k1, 0)
         check_number("b", b, 0, 1)
-        self._settings = {"k1": k1, "b": b, "language": language, "stopwords": stopwords, "tokens": tokens}
+        check_choice("lengths", lengths, LENGTHS)
+        self._settings = {
+            "k1": k1,
+            "b": b,
+            "language": language,
+            "stopwords": stopwords,
+            "tokens": tokens,
+            "lengths": lengths,
+        }
         self._words = term_splitter(language, stopwords, tokens)
-        postings = build_postings(documents, self._words, k1, b, None if scratch is None else Path(scratch), progress)
+        place = None if scratch is None else Path(scratch)
+        documents = as_texts("documents", documents)
+        postings = build_postings(documents, self._words, k1, b, lengths, place, progress)
         self._ids = postings.ids
         self._index = _bm25s_index(postings, k1, b)
 
@@ -78,6 +100,11 @@ class BM25:
     def settings(self) -> dict[str, Any]:
         """The arguments that the index was built with."""
         return dict(self._settings)
+
+    @property
+    def ids(self) -> IdList:
+        """The ids of the documents, in their order."""
+        return self._ids
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -131,6 +158,7 @@ class BM25:
             ValueError: ``queries`` is no mapping of ids to texts, or ``depth`` is below 1.
         """
         check_count("depth", depth)
+        queries = as_texts("queries", queries)
         check_texts("queries", queries, empty=True)
         run: dict[str, dict[str, float]] = {}
         for done, (query, terms) in enumerate(zip(queries, self._words(queries.values()), strict=True), start=1):

@@ -32,6 +32,7 @@ from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
 from cmp_rerank.ir.index_folder import check_place, is_index, read_manifest, replacing_folder, write_manifest
 from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.nearest import Approximate, Flat, Nearest
 from cmp_rerank.ir.ranking import best_documents, check_choice
 
@@ -85,6 +86,7 @@ class Dense:
         folder: PathLike | None = None,
         seed: int = 0,
     ) -> None:
+        documents = as_texts("documents", documents)
         check_texts("documents", documents)
         check_bi_encoder(model)
         check_count("batch_size", batch_size)
@@ -118,6 +120,11 @@ class Dense:
     def settings(self) -> dict[str, Any]:
         """What the index was built with."""
         return dict(self._settings)
+
+    @property
+    def ids(self) -> IdList:
+        """The ids of the documents, in their order."""
+        return self._ids
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -155,7 +162,8 @@ class Dense:
         dense._embedder = Embedder(model, batch_size, settings["similarity"])
         dense._ids = IdList.open(place)
         dense._embeddings = open_embeddings(place, settings["dtype"], settings["dimensions"])
-        check_model(dense._embedder, settings["first"], dense._embeddings[0], place)
+        first = settings["first"]
+        check_model(dense._embedder.documents([first])[0], dense._embeddings[0], first, place)
         dense._nearest = Flat(dense._embeddings) if settings["index"] == "flat" else Approximate.open(place)
         return dense
 
@@ -178,6 +186,7 @@ class Dense:
         """
         check_count("depth", depth)
         check_count("block", block)
+        queries = as_texts("queries", queries)
         check_texts("queries", queries, empty=True)
         run: dict[str, dict[str, float]] = {}
         names = list(queries)
@@ -196,6 +205,7 @@ class Dense:
         Raises:
             ValueError: a query or a document of the run is not known.
         """
+        queries = as_texts("queries", queries)
         check_texts("queries", queries, empty=True)
         check_run("run", run)
         check_texts_of_run(run, queries, self._row)

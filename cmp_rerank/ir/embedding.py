@@ -142,7 +142,8 @@ def embed_to_file(
                     if digest.hexdigest() != state.digest:
                         raise _other(folder, f"holds {done:,} documents, which are not the first ones of those given")
                     file.truncate(done * state.dimensions * np.dtype(dtype).itemsize)
-                    check_model(embedder, first, _mapped(folder, dtype, done, state.dimensions)[0], folder)
+                    known = _mapped(folder, dtype, done, state.dimensions)[0]
+                    check_model(embedder.documents([first])[0], known, first, folder)
                     file.seek(0, os.SEEK_END)
                 continue
             if state is None:
@@ -180,17 +181,21 @@ def open_embeddings(folder: Path, dtype: str, dimensions: int) -> np.ndarray:
     return _mapped(folder, dtype, rows, dimensions)
 
 
-def check_model(embedder: Embedder, text: str, known: np.ndarray, folder: Path) -> None:
-    """Refuse a model that embeds a text in another way than the one whose embedding is known.
+def check_model(new: np.ndarray, known: np.ndarray, text: str, folder: Path) -> None:
+    """Refuse a model that embeds a text in another way than the one that an index was built with.
+
+    Args:
+        new: (dimensions,) The embedding by the model.
+        known: (dimensions,) The embedding in the index.
+        text: Of both.
+        folder: Of the index.
 
     Raises:
         ValueError: the dimensions differ, or the cosine of both embeddings is below 0.99. Rounding in 16 bits, and
             other texts in the batch, change it by less than a tenth of that.
     """
-    new = embedder.documents([text])[0].astype(np.float64)
-    old = known.astype(np.float64)
-    size = np.linalg.norm(new) * np.linalg.norm(old)
-    if new.shape != old.shape or (size > 0 and new @ old < 0.99 * size):
+    new, known = new.astype(np.float64), known.astype(np.float64)
+    if new.shape != known.shape or new @ known < 0.99 * np.linalg.norm(new) * np.linalg.norm(known):
         raise _other(folder, f"was built with another model: it embeds the text {text!r:.60} differently")
 
 

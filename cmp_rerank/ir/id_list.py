@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
@@ -30,11 +31,11 @@ class IdList(Sequence[str]):
     @classmethod
     def of(cls, ids: Iterable[str]) -> IdList:
         """The list of any ids, which are read once."""
-        text, ends = bytearray(), []
+        text, ends = bytearray(), array("q")
         for name in ids:
             text += name.encode("utf-8", "surrogatepass")
             ends.append(len(text))
-        return cls(np.frombuffer(bytes(text), dtype=np.uint8), np.array(ends, dtype=np.int64))
+        return cls(np.frombuffer(text, dtype=np.uint8), np.frombuffer(ends, dtype=np.int64))
 
     @classmethod
     def joined(cls, parts: Sequence[IdList]) -> IdList:
@@ -57,6 +58,13 @@ class IdList(Sequence[str]):
         """Write the list into a folder."""
         np.save(folder / _TEXT, self._text)
         np.save(folder / _ENDS, self._ends)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, IdList):
+            return NotImplemented
+        return np.array_equal(self._ends, other._ends) and np.array_equal(self._text, other._text)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
 
     def __len__(self) -> int:
         return len(self._ends)

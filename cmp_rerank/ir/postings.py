@@ -56,6 +56,7 @@ def build_postings(
     split: Callable[[Iterable[str]], list[list[str]]],
     k1: float,
     b: float,
+    lengths: str = "exact",
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> Postings:
@@ -69,6 +70,7 @@ def build_postings(
         split: Gives the terms of each text.
         k1: How slowly further occurrences of a term stop to count.
         b: How much the length of a document counts.
+        lengths: "exact", or "lucene": as :func:`lucene_lengths`.
         scratch: Folder for these files; None: that of the system.
         progress: Called after each block.
 
@@ -77,7 +79,7 @@ def build_postings(
     """
     vocabulary: dict[str, int] = {}
     names: list[IdList] = []
-    lengths: list[np.ndarray] = []
+    terms_of: list[np.ndarray] = []
     blocks: list[int] = []
     in_documents = np.zeros(0, dtype=np.int64)
     done = 0
@@ -99,7 +101,7 @@ def build_postings(
             counts.write(np.stack([terms, rows + done, occurrences]).astype(np.int32).tobytes())
             blocks.append(len(pairs))
             names.append(IdList.of(block))
-            lengths.append(length)
+            terms_of.append(length)
             done += len(tokens)
             if progress is not None:
                 progress(done, len(documents))
@@ -107,8 +109,9 @@ def build_postings(
         scores = _scratch(int(bounds[-1]), np.dtype(np.float32), scratch)
         documents_of = _scratch(int(bounds[-1]), np.dtype(np.int32), scratch)
         idf = np.log(1 + (done - in_documents + 0.5) / (in_documents + 0.5))
-        length = np.concatenate(lengths)
-        norms = k1 * (1 - b + b * length / max(length.mean(), 1e-9))  # no terms at all: no postings, no norm is used
+        length = np.concatenate(terms_of)
+        mean = max(length.mean(), 1e-9)  # with no terms at all, no norm is used
+        norms = k1 * (1 - b + b * (lucene_lengths(length) if lengths == "lucene" else length) / mean)
         free = bounds[:-1].copy()
         counts.seek(0)
         for terms, rows, occurrences in _read(counts, blocks):
@@ -119,6 +122,22 @@ def build_postings(
             documents_of[places] = rows
             free[groups] += sizes
     return Postings(IdList.joined(names), vocabulary, scores, documents_of, bounds)
+
+
+def lucene_lengths(lengths: np.ndarray) -> np.ndarray:
+    """The lengths that Lucene computes with: it keeps each in one byte, rounded down.
+
+    Up to 40 they are exact. Above, what exceeds 24 has four significant bits (Lucene's ``SmallFloat.intToByte4``).
+    The mean length is not rounded.
+
+    Example:
+        >>> lucene_lengths(np.array([39, 40, 41, 42, 57, 100, 215])).tolist()
+        [39, 40, 40, 42, 56, 96, 200]
+    """
+    above = np.maximum(lengths - 24, 0)
+    bits = np.frexp(above)[1]  # how many bits the number has
+    shift = np.maximum(bits - 4, 0)
+    return lengths - above + ((above >> shift) << shift)
 
 
 def _read(file: IO[bytes], blocks: list[int]) -> Iterator[np.ndarray]:

@@ -108,10 +108,6 @@ def test_bad_depth_and_no_documents_are_refused() -> None:
         ((text for text in ["a text"]), "must map ids to texts; got a generator; give each text an id"),
         ("corpus.jsonl", "got the string 'corpus.jsonl'; read the file with cmp_rerank.ir.read_corpus"),
         (Path("corpus.jsonl"), "read the file with cmp_rerank.ir.read_corpus"),
-        (
-            Dataset.from_dict({"id": ["d1"], "text": ["a text"]}),
-            r'got a Dataset of 1; take the columns of the dataset: dict\(zip\(data\["id"\], data\["text"\]\)\)',
-        ),
         (None, "must map ids to texts; got None; make a dictionary of it"),
         ({1: "a text"}, r"must map ids \(strings\) to texts \(strings\); got the string 'a text' for the id 1"),
         ({"d1": ["a", "text"]}, "got a list of 2 for the id 'd1'; convert both to strings"),
@@ -125,6 +121,12 @@ def test_texts_of_another_shape_are_refused(documents: Any, message: str) -> Non
     ):
         with pytest.raises(ValueError, match=f"^{name} .*{message}"):
             use(documents)
+
+
+def test_a_dataset_is_taken_for_its_texts() -> None:
+    documents = Dataset.from_dict({"id": list(DOCUMENTS), "text": list(DOCUMENTS.values())})
+    queries = Dataset.from_dict({"id": list(QUERIES), "text": list(QUERIES.values())})
+    assert BM25(documents).search(queries) == BM25(DOCUMENTS).search(QUERIES)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("depth", [2.5, True, -1, "3"])

@@ -1,0 +1,167 @@
+"""What is handed over, on disk: an ordinary checkpoint, and beside it ``guard.json`` with the share of the score."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmp_rerank.guard.mix import Mix
+from cmp_rerank.guard.scoring import score
+from cmp_rerank.ir import Run
+from cmp_rerank.ir.arguments import Progress
+from cmp_rerank.ir.lines import PathLike, replacing
+from cmp_rerank.version import package_version
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+    from cmp_rerank.guard.verdict import Verdict
+
+FILE = "guard.json"
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A reranker as the guard has handed it over: a model, and how its scores are joined with the first stage.
+
+    Attributes:
+        model: The model; an ordinary CrossEncoder.
+        mix: What share of the score it has.
+        batch_size: Passed to ``predict``.
+        measure: The measure of the choice.
+        validation: Its mean on the validation split.
+    """
+
+    model: CrossEncoder
+    mix: Mix
+    batch_size: int
+    measure: str
+    validation: float
+
+    def rerank(
+        self,
+        queries: Mapping[str, str],
+        corpus: Mapping[str, str],
+        first_stage: Run,
+        *,
+        progress: Progress | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Rank the candidates of a first stage, just as it was done for the choice.
+
+        Args:
+            queries: Query id -> text.
+            corpus: Document id -> text.
+            first_stage: Query id -> document id -> score, from the first stage that the guard saw.
+            progress: Called with the number of pairs that are done and of all pairs.
+
+        Returns:
+            A run over the same documents.
+
+        Raises:
+            ValueError: As :func:`cmp_rerank.evaluation.rerank`.
+        """
+        # The first stage alone needs no scores.
+        top = self.mix.top(first_stage) if self.mix.weight else {}
+        scores = score(self.model, queries, corpus, top, batch_size=self.batch_size, progress=progress)
+        return self.mix(first_stage, scores)
+
+
+def check_free(folder: PathLike) -> Path:
+    """Refuse a folder that holds something already.
+
+    Raises:
+        ValueError: It is a file, or holds something; or there is no folder to make it in.
+    """
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{path}: this exists already and is not an empty folder; choose another, or remove it")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path.absolute().parent}: no such directory; create it before writing {path.name}")
+    return path
+
+
+def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> Path:
+    """Write the checkpoint, ``guard.json`` and ``verdict.json``; all of them, or nothing.
+
+    Args:
+        folder: The folder, new or empty.
+        model: The model that is handed over.
+        mix: What share of the score it has.
+        verdict: Why.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: As :func:`check_free`.
+    """
+    target = check_free(folder)
+    made = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}."))
+    try:
+        made.chmod(0o777 & ~_umask())
+        model.save_pretrained(str(made))
+        settings = {
+            **asdict(mix),
+            "batch_size": verdict.options["batch_size"],
+            "measure": verdict.measure,
+            "validation": verdict.row(verdict.chosen).mean,
+            "chosen": verdict.chosen,
+            "version": package_version(),
+        }
+        with replacing(made / FILE) as file:
+            json.dump(settings, file, indent=1, allow_nan=False)
+            file.write("\n")
+        verdict.save(made)
+        os.replace(made, target)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    return target
+
+
+def load_guard(folder: PathLike, *, model: CrossEncoder | None = None, device: str | None = None) -> Guarded:
+    """What the guard has handed over, ready to rerank.
+
+    Args:
+        folder: The folder that :func:`cmp_rerank.guard.guard` wrote.
+        model: The model, where it is loaded already or in another way, such as in 16 bits; None loads it.
+        device: Where the model is loaded; None: where sentence-transformers puts it.
+
+    Returns:
+        The model and its share of the score.
+
+    Raises:
+        ValueError: There is no ``guard.json`` in the folder, or it is damaged.
+
+    Example:
+        ::
+
+            guarded = load_guard("tuned/guarded")
+            run = guarded.rerank(queries, corpus, bm25.search(queries, 100))
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; give the folder that the guard wrote")
+    try:
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        mix = Mix(read["weight"], read["scale"], read["depth"])
+        rest = read["batch_size"], read["measure"], read["validation"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: this is no file of the guard ({error}); run the guard again") from error
+    if model is None:
+        from sentence_transformers import CrossEncoder
+
+        model = CrossEncoder(str(folder), device=device)
+    return Guarded(model, mix, *rest)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
