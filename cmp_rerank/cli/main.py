@@ -10,6 +10,7 @@ from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.mine import mine
 from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
 from cmp_rerank.cli.train_reader import train_reader
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "report": report,
+    "mine": mine,
     "demo": demo,
     "views": views,
     "curves": curves,

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmp_rerank.collections.base import Support
 from cmp_rerank.ir.arguments import Progress, check_count, check_run, check_texts, kind
 from cmp_rerank.ir.files import Qrels, Run, read_run
+from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.mining.counts import MiningCounts
 from cmp_rerank.mining.filters import ScoreFilter
 from cmp_rerank.mining.leakage import find_leaks
 from cmp_rerank.mining.miner import Miner
 from cmp_rerank.mining.options import TEACHER_LABELS, MiningOptions
-from cmp_rerank.mining.rows import RowFormat, Support, take_support
+from cmp_rerank.mining.rows import RowFormat, take_support
 from cmp_rerank.mining.teacher import Scores, model_scores, run_scores
+from cmp_rerank.mining.write import write_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,6 +62,10 @@ class Mined:
         """For ``CmpCrop(support=...)``: what supports the positives, where the data knows it."""
         return self._taken[1]
 
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows, and beside them how they were made; see :func:`cmp_rerank.mining.write.write_rows`."""
+        write_rows(self.rows, path, {"options": asdict(self.options), "counts": asdict(self.counts)})
+
     def notes(self) -> list[str]:
         """What a reader should know: what was left out, and where negatives were too few."""
         return self.counts.notes()
@@ -83,20 +90,21 @@ def mine(
     """Mine training data for a cross-encoder from any run or mixture of runs.
 
     Each query gets its positives and some negatives. Hard negatives come from a band of ranks of the runs, random
-    ones from the whole corpus. A filter leaves out negatives that score too close to the positives, as far as a model or
-    the run itself can tell. Labels come from the judgments or from a teacher. What a query gets depends on the seed
+    ones from the whole corpus. A filter leaves out negatives that score too close to the positives, as far as a model
+    or the run can tell. Labels come from the judgments or from a teacher. What a query gets depends on the seed
     and its id only, not on the other queries.
 
     Args:
         queries: Query id -> text; may hold more queries than are mined for.
-        corpus: Document id -> text.
+        corpus: Document id -> text; of a store on disk, only the texts that are mined are read.
         qrels: Judgments; their queries are mined for. None: the queries of the runs are, with their documents, which
             a teacher labels (pairs and lists only).
         runs: A run, its path, several of them, or several by name; None: all negatives are random.
         options: What to draw; None: ``MiningOptions()``.
         model: Filters the negatives: a CrossEncoder (its logits count), or any object with ``predict``. None: the
             filter reads the scores of the runs, and random negatives pass.
-        teacher: Labels the documents: a CrossEncoder (by its logits), any object with ``predict``, a run or its path.
+        teacher: Labels the documents: a CrossEncoder (by its logits), any object with ``predict``, a run, or the path
+            of one. Where ranks are the labels, they are those that the file gives.
         test_queries: Texts of the queries that models will be tested on, or id -> text. Training queries that are
             among them, or nearly, are left out.
         support: Query id -> document id -> spans of characters that support the document's relevance.
@@ -122,14 +130,17 @@ def mine(
         ([1.0, 0.0, 0.0], '1 rows from 1 of 1 queries: 1 positives, 2 negatives (run 1, random 1)')
     """
     options = (options or MiningOptions()).changed(**changes)
+    queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
     check_texts("queries", queries)
-    if not isinstance(corpus, Mapping):
-        check_texts("corpus", corpus)
+    check_texts("corpus", corpus)
     check_count("batch_size", batch_size)
     named = _named_runs(runs)
     _check_goes_together(options, qrels, named, model, teacher)
     counts = MiningCounts()
     wanted = _without_leaks(_wanted(queries, qrels, named, counts), queries, test_queries, options, counts)
+    filtering = model_scores(model, queries, corpus, batch_size) if model is not None else None
+    same = model is not None and teacher is model
+    teaching = filtering if same else _teacher(teacher, queries, corpus, batch_size, options.labels)
     miner = Miner(
         wanted,
         corpus,
@@ -137,8 +148,8 @@ def mine(
         options,
         counts,
         judged=qrels is not None,
-        filter_scores=model_scores(model, queries, corpus, batch_size) if model is not None else None,
-        teacher_scores=_teacher(teacher, queries, corpus, batch_size),
+        filter_scores=filtering,
+        teacher_scores=teaching,
     )
     rows = RowFormat(
         options.format,
@@ -202,7 +213,7 @@ def _check_goes_together(
         )
     if options.shares is not None and len(options.shares) != len(runs):
         raise ValueError(
-            f"shares must be one weight for each run; got {len(options.shares)} for {len(runs)} runs: {', '.join(runs)}"
+            f"shares must be one weight for each run; got {len(options.shares)} for {len(runs)}: {', '.join(runs)}"
         )
     if (options.labels in TEACHER_LABELS) and teacher is None:
         raise ValueError(f"labels={options.labels!r} come from a teacher; got none; pass teacher=a model or a run")
@@ -229,9 +240,6 @@ def _wanted(
     """The judgments of the queries to mine for."""
     judged: Mapping[str, Mapping[str, int]]
     judged = qrels if qrels is not None else {query: {} for run in runs.values() for query in run}
-    for query in judged:
-        if not isinstance(query, str):
-            raise ValueError(f"ids of queries must be strings; got {kind(query)}; convert them to strings")
     wanted = {query: grades for query, grades in judged.items() if query in queries}
     counts.queries, counts.without_text = len(wanted), len(judged) - len(wanted)
     if not wanted:
@@ -263,11 +271,21 @@ def _without_leaks(
     return {query: grades for query, grades in wanted.items() if query not in leaked}
 
 
-def _teacher(teacher: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int) -> Scores | None:
+def _read_teacher(path: str | os.PathLike[str], labels: str) -> Run:
+    """The run of a teacher; where ranks are the labels, those that the file gives, which has ties in its scores."""
+    if labels in ("scores", "auto"):
+        return read_run(path)
+    given = read_run(path, rank_order="given")
+    return {query: {doc: -float(place) for place, doc in enumerate(scores, 1)} for query, scores in given.items()}
+
+
+def _teacher(
+    teacher: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int, labels: str
+) -> Scores | None:
     if teacher is None:
         return None
     if isinstance(teacher, str | os.PathLike) and Path(teacher).is_file():
-        teacher = read_run(teacher)
+        teacher = _read_teacher(teacher, labels)
     if isinstance(teacher, Mapping):
         check_run("the teacher's run", teacher)
         return run_scores(teacher)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from cmp_rerank.ir.arguments import kind
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
 from cmp_rerank.mining.counts import MiningCounts
 from cmp_rerank.mining.filters import ScoreFilter
-from cmp_rerank.mining.negatives import Candidate, Draw, band_order, generator, quotas, random_documents
+from cmp_rerank.mining.negatives import Candidate, Draw, band_order, generator, ids_of, quotas, random_documents
 from cmp_rerank.mining.options import TEACHER_LABELS, MiningOptions
 from cmp_rerank.mining.rows import MinedQuery
 from cmp_rerank.mining.teacher import Scores, teacher_labels
@@ -29,6 +28,7 @@ class _Open:
 
     query: str
     positives: list[str]
+    found: list[Mapping[str, float]]  # its documents in each run
     draw: Draw
     negatives: list[Candidate] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)  # by the filter's model
@@ -103,12 +103,15 @@ class Miner:
             self._counts.without_positive += 1
             return None
         draw = generator(self._options.seed, query)
-        found = [run.get(query) or {} for run in self._runs.values()]
+        found: list[Mapping[str, float]] = [run.get(query) or {} for run in self._runs.values()]
         if self._runs and not any(found):
             self._counts.not_in_runs += 1
         streams = [self._hard(query, judged, number, scores, draw) for number, scores in enumerate(found)]
         streams.append(self._random(judged, len(found), draw))
-        return _Open(query, positives, Draw(streams, self._quotas, self._options.short == "random"))
+        if self._filter.needs_positives and self._filter_scores is None:
+            scored = any(positive in scores for scores in found for positive in positives)
+            self._counts.unscored_positives += not scored
+        return _Open(query, positives, found, Draw(streams, self._quotas, self._options.short == "random"))
 
     def _positives(self, query: str, judged: Mapping[str, int]) -> list[str]:
         relevant = [d for d, grade in judged.items() if grade >= self._options.relevant and self._has_text(query, d)]
@@ -119,10 +122,6 @@ class Miner:
         return [document for _, _, document in by_grade[: self._options.positives]]
 
     def _has_text(self, query: str, document: str) -> bool:
-        if not isinstance(document, str):
-            raise ValueError(
-                f"ids of documents must be strings; got {kind(document)} for query {query!r}; convert them to strings"
-            )
         if document in self._corpus:
             return True
         if self._options.missing_texts == "error":
@@ -160,7 +159,7 @@ class Miner:
             pool: Sequence[str] = [d for d, grade in judged.items() if grade <= 0 and d in self._corpus]
         else:
             if self._pool is None:
-                self._pool = list(self._corpus)
+                self._pool = ids_of(self._corpus)
             pool = self._pool
         taken = {document for document, grade in judged.items() if not self._may_be_negative(grade)}
         drawn = random_documents(pool, taken, draw)
@@ -197,11 +196,12 @@ class Miner:
         if not self._filter.active:
             return True
         if self._filter_scores is not None:
-            return self._filter.keeps(one.scores[candidate.document], [one.scores[p] for p in one.positives])
-        if candidate.score is None:  # a random document: no run has scored it
+            score, known = one.scores[candidate.document], one.scores
+        elif candidate.score is not None:
+            score, known = candidate.score, one.found[candidate.source]
+        else:  # a random document: no run has scored it
             return True
-        run = list(self._runs.values())[candidate.source][one.query]
-        return self._filter.keeps(candidate.score, [run[p] for p in one.positives if p in run])
+        return self._filter.keeps(score, [known[positive] for positive in one.positives if positive in known])
 
     def _enough(self, one: _Open) -> bool:
         """Whether the query has enough negatives."""
@@ -224,10 +224,14 @@ class Miner:
         documents = {one.query: [*one.positives, *(c.document for c in one.negatives)] for one in closed}
         if self._labels not in TEACHER_LABELS or self._teacher_scores is None:
             return {query: self._judged_labels(query, names) for query, names in documents.items()}
-        scores = self._teacher_scores(documents)
+        # What filters may be what teaches: no pair is scored twice.
+        same = self._teacher_scores is self._filter_scores
+        scored = {one.query: one.scores if same else {} for one in closed}
+        missing = {query: [name for name in names if name not in scored[query]] for query, names in documents.items()}
+        scores = self._teacher_scores({query: names for query, names in missing.items() if names})
         labels = {}
         for query, names in documents.items():
-            known = scores.get(query, {})
+            known = scored[query] | scores.get(query, {})
             self._counts.unscored += sum(name not in known for name in names)
             labels[query] = teacher_labels(query, names, known, self._labels, self._options.unscored) if known else {}
         return labels

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from cmp_rerank.ir.arguments import check_count, check_run, kind
+from cmp_rerank.ir.arguments import check_count, check_id, check_run, kind
 from cmp_rerank.ir.files import Qrels, Run
+from cmp_rerank.ir.mappings import Texts
 from cmp_rerank.ir.ranking import rank
 from cmp_rerank.mining.options import check_ranks
 
@@ -53,7 +54,7 @@ def sample_negatives(
         ``count`` distinct document ids by query id.
 
     Raises:
-        ValueError: an argument is out of its range, or there are too few documents.
+        ValueError: an argument is out of its range, an id is not a string, or there are too few documents.
 
     Example:
         >>> run = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
@@ -67,7 +68,7 @@ def sample_negatives(
         check_run("run", run)
     if isinstance(documents, str):
         raise ValueError(f"documents must be a list of ids, or texts by id; got {kind(documents)}; write [id, ...]")
-    pool = list(documents)
+    pool = ids_of(documents)
     negatives: dict[str, list[str]] = {}
     for query, judged in qrels.items():
         draw = generator(seed, query)
@@ -83,6 +84,20 @@ def sample_negatives(
             )
         negatives[query] = chosen
     return negatives
+
+
+def ids_of(documents: Sequence[str] | Mapping[str, str]) -> Sequence[str]:
+    """The ids to draw random documents from; those of a store of texts stay on disk.
+
+    Raises:
+        ValueError: An id is not a string.
+    """
+    if isinstance(documents, Texts):
+        return documents.ids
+    pool = list(documents)
+    for document in pool:
+        check_id("documents", "document", document)
+    return pool
 
 
 def generator(seed: int, query: str) -> Callable[[], float]:

@@ -67,7 +67,7 @@ class MiningOptions:
         >>> MiningOptions(format="triplets")
         Traceback (most recent call last):
         ...
-        ValueError: format must be one of 'pairs', 'tuples', 'lists'; got 'triplets'
+        ValueError: format must be one of 'pairs', 'tuples', 'lists'; got 'triplets'; did you mean tuples?
     """
 
     format: Format = "lists"

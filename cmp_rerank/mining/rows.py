@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cmp_rerank.collections.base import Support
 from cmp_rerank.ir.arguments import kind
 from cmp_rerank.mining.options import Format
 from cmp_rerank.text.support import GivenSupport, LexicalSupport, SupportScorer
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
-
-#: Query id -> document id -> (start, end) of each part of the text that supports the relevance of the document.
-Support = Mapping[str, Mapping[str, Sequence[Sequence[int]]]]
 
 _LEXICAL = LexicalSupport()
 

@@ -1,0 +1,82 @@
+"""Training data in files that `datasets` reads: JSON lines, parquet or a folder; nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmp_rerank.ir.lines import replacing, write_lines
+from cmp_rerank.version import package_version
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SUFFIXES = (".jsonl", ".parquet", "")
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse, before any work is done, a place where rows cannot be written.
+
+    Raises:
+        ValueError: For another suffix than .jsonl, .parquet and none (a folder); a folder that is there already; a
+            place in a folder that is not there.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"{path}: training data is written as .jsonl, .parquet or a folder; got the suffix {path.suffix}"
+        )
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent}: no such directory; create it before writing {path.name}")
+    if path.is_dir():
+        raise ValueError(f"{path}: there is such a folder already; remove it, or choose another name")
+
+
+def about_path(path: str | os.PathLike[str]) -> Path:
+    """Where it is written how the rows of a file or folder were made.
+
+    Example:
+        >>> about_path("data/train.jsonl").as_posix(), about_path("data/train").as_posix()
+        ('data/train.mining.json', 'data/train.mining.json')
+    """
+    path = Path(path)
+    return path.with_name(f"{path.stem}.mining.json")
+
+
+def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
+    """Write a dataset, and how it was made in a file beside it, such as train.mining.json.
+
+    Args:
+        dataset: The rows; read in batches, so that it may be larger than memory.
+        path: .jsonl, .parquet, or no suffix for a folder that ``datasets.load_from_disk`` reads.
+        about: What made it, such as options and counts; versions are added.
+
+    Raises:
+        ValueError: As :func:`check_target`.
+    """
+    check_target(path)
+    path = Path(path)
+    # In a folder of its own beside the target: what is whole is then renamed.
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        written = partial / path.name
+        if path.suffix == ".jsonl":
+            # Not `Dataset.to_json`, which cuts numbers to 10 digits.
+            write_lines(written, (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in dataset))
+        elif path.suffix == ".parquet":
+            dataset.to_parquet(written)
+        else:
+            dataset.save_to_disk(written)
+        os.replace(written, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    versions = {"cmp-rerank": package_version()} | {name: version(name) for name in ("datasets", "pyarrow")}
+    with replacing(about_path(path)) as file:
+        json.dump({**about, "versions": versions}, file, indent=1, allow_nan=False)
+        file.write("\n")
