@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cmp_rerank.collections.cache import cache_folder
-from cmp_rerank.collections.store import VERSION, TextStore
+from cmp_rerank.collections.store import VERSION, Records, TextStore
+from cmp_rerank.ir.lines import malformed
 from cmp_rerank.ir.texts import numbered_texts
 
 PathLike = str | os.PathLike[str]
@@ -38,23 +39,56 @@ def open_texts(
         ValueError: With file and line, for a line that cannot be read and an id that occurs twice.
     """
     path = Path(path)
-    if not path.is_file() or path.stat().st_size <= large:
-        from cmp_rerank.ir import read_corpus
-
-        return read_corpus(path, title=titles)
-    folder = cache_folder(cache_dir) / f"texts-{_key(path, titles)}"
-    if folder.is_dir():
-        return TextStore(folder)
-    return TextStore.build(folder, lambda: numbered_texts(path, title=titles), os.fspath(path))
+    about = f"{path.name} {titles}"
+    return open_records([path], lambda: numbered_texts(path, title=titles), about, cache_dir=cache_dir, large=large)
 
 
-def _key(path: Path, titles: bool) -> str:
-    about = path.stat()
-    digest = hashlib.sha256(f"{VERSION} {titles} {path.name} {about.st_size} {about.st_mtime_ns}".encode())
-    with open(path, "rb") as file:
-        digest.update(file.read(_END))
-        file.seek(max(0, about.st_size - _END))
-        digest.update(file.read(_END))
+def open_records(
+    paths: Sequence[Path], records: Records, about: str, *, cache_dir: PathLike | None = None, large: int = LARGE
+) -> Mapping[str, str]:
+    """The texts of some files, by id, read by any function; see :func:`open_texts`.
+
+    Args:
+        paths: The files.
+        records: Gives all (line, id, text) of them, each time it is called.
+        about: What else decides the texts: names and options, as part of the name of the store.
+        cache_dir: As for :func:`open_texts`.
+        large: As for :func:`open_texts`.
+
+    Returns:
+        Text by id.
+
+    Raises:
+        ValueError: As ``records`` does; an id occurs twice; there is no text.
+    """
+    source = os.fspath(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    if len(sizes) < len(paths) or sum(sizes) <= large:
+        return _dictionary(records, source)
+    folder = cache_folder(cache_dir) / f"texts-{_key(paths, about)}"
+    return TextStore(folder) if folder.is_dir() else TextStore.build(folder, records, source)
+
+
+def _dictionary(records: Records, source: str) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, name, text in records():
+        if name in texts:
+            raise malformed(source, number, f"the id {name!r} occurs twice; take one out")
+        texts[name] = text
+    if not texts:
+        raise ValueError(f"{source}: there is no text in it; is it the right file?")
+    return texts
+
+
+def _key(paths: Sequence[Path], about: str) -> str:
+    digest = hashlib.sha256(f"{VERSION} {about}".encode())
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+        with open(path, "rb") as file:
+            digest.update(file.read(_END))
+            file.seek(max(0, stat.st_size - _END))
+            digest.update(file.read(_END))
     return digest.hexdigest()[:24]
 
 

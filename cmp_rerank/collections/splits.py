@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
@@ -118,7 +118,10 @@ def divided(collection: Collection, split: float | Mapping[str, float], *, seed:
     """
     shares = check_shares(split)
     parts = [collection.part(name) for name in collection.splits]
-    queries, qrels, weights, support = collection.queries(), {}, {}, {}
+    queries = collection.queries()
+    qrels: dict[str, dict[str, int]] = {}
+    weights: dict[str, float] = {}
+    support: dict[str, Mapping[str, Sequence[tuple[int, int]]]] = {}
     for part in parts:
         for query, grades in part.qrels.items():
             qrels[query] = {**qrels.get(query, {}), **grades}

@@ -14,22 +14,26 @@ def query_texts(dataset: Any) -> dict[str, str]:
     return {query.query_id: query.default_text() for query in dataset.queries_iter()}
 
 
-def document_texts(dataset: Any) -> DocumentTexts:
+def document_texts(dataset: Any, *, titles: bool = True) -> DocumentTexts:
     """The documents of a dataset of ir_datasets, text by id, which stay on disk."""
-    return DocumentTexts(dataset)
+    return DocumentTexts(dataset, titles=titles)
 
 
 class DocumentTexts(Texts):
     """The documents of ir_datasets, found in its own store on disk.
 
-    The text is that of ``default_text()``: where there is a title, it goes before the text.
+    The text is that of ``default_text()``, which puts titles before texts.
 
     Args:
         dataset: Of ir_datasets, with documents.
+        titles: Whether titles are part of the texts; without them, documents need a field ``text``.
     """
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Any, *, titles: bool = True) -> None:
+        self._dataset, self._titles = dataset, titles
+
+    def _text(self, document: Any) -> str:
+        return document.text if not self._titles and hasattr(document, "text") else document.default_text()
 
     @cached_property
     def _store(self) -> Any:
@@ -41,13 +45,13 @@ class DocumentTexts(Texts):
         return [document.doc_id for document in self._dataset.docs_iter()]
 
     def __getitem__(self, name: str) -> str:
-        return self._store.get(name).default_text()
+        return self._text(self._store.get(name))
 
     def get_many(self, ids: Any) -> list[str]:
         """The texts of some ids, in their order; the store reads them in the order of the disk."""
         names = list(ids)
         found = self._store.get_many(names)
-        return [found[name].default_text() for name in names]
+        return [self._text(found[name]) for name in names]
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self._store.get_many([name]))
@@ -60,4 +64,4 @@ class DocumentTexts(Texts):
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """All (id, text), in the order of the source."""
-        return ((document.doc_id, document.default_text()) for document in self._dataset.docs_iter())
+        return ((document.doc_id, self._text(document)) for document in self._dataset.docs_iter())

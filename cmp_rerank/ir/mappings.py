@@ -81,9 +81,7 @@ def as_texts(name: str, value: Any) -> Mapping[str, str]:
         >>> dict(as_texts("documents", data))
         {'a': 'T x', 'b': 'y'}
     """
-    if isinstance(value, Mapping):
-        return value
-    # Known by their methods, so that neither library is imported for a dictionary.
+    # Known by their methods, so that neither library is imported for a dictionary. A DatasetDict is a mapping, too.
     if hasattr(value, "column_names") and hasattr(value, "select_columns"):
         from cmp_rerank.ir.dataset_texts import DatasetTexts
 

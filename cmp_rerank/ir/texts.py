@@ -21,6 +21,10 @@ from cmp_rerank.ir.lines import (
 from cmp_rerank.ir.mappings import with_title
 from cmp_rerank.ir.ranking import rank
 
+# Names of the fields: those of BEIR, then those of Anserini and TREC.
+_ID = ("_id", "id", "docid", "docno", "doc_id", "qid", "query_id")
+_TEXT = ("text", "contents", "body", "query")
+
 
 class Samples(NamedTuple):
     """Queries, documents, judgments and a first-stage run that belong together."""
@@ -111,10 +115,11 @@ def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[s
         record = json.loads(text(path, number, line))
     except json.JSONDecodeError as error:
         raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str) or "_id" not in record:
+    fields = record if isinstance(record, dict) else {}
+    name, content = (next((fields[key] for key in keys if key in fields), None) for keys in (_ID, _TEXT))
+    if name is None or not isinstance(content, str):
         raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}; got {line[:80]!r}')
-    content = with_title(record.get("title"), record["text"]) if title else record["text"]
-    return str(record["_id"]), content
+    return str(name), with_title(fields.get("title"), content) if title else content
 
 
 def _write_texts(path: PathLike, texts: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:
