@@ -10,8 +10,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from cmp_rerank.evaluation.measures import parse_measures
-from cmp_rerank.guard.options import GuardOptions
+from cmp_rerank.guard import GuardOptions
 from cmp_rerank.ir.arguments import kind as described
+from cmp_rerank.ir.first_stages import FirstStageOptions
 from cmp_rerank.mining import MiningOptions
 from cmp_rerank.pipeline import components, training_section
 from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, Slot
@@ -80,17 +81,17 @@ class Data(Section):
         return self
 
 
-class FirstStage(Section):
-    """What finds the candidates."""
-
-    kind: str = Field("bm25", description="bm25, dense or sparse; not used for a split that `runs` has.")
-    runs: dict[str, str] = Field(
-        default_factory=dict, description="Split -> run of a first stage of your own, a TREC or MS MARCO file."
-    )
-    depth: Count = Field(100, description="Candidates of each query.")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the first stage, such as model: all-MiniLM-L6-v2 for dense."
-    )
+FirstStage = options_section(
+    FirstStageOptions,
+    depth=(Count, Field(100, description="Candidates of each query.")),
+    runs=(
+        dict[str, str],
+        Field(
+            default_factory=dict,
+            description="Split -> run of a first stage of your own, in place of this one: a TREC or MS MARCO file.",
+        ),
+    ),
+)
 
 
 class Model(Section):
@@ -191,7 +192,9 @@ class Config(Section):
     """
 
     data: Data = Field(description="The documents, the queries and their answers.")
-    first_stage: FirstStage = Field(default_factory=FirstStage, description="What finds the candidates.")
+    first_stage: FirstStage = Field(  # type: ignore[valid-type]
+        default_factory=FirstStage, description="What finds the candidates; see docs/first-stage.md."
+    )
     negatives: Negatives = Field(  # type: ignore[valid-type]
         default_factory=Negatives, description="How training data is drawn from the candidates; see docs/mining.md."
     )

@@ -45,7 +45,7 @@ class RunFolder:
     whole, whatever happened. One that was made with other settings is made again.
 
     Args:
-        path: the folder; made where it is missing.
+        path: the folder; made with the first stage, where it is missing.
         makes: whether this process makes the stages. In a distributed job the first one does, and the others wait
             for what it makes; the folder must be one that all of them see.
         wait: seconds between two looks of a process that waits.
@@ -67,7 +67,6 @@ class RunFolder:
     def __init__(self, path: PathLike, *, makes: bool = True, wait: float = 0.2) -> None:
         self.path = Path(path).resolve()
         self.makes, self._wait = makes, wait
-        self.path.mkdir(parents=True, exist_ok=True)
 
     def done(self, name: str, settings: Mapping[str, Any]) -> Done | None:
         """A complete stage with these settings; None where there is none."""

@@ -102,6 +102,7 @@ def run(
     stages, notes = prepare(config, out, resume=resume, collection=collection, report=report)
     folder = stages.folder
     if folder.makes:
+        folder.path.mkdir(parents=True, exist_ok=True)
         with replacing(folder.path / CONFIG) as file:
             file.write(template(config))
         _add_start(folder.path / ENVIRONMENT)
@@ -127,7 +128,7 @@ def prepare(
 
     Args:
         config: the configuration.
-        out: as for `run`; made where it is missing.
+        out: as for `run`; nothing is written.
         resume: as there.
         collection: as there.
         report: as there.

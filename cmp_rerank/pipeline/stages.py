@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from cmp_rerank.evaluation.evaluator import RunEvaluator
 from cmp_rerank.evaluation.report import write_report
 from cmp_rerank.guard import GuardOptions, Split, guard, load_guard
 from cmp_rerank.ir import Progress, Run, read_run, write_run
+from cmp_rerank.ir.first_stages import KINDS, FirstStageOptions
 from cmp_rerank.mining import MiningOptions, format_of, mine, take_support
 from cmp_rerank.pipeline import folder as folders
 from cmp_rerank.pipeline.components import KIND, LOSS
@@ -27,6 +29,8 @@ from cmp_rerank.pipeline.tuning import tune
 
 logger = logging.getLogger(__name__)
 
+#: Queries, depth and progress to a run.
+Search = Callable[[Mapping[str, str], int, Progress], Run]
 #: Opens a stage under a title. The context gives a function to call with the progress of the stage.
 Report = Callable[[str], AbstractContextManager[Progress]]
 
@@ -68,25 +72,31 @@ class Stages:
         }
 
         def make(folder: Path) -> None:
-            search = None
+            search: Search | None = None
             for name, part in self.task.parts.items():
                 given = self.config.first_stage.runs.get(part.source)
                 if given is not None:
                     run = {q: found for q, found in read_run(given).items() if q in part.qrels}
                 else:
+                    search = self._search() if search is None else search
                     with self.report(f"Retrieving: {name}") as progress:
-                        search = self._search() if search is None else search
                         wanted = {query: part.queries[query] for query in part.qrels}
                         run = search(wanted, self.config.first_stage.depth, progress)
                 write_run(folder / f"{name}.trec", run, tag=self.config.first_stage.kind)
 
         return self.folder.stage("first_stage", settings, make)
 
-    def _search(self) -> Any:
-        from cmp_rerank.ir.first_stages import first_stage
-
-        options = self.config.first_stage.options
-        return first_stage(self.config.first_stage.kind, self.task.corpus, **options).search
+    def _search(self) -> Search:
+        """The first stage; its index is kept, so that an interrupted one can be gone on with."""
+        stage: FirstStageOptions = self.config.first_stage.build()
+        about = [self._section("first_stage"), self.task.collection.name, len(self.task.corpus)]
+        index = self.folder.path / "index" / folders.digest_of(about)
+        index.parent.mkdir(parents=True, exist_ok=True)
+        with self.report("Indexing the documents") as progress:
+            made: Any = stage.build(self.task.corpus, index if stage.kind in KINDS else None, progress)
+        if "progress" in inspect.signature(made.search).parameters:
+            return made.search  # type: ignore[no-any-return]
+        return lambda queries, depth, progress: made.search(queries, depth)
 
     def candidates(self, name: str) -> Run:
         """The run of the first stage for a part of the data."""
