@@ -13,6 +13,7 @@ from cmp_rerank.cli.evaluate import evaluate
 from cmp_rerank.cli.mine import mine
 from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
+from cmp_rerank.cli.train import train
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
 from cmp_rerank.version import package_version
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "views": views,
     "curves": curves,
+    "train": train,
     "train-reader": train_reader,
     "answer": answer,
 }
