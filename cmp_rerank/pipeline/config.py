@@ -146,6 +146,14 @@ class Evaluation(Section):
     def _measures(cls, value: Any) -> list[str]:
         return [measure.name for measure in parse_measures(value)]
 
+    @model_validator(mode="after")
+    def _primary(self) -> Evaluation:
+        if self.main not in self.measures:
+            raise ValueError(
+                f"primary must be one of the measures, {', '.join(self.measures)}; got {self.primary!r}; add it to them"
+            )
+        return self
+
     @property
     def main(self) -> str:
         """The name of the primary measure."""
@@ -235,6 +243,12 @@ class Config(Section):
         if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise ValueError(f"must be one or more different whole numbers of at least 0; got {list(seeds)}")
         return seeds
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> Config:
+        if self.objective is not None and not self.ablations:
+            raise ValueError("an objective compares ablations; got none; name some, or leave the objective out")
+        return self
 
     @field_validator("training", mode="before")
     @classmethod

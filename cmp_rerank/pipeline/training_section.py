@@ -98,7 +98,9 @@ def checked(given: Any) -> tuple[dict[str, Any], list[Problem]]:
             wrong.append(Problem((str(name),), f"there is no training argument {name!r}; {hint}{_ALL}"))
         else:
             try:
-                values[name] = _adapter_of(name).validate_python(value)
+                read = _adapter_of(name).validate_python(value)
+                # 10 stays 10 where a field takes 0.1, too.
+                values[name] = value if type(value) is int and read == value else read
             except ValidationError as error:
                 what = error.errors()[0]["msg"]
                 wrong.append(Problem((name,), f"{what[0].lower()}{what[1:]}; got {value!r}"))
