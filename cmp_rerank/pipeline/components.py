@@ -11,7 +11,9 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cmp_rerank.ir.arguments import kind as described
 from cmp_rerank.pipeline.problems import Problem, did_you_mean
@@ -161,7 +163,7 @@ def build(slot: Slot, value: Any, *, offered: Mapping[str, Any] | None = None, *
     if wrong:
         raise ValueError(wrong[0].text)
     made = slot.find(name)
-    taken = inspect.signature(made).parameters
+    taken = _parameters(made)
     arguments = {option: value for option, value in (offered or {}).items() if option in taken}
     arguments |= {option: _made(inner) for option, inner in options.items()}
     return made(**supplied, **arguments)
@@ -200,25 +202,50 @@ def _made(value: Any) -> Any:
 def _signature_problems(
     made: Any, options: Mapping[str, Any], supplied: tuple[str, ...], key: tuple[str | int, ...]
 ) -> list[Problem]:
-    """Options that the class does not take, and those that it needs and does not get."""
+    """Options that the class does not take, that have another type, and that it needs and does not get."""
     kinds = inspect.Parameter
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(made).parameters.items()
+        for name, parameter in _parameters(made).items()
         if name not in supplied and parameter.kind not in (kinds.POSITIONAL_ONLY, kinds.VAR_POSITIONAL)
     }
     anything = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
     named = {name: p for name, p in parameters.items() if p.kind is not kinds.VAR_KEYWORD}
     title = getattr(made, "__name__", repr(made))
-    wrong = [
-        Problem((*key, option), f"{title} has no option {option!r}; {did_you_mean(option, list(named))}")
-        for option in options
-        if option not in named and not anything
-    ]
+    wrong = []
+    for option, value in options.items():
+        if option in named:
+            wrong += [Problem((*key, option), text) for text in _type_problems(made, option, value)]
+        elif not anything:
+            hint = did_you_mean(option, list(named))
+            wrong.append(Problem((*key, option), f"{title} has no option {option!r}; {hint}"))
     missing = [name for name, p in named.items() if p.default is kinds.empty and name not in options]
     if missing:
         wrong.append(Problem(key, f"{title} needs {' and '.join(missing)}; got none"))
     return wrong
+
+
+def _parameters(made: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a class or function; of one that is not written in Python, any."""
+    try:
+        return inspect.signature(made).parameters
+    except ValueError:
+        return {"options": inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)}
+
+
+def _type_problems(made: Any, option: str, value: Any) -> list[str]:
+    """What is wrong with a plain value by the annotation of its option; nothing where that cannot be told."""
+    if isinstance(value, Mapping | list | tuple):
+        return []  # objects and lists of them are made first, and their class looks at them
+    try:
+        hints = get_type_hints(made.__init__ if isinstance(made, type) else made)
+        TypeAdapter(hints[option], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        told = " or ".join(dict.fromkeys(f"{each['msg'][0].lower()}{each['msg'][1:]}" for each in error.errors()))
+        return [f"{told}; got {value!r}"]
+    except Exception:  # annotations that cannot be resolved, or not be checked
+        return []
+    return []
 
 
 def _load(path: str) -> Any:

@@ -150,7 +150,8 @@ class Evaluation(Section):
     def _primary(self) -> Evaluation:
         if self.main not in self.measures:
             raise ValueError(
-                f"primary must be one of the measures, {', '.join(self.measures)}; got {self.primary!r}; add it to them"
+                f"primary must be one of the measures, {', '.join(self.measures)}; got {self.primary!r}; add it to "
+                "them"
             )
         return self
 

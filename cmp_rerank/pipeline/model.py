@@ -28,12 +28,17 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
     transformers.set_seed(seed)
     try:
         loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
-    except (OSError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"model.name must be a folder or a name on the hub of a cross-encoder or an encoder; got {model.name!r}: "
             f"{first}"
         ) from error
+    if loaded.num_labels != 1:
+        raise ValueError(
+            f"model.name must be of a model that gives one score for a pair; got {model.name!r}, which gives "
+            f"{loaded.num_labels}; choose another, or take its encoder"
+        )
     return loaded
 
 

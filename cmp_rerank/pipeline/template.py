@@ -28,12 +28,14 @@ def template(config: Config) -> str:
     Example:
         >>> from cmp_rerank.pipeline.config import load
         >>> text = template(load({"data": {"collection": "beir:scifact"}, "model": {"name": "my-model"}}))
-        >>> print("".join(text.partition("first_stage:")[1:])[:177])
-        first_stage:
-          # bm25, dense or sparse; not used for a split that `runs` has.
-          kind: bm25
-          # Split -> run of a first stage of your own, a TREC or MS MARCO file.
-          runs: {}
+        >>> print(text[text.index("# What is measured") :][:310])
+        # What is measured, in training and at the end.
+        evaluation:
+          # Measures, as ir_measures writes them.
+          measures: [nDCG@10, RR@10, R@100]
+          # The measure that chooses the checkpoint and that the guard decides by; null: the first.
+          primary: null
+          # Evaluate on at most so many validation queries during
     """
     values = to_dict(config)
     blocks = []

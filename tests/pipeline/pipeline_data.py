@@ -35,11 +35,11 @@ def collection() -> Collection:
     return Collection("tiny", CORPUS, {"train": split(0, 6), "dev": split(6, 10), "test": split(10, 14)})
 
 
-def settings(model: Path, **sections: Any) -> dict[str, Any]:
+def settings(checkpoint: Path, **sections: Any) -> dict[str, Any]:
     """A configuration of seconds, on the CPU; sections are joined to it key by key."""
     made: dict[str, Any] = {
         "data": {"collection": "tiny"},
-        "model": {"name": str(model)},
+        "model": {"name": str(checkpoint)},
         "first_stage": {"depth": 6},
         "negatives": {"negatives": 3, "ranks": [1, 6]},
         "evaluation": {"measures": ["nDCG@10"]},

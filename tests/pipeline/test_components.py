@@ -46,9 +46,14 @@ def test_what_a_description_stands_for(slot: Slot, value: Any, made: Any) -> Non
 
 
 def test_a_loss_gets_its_model_and_its_parts(tiny_model: CrossEncoder) -> None:
-    loss = build(LOSS, {"kind": "LambdaLoss", "k": 3, "weighting_scheme": {"kind": "LambdaRankScheme"}}, model=tiny_model)
+    loss = build(
+        LOSS, {"kind": "LambdaLoss", "k": 3, "weighting_scheme": {"kind": "LambdaRankScheme"}}, model=tiny_model
+    )
     assert loss.model is tiny_model
     assert (loss.k, type(loss.weighting_scheme).__name__) == (3, "LambdaRankScheme")
+    weighted = {"kind": "BinaryCrossEntropyLoss", "pos_weight": {"kind": "torch:tensor", "data": 2.0}}
+    assert texts(LOSS, weighted) == []
+    assert build(LOSS, weighted, model=tiny_model).bce_with_logits_loss.pos_weight == 2
     assert {"BinaryCrossEntropyLoss", "LambdaLoss", "MultipleNegativesRankingLoss"} < set(LOSS.names())
     assert "NDCGLoss1Scheme" not in OBJECTIVE.names()
 
@@ -58,8 +63,18 @@ def test_a_loss_gets_its_model_and_its_parts(tiny_model: CrossEncoder) -> None:
     [
         (LOSS, "LambdaLos", "there is no loss 'LambdaLos'; did you mean 'LambdaLoss'?"),
         (LOSS, {"kind": "lambdaloss"}, "kind: there is no loss 'lambdaloss'; did you mean 'LambdaLoss'?"),
-        (LOSS, {"kind": "LambdaLoss", "sigmma": 1}, "sigmma: LambdaLoss has no option 'sigmma'; did you mean 'sigma'?"),
+        (
+            LOSS,
+            {"kind": "LambdaLoss", "sigmma": 1},
+            "sigmma: LambdaLoss has no option 'sigmma'; did you mean 'sigma'?",
+        ),
         (LOSS, {"kind": "LambdaLoss", "model": "m"}, "model: LambdaLoss has no option 'model'"),
+        (LOSS, {"kind": "LambdaLoss", "k": "three"}, "k: input should be a valid integer"),
+        (
+            LOSS,
+            {"kind": "BinaryCrossEntropyLoss", "pos_weight": 2.0},
+            "pos_weight: input should be an instance of Tensor",
+        ),
         (LOSS, 3, "a loss is a name, or a mapping with its kind and options"),
         (LOSS, {"k": 3}, "got {'k': 3}"),
         (LOSS, {"kind": ["a"]}, "a loss is a name"),
@@ -68,7 +83,11 @@ def test_a_loss_gets_its_model_and_its_parts(tiny_model: CrossEncoder) -> None:
         (LOSS, "sys:path", "must be a class or a function"),
         (LOSS, "ComparativeLoss", "ComparativeLoss needs loss and ablations; got none"),
         (ABLATION, {"kind": "drop", "p": 3}, "p must be a rate"),
-        (ABLATION, {"kind": "crop", "segmenter": {"kind": "Sentence"}}, "segmenter.kind: there is no object 'Sentence'"),
+        (
+            ABLATION,
+            {"kind": "crop", "segmenter": {"kind": "Sentence"}},
+            "segmenter.kind: there is no object 'Sentence'",
+        ),
         (
             ABLATION,
             {"kind": "crop", "segmenter": {"kind": "Sentences", "lang": "de"}},

@@ -96,7 +96,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ({"evaluation": {"primary": "foo"}}, "evaluation", "unknown measure 'foo'"),
         ({"evaluation": {"primary": "RR"}}, "evaluation", "primary must be one of the measures, nDCG@10"),
         ({"ablations": "crop"}, "ablations", "got 'crop'"),
-        ({"objective": {"kind": "hinge", "baseline": "worst"}}, "objective", "'worst'"),
+        ({"objective": {"kind": "hinge", "baseline": "worst"}}, "objective.baseline", "'worst'"),
         ({"objective": "hinge"}, "", "an objective compares ablations; got none"),
     ],
 )  # fmt: skip
@@ -151,12 +151,12 @@ def test_settings_that_cannot_be_read(text: str, message: str) -> None:
 CONFIGS: list[dict[str, Any]] = [
     LEAST,
     {
-        "data": {"corpus": "c", "queries": "q", "qrels": {"train": "t.tsv", "dev": "d: e.tsv"}, "validation": 0.1, "limit": 5},
-        "model": {"name": "1e-5", "options": {"trust_remote_code": True, "model_kwargs": {"dtype": "auto", "a": [1, {"b": None}]}}},
+        "data": {"corpus": "c", "queries": "q", "qrels": {"train": "t", "dev": "d: e.tsv"}, "validation": 0.1, "limit": 5},
+        "model": {"name": "1e-5", "options": {"trust_remote_code": True, "model_kwargs": {"a": [1, {"b": None}]}}},
         "loss": {"kind": "LambdaLoss", "weighting_scheme": {"kind": "NDCGLoss2PPScheme", "mu": 5}},
         "ablations": ["crop", {"kind": "copies", "ablation": {"kind": "drop", "layers": [0, 1]}}],
         "objective": {"kind": "listwise", "temperature": 0.5},
-        "training": {"tokens_per_batch": 500, "optim": "sgd", "lr_scheduler_kwargs": {"x": 1.0}, "report_to": ["none"]},
+        "training": {"tokens_per_batch": 500, "optim": "sgd", "lr_scheduler_kwargs": {"x": 1.0}},
         "negatives": {"shares": [1, 2], "runs": ["first_stage", "other: run"], "min_score": -1e-9},
         "evaluation": {"measures": "nDCG@10 AP(rel=2)@1000", "primary": "AP(rel=2)@1000"},
         "guard": {"enabled": False, "score_weights": []},

@@ -19,7 +19,11 @@ def parts(data: dict[str, Any], given: Collection | None = None) -> dict[str, se
 
 
 def test_parts_are_the_splits_of_their_names() -> None:
-    named = {"train": set(split(0, 6).queries), "validation": set(split(6, 10).queries), "test": set(split(10, 14).queries)}
+    named = {
+        "train": set(split(0, 6).queries),
+        "validation": set(split(6, 10).queries),
+        "test": set(split(10, 14).queries),
+    }
     assert parts({}) == named
     assert parts({"train": "dev", "validation": "test", "test": "train"}) == dict(
         train=named["validation"], validation=named["test"], test=named["train"]
@@ -58,7 +62,9 @@ def test_a_limit_takes_the_same_queries_each_time() -> None:
 def test_a_digest_stands_for_queries_and_judgments() -> None:
     def digest(grades: dict[str, int] | None = None, text: str = "what", name: str = "tiny") -> str:
         made = Split({"q": text}, {"q": grades or {"d0": 1}})
-        return task_of(Data(collection="t"), Collection(name, CORPUS, {"train": made, "dev": split(0, 3)})).digest("train")
+        return task_of(Data(collection="t"), Collection(name, CORPUS, {"train": made, "dev": split(0, 3)})).digest(
+            "train"
+        )
 
     assert digest() == digest()
     assert len({digest(), digest({"d0": 2}), digest({"d1": 1}), digest(text="who"), digest(name="other")}) == 5
@@ -91,5 +97,6 @@ def test_files_are_a_collection(tmp_path: Path) -> None:
         assert dict(by_files.parts[name].queries) == dict(by_folder.parts[name].queries)
         assert all(by_files.parts[name].qrels[query] == QRELS[query] for query in by_files.parts[name].qrels)
     assert dict(by_files.corpus) == CORPUS
+    missing = files.model_copy(update={"corpus": str(tmp_path / "none.jsonl")})
     with pytest.raises(ValueError, match="no such file"):
-        task_of(files.model_copy(update={"corpus": str(tmp_path / "none.jsonl")})).corpus
+        task_of(missing)

@@ -31,7 +31,8 @@ def test_text_that_looks_like_a_number_stays_text(text: str) -> None:
     [
         ("1e-5", 1e-5), ("2E3", 2e3), ("1.5", 1.5), (".5", 0.5), ("10", 10), ("010", 10), ("-3", -3), ("+3", 3),
         ("no", "no"), ("on", "on"), ("yes", "yes"), ("true", True), ("False", False), ("null", None), ("~", None),
-        ("1:30", "1:30"), ("2020-01-01", "2020-01-01"), ("'1'", "1"), (".inf", float("inf")), ("1e", "1e"), ("-", [None]),
+        ("1:30", "1:30"), ("2020-01-01", "2020-01-01"), ("'1'", "1"), (".inf", float("inf")),
+        ("1e", "1e"), ("-", [None]),
     ],
 )  # fmt: skip
 def test_values_are_those_of_yaml_1_2(text: str, value: Any) -> None:
