@@ -79,25 +79,29 @@ class Document:
             {'ablations': [{'kind': 'drop', 'p': 0.2}], 'training': {'seed': 1}}
         """
         inner: Any = self.values
-        for depth, part in enumerate(key[:-1]):
-            if isinstance(inner, dict) and inner.get(part) is None:
-                inner[part] = {}
-            inner = _inside(inner, part, dotted(key[: depth + 1]))
-        if not isinstance(inner, dict):
-            _inside(inner, key[-1], dotted(key))
+        for depth, part in enumerate(key):
+            if not _fits(inner, part):
+                raise ValueError(
+                    f"{dotted(key[: depth + 1])} does not exist; got {inner!r:.80} there; set a key of a mapping, or "
+                    "an item that the list has"
+                )
+            if depth == len(key) - 1:
+                break
+            below = inner.get(part) if isinstance(inner, dict) else inner[part]
+            if below is None and isinstance(key[depth + 1], str):
+                below = inner[part] = {}
+            inner = below
         inner[key[-1]] = value
         for old in [old for old in self.places if old[: len(key)] == key]:
             del self.places[old]
         self.places[key] = place
 
 
-def _inside(holder: Any, part: str | int, where: str) -> Any:
-    fits = isinstance(part, int) and part < len(holder) if isinstance(holder, list) else isinstance(holder, dict)
-    if not fits:
-        raise ValueError(
-            f"{where} does not exist; got {holder!r:.80} there; set a key of a mapping, or an item that the list has"
-        )
-    return holder[part]
+def _fits(holder: Any, part: str | int) -> bool:
+    """Whether a part of a key can be looked up: a word in a mapping, or the number of an item in a list."""
+    if isinstance(holder, list):
+        return isinstance(part, int) and part < len(holder)
+    return isinstance(holder, dict) and isinstance(part, str)
 
 
 def dotted(key: Sequence[str | int]) -> str:

@@ -28,14 +28,14 @@ def template(config: Config) -> str:
     Example:
         >>> from cmp_rerank.pipeline.config import load
         >>> text = template(load({"data": {"collection": "beir:scifact"}, "model": {"name": "my-model"}}))
-        >>> print(text[text.index("# What is measured") :][:310])
+        >>> for line in text[text.index("# What is measured") :].splitlines()[:6]:
+        ...     print(line)
         # What is measured, in training and at the end.
         evaluation:
           # Measures, as ir_measures writes them.
           measures: [nDCG@10, RR@10, R@100]
           # The measure that chooses the checkpoint and that the guard decides by; null: the first.
           primary: null
-          # Evaluate on at most so many validation queries during
     """
     values = to_dict(config)
     blocks = []

@@ -151,7 +151,7 @@ def test_settings_that_cannot_be_read(text: str, message: str) -> None:
 CONFIGS: list[dict[str, Any]] = [
     LEAST,
     {
-        "data": {"corpus": "c", "queries": "q", "qrels": {"train": "t", "dev": "d: e.tsv"}, "validation": 0.1, "limit": 5},
+        "data": {"corpus": "c", "queries": "q", "qrels": {"train": "t", "dev": "d: e"}, "validation": 0.1},
         "model": {"name": "1e-5", "options": {"trust_remote_code": True, "model_kwargs": {"a": [1, {"b": None}]}}},
         "loss": {"kind": "LambdaLoss", "weighting_scheme": {"kind": "NDCGLoss2PPScheme", "mu": 5}},
         "ablations": ["crop", {"kind": "copies", "ablation": {"kind": "drop", "layers": [0, 1]}}],
