@@ -37,6 +37,14 @@ for _tag, _pattern, _first in (
         _side.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
+def _text(dumper: Any, value: str) -> Any:
+    # PyYAML writes some line ends of Unicode as they are, and reads them back as spaces.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
 def _whole(loader: Any, node: Any) -> int:
     return int(loader.construct_scalar(node))  # "010" is ten
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from cmp_rerank.engine import STRATEGIES
-from cmp_rerank.ir.arguments import check_number
 from cmp_rerank.text.checks import check_whole
+from cmp_rerank.training.checkpoints import TimedCheckpoints
 
 
 @dataclass
@@ -54,7 +54,7 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}.")
         if self.save_minutes is not None:
-            check_number("save_minutes", self.save_minutes, 0)
+            TimedCheckpoints(self.save_minutes)
         if self.token_cache is not None:
             if not isinstance(self.token_cache, str | os.PathLike):
                 raise ValueError(f"token_cache must be a folder or None; got {self.token_cache!r}.")
