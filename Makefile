@@ -7,7 +7,7 @@ EXTRAS := demo,retrieval,reader,report,docs,test
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help venv demo test test-slow test-rounding mutants lint format bench clean
+.PHONY: help venv demo test test-slow test-rounding mutants study-smoke lint format bench clean
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,13 @@ format: $(STAMP) ## Rewrite the files as `make lint` wants them
 
 bench: $(STAMP)  ## All benchmarks; results go to benchmarks/results
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+study-smoke: $(STAMP) ## The study on made-up rows, to see that everything runs
+	$(BIN)/python -m benchmarks.study prepare --task smoke --layers 1 --cache .study-smoke
+	$(BIN)/python -m benchmarks.study run smoke --size 16 --arm plain --arm "mean, c=2" --arm "compared, c=2" \
+		--cache .study-smoke --results .study-smoke
+	$(BIN)/python -m benchmarks.study table smoke --size 16 --results .study-smoke
+	rm -rf .study-smoke
 
 clean:           ## Remove what the other targets made
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -292,7 +292,7 @@ def saved_bytes(model: nn.Module) -> Iterator[list[int]]:
 
     def pack(x: Tensor) -> Any:
         nonlocal now
-        storage = x.untyped_storage()
+        storage = (x.values() if x.is_nested else x).untyped_storage()  # a nested tensor has none of its own
         where, size = storage.data_ptr(), storage.nbytes()
         if where in own or not size:
             return x

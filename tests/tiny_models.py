@@ -33,6 +33,9 @@ OTHERS = [TEXTS[4], TEXTS[1], TEXTS[2], TEXTS[0]]
 SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
 
 
+BART_SIZES = dict(layers=3, attention_heads=4, ffn_dim=64)
+
+
 def wordpiece() -> PreTrainedTokenizerFast:
     """A BERT-like tokenizer: [CLS] a [SEP] b [SEP], with token types."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -115,6 +118,20 @@ def modernbert_config(**kwargs: Any) -> transformers.PretrainedConfig:
     return transformers.ModernBertConfig(**(SIZES | dict(max_position_embeddings=160) | specials | kwargs))
 
 
+def t5_config(**kwargs: Any) -> transformers.PretrainedConfig:
+    """For the special tokens of `byte_bpe`."""
+    sizes = dict(d_model=32, d_kv=8, d_ff=64, num_layers=3, num_decoder_layers=2, num_heads=4)
+    return transformers.T5Config(**(sizes | dict(eos_token_id=2, decoder_start_token_id=1) | kwargs))
+
+
+def bart_config(**kwargs: Any) -> transformers.PretrainedConfig:
+    """For the special tokens of `byte_bpe`."""
+    sizes = dict(d_model=32, max_position_embeddings=160)
+    both = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in BART_SIZES.items()}
+    specials = dict(bos_token_id=0, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None)
+    return transformers.BartConfig(**(sizes | both | specials | kwargs))
+
+
 def save_checkpoint(
     folder: Path,
     config: transformers.PretrainedConfig,
@@ -165,6 +182,8 @@ def families() -> dict[str, Callable[[], transformers.PreTrainedModel]]:
     sizes = SIZES | vocabulary | dict(max_position_embeddings=160)
     grouped = sizes | dict(num_key_value_heads=2, head_dim=8, attention_dropout=0.1)
     t5 = vocabulary | dict(d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
+    coders = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in BART_SIZES.items()}
+    bart = vocabulary | coders | dict(d_model=32, max_position_embeddings=160, decoder_start_token_id=1)
     distil = vocabulary | dict(dim=32, n_layers=3, n_heads=4, hidden_dim=64, max_position_embeddings=160)
     relative = dict(
         relative_attention=True, position_buckets=16, pos_att_type=["c2p", "p2c"], max_relative_positions=-1
@@ -195,6 +214,7 @@ def families() -> dict[str, Callable[[], transformers.PreTrainedModel]]:
         "Jina-v3": (t.JinaEmbeddingsV3ForSequenceClassification, t.JinaEmbeddingsV3Config(**sizes)),
         "T5 encoder": (t.T5EncoderModel, t.T5Config(**t5)),
         "T5": (t.T5ForSequenceClassification, t.T5Config(**t5, decoder_start_token_id=1)),
+        "BART": (t.BartForSequenceClassification, t.BartConfig(**bart)),
         "Qwen2": (t.Qwen2ForSequenceClassification, t.Qwen2Config(**grouped)),
         "Qwen3": (t.Qwen3ForSequenceClassification, t.Qwen3Config(**grouped)),
         "Gemma3": (t.Gemma3TextForSequenceClassification, t.Gemma3TextConfig(**(grouped | windows))),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +16,6 @@ from .tasks import TASKS, describe, load, prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 CACHE = Path.home() / ".cache" / "cmp_rerank" / "study"
-TUNING_SEEDS, TEST_SEEDS = range(3), range(100, 110)
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_show_locals=False)
 Cache = Annotated[Path, typer.Option(help="Where prepared tasks and starts are.")]
@@ -36,7 +33,7 @@ def prepare_tasks(
 
     from .training import make_start
 
-    for name in tasks or TASKS:
+    for name in tasks or [name for name in TASKS if name != "smoke"]:
         prepare(name, data, cache)
         print(f"{name}: {describe(load(name, cache))}", flush=True)
         print(f"{name}: start in {make_start(TASKS[name], cache, pretrained_encoder(), layers)}", flush=True)
@@ -49,7 +46,7 @@ def cells_of(task: str, size: int, arms: list[str], stage: str, rows: list[dict[
     if stage == "tune":
         return [
             Cell(task, size, arm, rate, seed, "validation")
-            for seed in TUNING_SEEDS
+            for seed in TASKS[task].tuning_seeds
             for rate in TASKS[task].rates
             for arm in arms
         ]
@@ -57,7 +54,12 @@ def cells_of(task: str, size: int, arms: list[str], stage: str, rows: list[dict[
     missing = [arm for arm, rate in chosen.items() if rate is None]
     if missing:
         print(f"left out, since their rate is not tuned: {', '.join(missing)}", flush=True)
-    return [Cell(task, size, arm, rate, seed, "test") for seed in TEST_SEEDS for arm, rate in chosen.items() if rate]
+    return [
+        Cell(task, size, arm, rate, seed, "test")
+        for seed in TASKS[task].test_seeds
+        for arm, rate in chosen.items()
+        if rate
+    ]
 
 
 def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> float | None:
@@ -66,7 +68,11 @@ def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> f
     for row in rows:
         if (row["task"], row["size"], row["arm"], row["part"]) == (task, size, arm, "validation"):
             means.setdefault(row["rate"], []).append(row.get("mean", 0.0))  # a failed run counts 0
-    whole = {rate: sum(values) / len(values) for rate, values in means.items() if len(values) == len(TUNING_SEEDS)}
+    whole = {
+        rate: sum(values) / len(values)
+        for rate, values in means.items()
+        if len(values) == len(TASKS[task].tuning_seeds)
+    }
     return max(whole, key=lambda rate: whole[rate]) if len(whole) == len(TASKS[task].rates) else None
 
 
@@ -77,28 +83,6 @@ def read(task: str, results: Path) -> list[dict[str, Any]]:
         return []
     # A kill may have cut the last line.
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-
-
-def _worker(work: Any, cache: Path, device: str, threads: int, done: Any) -> None:
-    import logging
-
-    import torch
-    from transformers.utils import logging as transformers_logging
-
-    from .training import run_cell
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    torch.set_num_threads(threads)
-    for cell in iter(work.get, None):
-        try:
-            done.put(run_cell(cell, cache, device))
-        except Exception as error:
-            done.put(
-                vars(cell) | {"failed": f"{type(error).__name__}: {error}", "where": traceback.format_exc()[-1500:]}
-            )
-    done.put(None)
 
 
 @app.command()
@@ -116,7 +100,9 @@ def run(
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Run the cells that are not there yet; stop at any time, and go on by the same command."""
-    begin = time.perf_counter()
+    from .workers import results_of
+
+    begin = time.time()
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{task}.jsonl"
     facts = {"versions": _versions(), "device": _device(device)}
@@ -128,43 +114,16 @@ def run(
         there = {_key(row) for row in rows}
         cells = [c for c in cells_of(task, size, wanted, now, rows) if _key(vars(c)) not in there]
         print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
-        context = multiprocessing.get_context("spawn")
-        work, done = context.Queue(), context.Queue()
-        processes = [
-            context.Process(target=_worker, args=(work, cache, device, threads, done))
-            for _ in range(min(workers, len(cells)))
-        ]
-        for process in processes:
-            process.start()
-        waiting = iter(cells)
-        running = 0
-
-        def feed() -> int:
-            cell = next(waiting, None) if time.perf_counter() - begin < minutes * 60 else None  # noqa: B023
-            work.put(cell)  # noqa: B023
-            return int(cell is not None)
-
-        for _ in processes:
-            feed()
-        running = len(processes)
-        finished = 0
         with path.open("a", encoding="utf-8") as file:
-            while running:
-                row = done.get()
-                if row is None:
-                    running -= 1
-                    continue
-                feed()
-                finished += 1
+            until = begin + minutes * 60
+            for done, row in enumerate(results_of(cells, workers, cache, device, threads, until), start=1):
                 file.write(json.dumps(row | facts) + "\n")
                 file.flush()
                 if "failed" in row:
                     print(f"failed: {_key(row)}: {row['failed']}", flush=True)
-                elif finished % 10 == 0 or workers < 4:
-                    spent = time.perf_counter() - begin
-                    print(f"[{spent:6.0f} s] {finished}/{len(cells)} {_key(row)} {row['mean']:.4f}", flush=True)
-        for process in processes:
-            process.join()
+                elif done % 10 == 0 or workers < 4:
+                    spent = time.time() - begin
+                    print(f"[{spent:6.0f} s] {done}/{len(cells)} {_key(row)} {row['mean']:.4f}", flush=True)
 
 
 def _key(row: dict[str, Any]) -> str:

@@ -33,6 +33,8 @@ class Task:
         max_length: Tokens of a pair.
         start: Rows and epochs of the common start.
         start_rate: Its learning rate.
+        tuning_seeds: Seeds of the runs on validation that choose the rate.
+        test_seeds: Seeds of the runs on test.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Task:
     max_length: int
     start: tuple[int, int]
     start_rate: float
+    tuning_seeds: range = range(3)
+    test_seeds: range = range(100, 110)
 
 
 TASKS = {
@@ -51,6 +55,8 @@ TASKS = {
         Task("sentence-selection", True, {100: 10, 500: 4, 2000: 2}, 16, (5e-5, 1e-4, 2e-4), 96, (500, 1), 1e-4),
         Task("sst2", False, {100: 10, 500: 6, 2500: 3}, 16, (2e-5, 5e-5, 1e-4), 64, (500, 1), 1e-4),
         Task("rte", False, {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
+        # Made up, to see that everything runs.
+        Task("smoke", True, {16: 1}, 8, (1e-5, 1e-4), 32, (16, 1), 1e-4, range(1), range(100, 102)),
     )
 }
 
@@ -146,10 +152,26 @@ def _rte(data: Path) -> dict[str, list[Row]]:
     return parts
 
 
+def _smoke(data: Path) -> dict[str, list[Row]]:
+    """Which document has the query's word?"""
+    words = ["bear", "honey", "river", "bridge", "torch", "panda", "rain", "flower"]
+    draw = random.Random(0)
+    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+    for part in PARTS:
+        for _ in range(16):
+            chosen = draw.sample(words, 3)
+            labels = [1.0, 0.0, 0.0]
+            draw.shuffle(labels)
+            docs = [f"the {word} and the {draw.choice(words)}" for word in chosen]
+            parts[part].append({"query": chosen[labels.index(1.0)], "docs": docs, "labels": labels})
+    return parts
+
+
 _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
     "sentence-selection": _sentence_selection,
     "sst2": _sst2,
     "rte": _rte,
+    "smoke": _smoke,
 }
 
 

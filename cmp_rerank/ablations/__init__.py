@@ -5,6 +5,7 @@ from cmp_rerank.ablations.copies import IndependentCopies
 from cmp_rerank.ablations.crop import CmpCrop
 from cmp_rerank.ablations.drop import CmpDrop
 from cmp_rerank.ablations.plan import Plan, alternate
+from cmp_rerank.ablations.scheduled import ScheduledAblation
 from cmp_rerank.ablations.schedules import FeedbackCounts, FixedCounts, Fractions, RandomCounts
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Plan",
     "Prepared",
     "RandomCounts",
+    "ScheduledAblation",
     "TextPair",
     "View",
     "alternate",

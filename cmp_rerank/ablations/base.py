@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from cmp_rerank.objectives.progress import TrainingProgress
 from cmp_rerank.text.segmenters import CharSpan
 
 #: What a token of a pair belongs to: neither text (special tokens, templates), the query, or the passage.
@@ -99,20 +100,20 @@ class View:
     Attributes:
         tokens: indices of the tokens that stay, ascending.
         levels: for each ablation that acts on the model, in the plan's order, how many of its steps apply; 0, and
-            what is not there, is none.
+            what is not there, is none. It may be a fraction: half a step.
         features: features that are replaced, by name, each with a value for every token of the example, (T,).
         copy: independent copies draw other random numbers, see `Example.seed_of`.
     """
 
     tokens: np.ndarray
-    levels: tuple[int, ...] = ()
+    levels: tuple[float, ...] = ()
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
     copy: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def level(self, number: int) -> int:
+    def level(self, number: int) -> float:
         """How many steps of an ablation apply, by its number among those that act on the model."""
         return self.levels[number] if number < len(self.levels) else 0
 
@@ -200,13 +201,13 @@ class ModelHooks(Protocol):
         """The hooks are on the model inside, and off again outside, also when a forward pass raises."""
         ...
 
-    def rows(self, seeds: Tensor, positions: Tensor, levels: Sequence[int]) -> AbstractContextManager[None]:
+    def rows(self, seeds: Tensor, positions: Tensor, levels: Sequence[float]) -> AbstractContextManager[None]:
         """Say which rows the next forward pass is of.
 
         Args:
             seeds: (B,) int64 example seeds.
             positions: (B, T) int64 original token positions.
-            levels: B levels; 0 for a row that is not ablated.
+            levels: B levels; 0 for a row that is not ablated. They are fractions only where a rate is scheduled.
         """
         ...
 
@@ -261,7 +262,35 @@ class Ablation:
         one.steps = 1
         return one
 
-    def label(self, level: int) -> str:
+    @property
+    def kind(self) -> type[Ablation]:
+        """Its class; all steps of one class in a plan must have the same settings."""
+        return type(self)
+
+    def effect(self, steps: int, progress: TrainingProgress) -> tuple[int, float]:
+        """How many of its steps there are at a moment of training, and how many levels one of them adds.
+
+        Args:
+            steps: How many the plan has.
+            progress: How far training has come.
+
+        Returns:
+            A number of steps between 0 and ``steps``, and a level, at least 0; by default all steps, of one level.
+        """
+        return steps, 1
+
+    def level_of(self, rate: float) -> float:
+        """The level at which this ablation has a rate, for `ScheduledAblation`.
+
+        Raises:
+            ValueError: if it has no rate that could change.
+        """
+        raise ValueError(
+            f"{self!r} has no rate that could change during training: schedule its number of steps, "
+            "ScheduledAblation(..., count=...), or the rate of a CmpDrop."
+        )
+
+    def label(self, level: float) -> str:
         """A few words on what a level does, for `cmp_rerank.models.show.show_views`."""
         return ""
 

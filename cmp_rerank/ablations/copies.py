@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cmp_rerank.ablations.base import Ablation, Example, ModelHooks, Prepared, TextPair, View, check_steps
+from cmp_rerank.objectives.progress import TrainingProgress
 from cmp_rerank.text.checks import refuse_class
 
 
@@ -54,6 +55,14 @@ class IndependentCopies(Ablation):
     def on_model(self) -> bool:  # type: ignore[override]
         """As its ablation."""
         return self.ablation is not None and self.ablation.on_model
+
+    def effect(self, steps: int, progress: TrainingProgress) -> tuple[int, float]:
+        """All copies, each with its ablation as it is at that moment."""
+        return steps, 1 if self.ablation is None else self.ablation.effect(1, progress)[1]
+
+    def level_of(self, rate: float) -> float:
+        """As its ablation."""
+        return super().level_of(rate) if self.ablation is None else self.ablation.level_of(rate)
 
     def prepare(self, pair: TextPair) -> Prepared:
         """As its ablation."""

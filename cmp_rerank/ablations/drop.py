@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -85,11 +86,17 @@ class CmpDrop(Ablation):
         """The hooks that drop units of a model."""
         return DropHooks(model, self, probe)
 
-    def label(self, level: int) -> str:
+    def level_of(self, rate: float) -> float:
+        """The level, a fraction of a step or more than one, that drops with a rate of at least 0 and below 1."""
+        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0.0 <= rate < 1.0:
+            raise ValueError(f"rate must be at least 0 and below 1; got {rate!r}.")
+        return math.log1p(-rate) / math.log1p(-self.p)
+
+    def label(self, level: float) -> str:
         """The rate of a level."""
         return f"p = {self.rate(level):.3g}" if level else ""
 
-    def rate(self, level: int) -> float:
+    def rate(self, level: float) -> float:
         """The rate at a level, ``1 - (1 - p) ** level``; 0 at level 0, the full model."""
         return round(drop_rate(self.p, level), 12)
 
@@ -235,7 +242,7 @@ class DropHooks:
             yield self
 
     @contextmanager
-    def rows(self, seeds: Tensor, positions: Tensor, levels: Sequence[int]) -> Iterator[None]:
+    def rows(self, seeds: Tensor, positions: Tensor, levels: Sequence[float]) -> Iterator[None]:
         """Say which rows the next forward pass is of.
 
         Args:

@@ -11,6 +11,7 @@ import numpy as np
 from cmp_rerank.ablations.base import Ablation, Example, View
 from cmp_rerank.ablations.crop import CmpCrop
 from cmp_rerank.ablations.drop import CmpDrop
+from cmp_rerank.objectives.progress import TrainingProgress
 
 
 class Plan:
@@ -60,26 +61,46 @@ class Plan:
     def __repr__(self) -> str:
         return f"Plan({list(self.ablations)!r})"
 
-    def views(self, example: Example) -> list[View]:
-        """The views of an example: the full model's first, then one for each step. Always 1 + len(plan)."""
+    def views(self, example: Example, progress: TrainingProgress | None = None) -> list[View]:
+        """The views of an example: the full model's first, then one for each step.
+
+        Args:
+            example: The example.
+            progress: How far training has come. None: the ablations are as they were given, without schedules.
+
+        Returns:
+            1 + len(plan) views; fewer where a schedule says that there are fewer steps at that moment.
+        """
         full = replace(example.full(), levels=(0,) * len(self.on_model))
-        left = [kind.views(example, self._of_step.count(number)) for number, kind in enumerate(self.kinds)]
+        effects = [self._effect(number, progress) for number in range(len(self.kinds))]
+        left = [
+            kind.views(example, steps) if steps else None
+            for kind, (steps, _) in zip(self.kinds, effects, strict=True)
+        ]
         alone = sum(each is not None for each in left) == 1
         taken = [0] * len(self.kinds)
         views = [full]
         for number in self._of_step:
             kind, own = self.kinds[number], left[number]
+            steps, level = effects[number]
+            if taken[number] == steps:
+                continue
             taken[number] += 1
             # Independent copies begin at the full example, each with random choices of its own.
             view = views[-1] if kind.nested else replace(full, copy=taken[number])
             if own is not None:
                 view = _both(view, own[taken[number] - 1], example, alone)
             if kind.on_model:
-                levels = list(view.levels)
-                levels[self.on_model.index(kind)] += 1
+                levels: list[float] = list(view.levels)
+                levels[self.on_model.index(kind)] += level
                 view = replace(view, levels=tuple(levels))
             views.append(view)
         return views
+
+    def _effect(self, number: int, progress: TrainingProgress | None) -> tuple[int, float]:
+        """Steps of a kind, and the level of one."""
+        steps = self._of_step.count(number)
+        return (steps, 1) if progress is None else self.kinds[number].effect(steps, progress)
 
 
 def alternate(
@@ -144,12 +165,12 @@ def _kinds(steps: Sequence[Ablation]) -> tuple[Ablation, ...]:
     """The different ablations among steps; of one class there may be one only."""
     kinds: list[Ablation] = []
     for step in steps:
-        same = next((kind for kind in kinds if type(kind) is type(step)), None)
+        same = next((kind for kind in kinds if kind.kind is step.kind), None)
         if same is None:
             kinds.append(step)
         elif same != step:
             raise ValueError(
-                f"All {type(step).__name__} steps of a plan must have the same settings; got {same!r} and {step!r}. "
+                f"All {step.kind.__name__} steps of a plan must have the same settings; got {same!r} and {step!r}. "
                 "Repeat one of them, or use its `steps`."
             )
     return tuple(kinds)

@@ -2,7 +2,8 @@
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import open_texts
-from cmp_rerank.collections.load import LoadOptions, kinds, load, register_collection
+from cmp_rerank.collections.loading import kinds, load, register_collection
+from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.splits import divide, divided
 from cmp_rerank.collections.store import TextStore
 from cmp_rerank.ir.mappings import Texts, as_texts

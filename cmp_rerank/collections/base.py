@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cmp_rerank.collections.matching import check_choice_of, ids_without, some
+from cmp_rerank.collections.writing import write_beir
 from cmp_rerank.ir import Qrels, Run, read_run
 from cmp_rerank.ir.arguments import check_run, check_texts
 from cmp_rerank.ir.mappings import as_texts
@@ -204,10 +205,26 @@ class Collection:
         return f"{self.name}: {len(self.corpus):,} documents; queries: {sizes}"
 
     def write_beir(self, folder: str | os.PathLike[str]) -> Path:
-        """Write a BEIR folder; see :func:`cmp_rerank.collections.beir.write_beir`."""
-        from cmp_rerank.collections.beir import write_beir
+        """Write a BEIR folder, whole or not at all. Titles are part of the texts; runs are not written.
 
-        return write_beir(self, folder)
+        Args:
+            folder: A folder that is not there yet.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: ``folder`` exists already, or an id holds white space.
+        """
+        weights = {query: weight for name in self.splits for query, weight in (self.weights(name) or {}).items()}
+        return write_beir(
+            folder,
+            self.corpus,
+            self.queries(),
+            {name: self.qrels(name) for name in self.splits},
+            weights=weights,
+            metadata={"name": self.name, **self.metadata},
+        )
 
     def _checked(self, name: str, split: Split) -> Split:
         queries = as_texts("queries", split.queries)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import all_of, bare_name, first_of, in_usual_order, need_folder, open_texts, runs_in
+from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.queries import QueryFile
-from cmp_rerank.ir import read_qrels, write_corpus, write_qrels
-
-if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
+from cmp_rerank.ir import read_qrels
+from cmp_rerank.ir.reading import read_json
 
 
 def open_beir(where: str, options: LoadOptions) -> Collection:
@@ -65,44 +59,7 @@ def _need(folder: Path, name: str) -> Path:
 
 
 def _read_metadata(path: Path) -> dict[str, object]:
-    from cmp_rerank.ir.reading import read_json
-
     about = read_json(path)
     if not isinstance(about, dict):
         raise ValueError(f"{path}: metadata is a JSON object; got {about!r:.80}; correct or remove the file")
     return about
-
-
-def write_beir(collection: Collection, folder: str | os.PathLike[str]) -> Path:
-    """Write a BEIR folder: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``, and ``metadata.json``.
-
-    The folder appears whole or not at all. Runs are not written.
-
-    Args:
-        collection: Any collection; titles are part of its texts.
-        folder: A folder that is not there yet.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: ``folder`` exists already, or an id holds white space.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder} exists already: name a new folder or remove it first.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        write_corpus(unfinished / "corpus.jsonl", collection.corpus)
-        QueryFile.of(collection).write(unfinished / "queries.jsonl")
-        (unfinished / "qrels").mkdir()
-        for split in collection.splits:
-            write_qrels(unfinished / "qrels" / f"{split}.tsv", collection.qrels(split))
-        about = {"name": collection.name, **collection.metadata}
-        (unfinished / "metadata.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        unfinished.chmod(0o755)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import in_usual_order
+from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.rows import Row
 from cmp_rerank.collections.table import from_rows
 from cmp_rerank.ir.dataset_texts import DatasetTexts
-
-if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
 
 _QUERY, _DOCUMENT = ("query-id", "query_id", "qid"), ("corpus-id", "corpus_id", "doc_id", "document_id", "pid")
 _GRADE = ("score", "label", "relevance", "grade")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import difflib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import in_usual_order
+from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.ir import Run
 from cmp_rerank.ir.ir_datasets_texts import document_texts, query_texts
-
-if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
 
 _SPLITS = ("train", "dev", "validation", "test")
 

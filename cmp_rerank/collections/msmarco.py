@@ -6,17 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import all_of, bare_name, first_of, in_usual_order, need_folder, open_texts, runs_in
+from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.rows import Row
 from cmp_rerank.collections.table import from_rows
 from cmp_rerank.ir import Run, read_qrels, read_queries, read_top1000
 from cmp_rerank.ir.lines import malformed, numbered_lines, text
-
-if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
 
 _LAYOUT = "a folder in the layout of MS MARCO has collection.tsv, queries.<split>.tsv and qrels.<split>.tsv"
 

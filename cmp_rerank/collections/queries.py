@@ -6,14 +6,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cmp_rerank.collections.base import Split
-from cmp_rerank.ir import Qrels, read_queries, write_queries
-from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix, write_lines
-
-if TYPE_CHECKING:
-    from cmp_rerank.collections.base import Collection
+from cmp_rerank.ir import Qrels, read_queries
+from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix
 
 
 @dataclass(frozen=True)
@@ -45,30 +41,11 @@ class QueryFile:
                         weights[str(record["_id"])] = _weight(path, number, record["weight"])
         return cls(texts, weights)
 
-    @classmethod
-    def of(cls, collection: Collection) -> QueryFile:
-        """All queries of a collection."""
-        weights: dict[str, float] = {}
-        for split in collection.splits:
-            weights.update(collection.weights(split) or {})
-        return cls(collection.queries(), weights)
-
     def split(self, qrels: Qrels) -> Split:
         """The judged queries, with their judgments and weights."""
         queries = {query: self.texts[query] for query in qrels if query in self.texts}
         weights = {query: self.weights.get(query, 1.0) for query in queries} if self.weights else None
         return Split(queries, qrels, weights)
-
-    def write(self, path: PathLike) -> None:
-        """Write BEIR JSONL."""
-        if not self.weights:
-            write_queries(path, self.texts)
-            return
-        records = (
-            {"_id": query, "text": text, **({"weight": self.weights[query]} if query in self.weights else {})}
-            for query, text in self.texts.items()
-        )
-        write_lines(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _weight(path: PathLike, number: int, value: object) -> float:

@@ -74,7 +74,7 @@ def _csv_rows(path: PathLike, delimiter: str) -> Iterator[Row]:
                 yield f"{os.fspath(path)}, line {number}", cells
     except csv.Error as error:
         raise malformed(
-            path, reader.line_num, f"not CSV ({error}); close quotes, and double those in cells"
+            path, reader.reader.line_num, f"not CSV ({error}); close quotes, and double those in cells"
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{os.fspath(path)}: not UTF-8 text ({error.reason}); save the table as UTF-8") from error

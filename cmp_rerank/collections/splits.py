@@ -87,8 +87,8 @@ def divide(
     for place, (split, count) in enumerate(wanted.items()):
         # One group stays for each later split and for "train".
         taken = _fill(groups, count, at_most=len(groups) - (len(wanted) - place))
-        groups = [group for group in groups if group not in taken]
         owner.update({name: split for group in taken for name in group})
+        groups = [group for group in groups if group[0] not in owner]
     return {split: [name for name in queries if owner.get(name, "train") == split] for split in ("train", *shares)}
 
 
@@ -133,7 +133,7 @@ def divided(collection: Collection, split: float | Mapping[str, float], *, seed:
             name: Split(
                 {query: queries[query] for query in found},
                 {query: qrels[query] for query in found},
-                {query: weights[query] for query in found if query in weights} if weights else None,
+                {query: weights.get(query, 1.0) for query in found} if weights else None,
                 {query: support[query] for query in found if query in support} if support else None,
             )
             for name, found in members.items()

@@ -9,16 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import bare_name, in_usual_order
+from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.rows import SUFFIXES, read_rows
 from cmp_rerank.ir.lines import stem_suffix
 from cmp_rerank.ir.mappings import with_title
-
-if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
 
 #: Names of the columns, in the order in which they are looked for.
 QUERY = ("query", "question", "anchor")

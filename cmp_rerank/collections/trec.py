@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cmp_rerank.collections.base import Collection
 from cmp_rerank.collections.files import (
@@ -17,14 +16,12 @@ from cmp_rerank.collections.files import (
     open_records,
     runs_in,
 )
+from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.queries import QueryFile
 from cmp_rerank.collections.sgml import sgml_documents, sgml_topics
 from cmp_rerank.ir import read_qrels
 from cmp_rerank.ir.lines import numbered_lines
 from cmp_rerank.ir.texts import numbered_texts
-
-if TYPE_CHECKING:
-    from cmp_rerank.collections.load import LoadOptions
 
 _TEXTS = ("corpus.jsonl*", "collection.tsv*", "docs.*", "documents.*", "collection.*", "corpus.*")
 _FOLDERS = ("docs/*", "documents/*", "corpus/*", "collection/*")

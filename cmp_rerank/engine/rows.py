@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class RowBatch:
     features: dict[str, Any]
     positions: Tensor
     seeds: Tensor
-    levels: Sequence[tuple[int, ...]]
+    levels: Sequence[tuple[float, ...]]
     longest: int = 0
 
     @classmethod
@@ -43,7 +43,7 @@ class RowBatch:
         seeds = torch.tensor([example.seed_of(view.copy) for example, view in rows], device=positions.device)
         return cls(rows, features, positions, seeds, [view.levels for _, view in rows])
 
-    def level(self, number: int) -> list[int]:
+    def level(self, number: int) -> list[float]:
         """For each row the level of one ablation, by its number among those that act on the model."""
         return [levels[number] if number < len(levels) else 0 for levels in self.levels]
 
@@ -99,6 +99,42 @@ class Step:
         """The rows of examples; see `pooled`."""
         rows, index = pooled(examples, views, merge)
         return cls(rows, index, max(map(len, examples)), len(forks(rows)) < len(rows))
+
+
+def shortened(row: Row, most: int, *cuts: int) -> list[Row]:
+    """Rows of several lengths, made of one for a trial: special tokens stay, since a model may count on them.
+
+    A sequence classifier such as T5 or BART pools at the last of its end-of-text tokens, and wants the same number of
+    them in all rows. What stands between the texts of a pair stands at one of its ends, too. So the tokens of the two
+    ends stay, and all others that have their ids.
+
+    Args:
+        row: the row.
+        most: how many tokens the longest of the rows may have; more, where that many must stay.
+        cuts: for each row how many tokens are taken from it, the last ones that may go.
+
+    Returns:
+        A row for each cut; none where there are not that many tokens that may go.
+
+    Example:
+        >>> example = Example({"input_ids": np.array([0, 7, 8, 2, 2, 9, 2])}, segment=np.full(7, -1))
+        >>> for _, view in shortened((example, example.full()), 6, 0, 1, 2):
+        ...     print(view.tokens.tolist())
+        [0, 1, 2, 3, 4, 6]
+        [0, 1, 3, 4, 6]
+        [0, 3, 4, 6]
+        >>> shortened((example, example.full()), 6, 0, 3)
+        []
+    """
+    example, view = row
+    ids = view.feature(example, "input_ids") if "input_ids" in example.features else view.tokens
+    free = np.flatnonzero(~np.isin(ids, ids[[0, -1]]))
+    surplus = min(max(0, len(view) - most), len(free))
+    if surplus + max(cuts) > len(free):
+        return []
+    return [
+        (example, replace(view, tokens=np.delete(view.tokens, free[len(free) - surplus - cut :]))) for cut in cuts
+    ]
 
 
 def pad(

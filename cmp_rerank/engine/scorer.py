@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal, TypeVar, get_args
 
@@ -20,7 +20,7 @@ from cmp_rerank.engine.memory import Budget, Footprint, available, free, kept_by
 from cmp_rerank.engine.modifier import AblationHooks, PassModifier, Verified
 from cmp_rerank.engine.passes import Passes, most_passes
 from cmp_rerank.engine.recompute import recomputed
-from cmp_rerank.engine.rows import Chunking, Row, Step, forks, singles
+from cmp_rerank.engine.rows import Chunking, Row, Step, forks, shortened, singles
 from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.hooks.checkpointing import is_reentrant
@@ -324,12 +324,12 @@ class Scorer:
 
         The row beside it is shorter: where something is padded, masks are kept, too.
         """
-        example, view = row
-        shorter = (example, replace(view, tokens=np.delete(view.tokens, len(view) // 2)))
+        view = row[1]
+        beside = shortened(row, len(view), 1) or [row]
         trial = passes.trial(*known.ablations)
         devices = [known.inner.device] if known.inner.device.type == "cuda" else []
         with torch.random.fork_rng(devices), trial.ready(), kept_bytes(known.inner) as kept:
-            trial.run([row, shorter])
+            trial.run([row, *beside])
         return len(view), ceil(kept[0] / 2)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cmp_rerank.engine.modifier import LayerInputs
 from cmp_rerank.engine.places import Place, changed
-from cmp_rerank.engine.rows import Row, RowBatch
+from cmp_rerank.engine.rows import Row, RowBatch, shortened
 from cmp_rerank.hooks.checkpointing import PassHooks
 from cmp_rerank.hooks.sites import repeated_layers
 
@@ -58,16 +58,10 @@ class SharedTrunk(LayerInputs):
 
     def trial_rows(self, row: Row) -> tuple[list[Row], list[Row]]:
         """Groups of different sizes: where rows of a batch are mixed, repeating them equally would change nothing."""
-        example, view = row
-        if len(view) < 6:
-            tokens = [view.tokens]
-        else:
-            body = view.tokens[: min(len(view), 40) - 1]
-            tokens = [np.append(body[: len(body) - cut], view.tokens[-1]) for cut in (0, 1, 3)]
-        many = max(len(view.levels), 1)
+        many = max(len(row[1].levels), 1)
         trial = [
-            (example, replace(view, tokens=t, levels=(level,) * many))
-            for number, t in enumerate(tokens)
+            (example, replace(view, levels=(level,) * many))
+            for number, (example, view) in enumerate(shortened(row, 40, 0, 1, 3) or [row])
             for level in range(4 - number)
         ]
         return trial[:-2], trial

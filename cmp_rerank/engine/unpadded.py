@@ -17,7 +17,6 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nested import nested_tensor_from_jagged
@@ -27,7 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from cmp_rerank.engine.modifier import LayerInputs
 from cmp_rerank.engine.places import Place, changed
-from cmp_rerank.engine.rows import Row, RowBatch
+from cmp_rerank.engine.rows import Row, RowBatch, shortened
 from cmp_rerank.hooks.checkpointing import PassHooks
 from cmp_rerank.hooks.dropout import dropout_disabled
 from cmp_rerank.hooks.sites import repeated_layers
@@ -194,15 +193,8 @@ class Unpadded(LayerInputs):
 
     def trial_rows(self, row: Row) -> tuple[list[Row], list[Row]]:
         """Rows of several lengths, some of them equal."""
-        example, view = row
-        body = view.tokens[: min(len(view), 40) - 1]
-        if len(body) < 5:
-            return [], []
-
-        def trial(*cuts: int) -> list[Row]:
-            return [(example, replace(view, tokens=np.append(body[: len(body) - n], view.tokens[-1]))) for n in cuts]
-
-        return trial(1, 2, 4), trial(0, 1, 1, 3, 4)
+        more = shortened(row, 40, 0, 1, 1, 3, 4)
+        return (shortened(row, 40, 1, 2, 4), more) if more else ([], [])
 
     def belongs(self, x: Tensor, rows: Sequence[Row]) -> bool:
         """Whether a tensor has a value for every token of the padded rows."""

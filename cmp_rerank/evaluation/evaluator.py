@@ -21,6 +21,7 @@ from cmp_rerank.evaluation.reranking import PairScorer, check_inputs, rerank, te
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Run, rank
 from cmp_rerank.ir.arguments import check_count, check_number
+from cmp_rerank.ir.mappings import as_texts
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class RunEvaluator(BaseEvaluator):
             )
         if isinstance(run, Judgments):
             raise ValueError("qrels and run seem to be swapped; got Judgments as the run; qrels come first here")
+        queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
         check_inputs(queries, corpus, run, k)
         check_number("alpha", alpha, 0, 1)
         check_count("batch_size", batch_size)

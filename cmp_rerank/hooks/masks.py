@@ -23,7 +23,7 @@ _MASK32 = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: consecutive counters land far apart
 
 
-def drop_rate(p: float, level: int) -> float:
+def drop_rate(p: float, level: float) -> float:
     """Rate at which units are dropped at a level: ``p_k = 1 - (1 - p) ** k`` (arXiv 2301.03765, CmpDrop).
 
     >>> [round(drop_rate(0.1, level), 3) for level in range(4)]

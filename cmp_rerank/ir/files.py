@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cmp_rerank.ir.arguments import check_run
 from cmp_rerank.ir.blocks import DUPLICATES, Block
 from cmp_rerank.ir.lines import (
     PathLike,
@@ -98,6 +99,7 @@ def write_run(path: PathLike, run: Run, tag: str = "cmp_rerank", *, format: str 
         format = {".json": "json", ".tsv": "msmarco"}.get(stem_suffix(path), "trec")
     check_choice("format", format, tuple(name for name in RUN_FORMATS if name != "top1000"))
     if format == "json":
+        check_run("run", run)
         _write_json(path, {query: dict(rank(scores)) for query, scores in run.items()})
         return
 
@@ -220,6 +222,7 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
     if format is None:
         format = {".json": "json", ".tsv": "beir"}.get(stem_suffix(path), "trec")
     check_choice("format", format, QRELS_FORMATS)
+    check_run("qrels", qrels)
     for query, grades in qrels.items():
         for doc, grade in grades.items():
             if isinstance(grade, bool) or int(grade) != grade:

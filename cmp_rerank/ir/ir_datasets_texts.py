@@ -41,7 +41,7 @@ class DocumentTexts(Texts):
 
     @cached_property
     def ids(self) -> Sequence[str]:
-        """The ids by place."""
+        """The ids by place: a list, made on first use, since not all collections of ir_datasets find one by place."""
         return [document.doc_id for document in self._dataset.docs_iter()]
 
     def __getitem__(self, name: str) -> str:
@@ -60,7 +60,13 @@ class DocumentTexts(Texts):
         return (document.doc_id for document in self._dataset.docs_iter())
 
     def __len__(self) -> int:
-        return self._dataset.docs_count()
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
+        # Only some handlers know it without reading.
+        count = self._dataset.docs_count()
+        return sum(1 for _ in self) if count is None else count
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """All (id, text), in the order of the source."""

@@ -17,7 +17,7 @@ class Texts(Mapping[str, str]):
     @property
     @abstractmethod
     def ids(self) -> Sequence[str]:
-        """The ids by place, in the order of the source; not a list, so that it costs no memory."""
+        """The ids by place, in the order of the source; where possible no list, so that it costs no memory."""
 
     @abstractmethod
     def pairs(self) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+from cmp_rerank.ir.arguments import check_id, check_run
 from cmp_rerank.ir.files import Qrels, Run
 from cmp_rerank.ir.lines import (
     PathLike,
@@ -125,6 +126,7 @@ def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[s
 def _write_texts(path: PathLike, texts: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:
     def lines() -> Iterator[str]:
         for name, content in texts.items():
+            check_id("texts", "query or document", name)
             if tsv:
                 if any(character in name + content for character in "\t\n\r"):
                     raise ValueError(f"{name!r} cannot be written as TSV: it holds a tab or a line break; use .jsonl")
@@ -176,6 +178,7 @@ def write_top1000(path: PathLike, queries: Mapping[str, str], corpus: Mapping[st
     Raises:
         ValueError: A text is missing, or holds a tab or a line break. Then no file is written.
     """
+    check_run("run", run)
 
     def lines() -> Iterator[str]:
         for query, scores in run.items():

@@ -173,7 +173,8 @@ class ComparativeLoss(nn.Module):
         replay = Replay(self.loss, inner, columns, labels, recording=recording, **extra)
         pairs = replay.recording.pairs
         trainer = calling_trainer()
-        draw = self.comparison.draw(None if trainer is None else trainer.state.global_step)
+        state = None if trainer is None else trainer.state
+        draw = self.comparison.draw(*(state.global_step, state.max_steps) if state else (None, None))
         if prepared is not None:
             self.truncation.add_counts(prepared.truncation)
             examples = prepared.drawn(pairs, draw)
@@ -273,15 +274,18 @@ def relevance(
 ) -> list[bool]:
     """Which pairs have a relevant passage, so that a crop keeps what supports their label.
 
-    With a label for each passage (0 and more: grades, classes of two, probabilities), those above 0. Labels below 0
-    or not for each passage (a teacher's logits or margins) say nothing of relevance. Then a passage of its query's
+    With a label for each passage (0 and more: grades, classes of two, probabilities), those above 0. Where a passage
+    has several labels, the first counts. Labels of passages that the loss does not ask for do not. Labels below 0 or
+    not for each passage (a teacher's logits or margins) say nothing of relevance. Then a passage of its query's
     first column is relevant, one of a later column or of another row is not, and with one passage column all are.
     """
     by_place = isinstance(labels, list) and any(query_row for query_row in columns[1:] if _is_list(query_row))
     if by_place:
         assert isinstance(labels, list)
-        graded = all(bool((label >= 0).all()) for label in labels)
-        return [not graded or bool(labels[d.address[1]][d.address[2]] > 0) for _, d in pairs]
+        first = [label.reshape(len(label), -1)[:, 0].tolist() for label in labels]
+        asked = [first[d.address[1]][d.address[2]] for _, d in pairs]
+        graded = all(label >= 0 for label in asked)
+        return [not graded or label > 0 for label in asked]
     if len(columns) == 2 and isinstance(labels, Tensor) and labels.numel() == len(columns[0]):
         flat = labels.reshape(-1)
         graded = bool((flat >= 0).all())

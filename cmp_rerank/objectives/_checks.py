@@ -33,6 +33,12 @@ def check_reduction(reduction: object) -> None:
         raise ValueError(f"reduction must be {' or '.join(map(repr, REDUCTIONS))}; got {reduction!r}")
 
 
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError unless an option is one of its choices."""
+    if not (isinstance(value, str) and value in choices):
+        raise ValueError(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}; got {value!r}")
+
+
 def is_finite(value: object) -> bool:
     # Finite in float32; a comparison with NaN is False.
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST  # type: ignore[operator]

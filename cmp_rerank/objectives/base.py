@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cmp_rerank.objectives._checks import checked
+from cmp_rerank.objectives.progress import TrainingProgress
 
-__all__ = ["FunctionObjective", "Objective", "Outputs", "check_objective", "violations"]
+__all__ = ["FunctionObjective", "Objective", "Outputs", "at", "check_objective", "violations"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +84,45 @@ class Outputs:
                 f"values must be one floating-point number per row, shape {tuple(self.example.shape)}; "
                 f"got {_described(values)}"
             )
+        sizes = self._sizes(examples)
+        return values.new_zeros(examples).index_add(0, self.example, values) / sizes.clamp(min=1)
+
+    def lists(self, examples: int) -> tuple[Tensor, Tensor]:
+        """Put the rows of each example side by side, so that they can be compared as a list.
+
+        Args:
+            examples: The number of examples, which is the number of rows of ``losses``.
+
+        Returns:
+            The scores, shape (examples, longest list, 1 + steps, width), 0 where an example has fewer rows; and
+            whether a row is there, bool, shape (examples, longest list). Rows keep their order.
+
+        Raises:
+            ValueError: If a row belongs to no example.
+
+        Example:
+            >>> outputs = Outputs(torch.tensor([1.0, 2.0, 3.0])[:, None, None], example=torch.tensor([0, 1, 0]))
+            >>> scores, there = outputs.lists(2)
+            >>> scores[:, :, 0, 0], there
+            (tensor([[1., 3.],
+                    [2., 0.]]), tensor([[ True,  True],
+                    [ True, False]]))
+        """
+        sizes = self._sizes(examples)
+        longest = int(sizes.max()) if examples else 0
+        order = self.example.argsort(stable=True)
+        place = torch.empty_like(self.example)
+        place[order] = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[self.example[order]]
+        scores = self.scores.new_zeros(examples, longest, *self.scores.shape[1:])
+        there = torch.arange(longest, device=sizes.device) < sizes[:, None]
+        return scores.index_put((self.example, place), self.scores), there
+
+    def _sizes(self, examples: int) -> Tensor:
+        """How many rows each example has, (examples,)."""
         outside = self.example[(self.example < 0) | (self.example >= examples)]
         if len(outside):
             raise ValueError(f"example must index {examples} rows of losses; got {int(outside[0])}")
-        sums = values.new_zeros(examples).index_add(0, self.example, values)
-        return sums / torch.bincount(self.example, minlength=examples).clamp(min=1)
+        return torch.bincount(self.example, minlength=examples)
 
 
 class Objective(ABC):
@@ -130,6 +165,17 @@ class Objective(ABC):
         Returns:
             Shape (batch,), with a graph.
         """
+
+    def at(self, progress: TrainingProgress) -> Objective:
+        """Give the objective as it is at a moment of training; by default the same at all times.
+
+        Training asks this before each batch. An objective that changes gives another one here, and keeps no state: so
+        training goes on rightly after a resume.
+
+        Args:
+            progress: How far training has come.
+        """
+        return self
 
     def weights(self, losses: Tensor) -> Tensor:
         """Give the gradient of the objective with respect to each task loss, by autograd on a detached copy.
@@ -264,6 +310,20 @@ def check_objective(objective: Any) -> Objective:
             f"{_signature(objective)}"
         )
     return cast(Objective, objective) if whole else FunctionObjective(objective, needs_outputs)
+
+
+def at(objective: Objective, progress: TrainingProgress) -> Objective:
+    """Give an objective as it is at a moment of training, whether or not its class has the method `Objective.at`.
+
+    Args:
+        objective: The objective.
+        progress: How far training has come.
+
+    Raises:
+        ValueError: If what it gives for that moment is no objective.
+    """
+    method = getattr(objective, "at", None)
+    return objective if method is None else check_objective(method(progress))
 
 
 def violations(losses: Tensor) -> Tensor:

@@ -153,15 +153,19 @@ def with_dummy(losses: Tensor, baseline: Baseline) -> Tensor:
     return torch.cat([losses, dummy], dim=-1)
 
 
-def ordered_gaps(values: Tensor) -> Tensor:
-    """Differences of ordered pairs: (..., n) -> (..., n, n), l(i) - l(j) at [i, j] for i < j, else 0."""
-    return (values.unsqueeze(-1) - values.unsqueeze(-2)).triu(diagonal=1)
+def ordered_gaps(values: Tensor, detached: bool = False) -> Tensor:
+    """Differences of ordered pairs: (..., n) -> (..., n, n), l(i) - l(j) at [i, j] for i < j, else 0.
+
+    With ``detached`` no gradient flows through the l(j).
+    """
+    later = values.detach() if detached else values
+    return (values.unsqueeze(-1) - later.unsqueeze(-2)).triu(diagonal=1)
 
 
-def hinges(values: Tensor, reduction: Reduction) -> Tensor:
+def hinges(values: Tensor, reduction: Reduction, detached: bool = False) -> Tensor:
     """Sum or mean over the ordered pairs of how far they are out of order: (..., n) -> (...)."""
     # relu, not clamp(min=0): its derivative at 0 is 0, so a pair of equal losses has weight 0.
-    return ordered_gaps(values).relu().sum(dim=(-2, -1)) / divisor(values.shape[-1], reduction)
+    return ordered_gaps(values, detached).relu().sum(dim=(-2, -1)) / divisor(values.shape[-1], reduction)
 
 
 def divisor(n: int, reduction: Reduction) -> int:

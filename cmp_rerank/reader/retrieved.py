@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from cmp_rerank.ir.files import Run
+from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.ranking import rank
 from cmp_rerank.reader.checks import check_whole
 from cmp_rerank.reader.files import Questions
@@ -46,6 +47,7 @@ def from_run(
         (('Bees do.',), (GoldAnswer(text='Bees', passage=0, start=0),))
     """
     check_whole("k", k, 1)
+    queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
     known = {question.id: question for question in gold or ()}
     counts = {"queries without passages": 0, "answers not found": 0}
     questions = []

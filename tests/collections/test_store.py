@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,19 +31,17 @@ def build(folder: Path, texts: dict[str, str]) -> TextStore:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(texts=TEXTS, others=st.lists(ANY, max_size=5))
-def test_it_is_the_dictionary(
-    tmp_path_factory: pytest.TempPathFactory, texts: dict[str, str], others: list[str]
-) -> None:
-    folder = tmp_path_factory.mktemp("store") / "s"
+def test_it_is_the_dictionary(tmp_path: Path, texts: dict[str, str], others: list[str]) -> None:
+    folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "s"
     for store in (build(folder, texts), TextStore(folder), pickle.loads(pickle.dumps(TextStore(folder)))):
         assert len(store) == len(texts)
         assert list(store) == list(texts)
         assert list(store.items()) == list(texts.items())
         assert list(store.values()) == list(texts.values())
         assert list(store.ids) == list(texts)
-        assert [store.ids[i] for i in (0, -1)] == [list(texts)[0], list(texts)[-1]]
+        assert [store.ids[i] for i in (0, -1)] == [next(iter(texts)), next(reversed(texts))]
         assert store.get_many(texts) == list(texts.values())
         assert [store.get(name) for name in others] == [texts.get(name) for name in others]
         assert store.known(others) == [name in texts for name in others]

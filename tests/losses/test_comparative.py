@@ -380,6 +380,14 @@ def test_relevance_by_label_and_by_column() -> None:
     lists = addressed([["q0", "q1"], [["a", "b"], ["c"]]])
     labels = [torch.tensor([0, 2]), torch.tensor([1])]
     assert relevance(pairs(lists, (0, 1, 0, 0), (0, 1, 0, 1), (1, 1, 1, 0)), lists, labels) == [False, True, True]
+    marked = [torch.tensor([-1, 2]), torch.tensor([0])]  # a label of -1 that the loss leaves out
+    assert relevance(pairs(lists, (0, 1, 0, 1), (1, 1, 1, 0)), lists, marked) == [True, False]
+    with_teacher = [torch.tensor([[0.0, -7.0], [2.0, 3.0]]), torch.tensor([[1.0, -2.0]])]  # grades and scores
+    assert relevance(pairs(lists, (0, 1, 0, 0), (0, 1, 0, 1), (1, 1, 1, 0)), lists, with_teacher) == [
+        False,
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

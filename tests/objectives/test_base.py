@@ -54,7 +54,10 @@ def test_the_repr_parses_back(objective):
 def test_the_repr_of_other_kinds_of_numbers_parses_back(number):
     assert repr(PairwiseHinge(number)) == "PairwiseHinge(baseline=0.5, reduction='mean')"
     assert repr(Listwise(number, number)) == "Listwise(temperature=0.5, baseline=0.5)"
-    assert repr(HingeRegularized(number)) == "HingeRegularized(weight=0.5, reduction='mean')"
+    assert (
+        repr(HingeRegularized(number))
+        == "HingeRegularized(weight=0.5, reduction='mean', task='mean', detached=False)"
+    )
     assert repr(PairwiseHinge(np.str_("full"), np.str_("sum"))) == "PairwiseHinge(baseline='full', reduction='sum')"
 
 

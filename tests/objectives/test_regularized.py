@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
-from objective_oracles import away_from_kinks, every_reduction, fast, loss_rows, random_losses, tied_losses
+from objective_oracles import away_from_kinks, every_reduction, fast, gradient, loss_rows, random_losses, tied_losses
 
 from cmp_rerank.objectives.hinge import comparative_loss
 from cmp_rerank.objectives.mean import MeanOfSteps
@@ -81,7 +81,7 @@ def test_hinge_regularized_without_weight_is_the_mean_of_steps():
 
 def test_hinge_regularized_defaults():
     assert HingeRegularized() == HingeRegularized(1.0, "mean")
-    assert repr(HingeRegularized()) == "HingeRegularized(weight=1.0, reduction='mean')"
+    assert repr(HingeRegularized()) == "HingeRegularized(weight=1.0, reduction='mean', task='mean', detached=False)"
 
 
 def test_hinge_regularized_zero_weight_rate_by_hand():
@@ -101,3 +101,54 @@ def test_hinge_regularized_refuses_a_bad_weight_when_it_is_made(weight):
 def test_hinge_regularized_refuses_an_unknown_reduction_when_it_is_made(reduction):
     with pytest.raises(ValueError, match=r"reduction must be 'mean' or 'sum'; got "):
         HingeRegularized(reduction=reduction)
+
+
+def oracle_kind(row: list[float], weight: float, reduction: str, task: str) -> float:
+    pairs = [(i, j) for i in range(len(row)) for j in range(i + 1, len(row))]
+    hinges = sum(max(0.0, row[i] - row[j]) for i, j in pairs)
+    first = sum(row) / len(row) if task == "mean" else row[0]
+    return first + weight * (hinges / max(1, len(pairs)) if reduction == "mean" else hinges)
+
+
+def oracle_gradient(row: list[float], weight: float, reduction: str, task: str, detached: bool) -> list[float]:
+    pairs = [(i, j) for i in range(len(row)) for j in range(i + 1, len(row))]
+    found = [1 / len(row) if task == "mean" else float(i == 0) for i in range(len(row))]
+    for i, j in pairs:
+        if row[i] > row[j]:
+            share = weight / (len(pairs) if reduction == "mean" else 1)
+            found[i] += share
+            found[j] -= 0 if detached else share
+    return found
+
+
+@pytest.mark.parametrize("task", ["mean", "full"])
+@pytest.mark.parametrize("detached", [False, True])
+@every_reduction
+@pytest.mark.parametrize("make", [random_losses, tied_losses])
+def test_task_losses_of_all_steps_or_of_the_full_model_with_and_without_detaching(task, detached, reduction, make):
+    objective, losses = HingeRegularized(0.7, reduction, task, detached), make()
+    expected = [oracle_kind(row, 0.7, reduction, task) for row in losses.tolist()]
+    assert objective(losses).tolist() == pytest.approx(expected)
+    gradients = [oracle_gradient(row, 0.7, reduction, task, detached) for row in losses.tolist()]
+    torch.testing.assert_close(gradient(objective, losses), torch.tensor(gradients, dtype=torch.float64))
+    torch.testing.assert_close(objective.weights(losses), torch.tensor(gradients, dtype=torch.float64))
+
+
+def test_the_full_model_alone():
+    in_order = torch.tensor([[0.1, 0.2, 0.3]])
+    assert HingeRegularized(task="full").weights(in_order).tolist() == [[1.0, 0.0, 0.0]]
+    assert HingeRegularized(0.0, task="full")(random_losses()).equal(random_losses()[:, 0])
+    assert (HingeRegularized(5.0, task="full", detached=True).weights(random_losses()) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "best"}, "task must be 'mean' or 'full'; got 'best'"),
+        ({"detached": 1}, "detached must be True or False; got 1"),
+    ],
+)
+def test_bad_kinds(options, message):
+    for call in (HingeRegularized, lambda **options: hinge_regularized_loss(random_losses(), **options)):
+        with pytest.raises(ValueError, match=message):
+            call(**options)

@@ -1,0 +1,67 @@
+"""Losses by their names, so that a configuration can name one: those of sentence-transformers and of this package."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sentence_transformers.cross_encoder import losses as upstream
+from torch import nn
+
+from cmp_rerank.ranking_losses.circle import CircleLoss
+from cmp_rerank.ranking_losses.distillation import ListwiseKLLoss, SupervisedDistillationLoss, TeacherOrderLoss
+from cmp_rerank.ranking_losses.margin import ListwiseMarginMSELoss, MarginHingeLoss
+from cmp_rerank.ranking_losses.ndcg import ApproxNDCGLoss, NeuralNDCGLoss
+from cmp_rerank.ranking_losses.pairwise_softmax import PairwiseSoftmaxLoss
+from cmp_rerank.ranking_losses.ranknet import WeightedRankNetLoss
+from cmp_rerank.ranking_losses.softmax import ListwiseSoftmaxLoss, LocalizedContrastiveLoss
+
+__all__ = ["LOSSES", "loss_class"]
+
+_OWN: tuple[type[nn.Module], ...] = (
+    ApproxNDCGLoss,
+    CircleLoss,
+    ListwiseKLLoss,
+    ListwiseMarginMSELoss,
+    ListwiseSoftmaxLoss,
+    LocalizedContrastiveLoss,
+    MarginHingeLoss,
+    NeuralNDCGLoss,
+    PairwiseSoftmaxLoss,
+    SupervisedDistillationLoss,
+    TeacherOrderLoss,
+    WeightedRankNetLoss,
+)
+
+#: Every cross-encoder loss by its name.
+LOSSES: Mapping[str, type[nn.Module]] = MappingProxyType(
+    {name: getattr(upstream, name) for name in upstream.__all__ if name.endswith("Loss")}
+    | {loss.__name__: loss for loss in _OWN}
+)
+
+
+def loss_class(name: str) -> type[nn.Module]:
+    """Find a loss by its name.
+
+    Args:
+        name: of the class, such as "NeuralNDCGLoss" or "LambdaLoss".
+
+    Returns:
+        The class. It takes the model, and its options by name.
+
+    Raises:
+        ValueError: there is none of that name.
+
+    Example:
+        >>> loss_class("NeuralNDCGLoss")
+        <class 'cmp_rerank.ranking_losses.ndcg.NeuralNDCGLoss'>
+        >>> loss_class("NeuralNDCG")
+        Traceback (most recent call last):
+        ValueError: there is no loss 'NeuralNDCG'; did you mean 'NeuralNDCGLoss'?
+    """
+    if isinstance(name, str) and name in LOSSES:
+        return LOSSES[name]
+    near = difflib.get_close_matches(str(name), LOSSES, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(LOSSES))}"
+    raise ValueError(f"there is no loss {name!r}; {hint}")
