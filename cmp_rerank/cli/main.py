@@ -10,9 +10,11 @@ from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.fuse import fuse
 from cmp_rerank.cli.mine import mine
 from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
+from cmp_rerank.cli.retrieve import retrieve
 from cmp_rerank.cli.train import train
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
@@ -42,6 +44,8 @@ def main(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "retrieve": retrieve,
+    "fuse": fuse,
     "evaluate": evaluate,
     "compare": compare,
     "report": report,

@@ -93,8 +93,9 @@ def embed_in_memory(
         The ids; (n, dimensions) embeddings of type ``dtype``; and the text of the first document, by which a model
         can be told from another one.
     """
-    ids, parts, first = [], [], ""
-    done = 0
+    ids: list[IdList] = []
+    parts: list[np.ndarray] = []
+    first, done = "", 0
     for block in texts_in_blocks(documents, _BLOCK):
         texts = list(block.values())
         first = first if ids else texts[0]
@@ -123,11 +124,12 @@ def embed_to_file(
         ValueError: the folder has a part for other documents, another model or other settings; or the model gives
             embeddings that are not finite.
     """
-    state = _State.read(folder)
-    digest, ids, first, done = hashlib.blake2b(digest_size=16), [], "", 0
+    digest, ids, first, done = hashlib.blake2b(digest_size=16), list[IdList](), "", 0
     settings = {"dtype": dtype, "similarity": embedder.similarity, "documents": len(documents), "block": _BLOCK}
-    if state is not None and state.settings != settings:
+    state = _State.read(folder) or _State(settings, 0, 0, "")
+    if state.settings != settings:
         raise _other(folder, f"was begun with {state.settings}; got {settings}")
+    state.write(folder)
     with (folder / _FILE).open("r+b" if (folder / _FILE).exists() else "w+b") as file:
         for block in texts_in_blocks(documents, _BLOCK):
             texts = list(block.values())
@@ -137,7 +139,7 @@ def embed_to_file(
             if not done:
                 first = texts[0]
             done += len(texts)
-            if state is not None and done <= state.rows:
+            if done <= state.rows:
                 if done == state.rows:
                     if digest.hexdigest() != state.digest:
                         raise _other(folder, f"holds {done:,} documents, which are not the first ones of those given")
@@ -146,7 +148,7 @@ def embed_to_file(
                     check_model(embedder.documents([first])[0], known, first, folder)
                     file.seek(0, os.SEEK_END)
                 continue
-            if state is None:
+            if not state.rows:
                 file.truncate(0)
             embedded = stored(embedder.documents(texts, progress, done - len(texts), len(documents)), dtype)
             file.write(embedded.tobytes())
@@ -154,7 +156,6 @@ def embed_to_file(
             os.fsync(file.fileno())
             state = _State(settings, done, embedded.shape[1], digest.hexdigest())
             state.write(folder)
-    assert state is not None  # there is one document at least
     return IdList.joined(ids), _mapped(folder, dtype, done, state.dimensions), first
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,14 +79,21 @@ def _as_dict(blocks: Iterator[Block], rank_order: str) -> dict[str, dict[str, fl
     return run
 
 
-def write_run(path: PathLike, run: Run, tag: str = "cmp_rerank", *, format: str | None = None) -> None:
+def write_run(
+    path: PathLike,
+    run: Run | Iterable[tuple[str, Mapping[str, float]]],
+    tag: str = "cmp_rerank",
+    *,
+    format: str | None = None,
+) -> None:
     """Write a run, ranked by :func:`rank`.
 
     Scores are written with all their digits, so that reading the file gives the same numbers back.
 
     Args:
         path: Where to write; gzip when the name ends in .gz.
-        run: Query id -> document id -> score.
+        run: Query id -> document id -> score; or pairs of a query id and its scores, which are written as they come,
+            so that the run need not be in memory.
         tag: Name of the system, the last column of a TREC run.
         format: "trec", "msmarco" (3 columns, ranks only) or "json"; None means json for .json, msmarco for
             .tsv, else trec.
@@ -98,13 +105,15 @@ def write_run(path: PathLike, run: Run, tag: str = "cmp_rerank", *, format: str 
     if format is None:
         format = {".json": "json", ".tsv": "msmarco"}.get(stem_suffix(path), "trec")
     check_choice("format", format, tuple(name for name in RUN_FORMATS if name != "top1000"))
+    pairs = run.items() if isinstance(run, Mapping) else run
     if format == "json":
-        check_run("run", run)
-        _write_json(path, {query: dict(rank(scores)) for query, scores in run.items()})
+        whole = dict(pairs)
+        check_run("run", whole)
+        _write_json(path, {query: dict(rank(scores)) for query, scores in whole.items()})
         return
 
     def lines() -> Iterator[str]:
-        for query, scores in run.items():
+        for query, scores in pairs:
             _check_id("query id", query)
             for place, (doc, score) in enumerate(rank(scores), 1):
                 _check_id("document id", doc)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from cmp_rerank.ir.bm25 import ANSERINI, BM25
 from cmp_rerank.ir.dense import Dense
 from cmp_rerank.ir.files import Run, read_run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import is_index
+from cmp_rerank.ir.index_folder import check_replaceable, is_index
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.ranking import check_choice, rank
@@ -78,6 +79,7 @@ class FirstStageOptions:
         if self.kind not in KINDS and not Path(self.kind).is_file():
             raise ValueError(
                 f"a first stage is one of {', '.join(map(repr, KINDS))} or the path of a run; got {self.kind!r}"
+                + _guess(self.kind, KINDS)
             )
         _check_options(self.kind, self.model, self.options)
 
@@ -144,6 +146,8 @@ def first_stage(
         raise ValueError("a first stage needs documents, or a folder with its index; got neither; give the corpus")
     if name == "dense":
         return Dense(corpus, _loaded(name, model), progress=progress, folder=folder, **options)
+    if folder is not None:
+        check_replaceable(Path(folder))
     if name == "sparse":
         stage: BM25 | Sparse = Sparse(corpus, _loaded(name, model), progress=progress, **options)
     else:
@@ -198,9 +202,17 @@ def _check_options(kind_: str, model: Any, options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in known:
             names = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"there is no option {name!r} of the first stage {kind_!r}; {names}")
+            raise ValueError(
+                f"there is no option {name!r} of the first stage {kind_!r}; {names}{_guess(name, known)}"
+            )
     if (stage in (Dense, Sparse)) != (model is not None):
         hint = "name a model" if model is None else "leave it out"
         raise ValueError(
             f"a model goes with the first stages 'dense' and 'sparse'; got {kind_!r} and {kind(model)}; {hint}"
         )
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    """The name that was probably meant."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

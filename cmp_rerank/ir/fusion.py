@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cmp_rerank.ir.arguments import check_count, check_number, check_runs, kind
 from cmp_rerank.ir.files import Run
@@ -137,7 +137,12 @@ def _by_deviation(values: list[float]) -> list[float]:
     return [(value - mean) / (deviation or 1.0) for value in values]
 
 
-_SCALE = {"max": _by_max, "minmax": _by_range, "z": _by_deviation, "none": list}
+_SCALE: dict[str, Callable[[list[float]], list[float]]] = {
+    "max": _by_max,
+    "minmax": _by_range,
+    "z": _by_deviation,
+    "none": list,
+}
 
 
 def _weights(weights: Sequence[float] | None, runs: int) -> list[float]:

@@ -31,11 +31,7 @@ def replacing_folder(folder: PathLike) -> Iterator[Path]:
         ValueError: The parent does not exist, or ``folder`` holds something else than an index.
     """
     target = Path(folder)
-    check_place(target)
-    if target.exists() and not is_index(target) and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(
-            f"an index needs a folder of its own; got {target}, which holds something else; name a new one"
-        )
+    check_replaceable(target)
     new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         new.chmod(0o777 & ~_umask())
@@ -56,6 +52,19 @@ def check_place(folder: Path) -> None:
     """Refuse a folder that cannot be made because its parent does not exist."""
     if not folder.parent.is_dir():
         raise ValueError(f"{folder.parent}: no such directory; create it before writing {folder.name}")
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder that an index cannot take the place of: worth to know before hours of building.
+
+    Raises:
+        ValueError: The parent does not exist, or ``folder`` holds something else than an index.
+    """
+    check_place(folder)
+    if folder.exists() and not is_index(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"an index needs a folder of its own; got {folder}, which holds something else; name a new one"
+        )
 
 
 def write_manifest(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:

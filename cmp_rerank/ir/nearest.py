@@ -125,7 +125,7 @@ def _described(factory: str, n: int) -> tuple[str, str]:
     if factory == "ivf":
         # The usual number of lists is 4 sqrt(n); faiss wants 39 embeddings or more to train each.
         lists = max(1, min(4 * isqrt(n), n // 39))
-        return f"IVF{lists},Flat", f"nprobe={max(1, min(lists, 8), lists // 16)}"
+        return f"IVF{lists},Flat", f"nprobe={max(min(lists, 16), lists // 16)}"
     if factory == "hnsw":
         return "HNSW32,Flat", "efSearch=128"
     return factory, ""

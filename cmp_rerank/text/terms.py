@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 # Scripts that are written without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han with its extensions).
 # Hangul is not among them: Korean separates its words by spaces.
@@ -18,7 +19,9 @@ _TERM = re.compile(rf"(?=\w)[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 # and points join letters, points and commas join digits; and its EnglishPossessiveFilter, which takes away 's.
 TERM_PATTERNS = {
     "words": r"(?u)\b\w\w+\b",
-    "lucene": r"(?u)(\w+(?:(?:(?<=[^\W\d_])['’.:·](?![sS]\b)(?=[^\W\d_])|(?<=\d)[.,;'](?=\d))\w+)*)(?:['’][sS]\b)?",
+    "lucene": (
+        r"(?u)(\w+(?:(?:(?<=[^\W\d_])(?:[.:·]|['’](?![sS]\b))(?=[^\W\d_])|(?<=\d)[.,;'](?=\d))\w+)*)(?:['’][sS]\b)?"
+    ),
 }
 
 
@@ -73,7 +76,13 @@ def term_splitter(
         raise ValueError(f"language must be one of {', '.join(Stemmer.algorithms())} or None; got {language!r}.")
     if tokens not in TERM_PATTERNS:
         raise ValueError(f"tokens must be one of {', '.join(map(repr, TERM_PATTERNS))}; got {tokens!r}.")
-    stemmer = Stemmer.Stemmer(language) if language else None
+    stemmer: Any = Stemmer.Stemmer(language) if language else None
+
+    def porter(words: list[str]) -> list[str]:
+        # Porter's own program leaves words of one or two letters alone; Snowball's makes nothing of "s".
+        return [
+            word if len(word) < 3 else stemmed for word, stemmed in zip(words, stemmer.stemWords(words), strict=True)
+        ]
 
     def tokenise(texts: Iterable[str]) -> list[list[str]]:
         listed = list(texts)
@@ -83,7 +92,7 @@ def term_splitter(
             listed,
             token_pattern=TERM_PATTERNS[tokens],
             stopwords="en" if stopwords else [],
-            stemmer=stemmer,
+            stemmer=porter if language == "porter" else stemmer,
             return_ids=False,
             show_progress=False,
         )

@@ -8,11 +8,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import bm25s
+import numpy as np
 import pytest
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cmp_rerank.demo.extracts import Extracts
-from cmp_rerank.ir import BM25, Dense, rank
+from cmp_rerank.evaluation import evaluate
+from cmp_rerank.ir import ANSERINI, BM25, Dense, rank, read_corpus, read_qrels, read_queries
+from cmp_rerank.text.terms import term_splitter
 
 DOCUMENTS = {
     "d1": "red apple green apple",
@@ -87,11 +93,70 @@ def test_progress_ends_at_the_number_of_queries() -> None:
         ({"b": "0.5"}, "b must be a number between 0 and 1; got '0.5'"),
         ({"b": True}, "b must be a number between 0 and 1; got True"),
         ({"language": "klingon"}, "got 'klingon'"),
+        ({"tokens": "letters"}, "tokens must be one of 'words', 'lucene'; got 'letters'"),
+        ({"lengths": "byte"}, "lengths must be one of 'exact', 'lucene'; got 'byte'"),
     ],
 )
 def test_bm25_refuses_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BM25(DOCUMENTS, **options)
+
+
+@given(
+    st.dictionaries(st.text("xyz", min_size=1, max_size=3), st.text("ab c", max_size=9), min_size=1, max_size=12),
+    st.lists(st.sampled_from(["a", "b", "aa", "bab", "c"]), max_size=4),
+    st.integers(1, 5),
+)
+def test_the_best_are_those_of_a_slow_loop_with_ties_by_id(
+    documents: dict[str, str], query: list[str], depth: int
+) -> None:
+    options: dict[str, Any] = {"language": None, "stopwords": False, "tokens": "lucene"}
+    found = BM25(documents, **options).search({"q": " ".join(query)}, depth)["q"]
+    everything = BM25(documents, **options).search({"q": " ".join(query)}, len(documents))["q"]
+    assert list(found.items()) == rank(everything)[:depth]
+    assert set(everything) == {name for name, text in documents.items() if set(text.split()) & set(query)}
+
+
+def test_an_index_is_the_same_from_its_folder_and_for_bm25s(tmp_path: Path) -> None:
+    built = BM25(DOCUMENTS, **ANSERINI)
+    built.save(tmp_path / "index")
+    opened = BM25.open(tmp_path / "index")
+    assert opened.search(QUERIES) == built.search(QUERIES)
+    assert opened.settings == built.settings == ANSERINI
+    assert len(opened) == len(built) == len(DOCUMENTS)
+    theirs = bm25s.BM25.load(tmp_path / "index", mmap=True, show_progress=False)
+    assert isinstance(theirs.scores["data"], np.memmap)
+    rows, scores = theirs.retrieve([["green", "appl"]], k=3, show_progress=False)
+    expected = opened.search({"q": "green apple"}, 3)["q"]
+    assert scores[0].tolist() == pytest.approx(list(expected.values()))
+    assert {list(DOCUMENTS)[row] for row in rows[0].tolist()} == set(expected)
+
+
+def test_an_index_without_terms_is_saved_too(tmp_path: Path) -> None:
+    BM25({"a": "the of", "b": ""}).save(tmp_path / "index")
+    assert BM25.open(tmp_path / "index").search({"q": "anything"}) == {"q": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("Vitamin C, e.g. 2.5 mg/day", ["vitamin", "c", "e.g", "2.5", "mg", "dai"]),
+        ("the U.S.A., IL-6 and Crohn\u2019s", ["u.s.a", "il", "6", "crohn"]),
+        ("O'Neill's 1,000,000 non_linear terms.", ["o'neil", "1,000,000", "non_linear", "term"]),
+        ("dogs' \u4e2d, us as s", ["dog", "\u4e2d", "us", "s"]),
+    ],
+)
+def test_terms_of_lucene(text: str, terms: list[str]) -> None:
+    assert term_splitter("porter", True, "lucene")([text]) == [terms]
+
+
+def test_scifact_as_anserini_published_it(shared_data: Path) -> None:
+    """Anserini's page of its regression beir-v1.0.0-scifact.flat has nDCG@10 0.6789 and R@100 0.9253."""
+    folder = shared_data / "scifact"
+    qrels, queries = read_qrels(folder / "qrels/test.tsv"), read_queries(folder / "queries.jsonl")
+    bm25 = BM25(read_corpus(folder / "corpus.jsonl"), **ANSERINI)
+    means = evaluate(bm25.search({query: queries[query] for query in qrels}), qrels, "nDCG@10 R@100").means
+    assert {measure: round(mean, 4) for measure, mean in means.items()} == {"nDCG@10": 0.6789, "R@100": 0.9253}
 
 
 def test_bad_depth_and_no_documents_are_refused() -> None:

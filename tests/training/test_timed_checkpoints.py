@@ -23,8 +23,8 @@ def trained(checkpoint: Path, out: Path, **options: Any) -> tuple[torch.Tensor, 
     model = CrossEncoder(str(checkpoint), device="cpu")
     loss = ComparativeLoss(model, BinaryCrossEntropyLoss(model), [CmpDrop()])
     args = RerankerTrainingArguments(
-        output_dir=str(out), per_device_train_batch_size=2, max_steps=4, learning_rate=1e-2, report_to=[], use_cpu=True,
-        disable_tqdm=True, save_strategy="no", **options,
+        output_dir=str(out), per_device_train_batch_size=2, max_steps=4, learning_rate=1e-2, report_to=[],
+        use_cpu=True, disable_tqdm=True, save_strategy="no", **options,
     )  # fmt: skip
     RerankerTrainer(model=model, args=args, train_dataset=DATA, loss=loss).train()
     steps = sorted(int(path.name.split("-")[1]) for path in out.glob("checkpoint-*"))
