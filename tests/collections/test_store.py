@@ -143,6 +143,17 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_completes(tmp_path
     assert build(tmp_path / "s", {"a": "x"})["a"] == "x"
 
 
+def test_what_a_killed_builder_left_is_removed_and_what_another_one_writes_is_not(tmp_path: Path) -> None:
+    for name, age in ((".s.killed", 7200), (".s.working", 0), (".other.killed", 7200)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "texts.bin").write_bytes(b"half of")
+        for path in (tmp_path / name / "texts.bin", tmp_path / name):
+            then = path.stat().st_mtime - age
+            os.utime(path, (then, then))
+    build(tmp_path / "s", {"a": "x"})
+    assert {path.name for path in tmp_path.iterdir()} == {"s", ".s.working", ".other.killed"}
+
+
 def test_two_builders_do_not_disturb_each_other(tmp_path: Path) -> None:
     def meanwhile() -> Iterator[tuple[int, str, str]]:
         if not (tmp_path / "s").exists():
