@@ -11,9 +11,11 @@ from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.evaluate import evaluate
 from cmp_rerank.cli.fuse import fuse
+from cmp_rerank.cli.guard import guard
 from cmp_rerank.cli.mine import mine
 from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
+from cmp_rerank.cli.rerank import rerank
 from cmp_rerank.cli.retrieve import retrieve
 from cmp_rerank.cli.train import train
 from cmp_rerank.cli.train_reader import train_reader
@@ -47,10 +49,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retrieve": retrieve,
     "fuse": fuse,
     "evaluate": evaluate,
+    "rerank": rerank,
     "compare": compare,
     "report": report,
     "mine": mine,
     "demo": demo,
+    "guard": guard,
     "views": views,
     "curves": curves,
     "train": train,

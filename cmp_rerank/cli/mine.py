@@ -55,7 +55,8 @@ def mine(
     labels: Annotated[
         str,
         typer.Option(
-            help="'binary', 'grades', 'scaled'; by a teacher 'scores', 'reciprocal' or 'linear' (by rank); 'auto'."
+            help="'binary', 'grades', 'scaled'; by a teacher 'scores', by its ranks 'reciprocal', 'linear' or "
+            "'ranks', or 'both' grade and score; 'auto'."
         ),
     ] = "auto",
     teacher_only: Annotated[
@@ -116,6 +117,7 @@ def mine(
     with options.clean_exit():
         from cmp_rerank import collections, mining
         from cmp_rerank.mining.write import about_path, check_target
+        from cmp_rerank.reranking.loading import load_reranker
 
         check_target(out)
         wanted = mining.MiningOptions(
@@ -152,8 +154,8 @@ def mine(
                 None if teacher_only else data.qrels(split),
                 _runs(run or [], data),
                 options=wanted,
-                model=_model(filter_model) if filter_model else None,
-                teacher=(teacher if Path(teacher).is_file() else _model(teacher)) if teacher else None,
+                model=load_reranker(filter_model) if filter_model else None,
+                teacher=(teacher if Path(teacher).is_file() else load_reranker(teacher)) if teacher else None,
                 test_queries=None if keep_leaks else _held_out(data, split, held_out),
                 support=data.support,
                 batch_size=batch_size,
@@ -185,6 +187,7 @@ def _shares(given: str) -> tuple[float, ...] | None:
 def _runs(given: list[str], data: Collection) -> dict[str, Any]:
     """Runs by name: those of the collection, and files."""
     runs: dict[str, Any] = {}
+    run: Any
     for one in given:
         if one in data.runs:
             name, run = one, data.run(one)
@@ -200,12 +203,6 @@ def _runs(given: list[str], data: Collection) -> dict[str, Any]:
             raise ValueError(f"two runs are called {name!r}; give them names: NAME=PATH")
         runs[name] = run
     return runs
-
-
-def _model(name: str) -> Any:
-    from sentence_transformers import CrossEncoder
-
-    return CrossEncoder(name)
 
 
 def _held_out(data: Collection, split: str, names: list[str] | None) -> list[str]:

@@ -21,6 +21,7 @@ def whole_scores(
     examples: Sequence[Example],
     order: Sequence[int],
     report: Callable[[float], None] | None = None,
+    block: int = _BLOCK,
 ) -> list[tuple[int, np.ndarray]]:
     """Scores of whole examples by the model as it is, without gradients and its own dropout.
 
@@ -30,6 +31,7 @@ def whole_scores(
         examples: The examples.
         order: Which of them, in the order in which they are read; neighbours are padded to one length.
         report: Called with the share that is done.
+        block: How many examples are put into order of length, and run in passes, together.
 
     Returns:
         Number of the example and its scores, as the adapter of the scorer gives them, in that order.
@@ -38,8 +40,8 @@ def whole_scores(
     training = model.training
     model.eval()
     try:
-        for first in range(0, len(order), _BLOCK):
-            block = order[first : first + _BLOCK]
+        for first in range(0, len(order), block):
+            block = order[first : first + block]
             with torch.no_grad():
                 scores = scorer(model, [examples[i] for i in block], [[examples[i].full()] for i in block])
             found += zip(block, scores[:, 0].cpu().numpy(), strict=True)

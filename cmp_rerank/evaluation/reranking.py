@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
+from tqdm.auto import tqdm
 
-from cmp_rerank.ir import Run, rank
-from cmp_rerank.ir.arguments import check_count, check_run, check_texts, kind
+from cmp_rerank.ir import Run
+from cmp_rerank.reranking import rerank_run
+from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker, text_of
 
-
-class PairScorer(Protocol):
-    """What a reranker must have: a CrossEncoder has it, and so has any object with this method."""
-
-    def predict(self, pairs: list[tuple[str, str]]) -> Any:
-        """One score for each (query, document) pair, as a sequence, array or tensor."""
+__all__ = ["PairScorer", "check_inputs", "check_reranker", "rerank", "text_of"]
 
 
 def rerank(
@@ -32,8 +27,9 @@ def rerank(
 ) -> dict[str, dict[str, float]]:
     """Score the top k candidates of each query; those below keep their order and stay below.
 
-    A CrossEncoder is asked for logits, not for their sigmoid: in 32 bits the sigmoid is the same number for
-    all logits above 17, and ties would decide the ranking.
+    This is :func:`cmp_rerank.reranking.rerank_run`, in memory and in one process. Scores of a CrossEncoder are
+    logits, not their sigmoid: in 32 bits the sigmoid is the same number for all logits above 17, and ties would
+    decide the ranking.
 
     Args:
         model: Anything with ``predict(pairs)``; options that its `predict` does not take are not passed.
@@ -41,8 +37,9 @@ def rerank(
         corpus: Document id -> text.
         run: Candidates with the scores of the first stage, ranked by :func:`cmp_rerank.ir.rank`.
         k: How many candidates of each query are scored; None scores all.
-        batch_size: Passed to ``predict``.
-        show_progress_bar: Passed to ``predict``.
+        batch_size: Passed to ``predict``. A CrossEncoder without options runs in passes of the engine instead,
+            which hold a number of tokens, not of pairs.
+        show_progress_bar: Whether to show a bar with the pairs that are done.
         predict_options: More options for ``predict``, which must take them.
 
     Returns:
@@ -62,97 +59,20 @@ def rerank(
     """
     check_reranker(model)
     check_inputs(queries, corpus, run, k)
-    ranked = {query: [doc for doc, _ in rank(scores)] for query, scores in run.items()}
-    pairs, owners = [], []
-    for query, docs in ranked.items():
-        for doc in docs[:k]:
-            pairs.append((text_of("query", queries, query), text_of("document", corpus, doc)))
-            owners.append((query, doc))
-    options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-    result: dict[str, dict[str, float]] = {query: {} for query in ranked}
-    for (query, doc), score in zip(owners, _predict(model, pairs, options, predict_options or {}), strict=True):
-        result[query][doc] = score
-    for query, scores in result.items():
-        for doc, score in scores.items():
-            if not np.isfinite(score):
-                raise ValueError(
-                    f"scores must be finite; the model's score for query {query!r} and document {doc!r} is {score}; "
-                    "check the model, or load it in 32 bits"
-                )
-        ordered = dict(rank(scores))
-        lowest = min(ordered.values(), default=0.0)
-        # Steps that a rounded number can still show, whatever the size of the scores.
-        step = max(1.0, abs(lowest) * 1e-6)
-        for place, doc in enumerate(ranked[query][len(ordered) :], 1):
-            ordered[doc] = lowest - place * step
-        result[query] = ordered
-    return result
+    with tqdm(desc="Pairs", disable=not show_progress_bar) as bar:
 
+        def progress(done: int, pairs: int) -> None:
+            bar.total = pairs
+            bar.update(done - bar.n)
 
-def check_reranker(model: object) -> None:
-    """Refuse a model that does not score pairs.
-
-    Raises:
-        ValueError: It has no ``predict``, or is a class or a name.
-    """
-    if isinstance(model, str | type):
-        hint = (
-            f"create one: {model.__name__}(...)" if isinstance(model, type) else f"load it: CrossEncoder({model!r})"
+        return rerank_run(
+            model,
+            queries,
+            corpus,
+            run,
+            depth=k,
+            shard=(0, 1),
+            batch_size=batch_size,
+            predict_options=predict_options,
+            progress=progress,
         )
-        raise ValueError(f"model must be a loaded model; got {kind(model)}; {hint}")
-    if not callable(getattr(model, "predict", None)):
-        bi_encoder = callable(getattr(model, "encode_query", None))
-        hint = "a bi-encoder reranks with cmp_rerank.ir.Dense" if bi_encoder else "pass a CrossEncoder"
-        raise ValueError(f"model must have a method predict(pairs); got {kind(model)}; {hint}")
-
-
-def check_inputs(queries: object, corpus: object, run: object, k: int | None) -> None:
-    """Refuse texts that have no ids, a run of another shape, and a number of candidates below 1.
-
-    Raises:
-        ValueError: What is wrong, what was given and what to do.
-    """
-    for name, texts in (("queries", queries), ("corpus", corpus)):
-        if not isinstance(texts, Mapping):
-            check_texts(name, texts)
-    check_run("run", run)
-    if k is not None:
-        check_count("k", k)
-
-
-def text_of(what: str, texts: Mapping[str, str], name: str) -> str:
-    """The text of a query or document.
-
-    Raises:
-        ValueError: There is none.
-    """
-    if name not in texts:
-        raise ValueError(
-            f"there is no text for {what} {name!r}, which the run needs; add it, or take it out of the run"
-        )
-    return texts[name]
-
-
-def _predict(
-    model: PairScorer, pairs: list[tuple[str, str]], options: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> list[float]:
-    if not pairs:
-        return []
-    taken = inspect.signature(model.predict).parameters
-    if "activation_fn" in taken and "activation_fn" not in wanted:
-        from torch.nn import Identity
-
-        options = {**options, "activation_fn": Identity()}
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-    accepted = {name: value for name, value in options.items() if name in taken or anything}
-    raw: Any = model.predict(pairs, **{**accepted, **wanted})
-    if hasattr(raw, "detach"):
-        raw = raw.detach().float().cpu().numpy()
-    scores = np.asarray([float(score) for score in raw] if isinstance(raw, list) else raw, dtype=np.float64)
-    if scores.ndim == 2 and scores.shape[1] == 1:
-        scores = scores[:, 0]
-    if scores.shape != (len(pairs),):
-        raise ValueError(
-            f"a reranker must give one score for each pair; got scores of shape {scores.shape} for {len(pairs)} pairs"
-        )
-    return scores.tolist()

@@ -22,6 +22,7 @@ from cmp_rerank.guard.split import Split
 from cmp_rerank.guard.verdict import Verdict
 from cmp_rerank.ir import Qrels, Run
 from cmp_rerank.ir.arguments import Progress, kind
+from cmp_rerank.ir.mappings import as_texts
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class GuardCallback(TrainerCallback):
         each_evaluation: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self.validation, self.corpus = Split(queries, qrels, first_stage), corpus
+        self.validation, self.corpus = Split(queries, qrels, first_stage), as_texts("corpus", corpus)
         self.measure, self.options = measure, options
         self.test, self.out, self.each_evaluation, self.progress = test, out, each_evaluation, progress
         # Hours of training should not end with an error that could be told before.
@@ -102,6 +103,11 @@ class GuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Copy the weights of the start."""
+        if args.fsdp or args.deepspeed:
+            raise ValueError(
+                "the guard needs the model as a whole; got weights that are divided between processes (FSDP or "
+                "DeepSpeed); guard the checkpoint after training with cmp_rerank.guard.guard"
+            )
         model = self._cross_encoder(model)
         self._new_head = has_new_head(model)
         self._start = {name: tensor.cpu() for name, tensor in copy_of(model).items()}

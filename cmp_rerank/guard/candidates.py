@@ -45,10 +45,10 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Short, for tables: "tuned, 50% of the score"."""
+        """Short, for tables: "tuned, 50% score"."""
         if self.blend is None:
             return "first stage"
-        return self.blend.name + ("" if self.alone else f", {_percent(self.mix.weight)} of the score")
+        return self.blend.name + ("" if self.alone else f", {_percent(self.mix.weight)} score")
 
     @property
     def words(self) -> str:
@@ -118,7 +118,7 @@ def candidates(models: Sequence[Blend], options: GuardOptions) -> list[Candidate
     Example:
         >>> options = GuardOptions(interpolations=(), score_weights=(0.5,))
         >>> [c.name for c in candidates(blends(options, start=False, between=False, tuned=1), options)]
-        ['first stage', 'tuned', 'tuned, 50% of the score']
+        ['first stage', 'tuned', 'tuned, 50% score']
     """
     found = [Candidate(None, Mix(0.0, options.scale, options.depth))]
     for model in models:

@@ -25,6 +25,7 @@ from cmp_rerank.guard.split import Split
 from cmp_rerank.guard.verdict import HELPED, HURT, NO_DIFFERENCE, Cost, Row, Test, Verdict
 from cmp_rerank.ir import Qrels, Run
 from cmp_rerank.ir.arguments import Progress, kind
+from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.version import package_version
 
 
@@ -90,6 +91,7 @@ def guard(
     if out is not None:
         check_free(out)
     begin = time.perf_counter()
+    corpus = as_texts("corpus", corpus)
     validation = Split(queries, qrels, first_stage)
     validation.read(corpus)  # wrong input is told before any model is loaded
     given: Sequence[Any] = tuned if isinstance(tuned, list | tuple) else [tuned]
@@ -187,6 +189,7 @@ def decide(
         cross_validated_gain=choice.cross_validated_gain,
         cross_validated_error=_finite(choice.cross_validated_error),
         queries=len(measured.queries),
+        seeds=len(models.tuned),
         test=None if on_test is None else _tested(on_test, had, chosen, tuned, options.alpha),
         cost=Cost(
             time.perf_counter() - begin,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.reranking import check_inputs
 from cmp_rerank.ir import Qrels, Run, read_run
+from cmp_rerank.ir.mappings import as_texts
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Split:
             ValueError: the first stage has no candidate for any judged query; got queries such as 'p' in the run ...
         """
         run = read_run(self.first_stage) if isinstance(self.first_stage, str | os.PathLike) else self.first_stage
-        check_inputs(self.queries, corpus, run, None)
+        queries = as_texts("queries", self.queries)
+        check_inputs(queries, corpus, run, None)
         judged = Judgments(self.qrels)
         candidates = {query: run[query] for query in sorted(judged.queries) if run.get(query)}
         if not candidates:
@@ -67,4 +69,4 @@ class Split:
                 "the first stage has no candidate for any judged query; got queries such as "
                 f"{next(iter(run), None)!r} in the run and {judged.queries[0]!r} in the qrels; match the ids"
             )
-        return ReadSplit(self.queries, judged, candidates)
+        return ReadSplit(queries, judged, candidates)

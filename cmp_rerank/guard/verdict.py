@@ -119,6 +119,7 @@ class Verdict:
         cross_validated_gain: Gain of the choice over `had`, measured on queries that it was not made on.
         cross_validated_error: Its standard error; None where one query cannot tell.
         queries: Number of validation queries.
+        seeds: Number of tuned models.
         test: The test, or None without a test split.
         cost: Seconds, pairs and models.
         options: The options of the guard.
@@ -131,7 +132,7 @@ class Verdict:
         >>> rows = (Row("first stage", "the first stage alone", 0.6, 0.0, 0.0, 0.1, 0.0),
         ...         Row("tuned", "the tuned model", 0.7, 0.1, 0.02, 0.9, 1.5))
         >>> verdict = Verdict("helped", "nDCG@10", "first stage", "tuned", "tuned", rows, 0.1, 0.02, 0.09,
-        ...                   0.02, 80, None, Cost(1.6, 8000, 1), {"standard_errors": 1.0})
+        ...                   0.02, 80, 1, None, Cost(1.6, 8000, 1), {"standard_errors": 1.0})
         >>> print(verdict.sentence)
         Fine-tuning helped: the tuned model has nDCG@10 0.700 on 80 validation queries, against 0.600 of the first
         stage alone (cross-validated gain +0.090, standard error 0.020).
@@ -148,6 +149,7 @@ class Verdict:
     cross_validated_gain: float
     cross_validated_error: float | None
     queries: int
+    seeds: int
     test: Test | None
     cost: Cost
     options: Mapping[str, Any]
@@ -170,21 +172,22 @@ class Verdict:
         """The verdict in one sentence."""
         had, chosen = self.row(self.had), self.row(self.chosen)
         queries = _count(self.queries, "validation query", "validation queries")
+        held = f"{self.cross_validated_gain:+.3f}, standard error {_error(self.cross_validated_error)}"
         gain = (
             f"{chosen.words} has {self.measure} {chosen.mean:.3f} on {queries}, against {had.mean:.3f} of "
-            f"{had.words} (cross-validated gain {_with_error(self.cross_validated_gain, self.cross_validated_error)})"
+            f"{had.words} (cross-validated gain {held})"
         )
         if self.outcome == HELPED:
             return f"Fine-tuning helped: {gain}."
         end = f"{had.words} is kept" if self.kept else gain
         if self.tuned_gain is None:
             return f"Fine-tuning would have hurt and was not used: its weights are no numbers; {end}."
-        tuned = f"the tuned model changes {self.measure} by {_with_error(self.tuned_gain, self.tuned_error)}"
+        who = "the tuned model changes" if self.seeds == 1 else "the tuned models, on average, change"
+        tuned = f"{who} {self.measure} by {self.tuned_gain:+.3f} (standard error {_error(self.tuned_error)})"
         if self.outcome == HURT:
             return f"Fine-tuning would have hurt and was not used: {tuned} on {queries}; {end}."
         if self.picked != self.chosen:
-            held = _with_error(self.cross_validated_gain, self.cross_validated_error)
-            tuned = f"{self.row(self.picked).words} seems better, but its cross-validated gain is {held}"
+            tuned = f"{self.row(self.picked).words} seems better, but its gain is {held}, when cross-validated"
         return f"No detectable difference by fine-tuning: {tuned} on {queries}; {end}."
 
     def __str__(self) -> str:
@@ -197,6 +200,7 @@ class Verdict:
         result = {
             **{name: getattr(self, name) for name in ("outcome", "sentence", "measure", "had", "picked", "chosen")},
             "queries": self.queries,
+            "seeds": self.seeds,
             "candidates": [asdict(row) for row in self.rows],
             "tuned": {"gain": self.tuned_gain, "error": self.tuned_error},
             "cross_validated": {"gain": self.cross_validated_gain, "error": self.cross_validated_error},
@@ -267,8 +271,8 @@ class Verdict:
             table.add_row(
                 Text(row.name),
                 f"{row.mean:.4f}",
-                f"{row.gain:+.4f}",
-                "" if row.error is None else f"{row.error:.4f}",
+                "" if row.name == self.had else f"{row.gain:+.4f}",
+                "" if row.name == self.had or row.error is None else f"{row.error:.4f}",
                 f"{row.share:.0%}",
                 ", ".join(roles),
                 style="bold" if row.name == self.chosen else "",
@@ -276,8 +280,8 @@ class Verdict:
         return table
 
 
-def _with_error(gain: float, error: float | None) -> str:
-    return f"{gain:+.3f}, standard error {'unknown' if error is None else f'{error:.3f}'}"
+def _error(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.3f}"
 
 
 def _count(number: int, one: str, more: str) -> str:

@@ -102,26 +102,59 @@ def write_run(
         ValueError: A score is NaN, an id or the tag is empty or holds white space (which would break the
             columns), or the folder does not exist. Then no file is written.
     """
+    pairs = run.items() if isinstance(run, Mapping) else run
+    write_ranked(path, ((query, dict(rank(scores))) for query, scores in pairs), tag, format=format)
+
+
+def write_ranked(
+    path: PathLike,
+    ranked: Iterable[tuple[str, Mapping[str, float]]],
+    tag: str = "cmp_rerank",
+    *,
+    format: str | None = None,
+) -> None:
+    """Write queries with their documents, best first, as they come; see :func:`write_run`.
+
+    Of a format in lines, no more than one query is in memory.
+    """
     if format is None:
         format = {".json": "json", ".tsv": "msmarco"}.get(stem_suffix(path), "trec")
     check_choice("format", format, tuple(name for name in RUN_FORMATS if name != "top1000"))
-    pairs = run.items() if isinstance(run, Mapping) else run
     if format == "json":
-        whole = dict(pairs)
-        check_run("run", whole)
-        _write_json(path, {query: dict(rank(scores)) for query, scores in whole.items()})
+        content = dict(ranked)
+        check_run("run", content)
+        _write_json(path, content)
         return
 
-    def lines() -> Iterator[str]:
-        for query, scores in pairs:
-            _check_id("query id", query)
-            for place, (doc, score) in enumerate(rank(scores), 1):
-                _check_id("document id", doc)
-                yield f"{query} Q0 {doc} {place} {score!r} {tag}\n" if trec else f"{query}\t{doc}\t{place}\n"
-
-    trec = format == "trec"
     _check_id("tag", tag)
-    write_lines(path, lines())
+    write_lines(path, trec_lines(ranked, tag) if format == "trec" else _msmarco_lines(ranked))
+
+
+def trec_lines(ranked: Iterable[tuple[str, Mapping[str, float]]], tag: str = "cmp_rerank") -> Iterator[str]:
+    """The lines of a TREC run, from queries with their documents, best first.
+
+    Raises:
+        ValueError: An id is empty or holds white space.
+
+    Example:
+        >>> list(trec_lines([("q", {"b": 2.0, "a": 1.0})], "bm25"))
+        ['q Q0 b 1 2.0 bm25\\n', 'q Q0 a 2 1.0 bm25\\n']
+    """
+    for query, place, doc, score in _places(ranked):
+        yield f"{query} Q0 {doc} {place} {score!r} {tag}\n"
+
+
+def _msmarco_lines(ranked: Iterable[tuple[str, Mapping[str, float]]]) -> Iterator[str]:
+    for query, place, doc, _ in _places(ranked):
+        yield f"{query}\t{doc}\t{place}\n"
+
+
+def _places(ranked: Iterable[tuple[str, Mapping[str, float]]]) -> Iterator[tuple[str, int, str, float]]:
+    for query, scores in ranked:
+        _check_id("query id", query)
+        for place, (doc, score) in enumerate(scores.items(), 1):
+            _check_id("document id", doc)
+            yield query, place, doc, score
 
 
 def read_qrels(

@@ -7,6 +7,7 @@ import re
 from typing import Any, get_args
 
 from cmp_rerank.ir.arguments import kind
+from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.mining.options import Format
 
 # The table below "Inputs:" that the documentation of each loss of sentence-transformers has.
@@ -14,18 +15,21 @@ _ROW = re.compile(r"^\s*\|(?P<inputs>[^|]+)\|(?P<labels>[^|]+)\|", re.MULTILINE)
 
 
 def format_of(loss: Any) -> Format:
-    """The format of the data that a loss takes, read from the table "Inputs" of its documentation.
+    """The format of the data that a loss takes.
+
+    It is read from the table "Inputs" that the documentation of each cross-encoder loss of sentence-transformers has.
+    A loss of another kind may say it by an attribute ``data_format``, as those of this package do.
 
     Args:
-        loss: A cross-encoder loss of sentence-transformers, or one documented in the same way: the class or an
-            object. Of a loss that wraps another one (its attribute ``loss``), the wrapped one counts.
+        loss: The class of the loss, or an object. Of an object that wraps another loss (its attribute ``loss``), the
+            wrapped one counts.
 
     Returns:
         "lists" where a list of documents is taken, "tuples" where negatives stand in columns of their own, "pairs"
         for one document with its label.
 
     Raises:
-        ValueError: There is no such table.
+        ValueError: There is neither.
 
     Example:
         >>> from sentence_transformers.cross_encoder import losses
@@ -36,6 +40,10 @@ def format_of(loss: Any) -> Format:
     if wrapped is not None and not isinstance(loss, type):
         return format_of(wrapped)
     cls = loss if isinstance(loss, type) else type(loss)
+    said = getattr(cls, "data_format", None)
+    if said is not None:
+        check_choice(f"{cls.__name__}.data_format", said, get_args(Format))
+        return said  # type: ignore[no-any-return]
     for base in cls.__mro__:
         own = base.__dict__.get("__init__")
         for text in (inspect.getdoc(own) if own is not None else None, base.__doc__):

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from cmp_rerank.collections.base import Support
 from cmp_rerank.ir.arguments import Progress, check_count, check_run, check_texts, kind
-from cmp_rerank.ir.files import Qrels, Run, read_run
+from cmp_rerank.ir.files import Qrels, Run
 from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.mining.counts import MiningCounts
 from cmp_rerank.mining.filters import ScoreFilter
 from cmp_rerank.mining.leakage import find_leaks
 from cmp_rerank.mining.miner import Miner
-from cmp_rerank.mining.options import TEACHER_LABELS, MiningOptions
+from cmp_rerank.mining.options import RANK_LABELS, TEACHER_LABELS, MiningOptions
 from cmp_rerank.mining.rows import RowFormat, take_support
+from cmp_rerank.mining.run_columns import RunColumns
 from cmp_rerank.mining.teacher import Scores, model_scores, run_scores
 from cmp_rerank.mining.write import write_rows
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 RunOrPath = Run | str | os.PathLike[str]
 
 #: Rows that are held before they are written.
-_ROWS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def mine(
         options.format,
         options.negatives,
         labelled=teacher is not None,
+        labels=options.labels,
         ids=options.ids,
         support=support is not None,
     )
@@ -183,21 +185,33 @@ def _named_runs(runs: Any) -> dict[str, Run]:
     if isinstance(runs, str | os.PathLike):
         runs = {Path(runs).stem: runs}
     elif isinstance(runs, Mapping):
-        # A run maps queries to documents, and documents to numbers; several runs have one level more.
-        inner = next((value for value in runs.values() if isinstance(value, Mapping) and value), {})
-        one = not any(isinstance(value, str | os.PathLike | Mapping) for value in [*inner.values()][:1])
-        if one and not any(isinstance(value, str | os.PathLike) for value in runs.values()):
+        if _is_run(runs):
             runs = {"run": runs}
     elif isinstance(runs, Sequence):
         runs = {f"run {place}": run for place, run in enumerate(runs, 1)}
     else:
         raise ValueError(f"runs must be a run, its path, or several; got {kind(runs)}; write [first, second]")
-    named = {str(name): read_run(run) if isinstance(run, str | os.PathLike) else run for name, run in runs.items()}
+    named = {
+        str(name): RunColumns.read(run) if isinstance(run, str | os.PathLike) else run for name, run in runs.items()
+    }
     for name, run in named.items():
-        check_run(f"the run {name!r}", run)
+        _check_run(f"the run {name!r}", run)
     if "random" in named:
         raise ValueError("a run must not be called 'random', which is the name of random negatives; rename it")
     return named
+
+
+def _is_run(runs: Mapping[Any, Any]) -> bool:
+    """Whether this is one run: documents to numbers by query. Several runs have one level more, or are paths."""
+    if any(isinstance(value, str | os.PathLike) for value in islice(runs.values(), 1)):
+        return False
+    first = next((value for value in runs.values() if isinstance(value, Mapping) and value), {})
+    return not any(isinstance(value, Mapping) for value in islice(first.values(), 1))
+
+
+def _check_run(name: str, run: Any) -> None:
+    if not isinstance(run, RunColumns):  # ids of a file are strings, and its dictionaries are yet to be made
+        check_run(name, run)
 
 
 def _check_goes_together(
@@ -271,23 +285,15 @@ def _without_leaks(
     return {query: grades for query, grades in wanted.items() if query not in leaked}
 
 
-def _read_teacher(path: str | os.PathLike[str], labels: str) -> Run:
-    """The run of a teacher; where ranks are the labels, those that the file gives, which has ties in its scores."""
-    if labels in ("scores", "auto"):
-        return read_run(path)
-    given = read_run(path, rank_order="given")
-    return {query: {doc: -float(place) for place, doc in enumerate(scores, 1)} for query, scores in given.items()}
-
-
 def _teacher(
     teacher: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int, labels: str
 ) -> Scores | None:
     if teacher is None:
         return None
     if isinstance(teacher, str | os.PathLike) and Path(teacher).is_file():
-        teacher = _read_teacher(teacher, labels)
+        teacher = RunColumns.read(teacher, by_rank=labels in RANK_LABELS)
     if isinstance(teacher, Mapping):
-        check_run("the teacher's run", teacher)
+        _check_run("the teacher's run", teacher)
         return run_scores(teacher)
     return model_scores(teacher, queries, corpus, batch_size)
 

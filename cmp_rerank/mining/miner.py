@@ -196,9 +196,11 @@ class Miner:
         if not self._filter.active:
             return True
         if self._filter_scores is not None:
-            score, known = one.scores[candidate.document], one.scores
+            known: Mapping[str, float] = one.scores
+            score = known[candidate.document]
         elif candidate.score is not None:
-            score, known = candidate.score, one.found[candidate.source]
+            known = one.found[candidate.source]
+            score = candidate.score
         else:  # a random document: no run has scored it
             return True
         return self._filter.keeps(score, [known[positive] for positive in one.positives if positive in known])
@@ -233,15 +235,19 @@ class Miner:
         for query, names in documents.items():
             known = scored[query] | scores.get(query, {})
             self._counts.unscored += sum(name not in known for name in names)
-            labels[query] = teacher_labels(query, names, known, self._labels, self._options.unscored) if known else {}
+            rule = "scores" if self._labels == "both" else self._labels
+            labels[query] = teacher_labels(query, names, known, rule, self._options.unscored) if known else {}
         return labels
 
     def _judged_labels(self, query: str, documents: Sequence[str]) -> dict[str, float]:
-        judged, options = self._queries[query], self._options
-        grades = {document: max(0, judged.get(document, 0)) for document in documents}
+        grades = self._grades(query, documents)
         if self._labels == "binary":
-            return {document: float(grade >= options.relevant) for document, grade in grades.items()}
+            return {document: float(grade >= self._options.relevant) for document, grade in grades.items()}
         return {document: grade / self._top_grade for document, grade in grades.items()}
+
+    def _grades(self, query: str, documents: Iterable[str]) -> dict[str, int]:
+        judged = self._queries[query]
+        return {document: max(0, judged.get(document, 0)) for document in documents}
 
     def _close(self, one: _Open, labels: Mapping[str, float]) -> MinedQuery | None:
         """What the query was given, counted; None where labels are missing."""
@@ -257,4 +263,5 @@ class Miner:
             self._counts.negatives[names[candidate.source]] += 1
         random = sum(candidate.score is None for candidate in negatives)
         self._counts.filled += max(0, random - self._quotas[-1])
-        return MinedQuery(one.query, positives, [candidate.document for candidate in negatives], labels)
+        grades = self._grades(one.query, labels)
+        return MinedQuery(one.query, positives, [candidate.document for candidate in negatives], labels, grades)

@@ -13,12 +13,14 @@ Format = Literal["pairs", "tuples", "lists"]
 Pick = Literal["random", "top"]
 Judgments = Literal["any", "judged", "unjudged"]
 Short = Literal["random", "keep", "drop", "error"]
-Labels = Literal["auto", "binary", "grades", "scaled", "scores", "reciprocal", "linear"]
+Labels = Literal["auto", "binary", "grades", "scaled", "scores", "reciprocal", "linear", "ranks", "both"]
 Policy = Literal["error", "drop"]
 Unscored = Literal["error", "drop", "lowest"]
 
 #: Labels that come from a teacher; the others come from the judgments.
-TEACHER_LABELS = ("scores", "reciprocal", "linear")
+TEACHER_LABELS = ("scores", "reciprocal", "linear", "ranks", "both")
+#: Those that come from its ranks.
+RANK_LABELS = ("reciprocal", "linear", "ranks")
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ class MiningOptions:
         relative_margin: The same, in shares of the size of the positive's score: 0.05 asks for 5% less.
         short: A query with too few negatives: "random" fills up with random ones; "keep" has fewer (not for
             tuples); "drop" leaves the query out; "error". What random ones cannot fill is left out.
-        labels: "binary" (1 and 0), "grades", "scaled" (grades as shares of the highest one), and with a teacher
-            "scores", "reciprocal" (1 / rank) or "linear" ((n - rank + 1) / n, of n documents). Ranks are those that
-            the teacher gives the documents of one query. "auto": "scores" with a teacher, else "binary".
+        labels: "binary" (1 and 0), "grades", or "scaled" (grades as shares of the highest one). With a teacher:
+            "scores"; by rank "reciprocal" (1 / rank), "linear" ((n - rank + 1) / n, of n documents) or "ranks" (1 is
+            the best); "both" (lists only), for each document its grade and the score. Ranks are those among
+            the documents of the query. "auto": "scores" with a teacher, else "binary".
         unscored: A document that the teacher's run lacks: "error"; "drop" leaves the document out; "lowest" counts
             it as the query's lowest, tied with other such documents.
         missing_texts: A document of a run or the judgments that has no text: "error" or "drop".
@@ -122,6 +125,8 @@ class MiningOptions:
                 "tuples need the same number of negatives for every query; got unscored='drop'; use 'lowest', "
                 "or lists"
             )
+        if self.format != "lists" and self.labels == "both":
+            raise ValueError(f"labels='both' are for lists; got format {self.format!r}; use 'lists', or one label")
         if self.leak_threshold == 0:
             raise ValueError("leak_threshold must be above 0, which every pair of queries reaches; got 0")
         check_number("leak_threshold", self.leak_threshold, 0, 1)

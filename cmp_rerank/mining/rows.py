@@ -32,12 +32,14 @@ class MinedQuery:
         positives: Ids of its positives.
         negatives: Ids of its negatives; without judgments, of all its documents.
         labels: Document id -> label.
+        grades: Document id -> grade, 0 where it is not judged.
     """
 
     query: str
     positives: Sequence[str]
     negatives: Sequence[str]
     labels: Mapping[str, float]
+    grades: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class RowFormat:
         labelled: Whether tuples have labels: those of the positive and of each negative.
         ids: Whether there are columns of ids.
         support: Whether there is a column "support".
+        labels: What labels mean: of "ranks" the lowest is the best; of "both" there are two, the grade first.
     """
 
     format: Format
@@ -57,6 +60,7 @@ class RowFormat:
     labelled: bool
     ids: bool
     support: bool
+    labels: str = "auto"
 
     def columns(self) -> list[str]:
         """The names of the columns, in their order.
@@ -79,7 +83,7 @@ class RowFormat:
         types: dict[str, Any] = {
             "docs": List(string),
             "label": Value("float64"),
-            "labels": List(Value("float64")),
+            "labels": List(List(Value("float64")) if self.labels == "both" else Value("float64")),
             "doc_ids": List(string),
             "support": List(spans) if self.format == "lists" else spans,
         }
@@ -90,13 +94,15 @@ class RowFormat:
     ) -> Iterator[dict[str, Any]]:
         """The rows of a query.
 
-        Pairs and tuples begin with the positives. Lists are sorted by label, best first: losses such as ListMLE read
-        the order of the documents.
+        Pairs and tuples begin with the positives. Lists are sorted by label, best first, and those of
+        equal labels in this order: losses such as ListMLE read the order of the documents.
         """
         known = support.get(mined.query, {})
 
         def row(documents: Sequence[str], texts: Mapping[str, Any], spans: Any) -> dict[str, Any]:
-            labels = [float(mined.labels[document]) for document in documents]
+            labels: list[Any] = [float(mined.labels[document]) for document in documents]
+            if self.labels == "both":
+                labels = [[float(mined.grades[d]), label] for d, label in zip(documents, labels, strict=True)]
             whole = {
                 "query": queries[mined.query],
                 **texts,
@@ -119,9 +125,9 @@ class RowFormat:
                 texts = {"positive": corpus[positive], **negatives}
                 yield row([positive, *mined.negatives], texts, _spans(known.get(positive)))
         else:
-            documents.sort(key=lambda document: -mined.labels[document])
-            texts = {"docs": [corpus[document] for document in documents]}
-            yield row(documents, texts, [_spans(known.get(document)) for document in documents])
+            documents.sort(key=mined.labels.__getitem__, reverse=self.labels != "ranks")
+            listed = {"docs": [corpus[document] for document in documents]}
+            yield row(documents, listed, [_spans(known.get(document)) for document in documents])
 
 
 def _spans(spans: Sequence[Sequence[int]] | None) -> list[list[int]] | None:

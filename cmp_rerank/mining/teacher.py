@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cmp_rerank.evaluation.reranking import check_reranker, rerank
+from cmp_rerank.evaluation.reranking import rerank
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
+from cmp_rerank.reranking.checks import check_reranker
 
 #: Scores of the documents that are asked for, by query; without those that it does not know.
 Scores = Callable[[Mapping[str, Sequence[str]]], dict[str, dict[str, float]]]
@@ -73,8 +74,8 @@ def teacher_labels(
         query: The query's id, for errors.
         documents: Ids of the documents to label.
         scores: The teacher's score of each, where it has one.
-        labels: "scores"; "reciprocal": 1 / rank; "linear": (n - rank + 1) / n, of n documents. Rank 1 is the best
-            of these documents; ties are decided as by :func:`cmp_rerank.ir.rank`.
+        labels: "scores"; "ranks": 1 for the best of these documents, then 2; "reciprocal": 1 / rank; "linear":
+            (n - rank + 1) / n, of n documents. Ties are decided as by :func:`cmp_rerank.ir.rank`.
         unscored: What becomes of the others: "error"; "drop": they get no label; "lowest": the label of the last
             document, or of the rank after it.
 
@@ -116,4 +117,6 @@ def teacher_labels(
 
 
 def _by_rank(labels: str, place: int, number: int) -> float:
+    if labels == "ranks":
+        return float(place)
     return 1 / place if labels == "reciprocal" else (number - place + 1) / number

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,20 @@ def about_path(path: str | os.PathLike[str]) -> Path:
     return path.with_name(f"{path.stem}.mining.json")
 
 
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the progress bars of datasets, which would show even for work of a moment."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
 def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
     """Write a dataset, and how it was made in a file beside it, such as train.mining.json.
 
@@ -69,10 +84,9 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[st
         if path.suffix == ".jsonl":
             # Not `Dataset.to_json`, which cuts numbers to 10 digits.
             write_lines(written, (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in dataset))
-        elif path.suffix == ".parquet":
-            dataset.to_parquet(written)
         else:
-            dataset.save_to_disk(written)
+            with _without_bars():
+                (dataset.to_parquet if path.suffix == ".parquet" else dataset.save_to_disk)(written)
         os.replace(written, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

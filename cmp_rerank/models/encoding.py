@@ -56,6 +56,7 @@ def encode(
     pairs: Sequence[tuple[str, str]],
     *,
     locate: bool = True,
+    layouts: bool = True,
     truncation: bool = True,
     **preprocess: Any,
 ) -> Encoded:
@@ -65,6 +66,7 @@ def encode(
         model: the cross-encoder.
         pairs: (query, passage) texts.
         locate: whether it must be known where the passage stands; if not, it may be given up.
+        layouts: whether it is asked at all; if not, layouts are empty, and say only whether something was cut.
         truncation: whether to cut to the model's window, as the model does.
         **preprocess: passed on to ``model.preprocess`` (``prompt``, ``task``, ``processing_kwargs``).
 
@@ -92,16 +94,19 @@ def encode(
                 f"{type(model.tokenizer).__name__}. Use CmpDrop alone."
             )
         return Encoded(features, shared, [_unknown(n) for n in lengths])
+    if not layouts:
+        cut = [bool(encoding.overflowing) for encoding in encoded.encodings or []]
+        return Encoded(features, shared, [_unknown(0, each) for each in cut or [False] * len(lengths)])
     if encoded.get("modality", "text") == "message":
         try:
-            layouts = _in_templates(model, pairs, features, **preprocess)
+            found = _in_templates(model, pairs, features, **preprocess)
         except ValueError:
             if locate:
                 raise
-            layouts = [_unknown(n) for n in lengths]
+            found = [_unknown(n) for n in lengths]
     else:
-        layouts = [_in_pair(encoding) for encoding in encoded.encodings]
-    return Encoded(features, shared, layouts)
+        found = [_in_pair(encoding) for encoding in encoded.encodings]
+    return Encoded(features, shared, found)
 
 
 def _without_padding(given: dict[str, Any], truncation: bool) -> dict[str, Any]:
@@ -111,8 +116,8 @@ def _without_padding(given: dict[str, Any], truncation: bool) -> dict[str, Any]:
     return given | {"text": text, "common": given.get("common", {}) | {"return_tensors": None}}
 
 
-def _unknown(length: int) -> PairLayout:
-    return PairLayout(np.full(length, FIXED, dtype=np.int64), np.empty((0, 2), dtype=np.int64), False)
+def _unknown(length: int, truncated: bool = False) -> PairLayout:
+    return PairLayout(np.full(length, FIXED, dtype=np.int64), np.empty((0, 2), dtype=np.int64), truncated)
 
 
 def _in_pair(encoding: Any) -> PairLayout:

@@ -7,6 +7,7 @@ those of Dai and Callan (SIGIR 2019, arXiv 1905.09217).
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -27,86 +28,41 @@ from cmp_rerank.engine.memory import Budget
 from cmp_rerank.engine.rows import Chunking, singles
 from cmp_rerank.hooks.sites import default_probe
 from cmp_rerank.ir.arguments import kind
+from cmp_rerank.models.aggregation import (
+    AvgP,
+    Combine,
+    FirstP,
+    MaxP,
+    SumP,
+    TopKAvgP,
+    aggregation,
+    described,
+    restored,
+)
 from cmp_rerank.models.base import adapter_of
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
-from cmp_rerank.models.encoding import Encoded, encode
-from cmp_rerank.text.checks import check_whole, refuse_class
+from cmp_rerank.models.encoding import Encoded, PairLayout, encode
+from cmp_rerank.models.long_document_settings import read_settings, write_settings
+from cmp_rerank.models.passages import ScoredDocuments, ScoredPassage, best_first, characters
+from cmp_rerank.text.checks import check_whole
 from cmp_rerank.text.segmenters import windows
+
+__all__ = [
+    "AvgP",
+    "Combine",
+    "Coverage",
+    "FirstP",
+    "LongDocumentAdapter",
+    "LongDocumentReranker",
+    "MaxP",
+    "SumP",
+    "TopKAvgP",
+]
 
 _PART = "part_of_pair"
 _DOCUMENTS_AT_ONCE = 2048
 #: (rows, columns) of the tokens of a batch of passages -> what must be around its forward pass
 AroundPassages = Callable[[Tensor, Tensor], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True)
-class FirstP:
-    """The score of a document is that of its first passage; the others are not run."""
-
-    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
-        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
-        return scores[:, 0]
-
-
-@dataclass(frozen=True)
-class MaxP:
-    """The score of a document is that of its best passage.
-
-    Example:
-        >>> scores, real = torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])
-        >>> [how(scores, real).item() for how in (FirstP(), MaxP(), SumP(), AvgP(), TopKAvgP(2))]
-        [1.0, 3.0, 4.0, 2.0, 2.0]
-    """
-
-    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
-        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
-        # max, not amax: of equals, one passage gets the whole gradient
-        return scores.masked_fill(~real[..., None], -torch.inf).max(dim=1).values
-
-
-@dataclass(frozen=True)
-class SumP:
-    """The score of a document is the sum over its passages: long documents can collect more."""
-
-    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
-        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
-        return scores.masked_fill(~real[..., None], 0.0).sum(dim=1)
-
-
-@dataclass(frozen=True)
-class AvgP:
-    """The score of a document is the mean over its passages."""
-
-    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
-        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
-        return SumP()(scores, real) / real.sum(dim=1)[:, None]
-
-
-@dataclass(frozen=True)
-class TopKAvgP:
-    """The score of a document is the mean over its k best passages, or over all if it has fewer.
-
-    Args:
-        k: how many.
-
-    Raises:
-        ValueError: if ``k`` is below 1.
-    """
-
-    k: int = 3
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "k", check_whole("k", self.k))
-
-    def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
-        """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
-        k = min(self.k, scores.shape[1])
-        best = scores.masked_fill(~real[..., None], -torch.inf).topk(k, dim=1).values  # (documents, k, labels)
-        count = real.sum(dim=1).clamp(max=k)  # (documents,)
-        return SumP()(best, torch.arange(k, device=scores.device) < count[:, None]) / count[:, None]
-
-
-Combine = FirstP | MaxP | SumP | AvgP | TopKAvgP | Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -155,10 +111,14 @@ class LongDocumentReranker(CrossEncoder):
     A document that fits is one passage. So a model with a long window (ModernBERT: 8,192 tokens) runs natively, and
     ``passage_tokens`` is the one option by which the two ways are compared.
 
+    ``save_pretrained`` also writes the settings, in a small file that others ignore. A folder or a name on the hub in
+    place of a model loads the checkpoint with these settings; arguments that are given count instead.
+
     Args:
-        model: the cross-encoder that scores passages.
-        combine: how scores of passages (logits) become that of the document: `MaxP` (the default), `FirstP`,
-            `SumP`, `AvgP`, `TopKAvgP`, or a callable ``(scores, real) -> scores`` as they are.
+        model: the cross-encoder that scores passages, or a checkpoint of one.
+        combine: how scores of passages (logits) become that of the document: "max" (the default), "first", "sum",
+            "avg", "topk", the objects `MaxP`, `FirstP`, `SumP`, `AvgP`, `TopKAvgP`, or a callable ``(scores, real) ->
+            scores`` as they are.
         passage_tokens: how many tokens of the document a passage has at most; None: as many as the window has room
             for beside the query.
         stride: how many tokens there are from the start of one passage to that of the next; None: half of what a
@@ -180,19 +140,29 @@ class LongDocumentReranker(CrossEncoder):
 
     def __init__(
         self,
-        model: CrossEncoder,
-        combine: Combine = MaxP(),
+        model: CrossEncoder | str | os.PathLike[str],
+        combine: str | Combine | None = None,
         *,
         passage_tokens: int | None = None,
         stride: int | None = None,
         max_passages: int | None = None,
         tokens_per_chunk: int | None = None,
+        **load: Any,
     ) -> None:
+        if isinstance(model, str | os.PathLike):
+            saved = read_settings(model)
+            model = CrossEncoder(os.fspath(model), **load)
+            if combine is None and "combine" in saved:
+                combine = restored(saved["combine"])
+            if passage_tokens is None and stride is None:
+                # A stride alone may be longer than the saved passages.
+                passage_tokens, stride = saved.get("passage_tokens"), saved.get("stride")
+            max_passages = saved.get("max_passages") if max_passages is None else max_passages
+        elif load:
+            raise ValueError(f"options for loading go with a name or a folder; got a model and {sorted(load)}.")
         if not isinstance(model, CrossEncoder) or isinstance(model, LongDocumentReranker):
             raise ValueError(f"model must be a CrossEncoder that scores passages; got {kind(model)}.")
-        refuse_class("combine", combine)
-        if not callable(combine):
-            raise ValueError(f"combine must be MaxP() or one of its kind; got {combine!r}.")
+        combine = aggregation(MaxP() if combine is None else combine)
         for name, value in (
             ("passage_tokens", passage_tokens),
             ("stride", stride),
@@ -220,6 +190,7 @@ class LongDocumentReranker(CrossEncoder):
         self.max_passages = max_passages
         self.tokens_per_chunk = tokens_per_chunk
         self._around: list[AroundPassages] = []
+        self._told: list[list[list[ScoredPassage]]] = []
         #: How long the documents were that have been scored so far; assign ``Coverage()`` to reset the counts.
         self.coverage = Coverage()
 
@@ -228,11 +199,71 @@ class LongDocumentReranker(CrossEncoder):
         """The cross-encoder that scores passages."""
         return self._passage_model[0]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON has it."""
+        return {
+            "combine": described(self.combine),
+            "passage_tokens": self.passage_tokens,
+            "stride": self.stride,
+            "max_passages": self.max_passages,
+        }
+
+    @wraps(CrossEncoder.save_pretrained)
+    def save_pretrained(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Write an ordinary checkpoint, and the settings in a file of their own."""
+        super().save_pretrained(path, *args, **kwargs)
+        write_settings(path, self.settings)
+
     @wraps(CrossEncoder.rank)
-    def rank(self, query: str, documents: Sequence[str], *args: Any, **kwargs: Any) -> Any:
-        """Rank documents for a query; see ``CrossEncoder.rank``."""
+    def rank(
+        self, query: str, documents: Sequence[str], *args: Any, return_passages: bool = False, **kwargs: Any
+    ) -> Any:
+        """Rank documents for a query; see ``CrossEncoder.rank``.
+
+        With ``return_passages``, each result also has ``passages``: (start, end, score) of each passage that was
+        scored, best first. The characters ``document[start:end]`` are what the model has read.
+        """
         _check_documents(documents)
-        return super().rank(query, documents, *args, **kwargs)
+        if not return_passages:
+            return super().rank(query, documents, *args, **kwargs)
+        with self._telling() as told:
+            results = super().rank(query, documents, *args, **kwargs)
+        if len(told) != len(documents):
+            raise ValueError("passages are told by one process; got several devices. Give one device, or none.")
+        return [result | {"passages": best_first(told[result["corpus_id"]])} for result in results]
+
+    def score_documents(
+        self, pairs: Sequence[tuple[str, str]], *, tokens_per_batch: int | None = None, prompt: str | None = None
+    ) -> ScoredDocuments:
+        """Score documents, and tell their passages: which one won, where it is, and the score of each.
+
+        Args:
+            pairs: (query, document) texts.
+            tokens_per_batch: how many tokens, padding included, one pass holds. Default: 4,096 on a CPU, 65,536
+                elsewhere.
+            prompt: put before the pairs; default: that of the model, as in ``predict``.
+
+        Returns:
+            Logits of the documents, and the passages of each, in their order.
+
+        Example:
+            ::
+
+                scores, (passages,) = reranker.score_documents([(query, document)])
+                best = max(passages, key=lambda passage: passage.score)
+                print(document[best.start : best.end])
+        """
+        chunking = Chunking(singles, Budget(tokens_per_batch), self.device)
+        prompt = prompt or self.prompts.get(self.default_prompt_name or "")
+        self.eval()
+        with torch.inference_mode(), self._telling() as told:
+            scores = [
+                self._score_inputs(pairs[start : start + _DOCUMENTS_AT_ONCE], prompt, {}, chunking)
+                for start in range(0, len(pairs), _DOCUMENTS_AT_ONCE)
+            ]
+        together = torch.cat(scores) if scores else torch.empty(0, self.num_labels, device=self.device)
+        return ScoredDocuments(together, told)
 
     def encode_whole(self, pairs: Sequence[tuple[str, str]], **preprocess: Any) -> Encoded:
         """Tokenise pairs without truncation."""
@@ -312,13 +343,13 @@ class LongDocumentReranker(CrossEncoder):
         results = []
         with torch.inference_mode():
             for start in trange(0, len(inputs), _DOCUMENTS_AT_ONCE, desc="Documents", disable=not show_progress_bar):
-                examples = self._examples(inputs[start : start + _DOCUMENTS_AT_ONCE], prompt, kwargs)
 
                 def batches(rows: Sequence[Row]) -> list[list[int]]:
                     order = [i for (i,) in singles(rows)]
                     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
-                results.append(self._score(examples, batches))
+                part = inputs[start : start + _DOCUMENTS_AT_ONCE]
+                results.append(self._score_inputs(part, prompt, kwargs, batches))
             if not results:
                 return torch.tensor([], device=device)
             scores = torch.cat(results)
@@ -332,29 +363,45 @@ class LongDocumentReranker(CrossEncoder):
                 scores = torch.softmax(scores, dim=1)
         return scores
 
+    def _score_inputs(
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None,
+        kwargs: dict[str, Any],
+        batches: Callable[[Sequence[Row]], list[list[int]]],
+    ) -> Tensor:
+        """Scores of documents, (documents, labels), from their texts."""
+        pairs = _checked(inputs)
+        encoded = self._encoded(pairs, prompt, kwargs)
+        return self._score(_as_examples(encoded), batches, tell=(pairs, encoded.layouts) if self._told else None)
+
+    @contextmanager
+    def _telling(self) -> Iterator[list[list[ScoredPassage]]]:
+        """Passages of the documents that are scored inside, in their order."""
+        told: list[list[ScoredPassage]] = []
+        self._told.append(told)
+        try:
+            yield told
+        finally:
+            self._told.pop()
+
     def _examples(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> list[Example]:
-        pairs = []
-        for number, pair in enumerate(inputs):
-            if not _is_pair(pair):
-                raise ValueError(
-                    f"Input {number} must be a pair of texts (query, document); got {kind(pair)}. {_as_pairs(pair)}"
-                )
-            pairs.append((pair[0], pair[1]))
-        encoded = self.encode_whole(pairs, **(kwargs | ({"prompt": prompt} if prompt else {})))
-        return [
-            Example(features, np.full(len(features[_PART]), -1), shared=encoded.shared)
-            for features in encoded.features
-        ]
+        return _as_examples(self._encoded(_checked(inputs), prompt, kwargs))
+
+    def _encoded(self, pairs: Sequence[tuple[str, str]], prompt: str | None, kwargs: dict[str, Any]) -> Encoded:
+        return self.encode_whole(pairs, **(kwargs | ({"prompt": prompt} if prompt else {})))
 
     def _score(
         self,
         examples: Sequence[Example],
         batches: Callable[[Sequence[Row]], list[list[int]]],
         begins: Tensor | None = None,
+        tell: tuple[Sequence[tuple[str, str]], Sequence[PairLayout]] | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Scores of documents, (documents, labels), by way of those of their passages."""
-        views = [self._passages(example.features[_PART]) for example in examples]
+        cuts = [self._passages(example.features[_PART]) for example in examples]
+        views = [[view for view, _ in passages] for passages in cuts]
         bare = [
             Example({k: v for k, v in example.features.items() if k != _PART}, example.segment, shared=example.shared)
             for example in examples
@@ -376,14 +423,23 @@ class LongDocumentReranker(CrossEncoder):
         where = torch.empty(len(rows), dtype=torch.int64)
         where[order] = torch.arange(len(rows))
         flat = torch.cat(parts)[where.to(parts[0].device)]  # (passages of all documents, labels)
+        if tell is not None:
+            values = iter(flat[:, 0].tolist())
+            for (_, document), layout, passages in zip(*tell, cuts, strict=True):
+                self._told[-1].append(
+                    [
+                        ScoredPassage(*characters(document, layout.offsets, *tokens), next(values))
+                        for _, tokens in passages
+                    ]
+                )
         counts = torch.tensor([len(passages) for passages in views], device=flat.device)
         real = torch.arange(int(counts.max()), device=flat.device) < counts[:, None]  # (documents, most passages)
         scores = flat.new_zeros(*real.shape, flat.shape[1]).masked_scatter(real[..., None], flat)
         combined: Tensor = self.combine(scores, real)
         return combined
 
-    def _passages(self, part: np.ndarray) -> list[View]:
-        """The passages of a document, as selections of its tokens.
+    def _passages(self, part: np.ndarray) -> list[tuple[View, tuple[int, int]]]:
+        """The passages of a document: selections of the pair's tokens, and which tokens of the document they are.
 
         Args:
             part: (T,) what each token belongs to, as `PairLayout` has it.
@@ -407,7 +463,9 @@ class LongDocumentReranker(CrossEncoder):
         parts = parts[: 1 if isinstance(self.combine, FirstP) else self.max_passages]
         self.coverage.add(len(document), max(len(document) - room, 0), len(parts))
         fixed = np.setdiff1d(np.flatnonzero(part != PASSAGE), dropped, assume_unique=True)
-        return [View(np.sort(np.concatenate([fixed, document[first:last]]))) for first, last in parts]
+        return [
+            (View(np.sort(np.concatenate([fixed, document[first:last]]))), (first, last)) for first, last in parts
+        ]
 
 
 class LongDocumentAdapter(CrossEncoderAdapter):
@@ -453,6 +511,23 @@ def _(model: LongDocumentReranker) -> LongDocumentAdapter:
 def _is_pair(value: Any) -> bool:
     listed = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
     return listed and len(value) == 2 and all(isinstance(text, str) for text in value)
+
+
+def _checked(inputs: Sequence[Any]) -> list[tuple[str, str]]:
+    pairs = []
+    for number, pair in enumerate(inputs):
+        if not _is_pair(pair):
+            raise ValueError(
+                f"Input {number} must be a pair of texts (query, document); got {kind(pair)}. {_as_pairs(pair)}"
+            )
+        pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+def _as_examples(encoded: Encoded) -> list[Example]:
+    return [
+        Example(features, np.full(len(features[_PART]), -1), shared=encoded.shared) for features in encoded.features
+    ]
 
 
 def _as_pairs(value: Any) -> str:

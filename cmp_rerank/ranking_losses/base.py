@@ -65,6 +65,8 @@ class RankingLoss(nn.Module):
 
     #: What the labels mean.
     kind: ClassVar[LabelKind]
+    #: The format of training data that it takes; see `cmp_rerank.mining`.
+    data_format: ClassVar[str] = "lists"
     #: How many labels each document has.
     label_columns: ClassVar[int] = 1
     #: Whether the first document counts as the positive where there are no labels.

@@ -251,6 +251,7 @@ class TeacherOrderLoss(nn.Module):
     """
 
     kind = RANKS
+    data_format: ClassVar[str] = "lists"
     label_columns = 1
     by_position = False
     citation: ClassVar[str] = """

@@ -64,6 +64,7 @@ def test_each_file_holds_the_same(folder: Path) -> None:
         result = run_command(app, [*command, "-o", name])
         assert result.exit_code == 0, result.stderr
         assert "(first 6)" in result.stdout
+        assert result.stderr == ""
     rows = read(folder / "a.jsonl")
     assert len(rows) == 3
     assert load_dataset("parquet", data_files="b.parquet", split="train", cache_dir="cache").to_list() == rows
@@ -186,6 +187,7 @@ def test_the_teacher_alone_labels_a_run(folder: Path) -> None:
         (["beir:beir", "--shares", "a", "-o", "a.jsonl"], "--shares must be numbers with commas; got 'a'"),
         (["beir:beir", "--format", "tuple", "-o", "a.jsonl"], "did you mean tuples?"),
         (["beir:beir", "--run", "bm25.trec", "--run", "bm25.trec", "-o", "a.jsonl"], "two runs are called 'bm25'"),
+        (["beir:beir", "--run", "bm25.trec", "--teacher", "no.trec", "-o", "a.jsonl"], "no.trec: no such checkpoint"),
         (["beir:beir", "--labels", "scores", "-o", "a.jsonl"], "labels='scores' come from a teacher; got none"),
     ],
 )

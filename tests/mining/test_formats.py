@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
+from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 from tiny_models import OTHERS, PASSAGES, QUERIES
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.losses import LOSSES
 from cmp_rerank.mining import format_of, mine, take_support
+from cmp_rerank.ranking_losses.labels import GRADES
 
+#: The losses of sentence-transformers; those of this package take lists.
 EXPECTED = {
     "ADRMSELoss": "lists",
     "BinaryCrossEntropyLoss": "pairs",
@@ -89,6 +94,34 @@ def test_a_loss_takes_its_format_as_it_is(name: str, tiny_model: CrossEncoder, t
     assert 0 < value < float("inf")
 
 
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - EXPECTED.keys()))
+def test_a_loss_of_this_package_takes_lists(name: str, tiny_model: CrossEncoder) -> None:
+    loss = LOSSES[name](tiny_model)
+    assert format_of(LOSSES[name]) == format_of(loss) == "lists"
+    special = {"SupervisedDistillationLoss": "both", "TeacherOrderLoss": "ranks"}
+    # What a loss reads as grades comes from the judgments, everything else from a teacher.
+    teacher: dict[str, Any] = {"teacher": Letters(), "labels": special.get(name, "scores")}
+    options = {"labels": "grades"} if LOSSES[name].kind is GRADES else teacher
+    mined = mine(TEXTS, CORPUS, QRELS, RUN, negatives=2, **options)
+    batch = CrossEncoderDataCollator(tiny_model.preprocess)(mined.dataset.to_list())  # type: ignore[attr-defined]
+    value = loss([batch["query"], batch["docs"]], batch["label"])
+    value.backward()
+    assert value > 0
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in tiny_model.parameters())
+
+
+def test_a_loss_may_say_its_format() -> None:
+    class Said(torch.nn.Module):
+        data_format = "tuples"
+
+    class Wrong(torch.nn.Module):
+        data_format = "tuple"
+
+    assert format_of(Said) == format_of(Said()) == "tuples"
+    with pytest.raises(ValueError, match=r"Wrong.data_format must be one of 'pairs', 'tuples', 'lists'; got 'tuple'"):
+        format_of(Wrong)
+
+
 SUPPORT = {"q0": {"d0": [(0, 17)]}, "q1": {"d1": [(43, 58)]}}
 
 
@@ -120,3 +153,11 @@ def test_take_support_refuses_other_data() -> None:
         take_support([{}])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must have a column query, and one of document, positive, docs"):
         take_support(Dataset.from_list([{"text": "a", "support": [[0, 1]]}]))
+
+
+def test_the_table_of_the_docs_is_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mining.md").read_text(encoding="utf-8")
+    section = page.partition("## The format that a loss takes")[2].partition("\n## ")[0]
+    rows = re.findall(r'^\| (.*?) \| `"(\w+)"` \| (.*?) \|$', section, re.MULTILINE)
+    found = {name: form for names, form, _ in rows for name in re.findall(r"`(\w+)`", names)}
+    assert found == {name: form for name, form in EXPECTED.items() if name != "CrossEntropyLoss"}

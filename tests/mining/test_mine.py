@@ -15,6 +15,7 @@ from mining_oracle import mine_slowly
 from cmp_rerank.collections import TextStore
 from cmp_rerank.ir import write_run
 from cmp_rerank.mining import Mined, MiningOptions, mine
+from cmp_rerank.mining.run_columns import RunColumns
 
 CORPUS = {f"d{number:02}": f"text {number}" for number in range(40)}
 QUERIES = {f"q{number}": f"query {number}" for number in range(6)}
@@ -296,6 +297,7 @@ def test_a_run_is_taken_in_any_form(tmp_path: Path) -> None:
     forms: list[tuple[Any, list[str]]] = [
         (run, ["run"]), (path, ["bm25"]), (str(path), ["bm25"]), ([run, path], ["run 1", "run 2"]),
         ({"a": run}, ["a"]), ({"a": path, "b": run}, ["a", "b"]),
+        (RunColumns.read(path), ["run"]), ({"a": RunColumns.read(path)}, ["a"]),
     ]  # fmt: skip
     for form, names in forms:
         mined = mine(QUERIES, CORPUS, qrels, form, negatives=2, short="error")
@@ -391,6 +393,7 @@ def test_missing_texts() -> None:
         ({"min_score": 2, "max_score": 1}, "min_score must not be above max_score; got 2 and 1"),
         ({"format": "tuples", "short": "keep"}, "tuples need the same number of negatives.*got short='keep'"),
         ({"format": "tuples", "unscored": "drop"}, "tuples need the same number of .*got unscored='drop'"),
+        ({"format": "pairs", "labels": "both"}, "labels='both' are for lists; got format 'pairs'"),
         ({"leak_threshold": 0}, "leak_threshold must be above 0"),
         ({"seed": "1"}, "seed must be a whole number; got '1'"),
         ({"pick": "best"}, "pick must be one of 'random', 'top'; got 'best'"),

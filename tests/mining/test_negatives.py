@@ -58,3 +58,7 @@ def test_negatives_refuse_what_cannot_be() -> None:
         sample_negatives({"a": 1}, ["a", "b"], 1)  # type: ignore[dict-item]
     with pytest.raises(ValueError, match=r"run must map query ids to .*; got the string 'bm25.trec'; read the file"):
         sample_negatives({"q": {"a": 1}}, ["a", "b"], 1, "bm25.trec")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="ids are strings; got the document id 1 in documents"):
+        sample_negatives({"q": {"a": 1}}, [1, 2], 1)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="ids are strings; got the document id 1 in qrels"):
+        sample_negatives({"q": {1: 1}}, ["1", "2"], 1)  # type: ignore[dict-item]

@@ -41,6 +41,7 @@ def test_ranks_against_a_slow_loop(scores: dict[str, float], extra: set[str], un
     documents = sorted(scores) + sorted(extra)
     reciprocal = teacher_labels("q", documents, scores, "reciprocal", unscored)
     linear = teacher_labels("q", documents, scores, "linear", unscored)
+    ranks = teacher_labels("q", documents, scores, "ranks", unscored)
     kept = documents if unscored == "lowest" else sorted(scores)
     assert list(reciprocal) == list(linear) == kept
     for document in kept:
@@ -50,6 +51,7 @@ def test_ranks_against_a_slow_loop(scores: dict[str, float], extra: set[str], un
         else:
             place = len(scores) + 1
         assert reciprocal[document] == 1 / place
+        assert ranks[document] == place
         assert linear[document] == pytest.approx((len(kept) - place + 1) / len(kept))
         assert 0 < linear[document] <= 1
     same = teacher_labels("q", documents, scores, "scores", unscored)
@@ -76,6 +78,10 @@ def test_a_run_teaches() -> None:
     assert list(found(**options)["q0"]) == ["d1", "d2", "d0"]
     assert found(labels="reciprocal", **options)["q0"] == {"d1": 1.0, "d2": 1 / 2, "d0": 1 / 3}
     assert found(labels="linear", **options)["q0"] == {"d1": 1.0, "d2": 2 / 3, "d0": 1 / 3}
+    assert found(labels="ranks", **options)["q0"] == {"d1": 1.0, "d2": 2.0, "d0": 3.0}
+    assert list(found(labels="ranks", **options)["q0"]) == ["d1", "d2", "d0"]  # best first
+    both = found(labels="both", **options)["q0"]
+    assert both == {"d1": [0.0, 9.0], "d2": [0.0, 2.0], "d0": [1.0, 0.5]}
     options |= {"negatives": 3}
     with pytest.raises(ValueError, match="got none for 1 of 4 documents of query 'q0', such as 'd3'"):
         found(**options)

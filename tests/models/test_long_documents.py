@@ -190,7 +190,7 @@ def test_a_long_query_leaves_the_document_half_of_the_window(model: CrossEncoder
     reranker = LongDocumentReranker(model)
     query = "what do bears eat " * 40
     features = reranker.preprocess([(query, LONG)])
-    (view, *_) = reranker._passages(features["part_of_pair"][0].numpy())
+    ((view, _), *_) = reranker._passages(features["part_of_pair"][0].numpy())
     assert len(view) == WINDOW
     assert (features["part_of_pair"][0].numpy()[view.tokens] == 2).sum() == (WINDOW - 3) // 2
     ids = features["input_ids"][0].numpy()[view.tokens].tolist()
@@ -345,7 +345,7 @@ def test_listwise_losses_and_several_labels(model: CrossEncoder, tmp_path: Path)
         ({"stride": 0}, "stride must be a whole number, at least 1; got 0"),
         ({"max_passages": 0}, "max_passages must be a whole number, at least 1; got 0"),
         ({"passage_tokens": 4, "stride": 5}, "some tokens would never be read"),
-        ({"combine": "max"}, "combine must be MaxP"),
+        ({"combine": 3}, "combine must be MaxP"),
     ],
 )
 def test_bad_options_are_refused_in_words(model: CrossEncoder, kwargs: dict[str, Any], message: str) -> None:

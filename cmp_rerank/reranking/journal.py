@@ -1,0 +1,148 @@
+"""Finished groups in a file beside the output, so that a reranking that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.reranking.result import Counts, Scored
+
+
+class Journal:
+    """The finished groups of one shard: a line for the settings, then one for each group, in the order of the run.
+
+    A line counts when it is whole. What a kill or a full disk has left of the last one is cut off when the file is
+    opened again. While a journal is open, no other process opens it.
+
+    Args:
+        path: The file.
+        settings: What the scores depend on, as JSON has it.
+        resume: Whether to go on with what is there; else it is thrown away.
+
+    Raises:
+        ValueError: The file was written with other settings, or another process is writing it.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with Journal(Path(folder) / "run.part", {"depth": 2}) as journal:
+        ...         journal.append(0, "digest", Scored({"q": {"d": 1.5}}, Counts(queries=1, pairs=1)))
+        ...     with Journal(Path(folder) / "run.part", {"depth": 2}) as journal:
+        ...         journal.finished
+        {0: 'digest'}
+    """
+
+    def __init__(self, path: PathLike, settings: Mapping[str, Any], *, resume: bool = True) -> None:
+        self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise ValueError(f"{self.path.parent}: no such directory; create it before writing {self.path.name}")
+        #: Number -> digest of the groups that are finished.
+        self.finished: dict[int, str] = {}
+        #: What the finished groups have counted.
+        self.counts = Counts()
+        self._lock = FileLock(f"{self.path}.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"{self.path}: another process is writing this file; wait for it, or give each process a shard"
+            ) from None
+        try:
+            self._file = self._opened(json.loads(json.dumps(settings)), resume)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def append(self, number: int, digest: str, scored: Scored) -> None:
+        """Write a group; it is on the disk when this returns."""
+        self._write({"group": number, "digest": digest, "counts": asdict(scored.counts), **scored.as_json()})
+        self.finished[number] = digest
+        self.counts.add(scored.counts)
+
+    def end(self, groups: int) -> None:
+        """Say that the shard is complete, and how many groups the whole run has."""
+        self._write({"end": groups})
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _opened(self, settings: dict[str, Any], resume: bool) -> BinaryIO:
+        end = 0
+        if resume and self.path.exists():
+            for number, (record, position) in enumerate(_records(self.path)):
+                if number == 0:
+                    self._compare(record.get("settings", {}), settings)
+                elif "end" in record:
+                    break  # written again by whoever ends it again
+                else:
+                    self.finished[record["group"]] = record["digest"]
+                    self.counts.add(Counts(**record["counts"]))
+                end = position
+        file = self.path.open("r+b" if end else "wb")
+        file.truncate(end)
+        file.seek(end)
+        self._file = file
+        if not end:
+            self._write({"settings": settings})
+        return file
+
+    def _compare(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        changed = [
+            f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ValueError(
+                f"{self.path}: this reranking was begun with other settings ({'; '.join(changed)}); go on with the "
+                "same ones, start over without resume, or choose another output"
+            )
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a journal has its last line."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        # The line is short; that of a group ends in another way.
+        file.seek(max(0, path.stat().st_size - 64))
+        last = file.read()
+    return last.endswith(b"}\n") and last[:-1].rpartition(b"\n")[2].startswith(b'{"end":')
+
+
+def groups_of(path: Path) -> Iterator[Scored]:
+    """The groups of a journal, in their order, one at a time."""
+    for record, _ in _records(path):
+        if "group" in record:
+            yield Scored.from_json(record)
+
+
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Whole lines, each with the place where it ends; the first one that is none ends the file."""
+    position = 0
+    with path.open("rb") as file:
+        for line in file:
+            position += len(line)
+            try:
+                record = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                return
+            yield record, position

@@ -1,0 +1,83 @@
+"""A reranker from a checkpoint: what is none is refused, not given a new random head."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmp_rerank.ir.lines import PathLike
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+
+def load_reranker(
+    name: PathLike, *, max_length: int | None = None, device: str | None = None, long_documents: bool | None = None
+) -> CrossEncoder:
+    """Load a cross-encoder, as a LongDocumentReranker where it was saved as one.
+
+    Args:
+        name: A folder, or a name on the hub.
+        max_length: The window in tokens; None: as the checkpoint says.
+        device: Such as "cpu" or "cuda:0"; None: a GPU where there is one.
+        long_documents: Whether documents are divided into passages; None: as the checkpoint says.
+
+    Raises:
+        ValueError: There is no such checkpoint, or it is no cross-encoder: sentence-transformers would give it a new
+            head of random weights.
+    """
+    check_checkpoint(name)
+    from sentence_transformers import CrossEncoder
+
+    from cmp_rerank.models.long_document import LongDocumentReranker
+    from cmp_rerank.models.long_document_settings import read_settings
+
+    options: dict[str, Any] = {"device": device} | ({} if max_length is None else {"max_length": max_length})
+    divided = bool(read_settings(name)) if long_documents is None else long_documents
+    if divided:
+        return LongDocumentReranker(os.fspath(name), **options)
+    return CrossEncoder(os.fspath(name), **options)
+
+
+def check_checkpoint(name: PathLike) -> None:
+    """Refuse a checkpoint that is no cross-encoder, by what its files say.
+
+    Raises:
+        ValueError: There is none of that name, or it is of another kind.
+    """
+    config = _read(name, "config.json")
+    modules = _read(name, "modules.json")
+    if config is None and modules is None:
+        what = "this folder holds no checkpoint" if Path(name).is_dir() else "no such checkpoint"
+        raise ValueError(f"{os.fspath(name)}: {what}; give a folder with config.json, or a name on the hub")
+    if modules is not None:
+        kind = (_read(name, "config_sentence_transformers.json") or {}).get("model_type", "SentenceTransformer")
+        if kind != "CrossEncoder":
+            raise ValueError(
+                f"{os.fspath(name)}: a reranker must be a cross-encoder; got a {kind}, whose head would be random; "
+                "rank with it by cmp_rerank.ir.Dense, or fine-tune a cross-encoder from it first"
+            )
+        return
+    kinds = (config or {}).get("architectures") or ["a model without a name of its class"]
+    if not any("ForSequenceClassification" in kind for kind in kinds):
+        raise ValueError(
+            f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification); got {kinds[0]}, "
+            "whose head would be random; fine-tune it first"
+        )
+
+
+def _read(name: PathLike, file: str) -> Any:
+    from sentence_transformers.util import load_file_path
+
+    try:
+        path = load_file_path(os.fspath(name), file)
+    except Exception as error:
+        raise ValueError(f"{os.fspath(name)}: no such checkpoint ({str(error).splitlines()[0]})") from error
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); the checkpoint is damaged") from error

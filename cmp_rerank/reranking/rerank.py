@@ -1,0 +1,265 @@
+"""Rerank a run of any size: group after group, resumable, over several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from cmp_rerank.ir import Progress, Run, rank
+from cmp_rerank.ir.arguments import check_count
+from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker
+from cmp_rerank.reranking.digest import settings_of
+from cmp_rerank.reranking.groups import Group, groups
+from cmp_rerank.reranking.journal import Journal
+from cmp_rerank.reranking.merge import journal_path, merge
+from cmp_rerank.reranking.precision import in_precision
+from cmp_rerank.reranking.result import Counts, Scored
+from cmp_rerank.reranking.scorers import GroupScorer, PairScores, scorer_of
+from cmp_rerank.reranking.survey import survey
+
+#: First stage and scores of the model, of the same queries -> the run over all candidates, best first.
+Mix = Callable[[Run, Run], Mapping[str, Mapping[str, float]]]
+#: How many pairs fill a group of queries: enough for passes of pairs of one length.
+PAIRS_PER_GROUP = 1024
+
+
+@overload
+def rerank_run(
+    model: PairScorer,
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    run: Run | PathLike,
+    *,
+    depth: int | None = None,
+    out: None = None,
+    **options: Any,
+) -> dict[str, dict[str, float]]: ...
+
+
+@overload
+def rerank_run(
+    model: PairScorer,
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    run: Run | PathLike,
+    *,
+    depth: int | None = None,
+    out: PathLike,
+    **options: Any,
+) -> Path | None: ...
+
+
+def rerank_run(
+    model: PairScorer,
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    run: Run | PathLike,
+    *,
+    depth: int | None = None,
+    out: PathLike | None = None,
+    tag: str = "cmp_rerank",
+    passages: PathLike | None = None,
+    tokens_per_batch: int | None = None,
+    pairs_per_group: int = PAIRS_PER_GROUP,
+    precision: str | None = None,
+    shard: tuple[int, int] | None = None,
+    resume: bool = True,
+    mix: Mix | None = None,
+    predict_options: Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+    counts: Counts | None = None,
+) -> dict[str, dict[str, float]] | Path | None:
+    """Score the best candidates of each query; those below keep their order and stay below.
+
+    The run is read and scored in groups of queries. The pairs of a group are tokenised once, and run in order of
+    length, in passes that hold a number of tokens. With ``out``, each group is written to a journal beside the output
+    when it is finished, so that memory does not grow with the run, and a reranking that was stopped goes on with the
+    next group. Under ``torchrun`` each process takes every n-th group, and the last one to finish writes the output.
+
+    The same options give the same bits on one machine with one number of threads, whatever was stopped and resumed,
+    and into how many shards the run was divided. Other options move scores by rounding (about 1e-6 in 32 bits).
+
+    Args:
+        model: A CrossEncoder, a LongDocumentReranker, or anything with ``predict(pairs)``.
+        queries: Query id -> text.
+        corpus: Document id -> text; texts are looked up when their group is scored.
+        run: Candidates with the scores of the first stage, or the path of a run file.
+        depth: How many candidates of each query are scored, by :func:`cmp_rerank.ir.rank`; None scores all.
+        out: The run file to write, in the format that :func:`cmp_rerank.ir.write_run` takes from its name. None
+            returns the new run instead.
+        tag: Name of the system, the last column of a TREC run.
+        passages: Also write the passages of each scored document to this file, as JSON lines; needs ``out`` and a
+            LongDocumentReranker.
+        tokens_per_batch: How many tokens, padding included, one pass holds. Default: 4,096 on a CPU, 65,536
+            elsewhere. When memory runs out, passes get smaller.
+        pairs_per_group: How many pairs fill a group. After a kill, at most that many are scored again.
+        precision: "float32", "bf16" or "int8"; None leaves the model as it is. See
+            :func:`cmp_rerank.reranking.precision.in_precision`.
+        shard: (number, of how many): only every n-th group. Default: with ``out``, RANK and WORLD_SIZE of the
+            environment, as ``torchrun`` sets them; else everything.
+        resume: Whether to go on with the journal of a reranking that was stopped; else it starts over.
+        mix: Joins the scores of the first stage and those of the model: called with two runs of the same queries, all
+            candidates and the ones that were scored, it gives the run over all candidates. None: the model's scores
+            alone. The guard's :class:`cmp_rerank.guard.Mix` is one.
+        predict_options: Options for the model's own ``predict``, by which it is then run.
+        batch_size: For models that are run by their own ``predict``.
+        progress: Called with the number of pairs that are done, and of all.
+        counts: Counts what was read, in place.
+
+    Returns:
+        Without ``out`` the new run, over the same documents. With it, the path of the output; None if other shards
+        are still to be finished.
+
+    Raises:
+        ValueError: A text is missing, an argument has another shape, the model gives another number of scores than
+            there are pairs, or one that is not finite; the journal is of other settings, another model, or another
+            run.
+
+    Example:
+        >>> class Overlap:
+        ...     def predict(self, pairs):
+        ...         return [len(set(query.split()) & set(text.split())) for query, text in pairs]
+        >>> corpus = {"d1": "a dog", "d2": "the cat sat", "d3": "the cat"}
+        >>> rerank_run(Overlap(), {"q": "cat sat"}, corpus, {"q": {"d1": 3.0, "d2": 2.0, "d3": 1.0}}, depth=2)
+        {'q': {'d2': 2.0, 'd1': 0.0, 'd3': -1.0}}
+    """
+    check_reranker(model)
+    check_inputs(queries, corpus, {} if isinstance(run, str | os.PathLike) else run, depth, "depth")
+    check_count("pairs_per_group", pairs_per_group)
+    if passages is not None and out is None:
+        raise ValueError("passages are written beside the output; got no out; give a path, or leave passages out")
+    mine, shards = _shard(shard, out is not None)
+    model = in_precision(model, precision)
+    scorer = scorer_of(
+        model,
+        tokens_per_batch=tokens_per_batch,
+        passages=passages is not None,
+        predict_options=predict_options,
+        defaults={"batch_size": batch_size, "show_progress_bar": False},
+    )
+    found = survey(groups(run, depth, pairs_per_group), queries, corpus, mine, shards)
+    report = _Report(progress, found.pairs)
+    counts = Counts() if counts is None else counts
+    own = own_groups(groups(run, depth, pairs_per_group), mine, shards)
+    if out is None:
+        result: dict[str, dict[str, float]] = {}
+        for group in own:
+            pairs = group.pairs(queries, corpus)
+            scored = score_group(group, pairs, scorer, mix)
+            counts.add(scored.counts)
+            result |= scored.run
+            report(len(pairs))
+        return result
+    settings = settings_of(
+        model,
+        depth=depth,
+        pairs_per_group=pairs_per_group,
+        tokens_per_batch=tokens_per_batch,
+        precision=precision,
+        passages=passages is not None,
+        mix=None if mix is None else repr(mix),
+        predict_options={name: repr(value) for name, value in (predict_options or {}).items()},
+    )
+    with Journal(journal_path(out, mine, shards), settings, resume=resume) as journal:
+        for group in own:
+            pairs = group.pairs(queries, corpus)
+            digest = group.digest(pairs)
+            before = journal.finished.get(group.number)
+            if before is None:
+                journal.append(group.number, digest, score_group(group, pairs, scorer, mix))
+            elif before != digest:
+                raise ValueError(
+                    f"{journal.path}: the run or the texts have changed since this reranking was begun, from query "
+                    f"{next(iter(group.ranked))!r} on; start over without resume, or choose another output"
+                )
+            report(len(pairs))
+        journal.end(found.groups)
+        counts.add(journal.counts)
+    return Path(out) if merge(out, shards, tag, passages) else None
+
+
+def score_group(group: Group, pairs: list[tuple[str, str]], scorer: GroupScorer, mix: Mix | None = None) -> Scored:
+    """The new scores of a group, best first; documents below the depth stay below, in their order.
+
+    Raises:
+        ValueError: A score is not finite.
+    """
+    answer = scorer(pairs) if pairs else PairScores(np.empty(0))
+    candidates = group.candidates
+    if not np.isfinite(answer.scores).all():
+        at = int(np.isfinite(answer.scores).argmin())
+        query, doc = candidates[at]
+        raise ValueError(
+            f"scores must be finite; the model's score for query {query!r} and document {doc!r} is "
+            f"{answer.scores[at]}; check the model, or load it in 32 bits"
+        )
+    run: dict[str, dict[str, float]] = {query: {} for query in group.ranked}
+    for (query, doc), score in zip(candidates, answer.scores.tolist(), strict=True):
+        run[query][doc] = score
+    told: dict[str, dict[str, list[tuple[int, int, float]]]] = {}
+    for (query, doc), found in zip(candidates, answer.found, strict=bool(answer.found)):
+        told.setdefault(query, {})[doc] = found
+    counts = Counts(len(group.ranked), len(pairs), answer.cut, answer.passages)
+    joined = (mix or without_mixing)(group.ranked, run)
+    return Scored({query: dict(joined[query]) for query in group.ranked}, counts, told)
+
+
+def without_mixing(first_stage: Run, scores: Run) -> dict[str, dict[str, float]]:
+    """The model's scores alone."""
+    return {query: with_rest(scores[query], list(ranked)) for query, ranked in first_stage.items()}
+
+
+def with_rest(scores: Mapping[str, float], ranked: list[str]) -> dict[str, float]:
+    """New scores of the first documents of a ranking, best first, and below them the others in their order.
+
+    Example:
+        >>> with_rest({"a": 0.5, "b": 2.0}, ["a", "b", "c", "d"])
+        {'b': 2.0, 'a': 0.5, 'c': -0.5, 'd': -1.5}
+    """
+    ordered = dict(rank(scores))
+    lowest = min(ordered.values(), default=0.0)
+    # Steps that a rounded number can still show, whatever the size of the scores.
+    step = max(1.0, abs(lowest) * 1e-6)
+    for place, doc in enumerate(ranked[len(ordered) :], 1):
+        ordered[doc] = lowest - place * step
+    return ordered
+
+
+class _Report:
+    """Adds up the pairs that are done."""
+
+    def __init__(self, progress: Progress | None, pairs: int) -> None:
+        self.progress, self.pairs, self.done = progress, pairs, 0
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        if self.progress is not None:
+            self.progress(self.done, self.pairs)
+
+
+def _shard(given: tuple[int, int] | None, written: bool) -> tuple[int, int]:
+    """Number and count of shards.
+
+    Raises:
+        ValueError: The number is not below the count.
+    """
+    if given is None:
+        if not written:
+            return 0, 1
+        given = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    number, count = given
+    check_count("the number of shards", count)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < count:
+        raise ValueError(f"shard must be (number, count) with a number from 0 to count - 1; got {given!r}")
+    return number, count
+
+
+def own_groups(all_groups: Iterator[Group], number: int, count: int) -> Iterator[Group]:
+    """Every n-th group, from one on."""
+    return (group for group in all_groups if group.number % count == number)

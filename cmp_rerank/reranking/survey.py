@@ -1,0 +1,60 @@
+"""A look at all of a run before the first pair is scored: how much there is to do, and whether texts are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from cmp_rerank.reranking.groups import Group
+
+
+class Survey(NamedTuple):
+    """How much there is to do.
+
+    Attributes:
+        groups: Groups of the whole run.
+        pairs: Pairs of one shard.
+    """
+
+    groups: int
+    pairs: int
+
+
+def survey(
+    groups: Iterable[Group], queries: Mapping[str, str], corpus: Mapping[str, str], shard: int = 0, shards: int = 1
+) -> Survey:
+    """Count groups and pairs, and make sure that each has its text: not after hours of scoring, but before.
+
+    Args:
+        groups: All groups of the run.
+        queries: Query id -> text.
+        corpus: Document id -> text.
+        shard: The shard whose pairs are counted.
+        shards: How many there are.
+
+    Raises:
+        ValueError: Texts are missing; with their number and three examples.
+    """
+    number, pairs = 0, 0
+    lost = {"query": dict[str, None](), "document": dict[str, None]()}
+    asked = {"query": 0, "document": 0}
+    for group in groups:
+        number += 1
+        pairs += len(group.candidates) if group.number % shards == shard else 0
+        for what, texts, ids in (
+            ("query", queries, group.ranked),
+            ("document", corpus, {doc for _, doc in group.candidates}),
+        ):
+            asked[what] += len(ids)
+            for name in ids:
+                if name not in texts and name not in lost[what]:
+                    lost[what][name] = None
+    for what, names in lost.items():
+        if names:
+            shown = ", ".join(map(repr, sorted(names)[:3]))
+            raise ValueError(
+                f"every {what} of the run needs a text; there is no text for {what} {shown}"
+                f"{' and others' if len(names) > 3 else ''} ({len(names)} of {asked[what]}); add them, take them out "
+                "of the run, or match the ids"
+            )
+    return Survey(number, pairs)
