@@ -89,7 +89,7 @@ def choose(
     picked = pick(values, hads, standard_errors)
     held_out, shares = _cross_validate(values, hads, standard_errors, folds, repeats, seed)
     gain, error = paired(held_out - values[had])
-    confirmed = gain > standard_errors * error
+    confirmed = gain > _bar(standard_errors, error)
     return Choice(had, picked, picked if confirmed else had, gains, errors, float(gain), float(error), shares)
 
 
@@ -115,12 +115,12 @@ def pick(values: np.ndarray, hads: Sequence[int], standard_errors: float) -> int
     """
     had = _best(values, hads)
     gains, errors = paired(values - values[had])
-    good = np.flatnonzero(gains > standard_errors * errors)
+    good = np.flatnonzero(gains > _bar(standard_errors, errors))
     if not len(good):
         return had
     best = good[np.argmax(gains[good])]
     losses, errors = paired(values[best] - values[good])
-    return int(good[np.flatnonzero(losses <= standard_errors * errors)[0]])
+    return int(good[np.flatnonzero(losses <= _bar(standard_errors, errors))[0]])
 
 
 def paired(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,6 +144,16 @@ def paired(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return means, np.full_like(means, np.inf)
     same = np.ptp(differences, axis=-1) <= 1e-12 * np.abs(differences).max(axis=-1)
     return means, np.where(same, 0.0, differences.std(axis=-1, ddof=1) / np.sqrt(queries))
+
+
+def _bar(standard_errors: float, errors: np.ndarray) -> np.ndarray:
+    """What a gain must exceed: nothing exceeds an error that is infinite, not even 0 times.
+
+    Where one query alone differs, its gain is exactly one standard error; rounding must not decide then.
+    """
+    return np.multiply(
+        standard_errors * (1 + 1e-9), errors, out=np.full_like(errors, np.inf), where=np.isfinite(errors)
+    )
 
 
 def _best(values: np.ndarray, hads: Sequence[int]) -> int:

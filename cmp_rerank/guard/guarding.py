@@ -17,7 +17,7 @@ from cmp_rerank.evaluation.measures import Measure, Parsed, parse_measures
 from cmp_rerank.guard.candidates import Candidate, candidates, had_by_user
 from cmp_rerank.guard.choice import Choice, choose, paired
 from cmp_rerank.guard.contestants import Contestants, ModelLike, contestants, has_new_head, load, share_weights
-from cmp_rerank.guard.interpolation import restored
+from cmp_rerank.guard.interpolation import restored, same_mode
 from cmp_rerank.guard.measured import Measured, measure_candidates
 from cmp_rerank.guard.options import DEFAULTS, GuardOptions
 from cmp_rerank.guard.save import check_free, save
@@ -107,7 +107,7 @@ def guard(
     # What is drawn at random once more has nothing to do with the head that training started from.
     new_head = started is not None and has_new_head(started)
     drawn_again = new_head and not isinstance(start, CrossEncoder)
-    with restored(models[0]) as own:
+    with restored(models[0]) as own, same_mode(started):
         found = contestants(
             models[0],
             [own, *(model.state_dict() for model in models[1:])],

@@ -37,14 +37,31 @@ def restored(model: nn.Module) -> Iterator[Weights]:
         >>> torch.equal(layer.weight, before)
         True
     """
-    modes = {name: module.training for name, module in model.named_modules()}
     weights = copy_of(model)
+    with same_mode(model):
+        try:
+            yield weights
+        finally:
+            put(model, [(weights, 1.0)])
+
+
+@contextmanager
+def same_mode(*models: nn.Module | None) -> Iterator[None]:
+    """Models whose mode, training or evaluation, may be changed inside and is put back; None is no model.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with same_mode(layer):
+        ...     _ = layer.eval()
+        >>> layer.training
+        True
+    """
+    modes = [(module, module.training) for model in models if model is not None for module in model.modules()]
     try:
-        yield weights
+        yield
     finally:
-        put(model, [(weights, 1.0)])
-        for name, module in model.named_modules():
-            module.training = modes[name]
+        for module, training in modes:
+            module.training = training
 
 
 @torch.no_grad()

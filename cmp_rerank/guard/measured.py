@@ -10,15 +10,15 @@ import numpy as np
 
 from cmp_rerank.evaluation.evaluate import evaluate
 from cmp_rerank.evaluation.measures import Parsed
-from cmp_rerank.evaluation.reranking import PairScorer
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.guard.candidates import Blend, Candidate
 from cmp_rerank.guard.mix import Mix
 from cmp_rerank.guard.options import GuardOptions
-from cmp_rerank.guard.scoring import count_pairs, score
 from cmp_rerank.guard.split import ReadSplit
 from cmp_rerank.ir import Run
 from cmp_rerank.ir.arguments import Progress
+from cmp_rerank.reranking import rerank_run
+from cmp_rerank.reranking.checks import PairScorer
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def measure_candidates(
         ValueError: A text is missing, or a score is not finite.
     """
     top = Mix(1.0, options.scale, options.depth).top(split.first_stage)
-    pairs = count_pairs(top)
+    pairs = sum(map(len, top.values()))
     models = {candidate.blend.name for candidate in found if candidate.blend is not None}
     done, last = 0, None
     scores: Run = {}
@@ -92,7 +92,9 @@ def measure_candidates(
         if candidate.blend is not None and candidate.blend is not last:
             last = candidate.blend
             report = None if progress is None else _after(progress, done, pairs * len(models))
-            scores = score(model(last), split.queries, corpus, top, batch_size=options.batch_size, progress=report)
+            scores = rerank_run(
+                model(last), split.queries, corpus, top, batch_size=options.batch_size, progress=report
+            )
             done += pairs
         evaluations[candidate.name] = evaluate(candidate.mix(split.first_stage, scores), split.judged, [measure])
         seconds[candidate.name] = time.perf_counter() - begin

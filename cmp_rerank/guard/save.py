@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp_rerank.guard.mix import Mix
-from cmp_rerank.guard.scoring import score
 from cmp_rerank.ir import Run
 from cmp_rerank.ir.arguments import Progress
 from cmp_rerank.ir.lines import PathLike, replacing
+from cmp_rerank.reranking import rerank_run
 from cmp_rerank.version import package_version
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ class Guarded:
             A run over the same documents.
 
         Raises:
-            ValueError: As :func:`cmp_rerank.evaluation.rerank`.
+            ValueError: As :func:`cmp_rerank.reranking.rerank_run`.
         """
         # The first stage alone needs no scores.
         top = self.mix.top(first_stage) if self.mix.weight else {}
-        scores = score(self.model, queries, corpus, top, batch_size=self.batch_size, progress=progress)
+        scores = rerank_run(self.model, queries, corpus, top, batch_size=self.batch_size, progress=progress)
         return self.mix(first_stage, scores)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cmp_rerank.evaluation.judgments import Judgments
-from cmp_rerank.evaluation.reranking import check_inputs
 from cmp_rerank.ir import Qrels, Run, read_run
 from cmp_rerank.ir.mappings import as_texts
+from cmp_rerank.reranking.checks import check_inputs
 
 
 @dataclass(frozen=True)
