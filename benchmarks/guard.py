@@ -110,7 +110,7 @@ def scifact(data: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        fit(start, for_start, train, run, queries, corpus, rate=1e-4, steps=80, folder=folder / "start")
+        fit(start, for_start, train, run, queries, corpus, rate=2e-4, steps=80, hard=False, folder=folder / "start")
         for name, rate in (("sensible", 3e-5), ("careless", 2e-3)):
             tuned = CrossEncoder(str(folder / "start"), max_length=TOKENS, device="cpu")
             fit(tuned, for_tuning, train, run, queries, corpus, rate=rate, steps=40, folder=folder / name)
@@ -148,8 +148,12 @@ def fit(
     rate: float,
     steps: int,
     folder: Path,
+    hard: bool = True,
 ) -> None:
-    """Train with one relevant and three other candidates of each query, four queries in a batch, and save."""
+    """Train with one relevant and three other documents of each query, four queries in a batch, and save.
+
+    The others are candidates of the first stage if they are to be hard, and any documents if not.
+    """
     from datasets import Dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import ListNetLoss
@@ -158,7 +162,7 @@ def fit(
     rows = []
     for query in names:
         relevant = [document for document, grade in qrels[query].items() if grade > 0 and document in corpus]
-        others = [document for document in run[query] if document not in qrels[query]]
+        others = [document for document in (run[query] if hard else corpus) if document not in qrels[query]]
         if relevant and len(others) >= 3:
             documents = [rng.choice(relevant), *rng.sample(others, 3)]
             rows.append(
