@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import mmap
 import os
 import shutil
 import tempfile
+import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -24,6 +26,7 @@ PathLike = str | os.PathLike[str]
 Records = Callable[[], Iterable[tuple[int, str, str]]]
 VERSION = 1
 _ABOUT = "about.json"
+_ABANDONED = 3600.0  # seconds without a write
 
 
 class TextStore(Texts):
@@ -41,6 +44,7 @@ class TextStore(Texts):
 
     Example:
         >>> import tempfile
+    import time
         >>> texts = [(1, "d1", "Pandas eat bamboo."), (2, "d2", "Bees make honey.")]
         >>> store = TextStore.build(tempfile.mkdtemp() + "/store", lambda: texts, "an example")
         >>> store["d2"], "d3" in store, len(store), list(store), store.get_many(["d2", "d1"])
@@ -79,6 +83,7 @@ class TextStore(Texts):
         """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             hashes = array("Q")
@@ -156,6 +161,15 @@ class TextStore(Texts):
 
     def __reduce__(self) -> tuple[type[TextStore], tuple[Path]]:
         return TextStore, (self.folder,)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what builders of this store have left that were killed; one that is at work has written lately."""
+    for partial in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        with contextlib.suppress(OSError):  # its builder may finish just now
+            written = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
+            if time.time() - written > _ABANDONED:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 class _Pieces(Sequence[str]):
