@@ -1,9 +1,10 @@
 """Train a reader plainly and comparatively, from the same start on the same data, and test the difference.
 
-    python examples/train_reader.py --out runs/squad                         # both arms, ../shared/data/squad
-    python examples/train_reader.py --out runs/squad --arms comparative      # one arm, say on another machine
-    python examples/train_reader.py --out runs/squad --merge                 # only compare what is complete
-    python examples/train_reader.py --out runs/hotpot --train HOTPOT.json --dev DEV.json --model runs/squad/plain-0
+    cd benchmarks/experiments
+    python train_reader.py --out runs/squad                         # both arms, SQuAD of ../shared/data
+    python train_reader.py --out runs/squad --arms comparative      # one arm, say on another machine
+    python train_reader.py --out runs/squad --merge                 # only compare what is complete
+    python train_reader.py --out runs/hotpot --train HOTPOT.json --dev DEV.json --model runs/squad/plain-0
 
 On SQuAD the comparative arm drops neurons twice (CmpDrop, c=2). On HotpotQA it crops paragraphs, then drops neurons.
 Each arm and seed has its own folder with an ordinary checkpoint, predictions in the official format, and `run.json`:
@@ -60,7 +61,7 @@ from cmp_rerank.text.segmenters import Sentences
 from cmp_rerank.training import ComparativeTrainer
 
 ARMS = ("plain", "comparative")
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 COUNTS = tuple(range(2, 11))
 #: Settings that may differ between the runs of one experiment.
 INCIDENTAL = ("out", "arms", "seeds", "merge", "threads", "save_steps", "print_steps", "curve")

@@ -1,6 +1,6 @@
 """Truncation, MaxP, and MaxP with CmpCrop on documents longer than the window, by cross-validation over queries.
 
-    python examples/long_documents.py --data FOLDER [--seeds 0 1] [--fast]
+    python benchmarks/experiments/long_documents.py --data FOLDER [--seeds 0 1] [--fast]
 
 FOLDER has the BEIR layout (corpus.jsonl, queries.jsonl, qrels/test.tsv). All arms start from one reranker: that of
 --model, or one that is trained first, on short texts from elsewhere (docstrings of installed packages). Every query
@@ -31,7 +31,7 @@ MEASURES = "nDCG@10 RR@10"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "time")
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[3] / "shared" / "data" / "time")
     parser.add_argument("--model", help="reranker to start from (default: one is trained first)")
     parser.add_argument("--start-steps", type=int, default=250, help="steps of 8 queries that train the start")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/long_documents.json"))
