@@ -50,15 +50,16 @@ from cmp_rerank.evaluation import Evaluation
 from cmp_rerank.evaluation.compare import compare_evaluations
 from cmp_rerank.reader import WholePassages
 from cmp_rerank.reader.answers import predictions
+from cmp_rerank.reader.digest import questions_digest
 from cmp_rerank.reader.files import Questions, read_questions
 from cmp_rerank.reader.measures import check_gold, evaluate_answers, summary
 from cmp_rerank.reader.prediction_files import write_hotpotqa, write_squad
 from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
-from cmp_rerank.reader.resume import check_settings, last_checkpoint, questions_digest, weights_digest
-from cmp_rerank.reader.resume import train as run_training
 from cmp_rerank.text.segmenters import Sentences
 from cmp_rerank.training import ComparativeTrainer
+from cmp_rerank.training.resume import check_settings, last_checkpoint, weights_digest
+from cmp_rerank.training.resume import train as run_training
 
 ARMS = ("plain", "comparative")
 DATA = Path(__file__).parents[3] / "shared" / "data"

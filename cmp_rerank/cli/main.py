@@ -17,6 +17,7 @@ from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
 from cmp_rerank.cli.rerank import rerank
 from cmp_rerank.cli.retrieve import retrieve
+from cmp_rerank.cli.train import train
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
 from cmp_rerank.version import package_version
@@ -48,8 +49,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retrieve": retrieve,
     "fuse": fuse,
     "mine": mine,
-    "rerank": rerank,
+    "train": train,
     "guard": guard,
+    "rerank": rerank,
     "evaluate": evaluate,
     "compare": compare,
     "report": report,

@@ -44,6 +44,9 @@ def train_reader(
     max_questions: Annotated[int, typer.Option(min=0, help="Use the first N questions of each file; 0: all.")] = 0,
     max_steps: Annotated[int, typer.Option(min=0, help="Stop after N training steps; 0: by --epochs.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the head, the order of the data, masks and crops.")] = 0,
+    save_minutes: Annotated[
+        float, typer.Option(help="Minutes between two checkpoints; the first comes after at most one.")
+    ] = 10.0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the last checkpoint in the folder, with the same settings.")
     ] = False,
@@ -78,8 +81,8 @@ def train_reader(
     with the checkpoint.
 
     --resume resumes an interrupted training with the settings that it was
-    started with. A finished training is not trained further, only evaluated
-    again.
+    started with. Checkpoints are saved by time, the first after a minute. A
+    finished training is not trained further, only evaluated again.
     """
     with options.clean_exit():
         plan = plan_of(ablations, p, segments)
@@ -122,7 +125,7 @@ def train_reader(
             "max_steps": max_steps,
             "seed": seed,
         }
-        reader, record = _train(loaded["training"], plan, out, settings, resume)
+        reader, record = _train(loaded["training"], plan, out, settings, resume, save_minutes)
         # Saved first: the evaluation may fail.
         reader.save_pretrained(out)
         record = {"settings": settings, "versions": _versions()} | record
@@ -156,7 +159,7 @@ def plan_of(notation: str, p: float, segments: str) -> list[Any]:
 
 
 def _train(
-    questions: Any, plan: list[Any], out: Path, settings: dict[str, Any], resume: bool
+    questions: Any, plan: list[Any], out: Path, settings: dict[str, Any], resume: bool, save_minutes: float
 ) -> tuple[Any, dict[str, Any]]:
     """Train, and complete the settings by those that depend on the model and the questions."""
     import time
@@ -166,9 +169,10 @@ def _train(
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
-    from cmp_rerank.reader import resume as resuming
+    from cmp_rerank.reader.digest import questions_digest
     from cmp_rerank.reader.reader import Reader, ReaderOptions
-    from cmp_rerank.training import ComparativeTrainer
+    from cmp_rerank.training import ComparativeTrainer, TimedCheckpoints
+    from cmp_rerank.training import resume as resuming
 
     known = [question for question in questions if question.answers or question.kind != "span"]
     if not known:
@@ -180,8 +184,9 @@ def _train(
         options.warn([f"{len(questions) - len(known)} questions without a known answer are left out of training"])
     folder = out / "trainer"
     checkpoint = resuming.last_checkpoint(folder)
-    if resume and checkpoint is None:
-        raise ValueError(f"--resume needs a checkpoint; got none in {folder}; leave --resume out")
+    # The settings are written first: a training that ended before its first checkpoint begins again.
+    if resume and not (out / "settings.json").exists():
+        raise ValueError(f"--resume needs a training that was begun; got none in {out}; leave --resume out")
     if checkpoint is not None and not resume:
         raise ValueError(
             f"a new training needs a folder without checkpoints; got {checkpoint}; resume it by --resume, or choose "
@@ -200,12 +205,12 @@ def _train(
     settings |= {name: getattr(reading, name) for name in ("max_length", "stride", "pack", "yes_no")}
     settings |= {
         "weights": resuming.weights_digest(settings["model"]),
-        "questions": resuming.questions_digest(known),
+        "questions": questions_digest(known),
     }
     out.mkdir(parents=True, exist_ok=True)
     # Names of files may change, their content may not. The training does not depend on what is evaluated.
     fixed = {name: value for name, value in settings.items() if name not in ("model", "train", "dev")}
-    resuming.check_settings(out / "settings.json", fixed, resume=checkpoint is not None)
+    resuming.check_settings(out / "settings.json", fixed, resume=resume)
     windows = reading.windows(
         tokenizer, known, next((step.segmenter for step in plan if isinstance(step, CmpCrop)), None)
     )
@@ -233,6 +238,7 @@ def _train(
         ablations=plan,
         baseline=settings["baseline"],
         strategy=settings["strategy"],
+        callbacks=[TimedCheckpoints(save_minutes)],
     )
     begin = time.perf_counter()
     resuming.train(trainer, checkpoint)

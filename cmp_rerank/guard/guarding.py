@@ -243,6 +243,7 @@ def _rows(found: Sequence[Candidate], values: np.ndarray, choice: Choice, measur
             float(values[i].mean()),
             float(choice.gains[i]),
             _finite(choice.errors[i]),
+            candidate.uses_tuning,
             float(choice.shares[i]),
             measured.seconds[candidate.name],
         )

@@ -9,6 +9,7 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from cmp_rerank.engine import STRATEGIES
 from cmp_rerank.text.checks import check_whole
+from cmp_rerank.training.checkpoints import TimedCheckpoints
 
 
 @dataclass
@@ -25,6 +26,8 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
         strategy: how the steps of a `ComparativeLoss` are run, see `cmp_rerank.engine.Scorer`. Default: "auto".
         length_bucketing: whether the rows of a batch have similar lengths. If not, they are drawn at random, as they
             are where ``batch_sampler`` is not the default one.
+        save_minutes: a checkpoint is saved every so many minutes, the first after at most one, besides those of
+            ``save_strategy``; see `TimedCheckpoints`. Default: none by time.
         token_cache: folder in which tokenised datasets are kept for other runs; not those that depend on a segmenter
             or scorer whose ``repr`` does not describe what it does. Default: temporary files.
 
@@ -37,6 +40,7 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
     unpadded: bool = field(default=False, metadata={"help": "Run the encoder's layers without padding."})
     strategy: str | None = field(default=None, metadata={"help": "How ablation steps are run."})
     length_bucketing: bool = field(default=True, metadata={"help": "Put rows of similar length into a batch."})
+    save_minutes: float | None = field(default=None, metadata={"help": "Minutes between two checkpoints by time."})
     token_cache: str | None = field(default=None, metadata={"help": "Folder that keeps tokenised datasets."})
 
     def __post_init__(self) -> None:
@@ -49,6 +53,8 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
         for name in ("unpadded", "length_bucketing"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}.")
+        if self.save_minutes is not None:
+            TimedCheckpoints(self.save_minutes)
         if self.token_cache is not None:
             if not isinstance(self.token_cache, str | os.PathLike):
                 raise ValueError(f"token_cache must be a folder or None; got {self.token_cache!r}.")

@@ -34,6 +34,7 @@ from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation
 from cmp_rerank.training import token_store
+from cmp_rerank.training.checkpoints import TimedCheckpoints
 from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, task_loss
 from cmp_rerank.training.retry import retry_on_oom
 from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
@@ -117,6 +118,9 @@ class RerankerTrainer(CrossEncoderTrainer):
         for each in self._comparative():
             strategy = getattr(self.args, "strategy", None)
             each.scorer.set_defaults(tokens_per_chunk=tokens, strategy=strategy, unpadded=unpadded)
+        minutes = getattr(self.args, "save_minutes", None)
+        if minutes is not None:
+            self.add_callback(TimedCheckpoints(minutes))
         self._store: TokenStore | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lengths: dict[int, Any] = {}

@@ -284,7 +284,7 @@ def test_yes_and_no_stand_in_no_document(k: int, folder: Path, tmp_path: Path) -
         (["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--baseline", "none"], "got 'none'"),
         (
             ["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--stride", "8", "--resume"],
-            "--resume needs a checkpoint; got none",
+            "--resume needs a training that was begun; got none",
         ),
         (
             ["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--format", "hotpotqa"],

@@ -13,9 +13,10 @@ from tiny_readers import questions, reader, windows
 from transformers import TrainingArguments
 
 from cmp_rerank.ablations import CmpDrop
+from cmp_rerank.reader.digest import questions_digest
 from cmp_rerank.reader.records import GoldAnswer, Question
-from cmp_rerank.reader.resume import check_settings, last_checkpoint, questions_digest, train, weights_digest
 from cmp_rerank.training import ComparativeTrainer
+from cmp_rerank.training.resume import check_settings, last_checkpoint, train, weights_digest
 
 
 def trainer(folder: Path, **options: Any) -> ComparativeTrainer:

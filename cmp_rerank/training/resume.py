@@ -1,16 +1,15 @@
-"""Resume the training of a reader from its last complete checkpoint, with the same settings, up to its last step."""
+"""Resume a training from its last complete checkpoint, with the same settings, up to its last step."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
-from cmp_rerank.reader.records import Question
 
 _STATE = "trainer_state.json"
 
@@ -38,7 +37,8 @@ def last_checkpoint(folder: PathLike) -> Path | None:
 def train(trainer: Any, checkpoint: Path | None) -> None:
     """Train from a checkpoint, or from the start where there is none.
 
-    A training that has done all its steps is only loaded. ``Trainer`` would do one step more.
+    A training that has done all its steps is only loaded: its last checkpoint, or with ``load_best_model_at_end`` its
+    best one. ``Trainer`` would do one step more.
 
     Args:
         trainer: A ``transformers.Trainer``.
@@ -51,6 +51,8 @@ def train(trainer: Any, checkpoint: Path | None) -> None:
         if state.global_step >= (trainer.args.max_steps if trainer.args.max_steps > 0 else state.max_steps):
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = state
+            if trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                trainer._load_best_model()
             return
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
@@ -120,26 +122,4 @@ def weights_digest(model: str) -> str:
         with each.open("rb") as file:
             while part := file.read(1 << 20):
                 digest.update(part)
-    return digest.hexdigest()
-
-
-def questions_digest(questions: Iterable[Question]) -> str:
-    """A digest of questions, their passages and answers.
-
-    Args:
-        questions: The questions; their order matters.
-
-    Returns:
-        16 hexadecimal digits.
-
-    Example:
-        >>> questions = [Question("q", "Who?", ("Bees do.",)), Question("r", "Who?", ("Bees do.",))]
-        >>> questions_digest(questions) == questions_digest(questions[:1])
-        False
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for question in questions:
-        # The name of a class is no part of the data: settings that were written under the earlier one stay valid.
-        content = repr(question).replace("GoldAnswer(text=", "Answer(text=")
-        digest.update(content.encode("ascii", "backslashreplace") + b"\n")
     return digest.hexdigest()

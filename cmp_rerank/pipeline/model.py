@@ -1,0 +1,64 @@
+"""The model that a training starts from, and its loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from sentence_transformers import CrossEncoder
+from torch import nn
+
+from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, build
+from cmp_rerank.pipeline.config import Config, Model
+
+
+def start_model(model: Model, seed: int, device: str | None = None) -> CrossEncoder:
+    """Load the model; an encoder gets a new head, the same for the same seed.
+
+    Args:
+        model: the section of the configuration.
+        seed: of the new head.
+        device: where to; None: what the section says, or else where there is one.
+
+    Raises:
+        ValueError: there is no such model, or it is none that scores pairs.
+    """
+    options = dict(model.options) if device is None else {**model.options, "device": device}
+    transformers.set_seed(seed)
+    try:
+        loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
+    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"model.name must be a folder or a name on the hub of a cross-encoder or an encoder; got {model.name!r}: "
+            f"{first}"
+        ) from error
+    if loaded.num_labels != 1:
+        raise ValueError(
+            f"model.name must be of a model that gives one score for a pair; got {model.name!r}, which gives "
+            f"{loaded.num_labels}; choose another, or take its encoder"
+        )
+    return loaded
+
+
+def loss_of(model: CrossEncoder, config: Config, seed: int, support: Any = None) -> nn.Module:
+    """The loss of a configuration, comparative where it has ablations.
+
+    Args:
+        model: the model to be trained.
+        config: loss, ablations and objective.
+        seed: of the ablations.
+        support: what supports the positives, where the data knows it; for ablations that ask for support, and whose
+            configuration gives none.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    loss: nn.Module = build(LOSS, config.loss, model=model)
+    if not config.ablations:
+        return loss
+    known = {} if support is None else {"support": support}
+    ablations = [build(ABLATION, each, offered=known) for each in config.ablations]
+    objective = None if config.objective is None else build(OBJECTIVE, config.objective)
+    return ComparativeLoss(model, loss, ablations, objective=objective, seed=seed)

@@ -1,0 +1,381 @@
+"""The stages of a run, each in a folder of its own: candidates, training data, models, verdict, runs, report."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cmp_rerank.evaluation import Comparison, compare
+from cmp_rerank.evaluation.evaluator import RunEvaluator
+from cmp_rerank.evaluation.report import write_report
+from cmp_rerank.guard import GuardOptions, Split, guard, load_guard
+from cmp_rerank.ir import Progress, Run, read_run, write_run
+from cmp_rerank.ir.first_stages import KINDS, FirstStageOptions
+from cmp_rerank.mining import MiningOptions, format_of, mine, take_support
+from cmp_rerank.pipeline import folder as folders
+from cmp_rerank.pipeline.components import KIND, LOSS
+from cmp_rerank.pipeline.config import FIRST_STAGE, Config, to_dict
+from cmp_rerank.pipeline.data import TEST, TRAIN, VALIDATION, Part, Task
+from cmp_rerank.pipeline.folder import Done, RunFolder
+from cmp_rerank.pipeline.model import start_model
+from cmp_rerank.pipeline.tuning import tune
+from cmp_rerank.reranking import rerank_run
+
+logger = logging.getLogger(__name__)
+
+#: Queries, depth and progress to a run.
+Search = Callable[[Mapping[str, str], int, Progress], Run]
+#: Opens a stage under a title. The context gives a function to call with the progress of the stage.
+Report = Callable[[str], AbstractContextManager[Progress]]
+
+#: The folder of the checkpoint in a stage that makes one.
+MODEL = "model"
+#: Names of the systems in runs and tables.
+FIRST, START, TUNED, CHOSEN = "first stage", "start", "tuned", "chosen"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """All stages of a configuration; each asks for those before it, and is made once.
+
+    Args:
+        config: what to do.
+        task: the data.
+        folder: where to.
+        report: shows the progress.
+        weights: stands for the weights of the starting model.
+        new_head: whether the starting model has a new head, so that alone it ranks at random.
+    """
+
+    config: Config
+    task: Task
+    folder: RunFolder
+    report: Report
+    weights: str
+    new_head: bool
+
+    # Candidates -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def first_stage(self) -> Done:
+        """The candidates of all parts of the data, as TREC runs."""
+        settings = {
+            "first_stage": self._section("first_stage"),
+            "data": {name: self.task.digest(name) for name in self.task.parts},
+            "runs": {path: folders.file_digest(path) for path in self.config.first_stage.runs.values()},
+        }
+
+        def make(folder: Path) -> None:
+            search: Search | None = None
+            for name, part in self.task.parts.items():
+                given = self.config.first_stage.runs.get(part.source)
+                run: Run
+                if given is not None:
+                    run = {q: found for q, found in read_run(given).items() if q in part.qrels}
+                else:
+                    search = self._search() if search is None else search
+                    with self.report(f"Retrieving: {name}") as progress:
+                        wanted = {query: part.queries[query] for query in part.qrels}
+                        run = search(wanted, self.config.first_stage.depth, progress)
+                write_run(folder / f"{name}.trec", run, tag=self.config.first_stage.kind)
+
+        return self.folder.stage("first_stage", settings, make)
+
+    def _search(self) -> Search:
+        """The first stage; its index is kept, so that an interrupted one can be gone on with."""
+        stage: FirstStageOptions = self.config.first_stage.build()
+        about = [self._section("first_stage"), self.task.collection.name, len(self.task.corpus)]
+        index = self.folder.path / "index" / folders.digest_of(about)
+        index.parent.mkdir(parents=True, exist_ok=True)
+        with self.report("Indexing the documents") as progress:
+            made: Any = stage.build(self.task.corpus, index if stage.kind in KINDS else None, progress)
+        if "progress" in inspect.signature(made.search).parameters:
+            return made.search  # type: ignore[no-any-return]
+        return lambda queries, depth, progress: made.search(queries, depth)
+
+    def candidates(self, name: str) -> Run:
+        """The run of the first stage for a part of the data."""
+        return read_run(self.first_stage.folder / f"{name}.trec")
+
+    # Training data ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def training_data(self) -> Done:
+        """The rows that are trained on, and what was left out."""
+        settings = {
+            "negatives": self._section("negatives"),
+            "format": self.format,
+            "first_stage": self.first_stage.digest,
+            "seed": self.config.seeds[0],
+        }
+
+        def make(folder: Path) -> None:
+            part = self.task.parts[TRAIN]
+            section = self.config.negatives
+            held_out = {
+                f"{name} {query}": text
+                for name, other in self.task.parts.items()
+                if name != TRAIN
+                for query, text in other.queries.items()
+            }
+            with self.report("Mining negatives") as progress:
+                mined = mine(
+                    part.queries,
+                    self.task.corpus,
+                    part.qrels,
+                    {name: self._run(name) for name in section.runs} or None,
+                    options=self.mining,
+                    model=None if section.filter_model is None else _reranker(section.filter_model),
+                    teacher=self._teacher(),
+                    test_queries=held_out,
+                    support=part.split.support,
+                    batch_size=self.config.evaluation.batch_size,
+                    progress=progress,
+                )
+            mined.rows.save_to_disk(folder / "rows")
+            counts = {"summary": mined.counts.summary(), "counts": vars(mined.counts), "notes": mined.notes()}
+            folders.write_json(folder / "counts.json", counts)
+            logger.info("%s", mined.counts.summary())
+
+        return self.folder.stage("training_data", settings, make)
+
+    @property
+    def mining(self) -> MiningOptions:
+        """The options of mining."""
+        made: MiningOptions = self.config.negatives.build(format=self.format, seed=self.config.seeds[0])
+        return made
+
+    @property
+    def format(self) -> str:
+        """The format of the rows, as the loss takes them."""
+        return format_of(LOSS.find(self.config.loss[KIND]))
+
+    def _run(self, name: str) -> Run:
+        """A run that negatives come from: of the first stage, of the collection, or a file."""
+        if name == FIRST_STAGE:
+            return self.candidates(TRAIN)
+        return self.task.collection.run(name) if name in self.task.collection.runs else read_run(name)
+
+    def _teacher(self) -> Any:
+        teacher = self.config.negatives.teacher
+        return teacher if teacher is None or Path(teacher).is_file() else _reranker(teacher)
+
+    # Training ---------------------------------------------------------------------------------------------------
+
+    def tuned(self, seed: int) -> Done:
+        """The tuned model of a seed, in the folder `model` of its stage."""
+        settings = {
+            **{name: self._section(name) for name in ("loss", "ablations", "objective", "training")},
+            "model": {**self._section("model"), "weights": self.weights},
+            "evaluation": self._section("evaluation"),
+            "training_data": self.training_data.digest,
+            "seed": seed,
+        }
+        name = f"seed-{seed}"
+
+        def train(folder: Path | None) -> None:
+            from datasets import load_from_disk
+
+            rows, support = take_support(load_from_disk(str(self.training_data.folder / "rows")))
+            with self.report(f"Training: seed {seed}") as progress:
+                model, record = tune(
+                    self.config,
+                    seed,
+                    rows,
+                    self.evaluator(),
+                    self.folder.path / f"{name}-training",
+                    settings,
+                    support=support,
+                    progress=progress,
+                )
+            if folder is not None:
+                model.save_pretrained(str(folder / MODEL))
+                folders.write_json(folder / "training.json", record)
+
+        # Every process takes part in a training; one of them writes.
+        if not self.folder.makes and self.folder.done(name, settings) is None:
+            train(None)
+        return self.folder.stage(name, settings, train)
+
+    def evaluator(self) -> RunEvaluator:
+        """Evaluates a model on the candidates of the validation queries, or a sample of them."""
+        part, evaluation = self.task.parts[VALIDATION], self.config.evaluation
+        judged = dict(list(part.qrels.items())[: evaluation.sample])
+        return RunEvaluator(
+            part.queries,
+            self.task.corpus,
+            judged,
+            self.candidates(VALIDATION),
+            k=self.config.first_stage.depth,
+            measures=evaluation.measures,
+            primary=evaluation.primary,
+            batch_size=evaluation.batch_size,
+            write_csv=False,
+        )
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def guarded(self) -> Done | None:
+        """What the guard hands over, in the folder `model` of its stage; None where it is not asked."""
+        if not self.config.guard.enabled:
+            return None
+        settings = {
+            "guard": self._section("guard"),
+            "measure": self.config.evaluation.main,
+            **self._ranked(),
+        }
+
+        def make(folder: Path) -> None:
+            part = self.task.parts[VALIDATION]
+            with self.report("Guard: is tuning any better?") as progress:
+                guard(
+                    start_model(self.config.model, self.config.seeds[0]),
+                    [str(self.tuned(seed).folder / MODEL) for seed in self.config.seeds],
+                    queries=part.queries,
+                    corpus=self.task.corpus,
+                    qrels=part.qrels,
+                    first_stage=self.candidates(VALIDATION),
+                    measure=self.config.evaluation.main,
+                    options=self.guard_options,
+                    test=self._test(),
+                    out=folder / MODEL,
+                    progress=progress,
+                )
+
+        return self.folder.stage("guard", settings, make)
+
+    @property
+    def guard_options(self) -> GuardOptions:
+        """The options of the guard."""
+        made: GuardOptions = self.config.guard.build(
+            depth=self.config.first_stage.depth, batch_size=self.config.evaluation.batch_size
+        )
+        return made
+
+    def _test(self) -> Split | None:
+        """The test split, as the guard takes it."""
+        if TEST not in self.task.parts:
+            return None
+        part = self.task.parts[TEST]
+        return Split(part.queries, part.qrels, self.candidates(TEST))
+
+    def _ranked(self) -> dict[str, Any]:
+        """The settings of what ranks: candidates, models, and how they are run."""
+        return {
+            "part": self.shown,
+            "first_stage": self.first_stage.digest,
+            "tuned": {str(seed): self.tuned(seed).digest for seed in self.config.seeds},
+            "batch_size": self.config.evaluation.batch_size,
+        }
+
+    @property
+    def shown(self) -> str:
+        """The part of the data that results are shown on: the test split, where there is one."""
+        return TEST if TEST in self.task.parts else VALIDATION
+
+    @cached_property
+    def runs(self) -> Done:
+        """The rankings that are compared: of the first stage, the start and the tuned models."""
+        part = self.task.parts[self.shown]
+        guarded = self.guarded
+        settings = {**self._ranked(), "guard": None if guarded is None else guarded.digest}
+
+        def make(folder: Path) -> None:
+            found = self.candidates(self.shown)
+            write_run(folder / f"{FIRST_STAGE}.trec", found, tag=FIRST_STAGE)
+            models: dict[str, Callable[[], Any]] = {}
+            if not self.new_head:
+                models[START] = lambda: start_model(self.config.model, self.config.seeds[0])
+            for seed in self.config.seeds:
+                models[f"{TUNED}-{seed}"] = lambda seed=seed: _reranker(self.tuned(seed).folder / MODEL)  # type: ignore[misc]
+            for name, load in models.items():
+                with self.report(f"Reranking: {name}") as progress:
+                    write_run(folder / f"{name}.trec", self._rerank(load(), part, found, progress), tag=name)
+            if guarded is not None:
+                with self.report(f"Reranking: {CHOSEN}") as progress:
+                    made = load_guard(guarded.folder / MODEL)
+                    run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
+                    write_run(folder / f"{CHOSEN}.trec", run, tag=CHOSEN)
+
+        return self.folder.stage("runs", settings, make)
+
+    def _rerank(self, model: Any, part: Part, candidates: Run, progress: Progress) -> Run:
+        return rerank_run(
+            model,
+            part.queries,
+            self.task.corpus,
+            candidates,
+            depth=self.config.first_stage.depth,
+            batch_size=self.config.evaluation.batch_size,
+            progress=progress,
+        )
+
+    def systems(self) -> dict[str, Any]:
+        """The rankings by system, as `compare` takes them; the tuned models are seeds of one system."""
+        paths = {path.stem: path for path in self.runs.folder.glob("*.trec")}
+        alone = {name: [paths[path]] for name, path in ((START, START), (CHOSEN, CHOSEN)) if path in paths}
+        tuned = {TUNED: [paths[f"{TUNED}-{seed}"] for seed in self.config.seeds]}
+        return {FIRST: paths[FIRST_STAGE], **alone, **tuned}
+
+    @cached_property
+    def result(self) -> Done:
+        """The comparison, as JSON and as a page."""
+        settings = {"runs": self.runs.digest, "measures": self.config.evaluation.measures}
+
+        def make(folder: Path) -> None:
+            part = self.task.parts[self.shown]
+            with self.report("Writing the report"):
+                comparison = write_report(
+                    folder / "report.html",
+                    self.systems(),
+                    part.qrels,
+                    self.config.evaluation.measures,
+                    queries=part.queries,
+                    corpus=self.task.corpus,
+                    baseline=FIRST,
+                    curves=self._curves(),
+                    title=f"{self.task.collection.name}: {self.shown}",
+                )
+            folders.write_json(folder / "comparison.json", comparison.to_dict())
+
+        return self.folder.stage("result", settings, make)
+
+    def comparison(self) -> Comparison:
+        """The systems, compared on the test split."""
+        part = self.task.parts[self.shown]
+        return compare(self.systems(), part.qrels, self.config.evaluation.measures, baseline=FIRST)
+
+    def _curves(self) -> dict[str, dict[str, list[list[float]]]]:
+        """Loss and validation by step, for the report."""
+        main = self.config.evaluation.main
+        charts: dict[str, dict[str, list[list[float]]]] = {f"validation {main}": {}, "loss": {}}
+        for seed in self.config.seeds:
+            lines = (self.folder.path / f"seed-{seed}-training" / "metrics.jsonl").read_text(encoding="utf-8")
+            records = [json.loads(line) for line in lines.splitlines()]
+            for chart, key in ((f"validation {main}", f"eval_{main}"), ("loss", "loss")):
+                points = [[record["step"], record[key]] for record in records if key in record]
+                if points:
+                    charts[chart][f"seed {seed}"] = points
+        return {chart: series for chart, series in charts.items() if series}
+
+    def _section(self, name: str) -> Any:
+        return to_dict(self.config)[name]
+
+
+def _reranker(name: str | Path) -> Any:
+    from sentence_transformers import CrossEncoder
+
+    return CrossEncoder(str(name))
+
+
+def seconds_of(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """How long each stage took."""
+    return {name: record["seconds"] for name, record in stages.items()}

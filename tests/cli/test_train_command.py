@@ -1,0 +1,228 @@
+"""`cmp-rerank train`: a file, flags, or both; what it prints; a kill in the middle; two processes."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from pipeline_data import collection, settings
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from cmp_rerank.cli.main import app
+from cmp_rerank.pipeline import load
+from cmp_rerank.pipeline.document import dump
+from cmp_rerank.training.resume import last_checkpoint
+
+
+def call(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def weights(folder: Path) -> torch.Tensor:
+    state = load_file(folder / "model.safetensors")
+    return torch.cat([state[name].flatten().double() for name in sorted(state)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage() -> Iterator[None]:
+    """Trainers collect garbage at each evaluation, which takes a second for all the modules that are loaded here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return collection().write_beir(tmp_path_factory.mktemp("beir") / "tiny")
+
+
+@pytest.fixture
+def config(beir: Path, tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A file for a training of seconds."""
+    path = tmp_path / "train.yaml"
+    path.write_text(dump(settings(tiny_checkpoint, data={"collection": f"beir:{beir}"})))
+    return path
+
+
+def test_from_a_file_with_flags_to_a_reranker(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = call(
+        config, "-o", out, "--set", "training.max_steps=2", "--ablations", "drop", "--seeds", "1,2", "-m", "RR"
+    )
+    assert result.exit_code == 0, result.output
+    used = load(out / "config.yaml")
+    assert (used.training["max_steps"], used.ablations, used.seeds) == (2, ({"kind": "drop"},), (1, 2))
+    assert used.training["learning_rate"] == 1e-3  # of the file
+    verdict = json.loads((out / "guard" / "model" / "verdict.json").read_text())
+    words = " ".join(result.output.split())
+    assert verdict["sentence"] in words
+    assert verdict["test"]["sentence"] in words
+    assert f"The model to use: {out / 'guard' / 'model'}" in result.output
+    assert (out / "result" / "report.html").exists()
+
+    again = call(config, "-o", out)
+    assert again.exit_code == 2
+    assert "go on with it by --resume" in again.output
+    resumed = call(
+        config, "-o", out, "--set", "training.max_steps=2", "--ablations", "drop", "--seed", "1,2", "-m", "RR",
+        "--resume", "--json",
+    )  # fmt: skip
+    assert resumed.exit_code == 0, resumed.output
+    values = json.loads(resumed.stdout)
+    assert values["guard"]["sentence"] == verdict["sentence"]
+    assert values["config"]["seeds"] == [1, 2]
+
+
+def test_a_configuration_is_printed_whole(config: Path, tmp_path: Path) -> None:
+    result = call(config, "--print-config", "--epochs", "3", "--loss", "LambdaLoss")
+    assert result.exit_code == 0, result.output
+    (tmp_path / "printed.yaml").write_text(result.stdout)
+    expected = load(config, {"training.num_train_epochs": 3.0, "loss": "LambdaLoss"})
+    assert load(tmp_path / "printed.yaml") == expected
+    assert "# Passes" not in result.stdout
+    assert result.stdout.count("\n  # ") > 50
+    empty = call("--print-config")  # with examples in place of what is needed
+    assert empty.exit_code == 0
+    assert "collection: 'beir:PATH'" in empty.stdout
+    files = call(
+        "--print-config", "--corpus", "c", "--queries", "q", "--qrels", "train=t.tsv", "--qrels", "dev=d.tsv"
+    )
+    assert "collection: null" in files.stdout
+    (tmp_path / "printed.yaml").write_text(files.stdout)
+    assert load(tmp_path / "printed.yaml").data.qrels == {"train": "t.tsv", "dev": "d.tsv"}
+
+
+def test_flags_alone_are_enough(beir: Path, tiny_checkpoint: Path) -> None:
+    result = call(
+        "--collection", f"beir:{beir}", "--model", tiny_checkpoint, "--print-config", "--split", "dev",
+        "--validation", "0.3", "--test-split", "test", "--max-length", "64", "--first-stage", "anserini",
+        "--run", "test=own.trec", "--depth", "20", "--negatives", "3", "--ablations", "none",
+        "--learning-rate", "1e-4", "--batch-size", "8", "--seed", "5",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for line in (
+        "train: dev", "validation: 0.3", "test: test", "max_length: 64", "kind: anserini", "runs: {test: own.trec}",
+        "depth: 20", "negatives: 3", "ablations: []", "learning_rate: 0.0001", "per_device_train_batch_size: 8",
+        "seeds: [5]",
+    ):  # fmt: skip
+        assert line in result.stdout
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(config: Path, tmp_path: Path) -> None:
+    result = call(config, "-o", tmp_path / "run", "--dry-run", "--ablations", "crop drop")
+    assert result.exit_code == 0, result.output
+    for part in ("train: 6 queries of 'train'", "comparatively, with 2 ablations", "nDCG@10 decides", "batches of 4"):
+        assert part in result.stdout
+    assert not (tmp_path / "run").exists()
+    refused = call(config, "-o", tmp_path / "run", "--dry-run", "--model", "no/such")
+    assert refused.exit_code == 2
+    assert "no/such" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["CONFIG"], ["the results need a folder; got no --out"]),
+        (["none.yaml", "-o", "OUT"], ["none.yaml: no such file"]),
+        (["-o", "OUT"], ["the command line: 2 errors", "data: is needed", "model: is needed"]),
+        (
+            ["CONFIG", "-o", "OUT", "--loss", "LamdaLoss", "--epochs", "2", "--set", "training.lr=3", "--seed", "x"],
+            ["3 errors", "--loss, loss: there is no loss 'LamdaLoss'; did you mean 'LambdaLoss'?",
+             "--set, training.lr: there is no training argument 'lr'", "--seed, seeds.0: "],
+        ),
+        (["CONFIG", "-o", "OUT", "--set", "ablations.0.p=1"], ["ablations.0 does not exist"]),
+        (["CONFIG", "-o", "OUT", "--qrels", "qrels.tsv"], ["--qrels takes SPLIT=FILE; got 'qrels.tsv'"]),
+        (["CONFIG", "-o", "OUT", "--ablations", ""], ["--ablations must name a step"]),
+        (["CONFIG", "-o", "OUT", "--collection", "bier:x"], ["beir"]),
+        (["CONFIG", "-o", "CONFIG"], ["this is a file, a folder is needed"]),
+        (["CONFIG", "-o", "HERE"], ["holds something else than a run"]),
+    ],
+)  # fmt: skip
+def test_what_is_refused(config: Path, tmp_path: Path, arguments: list[str], messages: list[str]) -> None:
+    names = {"CONFIG": config, "OUT": tmp_path / "run", "HERE": tmp_path}
+    result = call(*[names.get(argument, argument) for argument in arguments])
+    assert result.exit_code == 2, result.output
+    for message in messages:
+        assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def start(config: Path, out: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+    command = [sys.executable]
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
+    return subprocess.Popen(
+        [*command, "-m", "cmp_rerank", "train", str(config), "-o", str(out), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_kill_in_the_middle_and_a_resume_end_as_one_run(config: Path, tmp_path: Path) -> None:
+    long = [f"--set=training.{setting}" for setting in ("max_steps=8", "save_steps=1", "eval_steps=8")]
+    long += ["--set=training.load_best_model_at_end=false", "--set=guard.enabled=false"]
+    killed = start(config, tmp_path / "killed", *long)
+    while last_checkpoint(tmp_path / "killed" / "seed-0-training") is None:
+        assert killed.poll() is None, killed.stderr.read()  # type: ignore[union-attr]
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    found = last_checkpoint(tmp_path / "killed" / "seed-0-training")
+    assert found is not None
+    assert not (tmp_path / "killed" / "seed-0").exists()
+    for out, arguments in [("killed", ["--resume"]), ("whole", [])]:
+        result = call(config, "-o", tmp_path / out, *long, *arguments)
+        assert result.exit_code == 0, result.output
+    one, other = (weights(tmp_path / out / "seed-0" / "model") for out in ("killed", "whole"))
+    assert torch.equal(one, other)
+    values = [json.loads((tmp_path / out / "results.json").read_text()) for out in ("killed", "whole")]
+    assert values[0]["training"]["0"]["resumed_from"].startswith("checkpoint-")
+    assert values[0]["comparison"]["means"] == values[1]["comparison"]["means"]
+
+
+def test_two_processes_train_what_one_does(config: Path, tmp_path: Path) -> None:
+    """With the batches of one process, halved, and without dropout, which draws other masks in each process."""
+    common = [
+        "--set", "model.options={config_kwargs: {hidden_dropout_prob: 0, attention_probs_dropout_prob: 0}}",
+        "--set", "training.length_bucketing=false", "--set", "training.dataloader_drop_last=true",
+        "--set", "training.optim=sgd", "--set", "training.learning_rate=0.1", "--loss", "LambdaLoss",
+        "--set", "training.load_best_model_at_end=false", "--set", "training.eval_steps=4", "--seeds", "0,1",
+        "--set", "guard.enabled=false",
+    ]  # fmt: skip
+    two = start(config, tmp_path / "two", *common, "--batch-size", "2", processes=2)
+    one = call(config, "-o", tmp_path / "one", *common, "--batch-size", "4")
+    output, errors = two.communicate(timeout=300)
+    assert two.returncode == 0, errors[-4000:]
+    assert one.exit_code == 0, one.output
+    for seed in (0, 1):
+        found = [weights(tmp_path / name / f"seed-{seed}" / "model") for name in ("one", "two")]
+        assert (found[0] - found[1]).abs().max() < 1e-5
+        start_weights = weights(Path(load(config).model.name))
+        assert (found[0] - start_weights).abs().max() > 1e-3  # there was something to learn
+        record = json.loads((tmp_path / "two" / f"seed-{seed}" / "training.json").read_text())
+        assert record["processes"] == 2
+        metrics = (tmp_path / "two" / f"seed-{seed}-training" / "metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(line)["step"] for line in metrics if '"loss"' in line]
+        assert steps == [1, 2, 3, 4]  # each once: one process writes
+    assert output.count("The model to use") == 1
+    assert len(json.loads((tmp_path / "two" / "environment.json").read_text())) == 1

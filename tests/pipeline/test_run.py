@@ -1,0 +1,339 @@
+"""The whole of it on a tiny model: what the folder holds, what a second run keeps, and that a resume is exact."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from pipeline_data import QRELS, collection, settings, split
+from safetensors.torch import load_file
+from sentence_transformers import CrossEncoder
+from tiny_models import bert_config, save_checkpoint, wordpiece
+
+from cmp_rerank.evaluation import evaluate, rerank
+from cmp_rerank.guard import load_guard
+from cmp_rerank.ir import read_run
+from cmp_rerank.pipeline import Results, load, run
+from cmp_rerank.pipeline.data import task_of
+from cmp_rerank.pipeline.model import loss_of, start_model
+from cmp_rerank.pipeline.run import prepare
+from cmp_rerank.pipeline.stages import Stages
+
+
+def weights(folder: Path) -> torch.Tensor:
+    state = load_file(folder / "model.safetensors")
+    return torch.cat([state[name].flatten().double() for name in sorted(state)])
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def made_at(results: Results) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in results.folder.glob("*/stage.json")}
+
+
+class Interrupted:
+    """A report that interrupts a run in a stage, after some of its progress; and notes the stages."""
+
+    def __init__(self, stage: str = "", after: int = 0) -> None:
+        self.stage, self.after = stage, after
+        self.titles: list[str] = []
+
+    @contextmanager
+    def __call__(self, title: str) -> Iterator[Any]:
+        self.titles.append(title)
+
+        def progress(done: int, total: int) -> None:
+            if title == self.stage and done >= self.after:
+                raise KeyboardInterrupt
+
+        yield progress
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage() -> Iterator[None]:
+    """Trainers collect garbage at each evaluation, which takes a second for all the modules that are loaded here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def comparative(tiny_checkpoint: Path) -> dict[str, Any]:
+    return settings(tiny_checkpoint, ablations=["crop", {"kind": "drop", "p": 0.2}], loss="LambdaLoss", seeds=[0, 3])
+
+
+@pytest.fixture(scope="module")
+def whole(comparative: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """An uninterrupted run with two seeds."""
+    return run(comparative, tmp_path_factory.mktemp("whole") / "run", collection=collection())
+
+
+def test_the_folder_holds_what_is_promised(whole: Results, comparative: dict[str, Any]) -> None:
+    folder = whole.folder
+    assert load(folder / "config.yaml") == load(comparative)
+    values = json.loads((folder / "results.json").read_text())
+    assert values == json.loads(json.dumps(whole.values))
+    assert set(values["seconds"]) == {"first_stage", "training_data", "seed-0", "seed-3", "guard", "runs", "result"}
+    assert values["environment"][0]["versions"]["torch"] == torch.__version__
+    assert "<html" in (folder / "result" / "report.html").read_text()
+    assert "rows from" in (folder / "log.txt").read_text()
+    assert whole.model == folder / values["model"] == folder / "guard" / "model"
+    CrossEncoder(str(whole.model), device="cpu")  # an ordinary checkpoint
+    for seed in (0, 3):
+        metrics = lines(folder / f"seed-{seed}-training" / "metrics.jsonl")
+        assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4]
+        assert [line["step"] for line in metrics if "eval_nDCG@10" in line] == [0, 2, 4]
+        assert "violation_rate" in metrics[1]
+        by_query = lines(folder / f"seed-{seed}-training" / "values.jsonl")
+        assert [line["step"] for line in by_query] == [0, 2, 4]
+        for line, means in zip(by_query, (each for each in metrics if "eval_nDCG@10" in each), strict=True):
+            found = line["values"]["nDCG@10"]
+            assert set(found) == set(split(6, 10).queries)
+            assert sum(found.values()) / len(found) == pytest.approx(means["eval_nDCG@10"])
+    assert not torch.equal(weights(folder / "seed-0" / "model"), weights(folder / "seed-3" / "model"))
+
+
+def test_the_runs_are_those_of_the_models(whole: Results) -> None:
+    candidates = read_run(whole.folder / "first_stage" / "test.trec")
+    queries, corpus = split(10, 14).queries, collection().corpus
+    for seed in (0, 3):
+        model = CrossEncoder(str(whole.folder / f"seed-{seed}" / "model"), device="cpu")
+        again = rerank(model, queries, corpus, candidates, k=6)
+        found = read_run(whole.folder / "runs" / f"tuned-{seed}.trec")
+        assert {query: list(scores) for query, scores in found.items()} == {
+            query: sorted(scores, key=lambda doc: (scores[doc], doc), reverse=True) for query, scores in again.items()
+        }
+    chosen = load_guard(whole.model, device="cpu").rerank(queries, corpus, candidates)
+    mean = evaluate(chosen, {query: QRELS[query] for query in queries}, "nDCG@10")["nDCG@10"]
+    assert _mean(whole, "chosen") == pytest.approx(mean)
+
+
+def test_several_seeds_are_one_system(whole: Results) -> None:
+    qrels = split(10, 14).qrels
+    each = [evaluate(read_run(whole.folder / "runs" / f"tuned-{seed}.trec"), qrels, "nDCG@10") for seed in (0, 3)]
+    assert _mean(whole, "tuned") == pytest.approx(sum(e["nDCG@10"] for e in each) / 2)
+    (entry,) = [e for e in whole.values["comparison"]["means"] if e["system"] == "tuned"]
+    assert entry["seeds"] == 2
+    assert whole.comparison.baseline == "first stage"
+
+
+def _mean(results: Results, system: str) -> float:
+    (entry,) = [e for e in results.values["comparison"]["means"] if e["system"] == system]
+    return float(entry["mean"])
+
+
+def test_the_best_checkpoint_is_the_one_that_is_kept(whole: Results) -> None:
+    for seed in (0, 3):
+        folder = whole.folder / f"seed-{seed}-training"
+        found = {
+            line["step"]: line["eval_nDCG@10"] for line in lines(folder / "metrics.jsonl") if "eval_nDCG@10" in line
+        }
+        best = max((2, 4), key=lambda step: found[step])
+        assert whole.values["training"][str(seed)]["best_step"] == best
+        assert torch.equal(weights(whole.folder / f"seed-{seed}" / "model"), weights(folder / f"checkpoint-{best}"))
+        start = whole.folder.parent / "start"
+        start_model(load(whole.folder / "config.yaml").model, seed, device="cpu").save_pretrained(str(start))
+        assert (weights(folder / f"checkpoint-{best}") - weights(start)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("stage", "after"),
+    [("Mining negatives", 2), ("Training: seed 0", 1), ("Training: seed 3", 3), ("Guard: is tuning any better?", 1)],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(
+    stage: str, after: int, comparative: dict[str, Any], whole: Results, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(comparative, tmp_path / "run", collection=collection(), report=Interrupted(stage, after))
+    assert not (tmp_path / "run" / "results.json").exists()
+    with pytest.raises(ValueError, match="this folder holds a run; go on with it by --resume"):
+        run(comparative, tmp_path / "run", collection=collection())
+    transformers.set_seed(99)  # whatever the state of the process
+    report = Interrupted()
+    results = run(comparative, tmp_path / "run", collection=collection(), resume=True, report=report)
+    for seed in (0, 3):
+        one, other = (each.folder / f"seed-{seed}" / "model" for each in (results, whole))
+        assert torch.equal(weights(one), weights(other))
+        for name in ("metrics.jsonl", "values.jsonl"):
+            logs = [lines(each.folder / f"seed-{seed}-training" / name) for each in (results, whole)]
+            assert _without_times(logs[0]) == _without_times(logs[1])
+    assert results.comparison.to_dict()["means"] == whole.comparison.to_dict()["means"]
+    assert results.values["guard"]["chosen"] == whole.values["guard"]["chosen"]
+    assert len(results.values["environment"]) == 2
+    if stage == "Training: seed 3":
+        assert report.titles[0] == "Training: seed 3"  # what was complete is kept
+        assert results.values["training"]["3"]["resumed_from"] == "checkpoint-2"
+
+
+def _without_times(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Also without the last line, whose mean loss is that of the steps since the resume."""
+    timed = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    return [{k: v for k, v in line.items() if k not in timed} for line in log if "train_loss" not in line]
+
+
+def test_a_finished_run_is_only_read(comparative: dict[str, Any], whole: Results) -> None:
+    before = made_at(whole)
+    report = Interrupted()
+    again = run(comparative, whole.folder, collection=collection(), resume=True, report=report)
+    assert report.titles == []
+    assert made_at(again) == before
+    assert again.values["comparison"] == whole.values["comparison"]
+
+
+def test_what_changed_and_what_depends_on_it_is_made_again(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    plain = settings(tiny_checkpoint, training={"max_steps": 2})
+    first = run(plain, tmp_path / "run", collection=collection())
+    before = made_at(first)
+    report = Interrupted()
+    changed = settings(tiny_checkpoint, training={"max_steps": 2}, guard={"enabled": False})
+    second = run(changed, tmp_path / "run", collection=collection(), resume=True, report=report)
+    assert second.verdict is None
+    assert second.model == second.folder / "seed-0" / "model"
+    assert {name for name, when in made_at(second).items() if before[name] == when} == {
+        "first_stage", "training_data", "seed-0", "guard",
+    }  # fmt: skip
+    assert "chosen" not in second.comparison.systems
+    assert load(second.folder / "config.yaml").guard.enabled is False
+    with pytest.raises(ValueError, match=r"settings\.json: this training was started with other settings"):
+        run(
+            settings(tiny_checkpoint, training={"max_steps": 3}),
+            tmp_path / "run",
+            collection=collection(),
+            resume=True,
+        )
+
+
+def test_an_encoder_gets_a_new_head_for_each_seed(tmp_path: Path) -> None:
+    encoder = save_checkpoint(
+        tmp_path / "encoder", bert_config(), wordpiece(), auto=transformers.AutoModel, num_labels=None
+    )
+    values = settings(encoder, seeds=[1, 2], training={"max_steps": 1}, evaluation={"patience": 1})
+    results = run(values, tmp_path / "run", collection=collection())
+    assert results.comparison.systems == ("first stage", "chosen", "tuned")  # untrained, it ranks at random
+    assert any("new head" in note for note in results.values["notes"])
+    heads = [load_file(results.folder / f"seed-{seed}" / "model" / "model.safetensors") for seed in (1, 2)]
+    assert (heads[0]["classifier.weight"] - heads[1]["classifier.weight"]).abs().max() > 1e-3
+    config = load(values)
+    first, again, other = (start_model(config.model, seed, device="cpu").state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_without_ablations_it_is_plain_training(tiny_checkpoint: Path) -> None:
+    model = CrossEncoder(str(tiny_checkpoint), device="cpu")
+    plain = loss_of(model, load(settings(tiny_checkpoint)), 0)
+    assert type(plain).__name__ == "BinaryCrossEntropyLoss"
+    compared = loss_of(model, load(settings(tiny_checkpoint, ablations=["drop"], objective="mean")), 5)
+    assert type(compared).__name__ == "ComparativeLoss"
+    assert (repr(compared.objective), compared.comparison.seed) == ("MeanOfSteps()", 5)  # type: ignore[operator, union-attr]
+
+
+def test_a_loss_and_an_ablation_of_the_users(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_own.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from cmp_rerank.ablations import CmpDrop\n"
+        "from sentence_transformers.cross_encoder.losses import MSELoss\n"
+        "class Half(MSELoss):\n"
+        "    '''Half of it.'''\n"
+        "    def __init__(self, model, share=1.0):\n"
+        "        super().__init__(model)\n"
+        "        self.share = share\n"
+        "@dataclass(frozen=True)\n"
+        "class Gentle(CmpDrop):\n"
+        "    p: float = 0.01\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        values = settings(
+            tiny_checkpoint,
+            loss={"kind": "my_own:Half", "share": 0.5},
+            ablations=["my_own:Gentle"],
+            training={"max_steps": 1, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False},
+            guard={"enabled": False},
+        )
+        results = run(values, tmp_path / "run", collection=collection())
+        assert (
+            json.loads((results.folder / "training_data" / "stage.json").read_text())["settings"]["format"] == "pairs"
+        )
+        assert lines(results.folder / "seed-0-training" / "metrics.jsonl")[0]["task_loss_step_1"] > 0
+    finally:
+        sys.modules.pop("my_own", None)
+
+
+def test_negatives_come_from_where_it_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    (tmp_path / "own.trec").write_text("".join(f"q{i} Q0 d3 1 2.0 x\nq{i} Q0 d8 2 1.0 x\n" for i in range(14)))
+    values = settings(
+        tiny_checkpoint,
+        first_stage={"runs": {name: str(tmp_path / "own.trec") for name in ("train", "dev", "test")}},
+        negatives={"negatives": 1, "ranks": [1, 2], "runs": [str(tmp_path / "own.trec")]},
+    )
+    task_data = collection()
+    stages, _ = prepare(load(values), tmp_path / "run", collection=task_data)
+    assert set(stages.candidates("test")["q11"]) == {"d3", "d8"}
+    rows = load_from_disk(str(stages.training_data.folder / "rows"))
+    documents = set(rows["document"]) - {task_data.corpus[doc] for query in QRELS for doc in QRELS[query]}
+    assert documents <= {task_data.corpus["d3"], task_data.corpus["d8"]}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"name": "no/such-model"}}, "no/such-model"),
+        ({"data": {"train": "trian"}}, "trian"),
+        (
+            {"loss": {"kind": "LambdaLoss", "reduction_log": "decimal"}},
+            "loss.reduction_log: input should be .natural. or .binary.",
+        ),
+        ({"model": {"options": {"num_labels": 3}}}, "model.name must be .* of a cross-encoder or an encoder; got"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_computed(
+    sections: dict[str, Any], message: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(settings(tiny_checkpoint, **sections), tmp_path / "run", collection=collection())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_must_give_one_score(tmp_path: Path) -> None:
+    classes = save_checkpoint(tmp_path / "classes", bert_config(), wordpiece(), num_labels=3)
+    with pytest.raises(ValueError, match=r"gives one score for a pair; got .*, which gives 3"):
+        run(settings(classes), tmp_path / "run", collection=collection())
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="holds something else than a run"):
+            run(settings(tiny_checkpoint), tmp_path, collection=collection(), resume=resume)
+    with pytest.raises(ValueError, match="this is a file"):
+        run(settings(tiny_checkpoint), tmp_path / "notes.txt", collection=collection())
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_log_is_given_back(whole: Results) -> None:
+    for name in ("cmp_rerank", "transformers", "sentence_transformers"):
+        files = [getattr(handler, "baseFilename", "") for handler in logging.getLogger(name).handlers]
+        assert not [file for file in files if file.startswith(str(whole.folder))]
+
+
+def test_the_corpus_of_a_task_is_never_listed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Only the texts that are needed are read of a corpus that may be larger than memory."""
+    stages: Stages = prepare(load(settings(tiny_checkpoint)), tmp_path / "run", collection=collection())[0]
+    assert stages.task.digest("train") == task_of(load(settings(tiny_checkpoint)).data, collection()).digest("train")
