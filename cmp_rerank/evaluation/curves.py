@@ -17,6 +17,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan, View
+from cmp_rerank.collections.matching import nothing_in_common, without_texts
 from cmp_rerank.engine import Scorer
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import Qrels, Run, rank
@@ -162,15 +163,12 @@ def utility_curves(
         if any(not isinstance(number, int) or number < 1 for number in numbers):
             raise ValueError(f"{what} must be whole numbers of at least 1; got {list(numbers)!r}")
     ranked = {query: [doc for doc, _ in rank(docs)[:k]] for query, docs in candidates.items() if query in qrels}
-    for query, docs in ranked.items():
-        if query not in queries:
-            raise ValueError(f"there is no text for query {query!r}; add it to the queries")
-        lacking = [doc for doc in docs if not corpus.get(doc, "").strip()]
-        if lacking:
-            raise ValueError(
-                f"the document {lacking[0]!r}, a candidate of query {query!r}, has no text; add it to the corpus, or "
-                "take it out of the run"
-            )
+    if candidates and not ranked:
+        raise nothing_in_common("queries of the run", list(candidates), "judged queries", list(qrels))
+    documents = dict.fromkeys(doc for docs in ranked.values() for doc in docs)
+    for what, ids, texts in (("queries", ranked, queries), ("documents", documents, corpus)):
+        if lacking := [name for name in ids if not texts.get(name, "").strip()]:
+            raise without_texts(f"{what} of the run", lacking, len(ids), "add them, or take them out of the run")
     plan = Plan([CmpCrop(segmenter=segmenter, support=None), drop])
     settings: list[tuple[int | None, int]] = [(count, 0) for count in sorted(set(segments))]
     settings += [(None, 0), *((None, level) for level in sorted(set(levels)))]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from cmp_rerank.collections.matching import some
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.measures import Parsed, computations
 from cmp_rerank.evaluation.ranked import RankedBlock
@@ -76,9 +77,10 @@ class RunScorer:
         if self.unjudged and unjudged == "error":
             raise ValueError(f"{len(self.unjudged)} queries have no judgment, for example {self.unjudged[0]!r}")
         if self.rows and not self.found.any():
+            run = self.unjudged or sorted(judged.skipped)
             raise ValueError(
-                "no query of the run is judged: the run has queries such as "
-                f"{(self.unjudged or sorted(judged.skipped))[0]!r}, the qrels such as {judged.queries[0]!r}"
+                f"no query of the run is judged; got {len(run):,} in the run ({some(run)}) and "
+                f"{len(judged.queries):,} in the qrels ({some(judged.queries)}); match the ids"
             )
         absent = tuple(judged.queries[i] for i in np.flatnonzero(~self.found).tolist())
         if absent and missing == "error":

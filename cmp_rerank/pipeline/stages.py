@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.collections.matching import nothing_in_common
 from cmp_rerank.evaluation import Comparison, compare
 from cmp_rerank.evaluation.evaluator import RunEvaluator
 from cmp_rerank.evaluation.report import write_report
@@ -39,6 +40,20 @@ Report = Callable[[str], AbstractContextManager[Progress]]
 MODEL = "model"
 #: Names of the systems in runs and tables.
 FIRST, START, TUNED, CHOSEN = "first stage", "start", "tuned", "chosen"
+
+
+def given_run(path: str, part: Part) -> Run:
+    """The candidates that a run of the user has for the queries of a part.
+
+    Raises:
+        ValueError: the file cannot be read, or it has none of the queries.
+    """
+    read = read_run(path)
+    found = {query: candidates for query, candidates in read.items() if query in part.qrels}
+    if not found:
+        wanted = f"judged queries of {part.source!r}"
+        raise nothing_in_common(f"queries of {path}", list(read), wanted, list(part.qrels))
+    return found
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ class Stages:
                 given = self.config.first_stage.runs.get(part.source)
                 run: Run
                 if given is not None:
-                    run = {q: found for q, found in read_run(given).items() if q in part.qrels}
+                    run = given_run(given, part)
                 else:
                     search = self._search() if search is None else search
                     with self.report(f"Retrieving: {name}") as progress:

@@ -154,9 +154,12 @@ def read_curves(path: str | os.PathLike[str]) -> dict[str, dict[str, list[list[f
         raise ValueError(f"{name}: no such file")
     if not name.endswith(".csv"):
         try:
-            return json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{name}, line {error.lineno}: not JSON: {error.msg}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{name}: curves map charts to series of points; got a {type(content).__name__}")
+        return content
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
