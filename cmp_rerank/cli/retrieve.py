@@ -69,6 +69,7 @@ def retrieve(
     With -m, prints MEASURE<TAB>VALUE, as `cmp-rerank evaluate` does.
     """
     with options.clean_exit():
+        from cmp_rerank.collections.matching import nothing_in_common
         from cmp_rerank.evaluation.measures import parse_measures
         from cmp_rerank.ir import first_stage as build
         from cmp_rerank.ir import write_run
@@ -80,6 +81,8 @@ def retrieve(
             parse_measures(" ".join(measures))  # before hours of work, not after
         if measures and not judged:
             raise ValueError("--measure needs judgments; got none for these queries; add --qrels, or leave it out")
+        if measures and judged and not any(query in texts for query in judged):
+            raise nothing_in_common("queries", list(texts), "judged ones", list(judged))
         settings = _settings(option or [])
         with progress("Indexing", "documents") as show:
             stage = build(first_stage, documents, model=model or None, folder=index, progress=show, **settings)

@@ -21,6 +21,7 @@ from cmp_rerank.collections.matching import nothing_in_common, without_texts
 from cmp_rerank.engine import Scorer
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import Qrels, Run, rank
+from cmp_rerank.ir.lines import replacing
 from cmp_rerank.models.cross_encoder import pair_adapter
 from cmp_rerank.models.pairs import tokenise
 from cmp_rerank.text.segmenters import Segmenter, Sentences
@@ -70,10 +71,8 @@ class Curves:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the numbers as JSON."""
-        target = Path(path)
-        draft = target.with_name(target.name + ".tmp")
-        draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(target)
+        with replacing(path) as file:
+            file.write(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     def plot(self, path: str | os.PathLike[str], measure: str | None = None) -> None:
         """Draw both curves; the format is that of the file's suffix (png, svg, pdf).

@@ -121,7 +121,8 @@ class RunEvaluator(BaseEvaluator):
         if not self.candidates:
             raise ValueError(
                 f"the first stage has no candidate for any judged query; got {len(run):,} in the run "
-                f"({some(list(run))}) and {len(self.judged.queries):,} in the qrels ({some(self.judged.queries)}); match the ids"
+                f"({some(list(run))}) and {len(self.judged.queries):,} in the qrels ({some(self.judged.queries)}); "
+                "match the ids"
             )
         self.k = k
         # Only the texts that are needed, so that a large corpus is not kept alive by the evaluator.
