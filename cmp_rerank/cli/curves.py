@@ -71,6 +71,7 @@ def curves(
         result.write(out)
         if plot != "none":
             result.plot(out.with_suffix(f".{plot}"))
+        options.warn([f"{name}: {text}" for name, text in result.config["truncated"].items()])
         for name, points in result.points.items():
             for point in points:
                 kept = "all" if point.segments is None else point.segments

@@ -45,10 +45,10 @@ def fuse(
         check_choice("--by", by, ("rank", *SCALES))
         factors = _numbers(weights)
         read = [read_run(path) for path in runs]
-        options.warn(_partial(runs, read))
         limit = depth or None
         fused = fuse_ranks(read, k, factors, limit) if by == "rank" else combine(read, factors, scale=by, depth=limit)
         write_run(out, fused, tag)
+        options.warn(_partial(runs, read))
         typer.echo(f"{sum(map(len, fused.values())):,} documents for {len(fused):,} queries written to {out}")
 
 

@@ -35,11 +35,11 @@ def nothing_in_common(first: str, ids: Sequence[str], second: str, others: Seque
 
     Example:
         >>> nothing_in_common("queries of the run", ["q1"], "judged queries", ["1", "2", "3", "4"])
-        ValueError("there is no id in common; got 1 queries of the run ('q1') and 4 judged queries ('1', '2', '3', ...); match the ids")
+        ValueError("there is no id in common; got 1 queries of the run ('q1') and 4 judged queries ('1', '2', ...")
     """
     return ValueError(
-        f"there is no id in common; got {len(ids):,} {first} ({some(ids)}) and {len(others):,} {second} ({some(others)}); "
-        "match the ids"
+        f"there is no id in common; got {len(ids):,} {first} ({some(ids)}) and {len(others):,} {second} "
+        f"({some(others)}); match the ids"
     )
 
 

@@ -23,7 +23,7 @@ from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import Qrels, Run, rank
 from cmp_rerank.ir.lines import replacing
 from cmp_rerank.models.cross_encoder import pair_adapter
-from cmp_rerank.models.pairs import tokenise
+from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.text.segmenters import Segmenter, Sentences
 from cmp_rerank.text.support import LexicalSupport, SupportScorer, best_segments
 
@@ -172,17 +172,19 @@ def utility_curves(
     settings: list[tuple[int | None, int]] = [(count, 0) for count in sorted(set(segments))]
     settings += [(None, 0), *((None, level) for level in sorted(set(levels)))]
     points: dict[str, list[Point]] = {}
+    truncated: dict[str, str] = {}
     total = len(models) * len(ranked)
     for name, model in models.items():
         runs: list[dict[str, dict[str, float]]] = [{} for _ in settings]
         tokens = [0] * len(settings)
+        cut = Truncation()
         scorer = Scorer(pair_adapter(model), plan.on_model)
         training = model.training
         model.eval()
         try:
             for query, docs in ranked.items():
                 pairs = [(queries[query], corpus[doc]) for doc in docs]
-                examples = tokenise(model, pairs, plan, draw=str(seed))
+                examples = tokenise(model, pairs, plan, draw=str(seed), truncation=cut)
                 views = [
                     _views(example, *pair, segmenter, order, settings)
                     for example, pair in zip(examples, pairs, strict=True)
@@ -196,6 +198,8 @@ def utility_curves(
                     progress(len(points) * len(ranked) + len(runs[0]), total)
         finally:
             model.train(training)
+        if cut.cut:
+            truncated[name] = str(cut)
         pairs_scored = max(sum(len(docs) for docs in ranked.values()), 1)
         points[name] = [
             Point(count, level, result.means, result.per_query, number / pairs_scored)
@@ -204,7 +208,7 @@ def utility_curves(
         ]
     rates = {str(level): drop.rate(level) for level in (0, *levels)}
     config = {"segmenter": repr(segmenter), "order": repr(order), "drop": repr(drop), "k": k, "seed": seed}
-    return Curves(points, config | {"rates": rates})
+    return Curves(points, config | {"rates": rates, "truncated": truncated})
 
 
 def _views(

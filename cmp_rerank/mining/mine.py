@@ -141,7 +141,7 @@ def mine(
     counts = MiningCounts()
     wanted = _without_leaks(_wanted(queries, qrels, named, counts), queries, test_queries, options, counts)
     for name, run in named.items():
-        if wanted and not any(query in run for query in wanted):
+        if len(run) and not any(query in queries for query in run):
             raise nothing_in_common(f"queries of the run {name!r}", list(run), "queries to mine for", list(wanted))
     filtering = model_scores(model, queries, corpus, batch_size) if model is not None else None
     same = model is not None and teacher is model
