@@ -2,12 +2,14 @@
 
     python benchmarks/engine.py --threads 1     # what fits on a small machine: an hour and a half of a core, 16 GB
     python benchmarks/engine.py --quick         # a few steps, to see that it works; its figures mean little
+    python benchmarks/engine.py --objectives --threads 1 --batch 8    # each objective instead: minutes of a core
 
 All arms train one model in turns, step by step, so that whatever else the machine does hits them alike. A step is
 everything from asking for a batch to the optimizer. Each arm takes the same rows, an epoch at a time; a ratio is that
 of an epoch's time to that of the plain ``CrossEncoderTrainer`` in the same round, and the median over rounds is what
 counts. Memory is what autograd keeps for the backward pass: the greatest number of bytes in distinct storages,
-parameters left out, at any moment of a step. Results go to ``benchmarks/results/engine.json``.
+parameters left out, at any moment of a step. Results go to ``benchmarks/results/engine.json``; those of objectives,
+each with the passes that it is made for, to ``objectives.json``.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -39,7 +42,23 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor, nn
 
-from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank import (
+    CmpCrop,
+    CmpDrop,
+    ComparativeLoss,
+    HingeRegularized,
+    IndependentCopies,
+    IntraDistillation,
+    LinearSchedule,
+    Listwise,
+    MeanOfSteps,
+    PairwiseHinge,
+    RDrop,
+    ScheduledAblation,
+    ScheduledObjective,
+    WeightedByLoss,
+    WeightedByViolation,
+)
 from cmp_rerank.ablations import Plan
 from cmp_rerank.hooks import masks
 from cmp_rerank.models import CrossEncoderAdapter
@@ -48,6 +67,7 @@ from cmp_rerank.objective import comparative_loss
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
+OBJECTIVES = RESULTS.with_name("objectives.json")
 SEED = 0
 
 
@@ -200,6 +220,44 @@ def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
         "crop + drop, auto": comparative([CmpCrop(), CmpDrop()], "auto"),
         "crop + drop top third, trunk": comparative([CmpCrop(), top], "trunk"),
     }
+
+
+def objective_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+    """The same for objectives: of a nested drop for those that compare, of copies for those that want agreement."""
+    bce = BinaryCrossEntropyLoss(model)
+    drop, copies, two = CmpDrop(), IndependentCopies(), IndependentCopies(steps=2)
+    later = ScheduledAblation(drop, rate=LinearSchedule(0.05, 0.1, until=1000))
+    rising = ScheduledObjective(HingeRegularized(), {"weight": LinearSchedule(0.0, 1.0, until=1000)})
+    found: list[tuple[Any, Any]] = [
+        (PairwiseHinge(), drop),
+        (HingeRegularized(), drop),
+        (HingeRegularized(task="full", detached=True), drop),
+        (Listwise(), drop),
+        (WeightedByLoss(PairwiseHinge()), drop),
+        (WeightedByViolation(PairwiseHinge()), drop),
+        (rising, drop),
+        (PairwiseHinge(), later),
+        (MeanOfSteps(), copies),
+        (RDrop(), copies),
+        (IntraDistillation(passes=2), copies),
+        (IntraDistillation(passes=3), two),
+    ]
+    names = [f"{_short(objective)} of {_short(ablation)}" for objective, ablation in found]
+    losses = [ComparativeLoss(model, bce, ablation, objective=objective) for objective, ablation in found]
+    return {
+        "plain, CrossEncoderTrainer": (CrossEncoderTrainer, bce),
+        "plain, RerankerTrainer": (RerankerTrainer, bce),
+    } | {name: (RerankerTrainer, loss) for name, loss in zip(names, losses, strict=True)}
+
+
+def _short(thing: Any) -> str:
+    """A name with the options that are not the default."""
+    parts = [
+        f"{field.name}={value!r}" if not is_dataclass(value) else _short(value)
+        for field in fields(thing)
+        if not isinstance(value := getattr(thing, field.name), dict | LinearSchedule) and value != field.default
+    ]
+    return type(thing).__name__ + (f"({', '.join(parts)})" if parts else "")
 
 
 #: How many activations "auto" may keep: such a share of what another arm keeps, a little less than its target. The
@@ -404,9 +462,16 @@ def matrix_peak() -> float:
 
 
 def measure(
-    name: str, low: int, high: int, batch: int, batches: int, rounds: int, profile: bool
+    make: Callable[[CrossEncoder, int], dict[str, tuple[type, nn.Module]]],
+    name: str,
+    low: int,
+    high: int,
+    batch: int,
+    batches: int,
+    rounds: int,
+    profile: bool,
 ) -> Iterator[dict[str, Any]]:
-    """All arms on one model and one range of lengths; yields what is known after each round."""
+    """All arms that ``make`` makes on one model and one range of lengths; yields what is known after each round."""
     torch.manual_seed(SEED)
     model = MODELS[name]()
     layers = model[0].model.config.num_hidden_layers
@@ -417,7 +482,7 @@ def measure(
         use_cpu=device() == "cpu", bf16=device() == "cuda", seed=SEED, dataloader_pin_memory=False,
     )  # fmt: skip
     running: dict[str, Arm] = {}
-    for arm, (trainer, loss) in arms(model, layers).items():
+    for arm, (trainer, loss) in make(model, layers).items():
         kind = RerankerTrainingArguments if trainer is RerankerTrainer else CrossEncoderTrainingArguments
         running[arm] = Arm(trainer(model=model, args=kind(**options), train_dataset=data, loss=loss), optimizer)
 
@@ -516,6 +581,8 @@ def judged(arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     seconds = "cpu_s" if CLOCK == "process time" else "wall_s"
     found = []
     for what, candidates, against, time_target, memory_target in TARGETS:
+        if not {against, *candidates} <= arms.keys():
+            continue
 
         def memory(arm: str, against: str = against) -> float:
             return round(arms[arm]["saved_bytes"] / arms[against]["saved_bytes"], 4)
@@ -600,6 +667,31 @@ def write_docs() -> None:
     page.write_text("\n".join([before + "<!-- engine:begin -->", *lines, "<!-- engine:end -->" + after]))
 
 
+def write_objective_docs() -> None:
+    """Put the figures of the objectives into their page."""
+    lines = [
+        "A step of training against one of plain training with `CrossEncoderTrainer`, by `benchmarks/engine.py "
+        "--objectives`: steps of all take turns, and the median over rounds counts. Process time is the measure, "
+        "since others used the machine. Memory is the greatest number of bytes that autograd keeps, with "
+        "all activations kept that fit. What an objective costs are its passes: its own arithmetic is not seen.",
+    ]
+    for run in json.loads(OBJECTIVES.read_text())["runs"]:
+        machine, (low, high) = run["machine"], run["lengths"]
+        lines += [
+            "",
+            f"**{run['model']}**, {low} to {high} tokens, batches of {run['batch']}, {run['rounds']} rounds, on "
+            f"{machine['device']} with {machine['threads']} thread:",
+            "",
+            "| objective and ablation | process time | memory |",
+            "|---|---|---|",
+            *(f"| {arm} | {f['cpu_time']:.2f} | {f['memory']:.2f} |" for arm, f in run["arms"].items()),
+        ]
+    page = RESULTS.parents[2] / "docs" / "objectives.md"
+    before, rest = page.read_text().split("<!-- objectives:begin -->\n")
+    after = rest.split("<!-- objectives:end -->")[1]
+    page.write_text("\n".join([before + "<!-- objectives:begin -->", *lines, "<!-- objectives:end -->" + after]))
+
+
 def write(path: Path, run: dict[str, Any]) -> None:
     """Put a run into the result file, with all that its figures depend on, in place of an older one of its kind."""
     run = {
@@ -635,6 +727,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps of the small model")
+    parser.add_argument("--objectives", action="store_true", help="objectives instead of strategies, of one model")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="only these")
     parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"), help="only these")
     parser.add_argument("--batch", type=int, help="rows of a batch")
@@ -642,17 +735,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each arm")
     parser.add_argument("--profile", action="store_true", help="also measure which part of a step takes how long")
     parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path)
     parser.add_argument(
-        "--docs", action="store_true", help="run nothing; write the last results into docs/measurements.md"
+        "--docs",
+        action="store_true",
+        help="run nothing; write the last results into docs/measurements.md or objectives.md",
     )
     given = parser.parse_args()
     if given.docs:
-        write_docs()
+        write_objective_docs() if given.objectives else write_docs()
         return
+    output = given.output or (OBJECTIVES if given.objectives else RESULTS)
+    make = objective_arms if given.objectives else arms
     if given.threads:
         torch.set_num_threads(given.threads)
     setups = ON_A_CPU if device() == "cpu" else ON_A_GPU
+    setups = setups[:1] if given.objectives else setups
     usual = {setup[0] for setup in setups}
     unusual = [name for name in given.models or () if name not in usual]
     setups = [*setups, *((name, low, high, 32, 1) for name in unusual for low, high in given.lengths or [(20, 256)])]
@@ -663,8 +761,8 @@ def main() -> None:
             continue
         batch, batches = given.batch or rows, given.batches or steps
         print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
-        for run in measure(name, low, high, batch, batches, given.rounds, given.profile):
-            write(given.output, run)  # so that there is something of a run that is broken off
+        for run in measure(make, name, low, high, batch, batches, given.rounds, given.profile):
+            write(output, run)  # so that there is something of a run that is broken off
         print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
         for arm, figures in run["arms"].items():
             print(
@@ -673,7 +771,7 @@ def main() -> None:
             )
         for target in run["targets"]:
             print("  " + json.dumps(target))
-    print(f"Written to {given.output}")
+    print(f"Written to {output}")
 
 
 if __name__ == "__main__":

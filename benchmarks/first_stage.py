@@ -1,12 +1,11 @@
 """First stages: quality on SciFact against published figures, and what an index of a million passages costs.
 
-    python benchmarks/first_stage.py [--data ../shared/data/scifact] [--passages 1000000] [--vectors 200000]
+    python benchmarks/first_stage.py [--data ../shared/data] [--part scale ...] [--passages 1000000]
 
-Three parts. The first builds BM25 on SciFact as this package does by default and as Anserini does, and a dense index
-of each kind with a pretrained MiniLM. The second generates passages (40 words on average, with frequencies as in a
-language), and builds, opens and searches a BM25 index in a process of its own each, whose largest memory is measured.
-The third compares the indexes of faiss on generated vectors: recall against the exact search, and time. Seconds are
-of the processor. Needs the extras ``demo`` and ``retrieval``.
+scifact: BM25 as this package does by default, and as Anserini does, against what Anserini publishes. fusion: runs of
+TREC DL 2019, fused in each way. scale: generated passages (40 words on average, with frequencies as in a language); a
+BM25 index is built, opened and searched, each in a process of its own, whose largest memory is measured. indexes:
+those of faiss on generated vectors: recall against the exact search, and time. Seconds are of the processor.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from typing import Any
 import numpy as np
 
 from cmp_rerank.evaluation import evaluate
-from cmp_rerank.ir import ANSERINI, BM25, Dense, combine, fuse, read_corpus, read_qrels, read_queries
+from cmp_rerank.ir import ANSERINI, BM25, Qrels, Run, combine, fuse, read_corpus, read_qrels, read_queries, read_run
+from cmp_rerank.ir.fusion import SCALES
 from cmp_rerank.ir.mappings import Texts
 from cmp_rerank.ir.nearest import Approximate, Flat
 
 SEED = 0
 RESULT = Path(__file__).parent / "results" / "first_stage.json"
-MEASURES = "nDCG@10 R@100"
 PUBLISHED = {"Anserini, flat index": {"nDCG@10": 0.6789, "R@100": 0.9253}}
 WORDS = 200_000
 
@@ -71,57 +70,36 @@ def text(rng: np.random.Generator, words: int) -> str:
     return " ".join(map("w{}".format, ranks.tolist()))
 
 
-def quality(folder: Path) -> dict[str, Any]:
+def lexical(folder: Path) -> dict[str, Any]:
+    """BM25 on SciFact."""
     corpus, qrels = read_corpus(folder / "corpus.jsonl"), read_qrels(folder / "qrels" / "test.tsv")
     queries = {query: text for query, text in read_queries(folder / "queries.jsonl").items() if query in qrels}
     runs = {
         "BM25": BM25(corpus).search(queries, 1000),
         "BM25, Anserini's defaults": BM25(corpus, **ANSERINI).search(queries, 1000),
-        "BM25, Anserini's defaults, exact lengths": BM25(corpus, **{**ANSERINI, "lengths": "exact"}).search(queries),
+        "BM25, Anserini's defaults, exact lengths": BM25(corpus, **{**ANSERINI, "lengths": "exact"}).search(
+            queries, 1000
+        ),
     }
-    from sentence_transformers import SentenceTransformer
+    means = {name: _means(run, qrels, "nDCG@10 R@100") for name, run in runs.items()}
+    return {"documents": len(corpus), "queries": len(queries), "means": means, "published": PUBLISHED}
 
-    from cmp_rerank.demo.job import pretrained_encoder
 
-    model = SentenceTransformer(pretrained_encoder(), device="cpu")
-    with tempfile.TemporaryDirectory() as work:
-        for index in ("flat", "ivf", "hnsw"):
-            if index == "flat":
-                Dense(corpus, model, folder=Path(work) / "flat")
-                dense = Dense.open(Path(work) / "flat", model)
-            else:
-                # The embeddings are those of the flat index: only the search differs.
-                dense._nearest = Approximate.build(dense._embeddings, index, None, SEED)
-            runs[f"MiniLM, {index}"] = dense.search(queries, 1000)
-    exact = runs["MiniLM, flat"]
-    overlap = {
-        f"MiniLM, {index}": round(
-            float(
-                np.mean(
-                    [
-                        len(set(list(found)[:100]) & set(list(exact[query])[:100])) / 100
-                        for query, found in run.items()
-                    ]
-                )
-            ),
-            4,
-        )
-        for index, run in (("ivf", runs["MiniLM, ivf"]), ("hnsw", runs["MiniLM, hnsw"]))
-    }
-    lexical, semantic = runs["BM25"], runs["MiniLM, flat"]
-    runs["fuse(BM25, MiniLM)"] = fuse([lexical, semantic], depth=1000)
-    for scale in ("max", "minmax", "z"):
-        runs[f"combine(BM25, MiniLM, scale={scale!r})"] = combine([lexical, semantic], scale=scale, depth=1000)
-    means = {
-        name: {m: round(v, 4) for m, v in evaluate(run, qrels, MEASURES).means.items()} for name, run in runs.items()
-    }
-    return {
-        "documents": len(corpus),
-        "queries": len(queries),
-        "means": means,
-        "best 100 of flat": overlap,
-        "published": PUBLISHED,
-    }
+def fusion(folder: Path) -> dict[str, Any]:
+    """Published runs of TREC DL 2019, fused in each way."""
+    qrels = read_qrels(next((folder / "qrels").iterdir()))
+    given = {name: read_run(next((folder / "runs").glob(f"*{name}*"))) for name in ("bm25", "splade", "tasb")}
+    means = {name: _means(run, qrels, "nDCG@10 AP(rel=2)@100") for name, run in given.items()}
+    for names in (("bm25", "tasb"), ("bm25", "splade", "tasb")):
+        runs, label = [given[name] for name in names], ", ".join(names)
+        ways = {"fuse": fuse(runs, depth=100)}
+        ways |= {f"combine, scale={scale!r}": combine(runs, scale=scale, depth=100) for scale in SCALES[:3]}
+        means |= {f"{way} ({label})": _means(run, qrels, "nDCG@10 AP(rel=2)@100") for way, run in ways.items()}
+    return {"queries": len(qrels), "means": means}
+
+
+def _means(run: Run, qrels: Qrels, measures: str) -> dict[str, float]:
+    return {measure: round(mean, 4) for measure, mean in evaluate(run, qrels, measures).means.items()}
 
 
 def step(name: str, passages: int, folder: str) -> None:
@@ -195,21 +173,24 @@ def indexes(vectors: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "scifact")
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--passages", type=int, default=1_000_000)
     parser.add_argument("--vectors", type=int, default=200_000)
-    parser.add_argument("--part", action="append", help="scale, indexes or scifact; the others stay as they are")
+    parser.add_argument("--part", action="append", help="one of those above; the results of others stay")
     parser.add_argument("--step")
     parser.add_argument("--folder")
     options = parser.parse_args()
     if options.step:
         step(options.step, options.passages, options.folder)
         return
-    parts = {"scale": lambda: scale(options.passages), "indexes": lambda: indexes(options.vectors)}
-    if options.data.is_dir():
-        parts["scifact"] = lambda: quality(options.data)
+    parts = {
+        "scifact": lambda: lexical(options.data / "scifact"),
+        "fusion": lambda: fusion(options.data / "trec-dl-2019"),
+        "scale": lambda: scale(options.passages),
+        "indexes": lambda: indexes(options.vectors),
+    }
     for name, part in parts.items():
-        if options.part and name not in options.part:
+        if name not in (options.part or parts):
             continue
         found = part()
         print(name, json.dumps(found, indent=1), flush=True)

@@ -130,23 +130,20 @@ def quality(name: str, data: Path, queries_wanted: int, depth: int) -> dict[str,
         begin = time.process_time()
         runs[precision or "as it is"] = rerank_run(model, queries, corpus, first, precision=precision)
         print(f"{precision}: {time.process_time() - begin:.0f} s", flush=True)
+    as_it_is = runs.pop("as it is")
     wanted = {query: qrels[query] for query in judged}
-    result = compare(wanted, {"BM25": first, **runs}, "nDCG@10", baseline="as it is")
+    result = compare({"as it is": as_it_is, **runs, "BM25": first}, wanted, "nDCG@10", baseline="as it is")
     print(result)
-    scale = statistics.pstdev(score for scores in runs["as it is"].values() for score in scores.values())
+    before = {(query, doc): score for query, scores in as_it_is.items() for doc, score in scores.items()}
+    scale = statistics.pstdev(before.values())
     gaps = {
-        precision: statistics.mean(
-            abs(runs[precision][query][doc] - score)
-            for query, scores in runs["as it is"].items()
-            for doc, score in scores.items()
-        )
-        / scale
-        for precision in PRECISIONS
+        precision: statistics.mean(abs(run[query][doc] - score) for (query, doc), score in before.items()) / scale
+        for precision, run in runs.items()
     }
     return {
         "what": f"{Path(name).name} on {data.name}: {len(judged)} queries, BM25's best {depth}",
-        "comparison": json.loads(result.to_json()) if hasattr(result, "to_json") else str(result),
         "mean difference of scores, in standard deviations": {name: round(gap, 5) for name, gap in gaps.items()},
+        "comparison": result.to_dict(per_query=False),
     }
 
 

@@ -322,7 +322,5 @@ def test_documents_of_first_stages(tiny_model: CrossEncoder) -> None:
     model: Any = tiny_model
     for make in (BM25, lambda documents: Dense(documents, model)):
         refused(lambda make=make: make(PASSAGES), "documents must map ids to texts; got a list of 4; give each text")
-        refused(
-            lambda make=make: make(TABLE), "documents must map ids to texts; got a Dataset of 4; take the columns"
-        )
+        refused(lambda make=make: make(TABLE), "documents need a column of _id, id")
     refused(lambda: Dense({"d": "text"}, model), "model must be a bi-encoder with encode_query and encode_document")

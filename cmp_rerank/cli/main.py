@@ -48,18 +48,18 @@ def main(
 COMMANDS: dict[str, Callable[..., None]] = {
     "retrieve": retrieve,
     "fuse": fuse,
-    "evaluate": evaluate,
+    "mine": mine,
+    "train": train,
     "rerank": rerank,
+    "guard": guard,
+    "evaluate": evaluate,
     "compare": compare,
     "report": report,
-    "mine": mine,
-    "demo": demo,
-    "guard": guard,
-    "views": views,
     "curves": curves,
-    "train": train,
+    "views": views,
     "train-reader": train_reader,
     "answer": answer,
+    "demo": demo,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name)(with_debug(_function))

@@ -213,16 +213,21 @@ def _told_at_once() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' own progress bars: there is one for each stage."""
+    """Without the libraries' own progress bars and reports: there is a bar for each stage, and a log."""
     import datasets
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    shown, verbosity = (
+        (logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()),
+        logging.get_verbosity(),
+    )
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown[0]:
             logging.enable_progress_bar()
         if not shown[1]:

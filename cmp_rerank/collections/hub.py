@@ -84,7 +84,7 @@ def from_datasets(data: Any, options: LoadOptions, *, name: str = "dataset") -> 
     if isinstance(data, Mapping) and {"corpus", "queries"} <= set(data):
         return _retrieval(name, data, options)
     parts = data if isinstance(data, Mapping) else {"train": data}
-    return from_rows(name, lambda: {split: _rows(f"{name}, {split}", part) for split, part in parts.items()}, options)
+    return from_rows(name, {split: _rows(f"{name}, {split}", part) for split, part in parts.items()}, options)
 
 
 def _rows(where: str, part: Any) -> Iterator[Row]:

@@ -54,7 +54,7 @@ def open_msmarco(where: str, options: LoadOptions) -> Collection:
     if passages is None and not tops:
         if triples and not qrels:
             return from_rows(
-                name, lambda: {_split_name(p, "triples"): _triples(p) for p in triples.values()}, options
+                name, {_split_name(path, "triples"): _triples(path) for path in triples.values()}, options
             )
         raise ValueError(f"{folder}: no collection.tsv and no top1000 file in it; {_LAYOUT}")
     if not queries and not tops:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import bare_name, in_usual_order
 from cmp_rerank.collections.options import LoadOptions
-from cmp_rerank.collections.rows import SUFFIXES, read_rows
+from cmp_rerank.collections.rows import SUFFIXES, Row, read_rows
 from cmp_rerank.ir.lines import stem_suffix
 from cmp_rerank.ir.mappings import with_title
 
@@ -66,7 +65,7 @@ def open_table(where: str, options: LoadOptions) -> Collection:
         files = {"train": path}
     return from_rows(
         bare_name(path.resolve(), (".gz", *SUFFIXES)),
-        lambda: {name: read_rows(files[name]) for name in in_usual_order(files)},
+        {name: read_rows(files[name]) for name in in_usual_order(files)},
         options,
     )
 
@@ -75,12 +74,12 @@ def _is_table(path: Path) -> bool:
     return path.is_file() and stem_suffix(path) in SUFFIXES and not path.name.startswith(".")
 
 
-def from_rows(name: str, parts: Any, options: LoadOptions) -> Collection:
+def from_rows(name: str, parts: Mapping[str, Iterable[Row]], options: LoadOptions) -> Collection:
     """A collection of rows, by the columns of :func:`open_table`.
 
     Args:
         name: Of the collection.
-        parts: A function that gives the rows by split; where a row names another split itself, that counts.
+        parts: Rows by split; where a row names another split itself, that counts.
         options: As :func:`cmp_rerank.collections.load` has them.
 
     Returns:
@@ -90,19 +89,18 @@ def from_rows(name: str, parts: Any, options: LoadOptions) -> Collection:
         ValueError: As :func:`open_table`.
     """
     pairs = _Pairs(options.titles)
-    for split, rows in parts().items():
+    for split, rows in parts.items():
         for where, cells in rows:
             pairs.add(split, where, cells)
     if not pairs.splits:
         raise ValueError(f"{name}: a table needs a row; got none; is it the right file?")
-    collection = Collection(
+    return Collection(
         name,
         pairs.corpus,
         {split: pairs.splits[split].frozen() for split in in_usual_order(pairs.splits)},
-        runs={NEGATIVES_RUN: partial(pairs.negatives_run)} if pairs.negatives else {},
+        runs={NEGATIVES_RUN: pairs.negatives_run} if pairs.negatives else {},
         missing_texts=options.missing_texts,
     )
-    return collection
 
 
 @dataclass
@@ -133,48 +131,52 @@ class _Pairs:
 
     def add(self, split: str, where: str, cells: Mapping[str, Any]) -> None:
         """Take in one row."""
-        query_column, document_column = _column(where, cells, QUERY), _column(where, cells, DOCUMENT)
-        query_text = _text(where, query_column, cells[query_column])
-        query = self._id("q", where, query_text, _optional(cells, QUERY_ID), self._queries)
+        column = _column(where, cells, QUERY)
+        text = _text(where, column, cells[column])
+        query = self._id("q", where, text, _optional(cells, QUERY_ID), self._queries)
         part = self.splits.setdefault(_text(where, "split", cells["split"]) if "split" in cells else split, _Part())
-        part.queries[query] = query_text
-        grades = part.qrels.setdefault(query, {})
-        negatives = self.negatives.setdefault(query, {})
-        title = cells.get("title") if self._titles else None
+        part.queries[query] = text
         label = _optional(cells, LABEL)
         grade = 1 if label is None else _grade(where, label)
-        positives = _texts(where, document_column, cells[document_column])
-        if not positives:
-            raise ValueError(f"{where}: a row needs a text in {document_column!r}; got none; take the row out")
+        self._add_documents(part, query, grade, where, cells)
+        self._add_negatives(query, where, cells)
+        weight = _optional(cells, ("weight",))
+        if weight is not None and part.weights.setdefault(query, _weight(where, weight)) != _weight(where, weight):
+            raise ValueError(
+                f"{where}: a query has one weight; got {weight} for {text!r:.60}, which had "
+                f"{part.weights[query]:g} before; make them equal"
+            )
+
+    def _add_documents(self, part: _Part, query: str, grade: int, where: str, cells: Mapping[str, Any]) -> None:
+        column = _column(where, cells, DOCUMENT)
+        contents = _texts(where, column, cells[column])
+        if not contents:
+            raise ValueError(f"{where}: a row needs a text in {column!r}; got none; take the row out")
         given = _optional(cells, DOCUMENT_ID)
-        if given is not None and len(positives) > 1:
-            raise ValueError(f"{where}: one id cannot stand for {len(positives)} positives; write one row for each")
-        for content in positives:
-            full = with_title(title, content)
-            document = self._id("d", where, full, given, self.corpus)
+        if given is not None and len(contents) > 1:
+            raise ValueError(f"{where}: one id cannot stand for {len(contents)} positives; write one row for each")
+        grades = part.qrels.setdefault(query, {})
+        for content in contents:
+            text = with_title(cells.get("title") if self._titles else None, content)
+            document = self._id("d", where, text, given, self.corpus)
             if grades.setdefault(document, grade) != grade:
                 raise ValueError(
-                    f"{where}: a pair has one label; got {grade} for query {query_text!r:.60} and document "
+                    f"{where}: a pair has one label; got {grade} for query {part.queries[query]!r:.60} and document "
                     f"{content!r:.60}, which had {grades[document]} before; keep one of the rows"
                 )
             if grade <= 0:
-                negatives[document] = None
-            if cells.get("support"):
-                spans = _spans(where, cells["support"], content, len(full) - len(content))
+                self.negatives.setdefault(query, {})[document] = None
+            support = _optional(cells, ("support",))
+            if support is not None:
+                spans = _spans(where, support, content, len(text) - len(content))
                 part.support.setdefault(query, {})[document] = spans
+
+    def _add_negatives(self, query: str, where: str, cells: Mapping[str, Any]) -> None:
         for column in cells:
             if NEGATIVES.fullmatch(column):
                 for content in _texts(where, column, cells[column]):
-                    negatives[self._id("d", where, content, None, self.corpus)] = None
-        if not negatives:
-            del self.negatives[query]
-        if cells.get("weight") not in (None, ""):
-            weight = _weight(where, cells["weight"])
-            if part.weights.setdefault(query, weight) != weight:
-                raise ValueError(
-                    f"{where}: a query has one weight; got {weight:g} for {query_text!r:.60}, which had "
-                    f"{part.weights[query]:g} before; make them equal"
-                )
+                    document = self._id("d", where, content, None, self.corpus)
+                    self.negatives.setdefault(query, {})[document] = None
 
     def negatives_run(self) -> dict[str, dict[str, float]]:
         """The negatives of each query, in the order of the rows, without what is its positive in another row."""
@@ -241,11 +243,17 @@ def _texts(where: str, column: str, value: Any) -> list[str]:
     if value is None or value == "":
         return []
     if column in _LISTS and isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: {column!r} must be a JSON list; got {value!r:.80} ({error.msg})") from error
+        value = _json_list(where, column, value)
     return [_text(where, column, content) for content in (value if isinstance(value, list) else [value])]
+
+
+def _json_list(where: str, column: str, value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{where}: {column!r} must be a JSON list; got {value!r:.80} ({error.msg}); close its brackets"
+        ) from error
 
 
 def _grade(where: str, value: Any) -> int:
@@ -275,7 +283,7 @@ def _number(value: Any) -> float:
 def _spans(where: str, value: Any, content: str, shift: int) -> list[tuple[int, int]]:
     """Character spans in a document, whose title takes ``shift`` characters; texts are found in it."""
     if isinstance(value, str) and value.lstrip().startswith("[["):
-        value = json.loads(value)
+        value = _json_list(where, "support", value)
     spans: list[tuple[int, int]] = []
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str):

@@ -13,6 +13,9 @@ from cmp_rerank.guard.candidates import Blend, blends
 from cmp_rerank.guard.interpolation import Weights, difference, not_finite, obstacle, put
 from cmp_rerank.guard.options import GuardOptions
 from cmp_rerank.ir.arguments import kind
+from cmp_rerank.models.long_document import LongDocumentReranker
+from cmp_rerank.models.long_document_settings import read_settings
+from cmp_rerank.reranking.loading import load_reranker
 
 ModelLike = CrossEncoder | str | os.PathLike[str]
 
@@ -103,17 +106,32 @@ def contestants(
     return Contestants(work, start, start_weights, tuned, models, notes)
 
 
-def load(model: Any, name: str, device: str | None = None) -> CrossEncoder:
-    """A model that is given as an object, a folder or a name.
+def load(model: Any, name: str, device: str | None = None, *, new_head: bool = False) -> CrossEncoder:
+    """A model that is given as an object, a folder or a name on the hub.
+
+    Args:
+        model: The model.
+        name: What an error calls it.
+        device: Where it is loaded.
+        new_head: Whether it may be an encoder without a head, which is then drawn at random.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is something else, cannot be loaded, or has no head.
     """
     if isinstance(model, CrossEncoder):
         return model
     if not isinstance(model, str | os.PathLike):
         raise ValueError(f"{name} must be a CrossEncoder, its folder or its name; got {kind(model)}")
-    return CrossEncoder(os.fspath(model), device=device)
+    if not new_head:
+        return load_reranker(model, device=device)
+    try:
+        divided = bool(read_settings(model))
+        return (LongDocumentReranker if divided else CrossEncoder)(os.fspath(model), device=device)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be the folder of a checkpoint, or a name on the hub; got {os.fspath(model)!r}, from which "
+            f"no model can be loaded ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def has_new_head(model: CrossEncoder) -> bool:

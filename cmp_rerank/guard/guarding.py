@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -98,11 +99,12 @@ def guard(
     if not given:
         raise ValueError("tuned must be a model or a list of them; got an empty list; give one at least")
     models = [load(model, "tuned", device) for model in given]
-    started = None if start is None else load(start, "start", device)
-    if started is not None and any(share_weights(started, model) for model in models):
+    started = None if start is None else load(start, "start", device, new_head=True)
+    several = models if started is None else [started, *models]
+    if any(share_weights(one, other) for one, other in combinations(several, 2)):
         raise ValueError(
-            "start and tuned must be two models; got the same weights in memory, which training has changed; give "
-            "the folder or name that training started from, or use GuardCallback"
+            "start and tuned must be models of their own; got the same weights in memory, which training has "
+            "changed; give the folder or name that training started from, or use GuardCallback"
         )
     # What is drawn at random once more has nothing to do with the head that training started from.
     new_head = started is not None and has_new_head(started)

@@ -131,7 +131,7 @@ def load_guard(folder: PathLike, *, model: CrossEncoder | None = None, device: s
     Args:
         folder: The folder that :func:`cmp_rerank.guard.guard` wrote.
         model: The model, where it is loaded already or in another way, such as in 16 bits; None loads it.
-        device: Where the model is loaded; None: where sentence-transformers puts it.
+        device: Where the model is loaded; None: a GPU where there is one.
 
     Returns:
         The model and its share of the score.
@@ -155,9 +155,9 @@ def load_guard(folder: PathLike, *, model: CrossEncoder | None = None, device: s
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: this is no file of the guard ({error}); run the guard again") from error
     if model is None:
-        from sentence_transformers import CrossEncoder
+        from cmp_rerank.reranking.loading import load_reranker
 
-        model = CrossEncoder(str(folder), device=device)
+        model = load_reranker(folder, device=device)
     return Guarded(model, mix, *rest)
 
 

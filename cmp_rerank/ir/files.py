@@ -126,7 +126,7 @@ def write_ranked(
         _write_json(path, content)
         return
 
-    _check_id("tag", tag)
+    check_id("tag", tag)
     write_lines(path, trec_lines(ranked, tag) if format == "trec" else _msmarco_lines(ranked))
 
 
@@ -151,9 +151,9 @@ def _msmarco_lines(ranked: Iterable[tuple[str, Mapping[str, float]]]) -> Iterato
 
 def _places(ranked: Iterable[tuple[str, Mapping[str, float]]]) -> Iterator[tuple[str, int, str, float]]:
     for query, scores in ranked:
-        _check_id("query id", query)
+        check_id("query id", query)
         for place, (doc, score) in enumerate(scores.items(), 1):
-            _check_id("document id", doc)
+            check_id("document id", doc)
             yield query, place, doc, score
 
 
@@ -277,16 +277,21 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
         if format == "beir":
             yield "\t".join(_BEIR_HEADER) + "\n"
         for query, grades in qrels.items():
-            _check_id("query id", query)
+            check_id("query id", query)
             for doc, grade in grades.items():
-                _check_id("document id", doc)
+                check_id("document id", doc)
                 yield template.format(query, doc, int(grade))
 
     template = {"trec": "{} 0 {} {}\n", "msmarco": "{}\t0\t{}\t{}\n", "beir": "{}\t{}\t{}\n"}[format]
     write_lines(path, lines())
 
 
-def _check_id(what: str, value: str) -> None:
+def check_id(what: str, value: str) -> None:
+    """Refuse an id that would break the columns of a file.
+
+    Raises:
+        ValueError: It is empty, holds white space, or is no string.
+    """
     if not isinstance(value, str):
         raise ValueError(f"a {what} is a string; got {value!r}")
     if not value or any(character in value for character in " \t\n\r\v\f"):

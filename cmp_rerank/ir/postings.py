@@ -62,7 +62,7 @@ def build_postings(
 ) -> Postings:
     """Index documents for BM25, with the idf of Lucene.
 
-    In memory are one block of documents, the vocabulary, and 12 bytes for each document and for each term. Counts and
+    In memory are one block of documents, the vocabulary, and some 40 bytes for each document. Counts and
     postings are in files without a name, which vanish with the arrays that map them.
 
     Args:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from cmp_rerank.ir.arguments import Progress, check_bi_encoder, check_count, check_texts
 from cmp_rerank.ir.embedding import check_model
@@ -20,6 +19,7 @@ from cmp_rerank.ir.postings import texts_in_blocks
 from cmp_rerank.ir.ranking import best_documents
 
 if TYPE_CHECKING:
+    from scipy import sparse  # imported where it is used: whoever needs no sparse retrieval should not wait for it
     from sentence_transformers import SparseEncoder
 
 _BLOCK = 4096
@@ -49,6 +49,8 @@ class Sparse:
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> None:
+        from scipy import sparse
+
         documents = as_texts("documents", documents)
         check_texts("documents", documents)
         check_bi_encoder(model)
@@ -113,6 +115,8 @@ class Sparse:
         Raises:
             ValueError: there is no such index in the folder, or not a whole one; or the model is another one.
         """
+        from scipy import sparse
+
         settings = read_manifest(folder, "sparse")
         check_bi_encoder(model)
         check_count("batch_size", batch_size)
@@ -168,6 +172,8 @@ class Sparse:
 
     def _embed(self, texts: Sequence[str], method: str) -> sparse.csr_matrix:
         """(texts, terms) weights."""
+        from scipy import sparse
+
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
         encode = getattr(self._model, method)
         parts = []

@@ -126,6 +126,8 @@ class LongDocumentReranker(CrossEncoder):
         max_passages: how many passages of a document are scored at most, the first ones; None: all.
         tokens_per_chunk: how many tokens, padding included, one forward pass of a training step may hold. Default:
             4,096 on a CPU, 65,536 elsewhere. At inference, ``batch_size`` counts passages.
+        device: where a checkpoint is loaded, such as "cpu"; None: a GPU where there is one.
+        max_length: the window of a checkpoint that is loaded, in tokens; None: as it says.
 
     Raises:
         ValueError: if an argument is out of its range, or the model is not a CrossEncoder.
@@ -147,8 +149,12 @@ class LongDocumentReranker(CrossEncoder):
         stride: int | None = None,
         max_passages: int | None = None,
         tokens_per_chunk: int | None = None,
-        **load: Any,
+        device: str | None = None,
+        max_length: int | None = None,
     ) -> None:
+        load: dict[str, Any] = {
+            name: value for name, value in (("device", device), ("max_length", max_length)) if value is not None
+        }
         if isinstance(model, str | os.PathLike):
             saved = read_settings(model)
             model = CrossEncoder(os.fspath(model), **load)
@@ -159,7 +165,7 @@ class LongDocumentReranker(CrossEncoder):
                 passage_tokens, stride = saved.get("passage_tokens"), saved.get("stride")
             max_passages = saved.get("max_passages") if max_passages is None else max_passages
         elif load:
-            raise ValueError(f"options for loading go with a name or a folder; got a model and {sorted(load)}.")
+            raise ValueError(f"{' and '.join(load)} go with a name or a folder; got a model, which has its own.")
         if not isinstance(model, CrossEncoder) or isinstance(model, LongDocumentReranker):
             raise ValueError(f"model must be a CrossEncoder that scores passages; got {kind(model)}.")
         combine = aggregation(MaxP() if combine is None else combine)

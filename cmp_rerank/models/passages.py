@@ -60,4 +60,6 @@ def characters(document: str, offsets: np.ndarray, first: int, last: int) -> tup
         return 0, 0
     start, end = int(offsets[first:last, 0].min()), int(offsets[first:last, 1].max())
     text = document[start:end]
-    return start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+    begin = start + len(text) - len(text.lstrip())
+    # Of white space alone, nothing is left at its end.
+    return begin, max(begin, end - len(text) + len(text.rstrip()))

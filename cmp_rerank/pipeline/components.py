@@ -63,7 +63,7 @@ class Slot:
         )
 
     def _public(self) -> dict[str, type]:
-        found = {}
+        found: dict[str, type] = {}
         for path in self.modules:
             module = import_module(path)
             for name in getattr(module, "__all__", dir(module)):
@@ -238,7 +238,7 @@ def _type_problems(made: Any, option: str, value: Any) -> list[str]:
     if isinstance(value, Mapping | list | tuple):
         return []  # objects and lists of them are made first, and their class looks at them
     try:
-        hints = get_type_hints(made.__init__ if isinstance(made, type) else made)
+        hints = get_type_hints(getattr(made, "__init__") if isinstance(made, type) else made)  # noqa: B009
         TypeAdapter(hints[option], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
         told = " or ".join(dict.fromkeys(f"{each['msg'][0].lower()}{each['msg'][1:]}" for each in error.errors()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -81,19 +81,6 @@ class Data(Section):
         return self
 
 
-FirstStage = options_section(
-    FirstStageOptions,
-    depth=(Count, Field(100, description="Candidates of each query.")),
-    runs=(
-        dict[str, str],
-        Field(
-            default_factory=dict,
-            description="Split -> run of a first stage of your own, in place of this one: a TREC or MS MARCO file.",
-        ),
-    ),
-)
-
-
 class Model(Section):
     """The cross-encoder to start from."""
 
@@ -164,31 +151,50 @@ class Evaluation(Section):
 #: The run of the first stage, where runs are named.
 FIRST_STAGE = "first_stage"
 
-Negatives = options_section(
-    MiningOptions,
-    left_out=("ids", "seed", "format"),
-    runs=(
-        tuple[str, ...],
-        Field(
-            (FIRST_STAGE,),
-            description="Where negatives come from: first_stage, runs that the collection brings, by name, or files.",
+if TYPE_CHECKING:  # made of the dataclasses of their options; type checkers cannot look into them
+    FirstStage = Any
+    Negatives = Any
+    Guard = Any
+else:
+    FirstStage = options_section(
+        FirstStageOptions,
+        depth=(Count, Field(100, description="Candidates of each query.")),
+        runs=(
+            dict[str, str],
+            Field(
+                default_factory=dict,
+                description="Split -> run of a first stage of your own, in place of this one: TREC or MS MARCO.",
+            ),
         ),
-    ),
-    filter_model=(
-        str | None,
-        Field(None, description="A cross-encoder whose scores the margins are about; null: the scores of the runs."),
-    ),
-    teacher=(
-        str | None,
-        Field(None, description="What labels the documents: a cross-encoder, or a run file; null: the judgments."),
-    ),
-)
-
-Guard = options_section(
-    GuardOptions,
-    left_out=("depth", "batch_size"),
-    enabled=(bool, Field(True, description="Whether the tuned model is compared with what there was.")),
-)
+    )
+    Negatives = options_section(
+        MiningOptions,
+        left_out=("ids", "seed", "format"),
+        runs=(
+            tuple[str, ...],
+            Field(
+                (FIRST_STAGE,),
+                description="Where negatives come from: first_stage, runs of the collection by name, or files.",
+            ),
+        ),
+        filter_model=(
+            str | None,
+            Field(
+                None, description="A cross-encoder whose scores the margins are about; null: the scores of the runs."
+            ),
+        ),
+        teacher=(
+            str | None,
+            Field(
+                None, description="What labels the documents: a cross-encoder, or a run file; null: the judgments."
+            ),
+        ),
+    )
+    Guard = options_section(
+        GuardOptions,
+        left_out=("depth", "batch_size"),
+        enabled=(bool, Field(True, description="Whether the tuned model is compared with what there was.")),
+    )
 
 
 class Config(Section):
@@ -201,10 +207,10 @@ class Config(Section):
     """
 
     data: Data = Field(description="The documents, the queries and their answers.")
-    first_stage: FirstStage = Field(  # type: ignore[valid-type]
+    first_stage: FirstStage = Field(
         default_factory=FirstStage, description="What finds the candidates; see docs/first-stage.md."
     )
-    negatives: Negatives = Field(  # type: ignore[valid-type]
+    negatives: Negatives = Field(
         default_factory=Negatives, description="How training data is drawn from the candidates; see docs/mining.md."
     )
     model: Model = Field(description="The cross-encoder to start from.")
@@ -228,9 +234,10 @@ class Config(Section):
         description="Any field of RerankerTrainingArguments, which has those of transformers.TrainingArguments.",
     )
     evaluation: Evaluation = Field(
-        default_factory=Evaluation, description="What is measured, in training and at the end."
+        default_factory=Evaluation,  # type: ignore[arg-type]
+        description="What is measured, in training and at the end.",
     )
-    guard: Guard = Field(  # type: ignore[valid-type]
+    guard: Guard = Field(
         default_factory=Guard,
         description="Whether the tuned model is used, or what there was before; see docs/guard.md.",
     )

@@ -246,5 +246,6 @@ def _walk(node: yaml.Node, key: Key, places: dict[Key, str], name: str) -> None:
             _walk(inner, here, places, name)
     elif isinstance(node, yaml.SequenceNode):
         for number, inner in enumerate(node.value):
-            places[(*key, number)] = f"line {inner.start_mark.line + 1}"
-            _walk(inner, (*key, number), places, name)
+            item = (*key, number)
+            places[item] = f"line {inner.start_mark.line + 1}"
+            _walk(inner, item, places, name)

@@ -76,7 +76,7 @@ def options_section(options: type, left_out: tuple[str, ...] = (), **own: Any) -
         options.__name__,
         __base__=Options,
         __doc__=(inspect.getdoc(options) or "").split("\n", 1)[0],
-        __validators__={"check": model_validator(mode="after")(check)},
+        __validators__={"check": model_validator(mode="after")(check)},  # type: ignore[dict-item]
         **taken,
         **own,
     )

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.evaluation import Comparison, compare, rerank
+from cmp_rerank.evaluation import Comparison, compare
 from cmp_rerank.evaluation.evaluator import RunEvaluator
 from cmp_rerank.evaluation.report import write_report
 from cmp_rerank.guard import GuardOptions, Split, guard, load_guard
@@ -26,6 +26,7 @@ from cmp_rerank.pipeline.data import TEST, TRAIN, VALIDATION, Part, Task
 from cmp_rerank.pipeline.folder import Done, RunFolder
 from cmp_rerank.pipeline.model import start_model
 from cmp_rerank.pipeline.tuning import tune
+from cmp_rerank.reranking import rerank_run
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Stages:
             search: Search | None = None
             for name, part in self.task.parts.items():
                 given = self.config.first_stage.runs.get(part.source)
+                run: Run
                 if given is not None:
                     run = {q: found for q, found in read_run(given).items() if q in part.qrels}
                 else:
@@ -295,18 +297,26 @@ class Stages:
             for seed in self.config.seeds:
                 models[f"{TUNED}-{seed}"] = lambda seed=seed: _reranker(self.tuned(seed).folder / MODEL)  # type: ignore[misc]
             for name, load in models.items():
-                with self.report(f"Reranking: {name}"):
-                    write_run(folder / f"{name}.trec", self._rerank(load(), part, found), tag=name)
+                with self.report(f"Reranking: {name}") as progress:
+                    write_run(folder / f"{name}.trec", self._rerank(load(), part, found, progress), tag=name)
             if guarded is not None:
-                with self.report(f"Reranking: {CHOSEN}"):
-                    run = load_guard(guarded.folder / MODEL).rerank(part.queries, self.task.corpus, found)
+                with self.report(f"Reranking: {CHOSEN}") as progress:
+                    made = load_guard(guarded.folder / MODEL)
+                    run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
                     write_run(folder / f"{CHOSEN}.trec", run, tag=CHOSEN)
 
         return self.folder.stage("runs", settings, make)
 
-    def _rerank(self, model: Any, part: Part, candidates: Run) -> Run:
-        depth, batch = self.config.first_stage.depth, self.config.evaluation.batch_size
-        return rerank(model, part.queries, self.task.corpus, candidates, k=depth, batch_size=batch)
+    def _rerank(self, model: Any, part: Part, candidates: Run, progress: Progress) -> Run:
+        return rerank_run(
+            model,
+            part.queries,
+            self.task.corpus,
+            candidates,
+            depth=self.config.first_stage.depth,
+            batch_size=self.config.evaluation.batch_size,
+            progress=progress,
+        )
 
     def systems(self) -> dict[str, Any]:
         """The rankings by system, as `compare` takes them; the tuned models are seeds of one system."""

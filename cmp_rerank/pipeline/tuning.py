@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from sentence_transformers import CrossEncoder
 from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer_callback import ProgressCallback
@@ -104,7 +105,8 @@ def arguments_of(
         evaluates: whether there is an evaluator.
     """
     # One folder for all processes and working directories: the path of the best checkpoint is kept in the others.
-    values = {"disable_tqdm": True, **config.training, "output_dir": str(folder.resolve()), "seed": seed}
+    defaults = {"disable_tqdm": True, "dataloader_pin_memory": torch.cuda.is_available()}
+    values = {**defaults, **config.training, "output_dir": str(folder.resolve()), "seed": seed}
     if evaluates:
         values |= {"eval_on_start": begins and values["eval_strategy"] != "no"}
         values |= {"metric_for_best_model": f"eval_{config.evaluation.main}", "greater_is_better": True}

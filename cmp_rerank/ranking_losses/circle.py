@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from cmp_rerank.ranking_losses.base import RankingLoss
 from cmp_rerank.ranking_losses.checks import check_positive, check_share, checked_lists
 from cmp_rerank.ranking_losses.labels import GRADES
-from cmp_rerank.ranking_losses.masked import logsumexp_over, softplus
+from cmp_rerank.ranking_losses.masked import logsumexp_over
 
 __all__ = ["CircleLoss", "circle"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["logsumexp_over", "mean_over", "softplus"]
+__all__ = ["logsumexp_over", "mean_over"]
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
@@ -40,19 +40,3 @@ def logsumexp_over(values: Tensor, mask: Tensor) -> Tensor:
         tensor(5.)
     """
     return values.masked_fill(~mask, torch.finfo(values.dtype).min / 2).logsumexp(dim=-1)
-
-
-def softplus(values: Tensor) -> Tensor:
-    """log(1 + exp(x)), without overflow and without the threshold of torch's own.
-
-    Args:
-        values: any shape.
-
-    Returns:
-        The same shape.
-
-    Example:
-        >>> softplus(torch.tensor([0.0, 1000.0]))
-        tensor([6.9315e-01, 1.0000e+03])
-    """
-    return -torch.nn.functional.logsigmoid(-values)

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from cmp_rerank.ranking_losses.base import RankingLoss
 from cmp_rerank.ranking_losses.checks import check_choice, check_positive, checked_lists
 from cmp_rerank.ranking_losses.labels import GRADES
-from cmp_rerank.ranking_losses.masked import mean_over, softplus
+from cmp_rerank.ranking_losses.masked import mean_over
 
 __all__ = ["PairwiseSoftmaxLoss", "pairwise_softmax"]
 
@@ -85,6 +86,7 @@ def _log_surrogate(difference: Tensor, surrogate: Surrogate) -> Tensor:
         return math.log(2) - softplus(-2 * difference)
     value = difference + 1 if surrogate == "relu" else difference.atan() + 1
     positive = value > 0
+    # The inner `where`: at 0 the logarithm would have the gradient 0 / 0, though it is not used.
     return torch.where(positive, torch.where(positive, value, 1.0).log(), -math.inf)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from cmp_rerank.ranking_losses.base import RankingLoss
 from cmp_rerank.ranking_losses.checks import check_flag, checked_lists
 from cmp_rerank.ranking_losses.labels import TEACHER_SCORES
-from cmp_rerank.ranking_losses.masked import softplus
 
 __all__ = ["WeightedRankNetLoss", "mean_ranks", "weighted_ranknet"]
 

@@ -32,18 +32,18 @@ def check_reranker(model: object) -> None:
         raise ValueError(f"model must have a method predict(pairs); got {kind(model)}; {hint}")
 
 
-def check_inputs(queries: object, corpus: object, run: object, k: int | None, name: str = "k") -> None:
+def check_inputs(queries: object, corpus: object, run: object, k: int | None) -> None:
     """Refuse texts that have no ids, a run of another shape, and a number of candidates below 1.
 
     Raises:
         ValueError: What is wrong, what was given and what to do.
     """
-    for texts_name, texts in (("queries", queries), ("corpus", corpus)):
+    for name, texts in (("queries", queries), ("corpus", corpus)):
         if not isinstance(texts, Mapping):
-            check_texts(texts_name, texts)
+            check_texts(name, texts)
     check_run("run", run)
     if k is not None:
-        check_count(name, k)
+        check_count("k", k)
 
 
 def text_of(what: str, texts: Mapping[str, str], name: str) -> str:

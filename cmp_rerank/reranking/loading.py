@@ -34,7 +34,7 @@ def load_reranker(
     from cmp_rerank.models.long_document import LongDocumentReranker
     from cmp_rerank.models.long_document_settings import read_settings
 
-    options: dict[str, Any] = {"device": device} | ({} if max_length is None else {"max_length": max_length})
+    options: dict[str, Any] = {"device": device, "max_length": max_length}
     divided = bool(read_settings(name)) if long_documents is None else long_documents
     if divided:
         return LongDocumentReranker(os.fspath(name), **options)
@@ -63,8 +63,8 @@ def check_checkpoint(name: PathLike) -> None:
     kinds = (config or {}).get("architectures") or ["a model without a name of its class"]
     if not any("ForSequenceClassification" in kind for kind in kinds):
         raise ValueError(
-            f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification); got {kinds[0]}, "
-            "whose head would be random; fine-tune it first"
+            f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification); got "
+            f"{kinds[0]}, whose head would be random; fine-tune it first"
         )
 
 

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
-
-from cmp_rerank.ir import Progress, Run, rank
+from cmp_rerank.ir import Progress, Run
 from cmp_rerank.ir.arguments import check_count
-from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.lines import PathLike, stem_suffix
 from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker
 from cmp_rerank.reranking.digest import settings_of
 from cmp_rerank.reranking.groups import Group, groups
 from cmp_rerank.reranking.journal import Journal
 from cmp_rerank.reranking.merge import journal_path, merge
+from cmp_rerank.reranking.options import PAIRS_PER_GROUP, RerankOptions
 from cmp_rerank.reranking.precision import in_precision
-from cmp_rerank.reranking.result import Counts, Scored
-from cmp_rerank.reranking.scorers import GroupScorer, PairScores, scorer_of
+from cmp_rerank.reranking.result import Counts
+from cmp_rerank.reranking.scorers import scorer_of
+from cmp_rerank.reranking.scoring import Mix, score_group
 from cmp_rerank.reranking.survey import survey
-
-#: First stage and scores of the model, of the same queries -> the run over all candidates, best first.
-Mix = Callable[[Run, Run], Mapping[str, Mapping[str, float]]]
-#: How many pairs fill a group of queries: enough for passes of pairs of one length.
-PAIRS_PER_GROUP = 1024
 
 
 @overload
@@ -130,10 +125,13 @@ def rerank_run(
         {'q': {'d2': 2.0, 'd1': 0.0, 'd3': -1.0}}
     """
     check_reranker(model)
-    check_inputs(queries, corpus, {} if isinstance(run, str | os.PathLike) else run, depth, "depth")
-    check_count("pairs_per_group", pairs_per_group)
+    RerankOptions(depth, tokens_per_batch, pairs_per_group, precision)  # checks them
+    check_inputs(queries, corpus, {} if isinstance(run, str | os.PathLike) else run, None)
     if passages is not None and out is None:
         raise ValueError("passages are written beside the output; got no out; give a path, or leave passages out")
+    for path in (out, passages):
+        if path is not None and not Path(path).parent.is_dir():
+            raise ValueError(f"{Path(path).parent}: no such directory; create it before writing {Path(path).name}")
     mine, shards = _shard(shard, out is not None)
     model = in_precision(model, precision)
     scorer = scorer_of(
@@ -143,7 +141,8 @@ def rerank_run(
         predict_options=predict_options,
         defaults={"batch_size": batch_size, "show_progress_bar": False},
     )
-    found = survey(groups(run, depth, pairs_per_group), queries, corpus, mine, shards)
+    columns = out is not None and stem_suffix(out) != ".json"
+    found = survey(groups(run, depth, pairs_per_group), queries, corpus, mine, shards, columns=columns)
     report = _Report(progress, found.pairs)
     counts = Counts() if counts is None else counts
     own = own_groups(groups(run, depth, pairs_per_group), mine, shards)
@@ -182,53 +181,6 @@ def rerank_run(
         journal.end(found.groups)
         counts.add(journal.counts)
     return Path(out) if merge(out, shards, tag, passages) else None
-
-
-def score_group(group: Group, pairs: list[tuple[str, str]], scorer: GroupScorer, mix: Mix | None = None) -> Scored:
-    """The new scores of a group, best first; documents below the depth stay below, in their order.
-
-    Raises:
-        ValueError: A score is not finite.
-    """
-    answer = scorer(pairs) if pairs else PairScores(np.empty(0))
-    candidates = group.candidates
-    if not np.isfinite(answer.scores).all():
-        at = int(np.isfinite(answer.scores).argmin())
-        query, doc = candidates[at]
-        raise ValueError(
-            f"scores must be finite; the model's score for query {query!r} and document {doc!r} is "
-            f"{answer.scores[at]}; check the model, or load it in 32 bits"
-        )
-    run: dict[str, dict[str, float]] = {query: {} for query in group.ranked}
-    for (query, doc), score in zip(candidates, answer.scores.tolist(), strict=True):
-        run[query][doc] = score
-    told: dict[str, dict[str, list[tuple[int, int, float]]]] = {}
-    for (query, doc), found in zip(candidates, answer.found, strict=bool(answer.found)):
-        told.setdefault(query, {})[doc] = found
-    counts = Counts(len(group.ranked), len(pairs), answer.cut, answer.passages)
-    joined = (mix or without_mixing)(group.ranked, run)
-    return Scored({query: dict(joined[query]) for query in group.ranked}, counts, told)
-
-
-def without_mixing(first_stage: Run, scores: Run) -> dict[str, dict[str, float]]:
-    """The model's scores alone."""
-    return {query: with_rest(scores[query], list(ranked)) for query, ranked in first_stage.items()}
-
-
-def with_rest(scores: Mapping[str, float], ranked: list[str]) -> dict[str, float]:
-    """New scores of the first documents of a ranking, best first, and below them the others in their order.
-
-    Example:
-        >>> with_rest({"a": 0.5, "b": 2.0}, ["a", "b", "c", "d"])
-        {'b': 2.0, 'a': 0.5, 'c': -0.5, 'd': -1.5}
-    """
-    ordered = dict(rank(scores))
-    lowest = min(ordered.values(), default=0.0)
-    # Steps that a rounded number can still show, whatever the size of the scores.
-    step = max(1.0, abs(lowest) * 1e-6)
-    for place, doc in enumerate(ranked[len(ordered) :], 1):
-        ordered[doc] = lowest - place * step
-    return ordered
 
 
 class _Report:

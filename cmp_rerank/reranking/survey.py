@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from cmp_rerank.ir.files import check_id
 from cmp_rerank.reranking.groups import Group
 
 
@@ -21,7 +22,13 @@ class Survey(NamedTuple):
 
 
 def survey(
-    groups: Iterable[Group], queries: Mapping[str, str], corpus: Mapping[str, str], shard: int = 0, shards: int = 1
+    groups: Iterable[Group],
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    shard: int = 0,
+    shards: int = 1,
+    *,
+    columns: bool = False,
 ) -> Survey:
     """Count groups and pairs, and make sure that each has its text: not after hours of scoring, but before.
 
@@ -31,9 +38,10 @@ def survey(
         corpus: Document id -> text.
         shard: The shard whose pairs are counted.
         shards: How many there are.
+        columns: Whether ids must fit into a file of columns.
 
     Raises:
-        ValueError: Texts are missing; with their number and three examples.
+        ValueError: Texts are missing; with their number and three examples. Or an id does not fit.
     """
     number, pairs = 0, 0
     lost = {"query": dict[str, None](), "document": dict[str, None]()}
@@ -47,8 +55,13 @@ def survey(
         ):
             asked[what] += len(ids)
             for name in ids:
-                if name not in texts and name not in lost[what]:
+                if name not in texts:
                     lost[what][name] = None
+        if columns:
+            for query, scores in group.ranked.items():
+                check_id("query id", query)
+                for doc in scores:
+                    check_id("document id", doc)
     for what, names in lost.items():
         if names:
             shown = ", ".join(map(repr, sorted(names)[:3]))

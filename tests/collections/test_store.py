@@ -132,6 +132,15 @@ def test_a_file_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypat
     assert len(list(cache.iterdir())) == 2
 
 
+def test_a_change_in_the_middle_of_a_large_file_is_seen(tmp_path: Path) -> None:
+    """Its size is the same, and so are its first and last 64 KB: the time tells."""
+    path, padding = tmp_path / "c.tsv", "".join(f"p{i}\t{'x' * 1000}\n" for i in range(100))
+    for time, text in ((1, "one"), (2, "two")):
+        path.write_text(f"{padding}d1\t{text}\n{padding.replace('p', 'q')}")
+        os.utime(path, ns=(time, time))
+        assert open_texts(path, cache_dir=tmp_path / "cache", large=0)["d1"] == text
+
+
 def test_an_interrupted_build_leaves_nothing_and_the_next_one_completes(tmp_path: Path) -> None:
     def stops() -> Iterator[tuple[int, str, str]]:
         yield 1, "a", "x"

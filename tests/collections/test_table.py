@@ -215,6 +215,8 @@ def test_support_is_found_in_the_document(tmp_path: Path) -> None:
         ),
         ([{"query": "x", "positive": "y", "support": [[0, 9]]}], r"'support' must be .*; got \[0, 9\]"),
         ([{"query": "x", "positives": ["y", "z"], "doc_id": "1"}], r"one id cannot stand for 2 positives"),
+        ([{"query": "x", "positive": "y", "negatives": '["z'}], r"line 1: 'negatives' must be a JSON list"),
+        ([{"query": "x", "positive": "y", "support": "[[0, 1"}], r"line 1: 'support' must be a JSON list"),
         ([], r"p: a table needs a row; got none"),
     ],
 )

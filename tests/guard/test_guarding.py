@@ -17,6 +17,7 @@ from cmp_rerank.evaluation import evaluate, rerank
 from cmp_rerank.guard import GuardOptions, Split, guard, load_guard
 from cmp_rerank.guard.interpolation import copy_of, put
 from cmp_rerank.ir import combine, write_qrels, write_run
+from cmp_rerank.models.long_document import LongDocumentReranker
 
 FEW = GuardOptions(interpolations=(0.5,), score_weights=(0.5,), repeats=2)
 
@@ -204,6 +205,25 @@ def test_models_of_two_architectures_are_compared_but_not_interpolated(tiny: Tin
     assert "No weights between the starting and the tuned model are tried: the tensor" in verdict.notes[0]
 
 
+def test_an_adapter_is_compared_but_not_interpolated(start: CrossEncoder, tiny: Tiny) -> None:
+    peft = pytest.importorskip("peft")
+    tuned = copy.deepcopy(start)
+    tuned.add_adapter(peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", init_lora_weights=False))
+    verdict = guard(start, tuned, corpus=tiny.corpus, **tiny.inputs(), options=FEW)
+    assert [row.name for row in verdict.rows if row.name.endswith("%")] == []
+    assert verdict.row("tuned").mean != verdict.row("start").mean
+    assert "merge_and_unload() of peft" in verdict.notes[0]
+
+
+def test_long_documents_stay_long_documents(start: CrossEncoder, tiny: Tiny, tmp_path: Path) -> None:
+    long = LongDocumentReranker(copy.deepcopy(tiny.good), passage_tokens=4)
+    verdict = guard(start, long, corpus=tiny.corpus, **tiny.inputs(), options=FEW, out=tmp_path / "out")
+    guarded = load_guard(tmp_path / "out", device="cpu")
+    run = guarded.rerank(tiny.queries, tiny.corpus, tiny.first_stage)
+    assert evaluate(run, tiny.qrels, "nDCG@10")["nDCG@10"] == verdict.row(verdict.chosen).mean
+    assert isinstance(guarded.model, LongDocumentReranker) == verdict.chosen.startswith(("tuned", "start to"))
+
+
 def test_a_training_that_diverged_is_not_used(start: CrossEncoder, tiny: Tiny, tmp_path: Path) -> None:
     broken = copy.deepcopy(tiny.good)
     next(broken.parameters()).data[0, 0] = float("nan")
@@ -215,7 +235,7 @@ def test_a_training_that_diverged_is_not_used(start: CrossEncoder, tiny: Tiny, t
 
 
 def test_the_same_weights_twice_are_refused(start: CrossEncoder, tiny: Tiny) -> None:
-    with pytest.raises(ValueError, match="start and tuned must be two models; got the same weights in memory"):
+    with pytest.raises(ValueError, match="must be models of their own; got the same weights in memory"):
         guard(start, start, corpus=tiny.corpus, **tiny.inputs())
 
 
@@ -247,6 +267,10 @@ def test_models_of_other_kinds_are_refused(start: CrossEncoder, tiny: Tiny) -> N
         guard(start, [], **inputs)
     with pytest.raises(ValueError, match="tuned must be a CrossEncoder, its folder or its name; got a Linear"):
         guard(start, torch.nn.Linear(1, 1), **inputs)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="nowhere: no such checkpoint"):
+        guard(start, "nowhere", **inputs)
+    with pytest.raises(ValueError, match=r"start must be the folder of a checkpoint, .* got 'nowhere'"):
+        guard("nowhere", start, **inputs)
 
 
 def test_a_folder_that_holds_something_is_refused_before_the_work(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from vectors import Vectors
 
+from cmp_rerank.collections import TextStore
 from cmp_rerank.ir import ANSERINI, BM25, Dense, FirstStageOptions, GivenRun, Sparse, first_stage, write_run
 
 CORPUS = {"d1": "green apple", "d2": "red wine", "d3": "red apple"}
@@ -108,3 +109,15 @@ def test_options_are_checked_before_anything_is_built() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             FirstStageOptions(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["bm25", "dense", "sparse"])
+def test_texts_on_disk_are_indexed_as_those_in_memory(tmp_path: Path, kind: str) -> None:
+    learned = kind != "bm25"
+    corpus, queries = (NUMBERS, {"q": "1 0.5"}) if learned else (CORPUS, {"q": "red"})
+    records = [(place, name, text) for place, (name, text) in enumerate(corpus.items())]
+    store = TextStore.build(tmp_path / "texts", lambda: iter(records), "texts")
+    model = Vectors() if learned else None
+    stage = first_stage(kind, store, model=model, folder=tmp_path / "index")
+    assert stage.search(queries) == first_stage(kind, corpus, model=model).search(queries)
+    assert first_stage(kind, store, model=model, folder=tmp_path / "index").search(queries) == stage.search(queries)

@@ -142,3 +142,11 @@ def test_the_real_collections(shared_data: Path) -> None:
     run = read_run(shared_data / "trec-dl-2019/runs/bm25.trec")
     assert len(run) == 43
     assert run["264014"]["5611210"] == 15.780599594116211
+
+
+@pytest.mark.parametrize("name", ["run.trec", "run.tsv", "run.json"])
+def test_pairs_are_written_as_they_come(tmp_path: Path, name: str) -> None:
+    run = {"q1": {"a": 1.0, "b": 2.0}, "q2": {"c": 0.5}}
+    write_run(tmp_path / name, (pair for pair in run.items()))
+    write_run(tmp_path / "whole", run, format={"run.trec": "trec", "run.tsv": "msmarco"}.get(name, "json"))
+    assert (tmp_path / name).read_bytes() == (tmp_path / "whole").read_bytes()

@@ -215,7 +215,7 @@ def test_causal_rerankers_with_a_chat_template(tmp_path: Path) -> None:
     assert reranker.predict(short) == pytest.approx(model.predict(short), abs=1e-5)
     scores = reranker.predict([(QUERIES[0], LONG)], activation_fn=torch.nn.Identity())
     features = reranker.preprocess([(QUERIES[0], LONG)])
-    views = reranker._passages(features["part_of_pair"][0].numpy())
+    views = [view for view, _ in reranker._passages(features["part_of_pair"][0].numpy())]
     assert len(views) > 2
     ids = features["input_ids"][0].numpy()
     alone = []
@@ -316,7 +316,7 @@ def test_drops_go_by_the_tokens_of_the_document(model: CrossEncoder, strategy: A
     for i, (example, steps) in enumerate(zip(examples, views, strict=True)):
         for k, view in enumerate(steps):
             passages = reranker._passages(example.features["part_of_pair"][view.tokens])
-            alone = [View(view.tokens[passage.tokens], view.levels) for passage in passages]
+            alone = [View(view.tokens[passage.tokens], view.levels) for passage, _ in passages]
             bare = {name: values for name, values in example.features.items() if name != "part_of_pair"}
             row = Example(bare, example.segment, seed=example.seed, shared=example.shared)
             expected = torch.stack(

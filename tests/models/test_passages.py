@@ -152,7 +152,7 @@ def test_a_function_is_saved_by_name_and_asked_for(plain: CrossEncoder, tmp_path
 def test_what_is_refused(plain: CrossEncoder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"combine must be one of .*'max'.* got 'maxx'"):
         LongDocumentReranker(plain, "maxx")
-    with pytest.raises(ValueError, match="options for loading go with a name or a folder"):
+    with pytest.raises(ValueError, match="device go with a name or a folder; got a model"):
         LongDocumentReranker(plain, device="cpu")
     with pytest.raises(ValueError, match=r"Input 0 must be a pair of texts"):
         LongDocumentReranker(plain).score_documents(["text"])  # type: ignore[list-item]

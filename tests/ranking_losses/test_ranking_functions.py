@@ -190,7 +190,8 @@ def test_lists_without_a_signal_have_no_loss_and_no_gradient(case: str) -> None:
 @every
 def test_values_and_gradients_stay_finite(case: str) -> None:
     fast = at(case)[0]
-    all_scores = [[0.0, 0.0], [1e4, -1e4], [-1e4, 1e4], [60000.0, 60000.0], [3e5, -3e5]]
+    # A difference of -1 is where the surrogate "relu" begins.
+    all_scores = [[0.0, 0.0], [1.0, 0.0], [1e4, -1e4], [-1e4, 1e4], [60000.0, 60000.0], [3e5, -3e5]]
     all_labels = [[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [0.0, 1e-3], [100.0, 300.0]]
     for scores, labels, padding in product(all_scores, all_labels, (0, 2)):
         s = torch.tensor([scores + [0.0] * padding], requires_grad=True)

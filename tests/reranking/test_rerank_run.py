@@ -253,6 +253,9 @@ def test_other_precisions_are_close_and_leave_the_model_alone(
     assert (max(gap) > 1e-4 * spread) == (precision != "float32")
     assert rerank_run(model, QUERIES, CORPUS, RUN, **SMALL) == expected
     assert model[0].model.classifier.weight.dtype == torch.float32
+    # 8 bits of a score would make ties of what are none.
+    one = [score for scores in found.values() for score in scores.values()]
+    assert len(set(one)) > 0.8 * len(one)
 
 
 def test_what_is_counted(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +284,11 @@ def test_what_is_counted(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -
         ({"passages": "p.jsonl", "out": "x.trec"}, "told by a LongDocumentReranker; got a Length"),
         ({"out": "nowhere/x.trec"}, "nowhere: no such directory"),
         ({"run": "nowhere.trec"}, "nowhere.trec: no such file"),
+        (
+            {"run": {"q1": {"d 1": 1.0}}, "corpus": {"d 1": "a"}, "out": "x.trec"},
+            "the document id 'd 1' cannot stand",
+        ),
+        ({"tokens_per_batch": 0}, "tokens_per_batch must be a whole number of at least 1; got 0"),
         ({"model": CrossEncoder}, "the class CrossEncoder"),
     ],
 )
