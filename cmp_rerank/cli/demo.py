@@ -123,8 +123,8 @@ def _findings(metrics: Mapping[str, Any]) -> Iterator[str]:
         c = found["contrasts"][0]
         detectable = c["minimum_detectable_effect"]
         yield (
-            f"comparative against plain, {title}: {c['measure']} {c['difference']:+.3f} (95% interval {c['low']:+.3f} "
-            f"to {c['high']:+.3f}, p {p_text(c['t_p_holm'])}), {c['verdict']}"
+            f"comparative against plain, {title}: {c['measure']} {c['difference']:+.3f} (95% interval "
+            f"{c['low']:+.3f} to {c['high']:+.3f}, p {p_text(c['t_p_holm'])}), {c['verdict']}"
             + ("" if detectable is None else f"; detectable: {detectable:.3f}")
         )
     compared = metrics["against_first_stage"]

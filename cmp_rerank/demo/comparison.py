@@ -13,15 +13,17 @@ from cmp_rerank.evaluation.report import write_report
 from cmp_rerank.ir import Run, read_run
 from cmp_rerank.pipeline import Results
 
-#: What both arms had before: the first stage.
-BASELINE = "BM25"
+#: What both arms had before: the first stage, and the model, unless its head is new.
+BASELINE, START = "BM25", "start"
 #: What is compared of an arm: the model as it was trained, and what the guard hands over.
 TUNED, HANDED_OVER = "tuned", "handed over"
 
 
 def systems_of(results: Mapping[str, Results]) -> dict[str, Run]:
-    """The rankings of the test queries: the first stage, and of each arm the tuned model and what is handed over."""
-    systems = {BASELINE: read_run(results[PLAIN].folder / "runs" / "first_stage.trec")}
+    """The rankings of the test queries: what there was, and of each arm the tuned model and what is handed over."""
+    runs = results[PLAIN].folder / "runs"
+    had = {BASELINE: runs / "first_stage.trec", START: runs / "start.trec"}
+    systems = {name: read_run(path) for name, path in had.items() if path.exists()}
     for arm in ARMS:
         (tuned,) = (results[arm].folder / "runs").glob("tuned-*.trec")
         systems[f"{arm}, {TUNED}"] = read_run(tuned)
