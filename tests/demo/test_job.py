@@ -207,8 +207,8 @@ def test_interrupted_it_goes_on_to_the_same_values(
 def test_a_folder_of_something_else_is_refused(done: Path, tiny_encoder: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seed was 0, now 1"):
         job.run_demo(RECIPE, done.parent, seed=1, model=tiny_encoder, cache_dir=cache)
-    with pytest.raises(ValueError, match="queries was .*'dev': 6.* now .*'dev': 5"):
-        changed = replace(RECIPE, queries={**RECIPE.queries, "dev": 5})
+    changed = replace(RECIPE, queries={**RECIPE.queries, "dev": 5})
+    with pytest.raises(ValueError, match=r"queries was .*'dev': 6.* now .*'dev': 5"):
         job.run_demo(changed, done.parent, model=tiny_encoder, cache_dir=cache)
     (tmp_path / RECIPE.name).mkdir()
     (tmp_path / RECIPE.name / "precious.txt").write_text("mine")
