@@ -6,7 +6,8 @@ from cmp_rerank.collections.loading import kinds, load, register_collection
 from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.splits import divide, divided
 from cmp_rerank.collections.store import TextStore
-from cmp_rerank.ir.mappings import Texts, as_texts
+from cmp_rerank.ir.as_texts import as_texts
+from cmp_rerank.ir.mappings import Texts
 
 __all__ = [
     "Collection",

@@ -13,7 +13,7 @@ from cmp_rerank.collections.matching import check_choice_of, ids_without, some
 from cmp_rerank.collections.writing import write_beir
 from cmp_rerank.ir import Qrels, Run, read_run
 from cmp_rerank.ir.arguments import check_run, check_texts
-from cmp_rerank.ir.mappings import as_texts
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.ranking import check_choice
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from cmp_rerank.evaluation.reranking import PairScorer, check_inputs, rerank, te
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Run, rank
 from cmp_rerank.ir.arguments import check_count, check_number
-from cmp_rerank.ir.mappings import as_texts
+from cmp_rerank.ir.as_texts import as_texts
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from cmp_rerank.guard.split import Split
 from cmp_rerank.guard.verdict import Verdict
 from cmp_rerank.ir import Qrels, Run
 from cmp_rerank.ir.arguments import Progress, kind
-from cmp_rerank.ir.mappings import as_texts
+from cmp_rerank.ir.as_texts import as_texts
 
 logger = logging.getLogger(__name__)
 

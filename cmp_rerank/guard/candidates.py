@@ -56,7 +56,7 @@ class Candidate:
         if self.blend is None:
             return "the first stage alone"
         return self.blend.words + (
-            "" if self.alone else f" with {_percent(self.mix.weight)} of the score, the rest from the first stage,"
+            "" if self.alone else f" with {_percent(self.mix.weight)} of the score (the rest is the first stage's)"
         )
 
     @property

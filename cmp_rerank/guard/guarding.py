@@ -26,7 +26,7 @@ from cmp_rerank.guard.split import Split
 from cmp_rerank.guard.verdict import HELPED, HURT, NO_DIFFERENCE, Cost, Row, Test, Verdict
 from cmp_rerank.ir import Qrels, Run
 from cmp_rerank.ir.arguments import Progress, kind
-from cmp_rerank.ir.mappings import as_texts
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.version import package_version
 
 
@@ -243,6 +243,7 @@ def _rows(found: Sequence[Candidate], values: np.ndarray, choice: Choice, measur
             float(values[i].mean()),
             float(choice.gains[i]),
             _finite(choice.errors[i]),
+            candidate.uses_tuning,
             float(choice.shares[i]),
             measured.seconds[candidate.name],
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.ir import Qrels, Run, read_run
-from cmp_rerank.ir.mappings import as_texts
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.reranking.checks import check_inputs
 
 

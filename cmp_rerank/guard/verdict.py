@@ -24,6 +24,7 @@ class Row:
         mean: Mean of the measure.
         gain: Mean difference to what the user had.
         error: Standard error of the gain; None where one query cannot tell.
+        tuned: Whether anything of the tuned weights is in it.
         share: Share of the cross-validation's folds in which it is picked.
         seconds: Seconds that its scores took; those of one model are counted at its first candidate.
     """
@@ -33,6 +34,7 @@ class Row:
     mean: float
     gain: float
     error: float | None
+    tuned: bool
     share: float
     seconds: float
 
@@ -129,8 +131,8 @@ class Verdict:
         versions: Versions of the packages.
 
     Example:
-        >>> rows = (Row("first stage", "the first stage alone", 0.6, 0.0, 0.0, 0.1, 0.0),
-        ...         Row("tuned", "the tuned model", 0.7, 0.1, 0.02, 0.9, 1.5))
+        >>> rows = (Row("first stage", "the first stage alone", 0.6, 0.0, 0.0, False, 0.1, 0.0),
+        ...         Row("tuned", "the tuned model", 0.7, 0.1, 0.02, True, 0.9, 1.5))
         >>> verdict = Verdict("helped", "nDCG@10", "first stage", "tuned", "tuned", rows, 0.1, 0.02, 0.09,
         ...                   0.02, 80, 1, None, Cost(1.6, 8000, 1), {"standard_errors": 1.0})
         >>> print(verdict.sentence)
@@ -178,7 +180,10 @@ class Verdict:
             f"{had.words} (cross-validated gain {held})"
         )
         if self.outcome == HELPED:
-            return f"Fine-tuning helped: {gain}."
+            # A sum of scores may be better than each part without any tuning; then tuning has not done it all.
+            untuned = max((row for row in self.rows if not row.tuned), key=lambda row: row.mean)
+            rest = "" if untuned.mean <= had.mean else f"; without tuning, {untuned.words} has {untuned.mean:.3f}"
+            return f"Fine-tuning helped: {gain}{rest}."
         end = f"{had.words} is kept" if self.kept else gain
         if self.tuned_gain is None:
             return f"Fine-tuning would have hurt and was not used: its weights are no numbers; {end}."

@@ -42,7 +42,7 @@ def check_texts(name: str, texts: object, *, empty: bool = False) -> None:
 
     Args:
         name: What the error calls the argument, in the plural: "documents", "queries".
-        texts: The argument, after :func:`~cmp_rerank.ir.mappings.as_texts`.
+        texts: The argument, after :func:`~cmp_rerank.ir.as_texts.as_texts`.
         empty: Whether there may be none.
 
     Raises:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from cmp_rerank.ir.arguments import Progress, check_count, check_number, check_texts
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
 from cmp_rerank.ir.index_folder import read_manifest, replacing_folder, write_manifest
 from cmp_rerank.ir.lines import PathLike
-from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.postings import Postings, build_postings
 from cmp_rerank.ir.ranking import best_documents, check_choice
 from cmp_rerank.text.terms import term_splitter

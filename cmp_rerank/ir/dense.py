@@ -17,6 +17,7 @@ from cmp_rerank.ir.arguments import (
     check_texts,
     check_texts_of_run,
 )
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.embedding import (
     DTYPES,
     Embedder,
@@ -32,7 +33,6 @@ from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
 from cmp_rerank.ir.index_folder import check_place, is_index, read_manifest, replacing_folder, write_manifest
 from cmp_rerank.ir.lines import PathLike
-from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.nearest import Approximate, Flat, Nearest
 from cmp_rerank.ir.ranking import best_documents, check_choice
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cmp_rerank.ir.arguments import Progress, check_count, check_run, kind
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.bm25 import ANSERINI, BM25
 from cmp_rerank.ir.dense import Dense
 from cmp_rerank.ir.files import Run, read_run
 from cmp_rerank.ir.id_list import IdList
 from cmp_rerank.ir.index_folder import check_replaceable, is_index
 from cmp_rerank.ir.lines import PathLike
-from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.ranking import check_choice, rank
 from cmp_rerank.ir.sparse import Sparse
 

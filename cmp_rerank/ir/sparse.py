@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmp_rerank.ir.arguments import Progress, check_bi_encoder, check_count, check_texts
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.embedding import check_model
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
 from cmp_rerank.ir.index_folder import read_manifest, replacing_folder, write_manifest
 from cmp_rerank.ir.lines import PathLike
-from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.postings import texts_in_blocks
 from cmp_rerank.ir.ranking import best_documents
 

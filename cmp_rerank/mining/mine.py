@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from cmp_rerank.collections.base import Support
 from cmp_rerank.ir.arguments import Progress, check_count, check_run, check_texts, kind
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Qrels, Run
-from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.mining.counts import MiningCounts
 from cmp_rerank.mining.filters import ScoreFilter
 from cmp_rerank.mining.leakage import find_leaks

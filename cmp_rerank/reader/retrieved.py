@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Run
-from cmp_rerank.ir.mappings import as_texts
 from cmp_rerank.ir.ranking import rank
 from cmp_rerank.reader.checks import check_whole
 from cmp_rerank.reader.files import Questions

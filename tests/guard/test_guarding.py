@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tiny_collection import Tiny, tiny_collection
 from cmp_rerank.evaluation import evaluate, rerank
 from cmp_rerank.guard import GuardOptions, Split, guard, load_guard
 from cmp_rerank.guard.interpolation import copy_of, put
+from cmp_rerank.guard.verdict import Row
 from cmp_rerank.ir import combine, write_qrels, write_run
 from cmp_rerank.models.long_document import LongDocumentReranker
 
@@ -116,6 +118,19 @@ def test_what_is_saved_gives_the_validation_value_exactly(
         assert guarded.mix.weight == 0
         assert verdict.outcome in ("would have hurt", "no detectable difference")
         assert same_weights(guarded.model, start)
+
+
+def test_what_a_sum_does_without_tuning_is_told(start: CrossEncoder, tiny: Tiny) -> None:
+    rows = (
+        Row("first stage", "the first stage alone", 0.6, 0.0, 0.0, False, 0.0, 0.0),
+        Row("start, 50% score", "the sum", 0.69, 0.09, 0.02, False, 0.1, 1.0),
+        Row("tuned, 50% score", "the tuned sum", 0.7, 0.1, 0.02, True, 0.9, 1.0),
+    )
+    verdict = guard(start, tiny.good, corpus=tiny.corpus, **tiny.inputs(), options=FEW)
+    names = {"had": "first stage", "picked": "tuned, 50% score", "chosen": "tuned, 50% score"}
+    told = replace(verdict, rows=rows, **names).sentence
+    assert told.endswith("; without tuning, the sum has 0.690.")
+    assert "without tuning" not in replace(verdict, rows=(rows[0], rows[2]), **names).sentence
 
 
 def test_values_are_those_of_each_candidate_by_hand(start: CrossEncoder, tiny: Tiny) -> None:

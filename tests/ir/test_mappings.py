@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from cmp_rerank.ir import id_index, rank, write_corpus, write_qrels, write_run, write_top1000
 from cmp_rerank.ir.arguments import check_run, check_texts
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.dataset_texts import DatasetTexts
 from cmp_rerank.ir.id_index import IdIndex
-from cmp_rerank.ir.mappings import Texts, as_texts, with_title
+from cmp_rerank.ir.mappings import Texts, with_title
 from cmp_rerank.mining import sample_negatives
 
 IDS = st.lists(st.text(min_size=0, max_size=3), max_size=30)
