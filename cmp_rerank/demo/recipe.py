@@ -35,7 +35,7 @@ class Recipe:
 
     name: str
     packages: tuple[str, ...] = DEFAULT_PACKAGES
-    queries: Mapping[str, int] = field(default_factory=lambda: {"train": 640, "dev": 100, "test": 150})
+    queries: Mapping[str, int] = field(default_factory=lambda: {"train": 560, "dev": 100, "test": 150})
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
