@@ -160,6 +160,26 @@ def table(
         print(line)
 
 
+@app.command()
+def tuning(
+    task: Annotated[str, typer.Argument()],
+    size: Annotated[int, typer.Option()] = 500,
+    results: Annotated[Path, typer.Option()] = RESULTS,
+    page: Annotated[Path | None, typer.Option(help="Write the table into this page, between its marks.")] = None,
+) -> None:
+    """Print each arm at the learning rate that is best on validation."""
+    from .analysis import tuning as table_of
+
+    lines = table_of(read(task, results), task, size)
+    if page is None:
+        print("\n".join(lines))
+    else:
+        before, rest = page.read_text(encoding="utf-8").split("<!-- tuning:begin -->")
+        after = rest.split("<!-- tuning:end -->")[1]
+        text = "\n".join([f"{before}<!-- tuning:begin -->", *lines, f"<!-- tuning:end -->{after}"])
+        page.write_text(text, encoding="utf-8")
+
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

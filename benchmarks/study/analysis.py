@@ -87,3 +87,18 @@ def summary(rows: list[dict[str, Any]], task: str, size: int, against: str) -> l
             row += ["", "", "", ""]
         lines.append("| " + " | ".join(row) + " |")
     return lines
+
+
+def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: each arm at the rate that is best on validation."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        if (row["task"], row["size"], row["part"]) == (task, size, "validation") and "mean" in row:
+            found.setdefault(row["arm"], {}).setdefault(row["rate"], []).append(row["mean"])
+    lines = ["| arm | passes | best rate | seeds | mean | sd over seeds |", "|---|---|---|---|---|---|"]
+    best = {arm: max(rates.items(), key=lambda item: np.mean(item[1])) for arm, rates in found.items()}
+    for arm, (rate, means) in sorted(best.items(), key=lambda item: -np.mean(item[1][1])):
+        passes = ARMS[arm].passes * ARMS[arm].epochs
+        deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
+        lines.append(f"| {arm} | {passes} | {rate:g} | {len(means)} | {np.mean(means):.4f} | {deviation} |")
+    return lines

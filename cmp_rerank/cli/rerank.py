@@ -112,13 +112,14 @@ def rerank(
         counts = Counts()
         begin = time.perf_counter()
         with progress("Reranking", "pairs") as show:
-            result = rerank_run(
+            written: Any = out  # a path or None, where either gives another result
+            result: Any = rerank_run(
                 loaded,
                 texts,
                 documents,
                 first_stage,
                 depth=depth,
-                out=out,
+                out=written,
                 tag=tag,
                 passages=passages,
                 tokens_per_batch=batch_tokens,

@@ -41,12 +41,12 @@ def whole_scores(
     model.eval()
     try:
         for first in range(0, len(order), block):
-            block = order[first : first + block]
+            part = order[first : first + block]
             with torch.no_grad():
-                scores = scorer(model, [examples[i] for i in block], [[examples[i].full()] for i in block])
-            found += zip(block, scores[:, 0].cpu().numpy(), strict=True)
+                scores = scorer(model, [examples[i] for i in part], [[examples[i].full()] for i in part])
+            found += zip(part, scores[:, 0].cpu().numpy(), strict=True)
             if report is not None:
-                report((first + len(block)) / len(order))
+                report((first + len(part)) / len(order))
     finally:
         model.train(training)
     return found

@@ -431,12 +431,9 @@ class LongDocumentReranker(CrossEncoder):
         flat = torch.cat(parts)[where.to(parts[0].device)]  # (passages of all documents, labels)
         if tell is not None:
             values = iter(flat[:, 0].tolist())
-            for (_, document), layout, passages in zip(*tell, cuts, strict=True):
+            for (_, document), layout, own in zip(*tell, cuts, strict=True):
                 self._told[-1].append(
-                    [
-                        ScoredPassage(*characters(document, layout.offsets, *tokens), next(values))
-                        for _, tokens in passages
-                    ]
+                    [ScoredPassage(*characters(document, layout.offsets, *tokens), next(values)) for _, tokens in own]
                 )
         counts = torch.tensor([len(passages) for passages in views], device=flat.device)
         real = torch.arange(int(counts.max()), device=flat.device) < counts[:, None]  # (documents, most passages)

@@ -49,7 +49,7 @@ def rerank_run(
 ) -> Path | None: ...
 
 
-def rerank_run(
+def rerank_run(  # type: ignore[misc]  # the overloads leave out options that they have in common
     model: PairScorer,
     queries: Mapping[str, str],
     corpus: Mapping[str, str],

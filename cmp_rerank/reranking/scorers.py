@@ -142,7 +142,7 @@ class ByPassages:
         documents = self.model.score_documents(pairs, tokens_per_batch=self.tokens_per_batch)
         scores = np.asarray(documents.scores.float().cpu().numpy())
         count = sum(len(passages) for passages in documents.passages)
-        found = [[tuple(passage) for passage in passages] for passages in documents.passages] if self.tell else []
+        found = [[(*passage,) for passage in passages] for passages in documents.passages] if self.tell else []
         return PairScores(one_score(scores), passages=count, found=found)
 
 
