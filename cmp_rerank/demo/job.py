@@ -17,7 +17,7 @@ from cmp_rerank.collections import load
 from cmp_rerank.collections.docstrings import docstring_collection
 from cmp_rerank.demo.clock import Clock
 from cmp_rerank.demo.comparison import compare_arms, recall_of_candidates
-from cmp_rerank.demo.encoder import pretrained_encoder
+from cmp_rerank.demo.encoder import PACKAGE, pretrained_encoder
 from cmp_rerank.demo.recipe import COMPARATIVE, PLAIN, Recipe, configs, sampled
 from cmp_rerank.ir import Progress
 from cmp_rerank.ir.reading import read_json
@@ -66,7 +66,7 @@ def run_demo(
         RuntimeError: the arms differ in more than their ablations.
     """
     encoder = pretrained_encoder() if model is None else os.fspath(model)
-    folder = _opened(Path(out) / recipe.name, recipe, seed, encoder)
+    folder = _opened(Path(out) / recipe.name, recipe, seed, PACKAGE if model is None else encoder)
     clock = Clock(folder / SECONDS, report or _silent)
     with clock("Building the collection"):
         place = folder / "collection"
@@ -120,9 +120,9 @@ def _stage(results: Results, pattern: str) -> dict[str, Any]:
     return settings
 
 
-def _opened(folder: Path, recipe: Recipe, seed: int, encoder: str) -> Path:
+def _opened(folder: Path, recipe: Recipe, seed: int, model: str) -> Path:
     """The folder, new or of a job with the same settings."""
-    settings = {**asdict(recipe), "seed": seed, "model": encoder, "versions": versions()}
+    settings = {**asdict(recipe), "seed": seed, "model": model, "versions": versions()}
     path = folder / SETTINGS
     if folder.exists() and not path.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: this is no folder of the demo; name another one by --out, or remove it")
