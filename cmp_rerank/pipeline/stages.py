@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.collections.matching import ids_without, nothing_in_common, without_texts
 from cmp_rerank.evaluation import Comparison, compare
 from cmp_rerank.evaluation.evaluator import RunEvaluator
 from cmp_rerank.evaluation.report import write_report
@@ -27,6 +28,7 @@ from cmp_rerank.pipeline.folder import Done, RunFolder
 from cmp_rerank.pipeline.model import start_model
 from cmp_rerank.pipeline.tuning import tune
 from cmp_rerank.reranking import rerank_run
+from cmp_rerank.training.resume import weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,23 @@ Report = Callable[[str], AbstractContextManager[Progress]]
 MODEL = "model"
 #: Names of the systems in runs and tables.
 FIRST, START, TUNED, CHOSEN = "first stage", "start", "tuned", "chosen"
+
+
+def given_run(path: str, part: Part, corpus: Mapping[str, str]) -> Run:
+    """The candidates that a run of the user has for the queries of a part.
+
+    Raises:
+        ValueError: the file cannot be read, it has none of the queries, or a candidate has no text.
+    """
+    read = read_run(path)
+    found = {query: candidates for query, candidates in read.items() if query in part.qrels}
+    if not found:
+        wanted = f"judged queries of {part.source!r}"
+        raise nothing_in_common(f"queries of {path}", list(read), wanted, list(part.qrels))
+    documents = dict.fromkeys(doc for candidates in found.values() for doc in candidates)
+    if missing := ids_without(corpus, documents):
+        raise without_texts(f"documents of {path}", list(missing), len(documents), "add them, or match the ids")
+    return found
 
 
 @dataclass(frozen=True)
@@ -78,7 +97,7 @@ class Stages:
                 given = self.config.first_stage.runs.get(part.source)
                 run: Run
                 if given is not None:
-                    run = {q: found for q, found in read_run(given).items() if q in part.qrels}
+                    run = given_run(given, part, self.task.corpus)
                 else:
                     search = self._search() if search is None else search
                     with self.report(f"Retrieving: {name}") as progress:
@@ -291,18 +310,23 @@ class Stages:
         def make(folder: Path) -> None:
             found = self.candidates(self.shown)
             write_run(folder / f"{FIRST_STAGE}.trec", found, tag=FIRST_STAGE)
-            models: dict[str, Callable[[], Any]] = {}
-            if not self.new_head:
-                models[START] = lambda: start_model(self.config.model, self.config.seeds[0])
-            for seed in self.config.seeds:
-                models[f"{TUNED}-{seed}"] = lambda seed=seed: _reranker(self.tuned(seed).folder / MODEL)  # type: ignore[misc]
-            for name, load in models.items():
+            checkpoints = {START: self.config.model.name} if not self.new_head else {}
+            checkpoints |= {f"{TUNED}-{seed}": str(self.tuned(seed).folder / MODEL) for seed in self.config.seeds}
+            scored: dict[str, Run] = {}
+            for name, checkpoint in checkpoints.items():
                 with self.report(f"Reranking: {name}") as progress:
-                    write_run(folder / f"{name}.trec", self._rerank(load(), part, found, progress), tag=name)
+                    model = start_model(self.config.model, 0) if name == START else _reranker(checkpoint)
+                    run = scored[weights_digest(checkpoint)] = self._rerank(model, part, found, progress)
+                    write_run(folder / f"{name}.trec", run, tag=name)
             if guarded is not None:
                 with self.report(f"Reranking: {CHOSEN}") as progress:
                     made = load_guard(guarded.folder / MODEL)
-                    run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
+                    known = scored.get(weights_digest(str(guarded.folder / MODEL)))
+                    if known is None:
+                        run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
+                    else:  # one of the models above: its scores are there
+                        top = made.mix.top(found)
+                        run = made.mix(found, {q: {doc: known[q][doc] for doc in docs} for q, docs in top.items()})
                     write_run(folder / f"{CHOSEN}.trec", run, tag=CHOSEN)
 
         return self.folder.stage("runs", settings, make)

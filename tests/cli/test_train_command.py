@@ -162,9 +162,14 @@ def test_what_is_refused(config: Path, tmp_path: Path, arguments: list[str], mes
     assert not (tmp_path / "run").exists()
 
 
-def start(config: Path, out: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+def start(
+    config: Path, out: Path, *arguments: str, processes: int = 1, launcher: str = "torchrun"
+) -> subprocess.Popen[str]:
     command = [sys.executable]
-    if processes > 1:
+    if processes > 1 and launcher == "accelerate":
+        command += ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]
+        command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    elif processes > 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -200,7 +205,8 @@ def test_a_kill_in_the_middle_and_a_resume_end_as_one_run(config: Path, tmp_path
     assert values[0]["comparison"]["means"] == values[1]["comparison"]["means"]
 
 
-def test_two_processes_train_what_one_does(config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
+def test_two_processes_train_what_one_does(launcher: str, config: Path, tmp_path: Path) -> None:
     """With the batches of one process, halved, and without dropout, which draws other masks in each process."""
     common = [
         "--set", "model.options={config_kwargs: {hidden_dropout_prob: 0, attention_probs_dropout_prob: 0}}",
@@ -209,7 +215,7 @@ def test_two_processes_train_what_one_does(config: Path, tmp_path: Path) -> None
         "--set", "training.load_best_model_at_end=false", "--set", "training.eval_steps=4", "--seeds", "0,1",
         "--set", "guard.enabled=false",
     ]  # fmt: skip
-    two = start(config, tmp_path / "two", *common, "--batch-size", "2", processes=2)
+    two = start(config, tmp_path / "two", *common, "--batch-size", "2", processes=2, launcher=launcher)
     one = call(config, "-o", tmp_path / "one", *common, "--batch-size", "4")
     output, errors = two.communicate(timeout=300)
     assert two.returncode == 0, errors[-4000:]
