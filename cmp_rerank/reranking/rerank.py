@@ -92,7 +92,7 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
         tag: Name of the system, the last column of a TREC run.
         passages: Also write the passages of each scored document to this file, as JSON lines; needs ``out`` and a
             LongDocumentReranker.
-        tokens_per_batch: How many tokens, padding included, one pass holds. Default: 1,024 on a CPU, 65,536
+        tokens_per_batch: How many tokens, padding included, one pass holds. Default: 512 on a CPU, 65,536
             elsewhere. When memory runs out, passes get smaller.
         pairs_per_group: How many pairs fill a group. After a kill, at most that many are scored again.
         precision: "float32", "bf16" or "int8"; None leaves the model as it is. See
