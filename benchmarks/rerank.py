@@ -2,7 +2,7 @@
 
     python benchmarks/rerank.py speed                  # two CPU cores: half an hour
     python benchmarks/rerank.py speed --quick          # to see that it works; its figures mean little
-    python benchmarks/rerank.py quality --model cmp-rerank-demo/plain --data ../shared/data/cranfield
+    python benchmarks/rerank.py quality --model MODEL --data ../shared/data/cranfield
     python benchmarks/rerank.py memory                 # a million pairs through a model of one small layer
 
 All arms score the same pairs in one process, in turns, so that whatever else the machine does hits them alike. A
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--model", default="cmp-rerank-demo/plain")
+    parser.add_argument("--model", default="cmp-rerank-demo/full/plain/seed-0/model")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/cranfield"))
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--depth", type=int, default=20)

@@ -87,7 +87,6 @@ def train_start(folder: str, options: argparse.Namespace) -> dict[str, Any]:
     from transformers import PrinterCallback
 
     from cmp_rerank.collections.docstrings.build import docstring_collection
-    from cmp_rerank.demo.extracts import Extracts
     from cmp_rerank.ir import BM25
     from cmp_rerank.mining import sample_negatives
 
@@ -96,10 +95,9 @@ def train_start(folder: str, options: argparse.Namespace) -> dict[str, Any]:
     qrels = collection.qrels("train")
     found = BM25(documents).search(queries, 26)
     negatives = sample_negatives(qrels, list(documents), 3, found, (1, 25), 0)
-    read = Extracts(documents, 26)
     rows = []
     for query in random.Random(0).sample(sorted(queries), min(len(queries), 8 * options.start_steps)):
-        docs = [read(queries[query], name) for name in (*qrels[query], *negatives[query])]
+        docs = [documents[name] for name in (*qrels[query], *negatives[query])]
         rows.append({"query": queries[query], "docs": docs, "labels": [10.0, 0.0, 0.0, 0.0]})
     model = cross_encoder(str(get_model_path()), options, 0)
     model.max_length = 64

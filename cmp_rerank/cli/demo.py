@@ -1,185 +1,179 @@
-"""`cmp-rerank demo`: the main job on real text, with progress and one table."""
+"""`cmp-rerank demo`: the main job on real text, with its progress, one table, and the verdicts."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cmp_rerank.cli import options
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from cmp_rerank.cli.progress import progress
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the results: new, empty, or of an interrupted run.")] = Path(
-        "cmp-rerank-demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Seed of the split, the new head, the negatives and the ablations.")] = 0,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Where the folders fast and full go; an interrupted one is gone on with."),
+    ] = Path("cmp-rerank-demo"),
     fast: Annotated[
-        bool, typer.Option("--fast", help="A small recipe that takes under 2 minutes and shows that everything runs.")
+        bool, typer.Option("--fast", help="The short form, about a minute. It shows that everything runs.")
     ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the sample of queries, the new head, the negatives and the ablations.")
+    ] = 0,
     model: Annotated[
         Path | None, typer.Option(help="Folder of another encoder to start from.", exists=True, file_okay=False)
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder where the built collection is cached.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder where the built collection is kept; default: the user's cache.")
+    ] = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Fine-tune a reranker with the plain and with the comparative loss, and compare both with the first stage.
+    """Train a reranker plainly and comparatively, guard both, and compare them with BM25.
 
-    The text comes from docstrings of the installed packages. The first sentence is a query, the rest is the one
-    relevant document. BM25 retrieves candidates, and a pretrained encoder scores them as a bi-encoder.
+    \b
+    Examples:
+      cmp-rerank demo --fast
+      cmp-rerank demo
+      cmp-rerank demo --seed 1 -o another
 
-    The same encoder is then fine-tuned as a cross-encoder twice, from the same start, with the same batches and
-    steps: with the plain loss, and with the comparative loss (crop the passage, then drop hidden units). The start,
-    the first steps of the new head, is trained once for both.
+    This is the way that your own data would take, on text that is there
+    already: the docstrings of installed packages. The first sentence of a
+    docstring is a query, the rest is the one relevant document.
 
-    It needs no network, takes about 20 minutes on two CPU cores, and uses a GPU if there is one. After an
-    interruption the same command goes on where it stopped. The folder then holds the runs (TREC format), metrics,
-    config, per-query and per-step values, and both checkpoints, which `CrossEncoder(path)` loads.
+    BM25 finds candidates, and negatives are mined from them. A small
+    pretrained encoder is fine-tuned as a reranker, once plainly and once with
+    the comparative loss. The two configurations differ in `ablations` only.
+    For each model the guard decides on validation queries whether it is used,
+    alone or with a share of the score. All rankings are compared on test
+    queries that had no part in this.
+
+    It needs no network, and takes about 10 minutes on two CPU cores. After an
+    interruption the same command goes on. In --out, each form has a folder of
+    its own: the collection, two run folders of `cmp-rerank train` with their
+    config.yaml, report.html, and metrics.json with the values of each query.
     """
     with options.clean_exit():
-        from rich.console import Console
-
-        from cmp_rerank.demo.config import DemoConfig
         from cmp_rerank.demo.job import run_demo
+        from cmp_rerank.demo.recipe import FAST, FULL
 
-        config = DemoConfig(seed=seed, model=None if model is None else str(model))
-        if fast:
-            config = config.fast()
-        console = Console()
-        start = time.perf_counter()
-        console.print(f"Results go to {out}", highlight=False)
+        recipe = FAST if fast else FULL
+        begin = time.perf_counter()
         try:
             with _quiet():
-                metrics = run_demo(config, out, report=_reporter(console), cache_dir=cache)
+                metrics = run_demo(recipe, out, seed=seed, model=model, cache_dir=cache, report=progress)
         except KeyboardInterrupt:
-            console.print(f"Interrupted. The completed parts are in {out}; the same command goes on from there.")
+            typer.echo(f"Interrupted. What is complete is in {out}; the same command goes on.", err=True)
             raise typer.Exit(130) from None
-        console.print(_table(metrics))
-        console.print(*_notes(metrics, time.perf_counter() - start), sep="\n", highlight=False)
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(metrics, indent=1, allow_nan=False))
+            return
+        _show(metrics, out / recipe.name, time.perf_counter() - begin)
+
+
+def _show(metrics: Mapping[str, Any], folder: Path, seconds: float) -> None:
+    """The table, the verdicts, the test between the arms, and where to look next."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(metrics))
+    for line in [*_findings(metrics), *_next(metrics, folder, seconds)]:
+        console.print(line, highlight=False, markup=False)
+
+
+def _table(metrics: Mapping[str, Any]) -> Any:
+    """One row for each ranking, readable in 80 columns."""
+    from rich import box
+    from rich.table import Table
+
+    from cmp_rerank.evaluation.comparison import p_text
+
+    compared = metrics["against_first_stage"]
+    measures = compared["measures"]
+    table = Table(title=metrics["collection"], title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("system", overflow="fold", min_width=8)
+    for title in (*measures, f"{measures[0]} against {compared['baseline']}"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for system in compared["systems"]:
+        means = {e["measure"]: e["mean"] for e in compared["means"] if e["system"] == system}
+        tests = (c for c in compared["contrasts"] if (c["system"], c["measure"]) == (system, measures[0]))
+        test = next((f"{c['difference']:+.3f} (p {p_text(c['t_p_holm'])})" for c in tests), "")
+        table.add_row(system, *(f"{means[measure]:.3f}" for measure in measures), test)
+    return table
+
+
+def _findings(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What the table shows, in words."""
+    from cmp_rerank.demo.comparison import HANDED_OVER, TUNED
+    from cmp_rerank.evaluation.comparison import p_text
+
+    for arm, about in metrics["arms"].items():
+        yield f"{arm}: {about['verdict']['sentence']}"
+        if about["verdict"]["test"]:
+            yield f"  {about['verdict']['test']['sentence']}"
+    for what, title in ((HANDED_OVER, "what is handed over"), (TUNED, "the tuned models alone")):
+        found = metrics["between_arms"][what]
+        c = found["contrasts"][0]
+        detectable = c["minimum_detectable_effect"]
+        yield (
+            f"comparative against plain, {title}: {c['measure']} {c['difference']:+.3f} (95% interval "
+            f"{c['low']:+.3f} to {c['high']:+.3f}, p {p_text(c['t_p_holm'])}), {c['verdict']}"
+            + ("" if detectable is None else f"; detectable: {detectable:.3f}")
+        )
+    compared = metrics["against_first_stage"]
+    yield (
+        f"p: paired t-test over {compared['queries']} queries, two-sided, corrected (Holm). "
+        f"{metrics['candidates_hold_relevant']:.0%} of the queries have their document among the candidates."
+    )
+
+
+def _next(metrics: Mapping[str, Any], folder: Path, seconds: float) -> Iterator[str]:
+    """What it took, and where to look next."""
+    from cmp_rerank.demo.job import REPORT
+
+    spent = metrics["seconds"].values()
+    yield (
+        f"Time: {seconds:,.0f} s now; {sum(each['wall'] for each in spent):,.0f} s and "
+        f"{sum(each['cpu'] for each in spent):,.0f} s of processor time in all."
+    )
+    yield "Where to look next:"
+    yield f"  {folder / REPORT}: both arms query by query, in a browser"
+    for arm, about in metrics["arms"].items():
+        yield f"  {folder / about['model']}: the model to use ({arm})"
+    config = folder / next(reversed(metrics["arms"])) / "config.yaml"
+    yield f"  {config}: copy it to my.yaml, name your data and model in it, and run"
+    yield "    cmp-rerank train my.yaml -o my-run"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the libraries' own progress bars and reports."""
-    import logging
-
+    """Without the libraries' own progress bars and notes: there is one bar for each stage."""
+    import datasets
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in ("bm25s", "sentence_transformers")]
     levels = [logger.level for logger in loggers]
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
+        datasets.disable_progress_bars()
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         transformers_logging.set_verbosity(verbosity)
-        if bars:
+        if bars[0]:
             transformers_logging.enable_progress_bar()
-
-
-def _reporter(console: Console) -> Any:
-    """A progress bar for each stage on a terminal; elsewhere, as in a log, a line for each tenth of it."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    @contextmanager
-    def bar(title: str) -> Iterator[Callable[[int, int], None]]:
-        columns = (
-            TextColumn("{task.description:28}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task(title, total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
-            if progress.tasks[0].total is None:
-                progress.update(task, completed=1, total=1)
-
-    @contextmanager
-    def lines(title: str) -> Iterator[Callable[[int, int], None]]:
-        start = time.perf_counter()
-        shown = 0
-
-        def show(text: str) -> None:
-            print(f"[{time.perf_counter() - start:6.1f} s] {title}: {text}", flush=True)
-
-        def progress(done: int, total: int) -> None:
-            nonlocal shown
-            if done * 10 // total > shown:
-                shown = done * 10 // total
-                show(f"{done} of {total}")
-
-        show("start")
-        yield progress
-        show("done")
-
-    return bar if console.is_terminal else lines
-
-
-def _table(metrics: dict[str, Any]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    from cmp_rerank.demo.job import FIRST_STAGE, MEASURES, SYSTEMS
-    from cmp_rerank.evaluation.comparison import p_text
-
-    table = Table(title=metrics["collection"], title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("system", no_wrap=True)
-    for title in (*MEASURES, f"{MEASURES[0]} vs {FIRST_STAGE}", "training"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for system in SYSTEMS:
-        means = {e["measure"]: e["mean"] for e in metrics["against_first_stage"]["means"] if e["system"] == system}
-        contrasts = _contrasts(metrics, "against_first_stage", system)
-        test = next((f"{c['difference']:+.3f}  p {p_text(c['t_p_holm'])}" for c in contrasts), "")
-        trained = metrics["training"].get(system)
-        seconds = f"{trained['seconds']:.0f} s" if trained else ""
-        table.add_row(system, *(f"{means[measure]:.3f}" for measure in MEASURES), test, seconds)
-    return table
-
-
-def _contrasts(metrics: dict[str, Any], part: str, system: str) -> list[dict[str, Any]]:
-    """The paired tests of one system, one for each measure, in their order."""
-    return [entry for entry in metrics[part]["contrasts"] if entry["system"] == system]
-
-
-def _notes(metrics: dict[str, Any], seconds: float) -> list[str]:
-    from cmp_rerank.demo.job import BOTH, COMPARATIVE, FIRST_STAGE, PLAIN, START
-    from cmp_rerank.evaluation.comparison import p_text
-
-    config = metrics["config"]
-    pairs = [("against_plain", COMPARATIVE, PLAIN), *(("against_told", arm, BOTH) for arm in (PLAIN, COMPARATIVE))]
-    tests = {
-        f"{system} vs {other}": ", ".join(
-            f"{c['measure']} {c['difference']:+.3f} (p {p_text(c['t_p_holm'])}, {c['verdict']})"
-            for c in _contrasts(metrics, part, system)
-        )
-        for part, system, other in pairs
-    }
-    return [
-        *(f"{systems}: {results}" for systems, results in tests.items()),
-        "p: paired t-test over queries, two-sided, Holm-corrected over all comparisons with one baseline.",
-        f"{metrics['against_first_stage']['queries']} test queries; all systems rank the top {config['depth']} of "
-        f"{FIRST_STAGE}, which contain the relevant document for {metrics['candidates_hold_relevant']:.1%} of them.",
-        f"For the tuned models, the rank by {BOTH} is written into the text.",
-        f"The common start of both arms took {metrics['training'][START]['seconds']:.0f} s of plain training.",
-        f"Seed {config['seed']}; total time {seconds:.0f} s.",
-    ]
+        if bars[1]:
+            datasets.enable_progress_bars()

@@ -1,4 +1,5 @@
-"""The main job: fine-tune one encoder as a reranker twice, plainly and comparatively, and measure both.
+"""The main job: from a corpus to a guarded reranker, trained plainly and comparatively, and both compared.
 
-`docstrings` builds its collection of real text, `extracts` shortens documents, `job` runs all stages.
+`recipe` has the two configurations, which differ in their ablations only; `job` runs them through
+`cmp_rerank.pipeline`, compares, and writes one page.
 """

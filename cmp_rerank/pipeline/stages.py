@@ -28,6 +28,7 @@ from cmp_rerank.pipeline.folder import Done, RunFolder
 from cmp_rerank.pipeline.model import start_model
 from cmp_rerank.pipeline.tuning import tune
 from cmp_rerank.reranking import rerank_run
+from cmp_rerank.training.resume import weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -309,18 +310,23 @@ class Stages:
         def make(folder: Path) -> None:
             found = self.candidates(self.shown)
             write_run(folder / f"{FIRST_STAGE}.trec", found, tag=FIRST_STAGE)
-            models: dict[str, Callable[[], Any]] = {}
-            if not self.new_head:
-                models[START] = lambda: start_model(self.config.model, self.config.seeds[0])
-            for seed in self.config.seeds:
-                models[f"{TUNED}-{seed}"] = lambda seed=seed: _reranker(self.tuned(seed).folder / MODEL)  # type: ignore[misc]
-            for name, load in models.items():
+            checkpoints = {START: self.config.model.name} if not self.new_head else {}
+            checkpoints |= {f"{TUNED}-{seed}": str(self.tuned(seed).folder / MODEL) for seed in self.config.seeds}
+            scored: dict[str, Run] = {}
+            for name, checkpoint in checkpoints.items():
                 with self.report(f"Reranking: {name}") as progress:
-                    write_run(folder / f"{name}.trec", self._rerank(load(), part, found, progress), tag=name)
+                    model = start_model(self.config.model, 0) if name == START else _reranker(checkpoint)
+                    run = scored[weights_digest(checkpoint)] = self._rerank(model, part, found, progress)
+                    write_run(folder / f"{name}.trec", run, tag=name)
             if guarded is not None:
                 with self.report(f"Reranking: {CHOSEN}") as progress:
                     made = load_guard(guarded.folder / MODEL)
-                    run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
+                    known = scored.get(weights_digest(str(guarded.folder / MODEL)))
+                    if known is None:
+                        run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
+                    else:  # one of the models above: its scores are there
+                        top = made.mix.top(found)
+                        run = made.mix(found, {q: {doc: known[q][doc] for doc in docs} for q, docs in top.items()})
                     write_run(folder / f"{CHOSEN}.trec", run, tag=CHOSEN)
 
         return self.folder.stage("runs", settings, make)

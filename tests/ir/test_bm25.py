@@ -15,7 +15,6 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmp_rerank.demo.extracts import Extracts
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import ANSERINI, BM25, Dense, rank, read_corpus, read_qrels, read_queries
 from cmp_rerank.text.terms import term_splitter
@@ -211,5 +210,3 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"cmp-rerank\[retrieval\]"):
         BM25(DOCUMENTS)
-    with pytest.raises(ImportError, match=r"cmp-rerank\[retrieval\]"):
-        Extracts(DOCUMENTS)
