@@ -88,7 +88,7 @@ def scifact(data: Path) -> dict[str, Any]:
     import torch
     from sentence_transformers import CrossEncoder
 
-    from cmp_rerank.demo.job import pretrained_encoder
+    from cmp_rerank.demo.encoder import pretrained_encoder
 
     begin = time.process_time()
     torch.manual_seed(0)

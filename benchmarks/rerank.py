@@ -2,7 +2,7 @@
 
     python benchmarks/rerank.py speed                  # two CPU cores: half an hour
     python benchmarks/rerank.py speed --quick          # to see that it works; its figures mean little
-    python benchmarks/rerank.py quality --model cmp-rerank-demo/full/plain/seed-0/model --data ../shared/data/cranfield
+    python benchmarks/rerank.py quality --model MODEL --data ../shared/data/cranfield
     python benchmarks/rerank.py memory                 # a million pairs through a model of one small layer
 
 All arms score the same pairs in one process, in turns, so that whatever else the machine does hits them alike. A

@@ -29,7 +29,7 @@ def prepare_tasks(
     layers: Annotated[int, typer.Option(help="Layers of the encoder that are kept.")] = 3,
 ) -> None:
     """Write the rows of the tasks, and train the common starts."""
-    from cmp_rerank.demo.job import pretrained_encoder
+    from cmp_rerank.demo.encoder import pretrained_encoder
 
     from .training import make_start
 

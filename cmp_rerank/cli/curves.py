@@ -40,11 +40,10 @@ def curves(
           --queries queries.jsonl --corpus corpus.jsonl --plot png
     """
     with options.clean_exit():
-        from sentence_transformers import CrossEncoder
-
         from cmp_rerank.ablations import CmpDrop
         from cmp_rerank.evaluation.curves import utility_curves
         from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
+        from cmp_rerank.reranking.loading import load_reranker
 
         if plot not in ("svg", "png", "pdf", "none"):
             raise ValueError(f"--plot must be svg, png, pdf or none; got {plot!r}")
@@ -56,11 +55,12 @@ def curves(
         if len(named) < len(model):
             raise ValueError("two models have the same name; name them: NAME=CHECKPOINT")
         result = utility_curves(
-            {name: CrossEncoder(path) for name, path in named.items()},
+            {name: load_reranker(path, long_documents=False) for name, path in named.items()},
             read_queries(queries),
             read_corpus(corpus),
             candidates,
-            {query: grades for query, grades in judged.items() if query in candidates},
+            # The run says which queries are reranked; where it has none of those judged, the error shows both.
+            {query: grades for query, grades in judged.items() if query in candidates} or judged,
             " ".join(measures),
             segments=_numbers("--segments", segments),
             levels=_numbers("--levels", levels),
@@ -71,6 +71,7 @@ def curves(
         result.write(out)
         if plot != "none":
             result.plot(out.with_suffix(f".{plot}"))
+        options.warn([f"{name}: {text}" for name, text in result.config["truncated"].items()])
         for name, points in result.points.items():
             for point in points:
                 kept = "all" if point.segments is None else point.segments

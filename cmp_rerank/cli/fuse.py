@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cmp_rerank.cli import options
+
+if TYPE_CHECKING:
+    from cmp_rerank.ir import Run
 
 
 def fuse(
@@ -44,7 +48,21 @@ def fuse(
         limit = depth or None
         fused = fuse_ranks(read, k, factors, limit) if by == "rank" else combine(read, factors, scale=by, depth=limit)
         write_run(out, fused, tag)
+        options.warn(_partial(runs, read))
         typer.echo(f"{sum(map(len, fused.values())):,} documents for {len(fused):,} queries written to {out}")
+
+
+def _partial(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:
+    """For each run that lacks queries of the others, how many and which."""
+    from cmp_rerank.collections.matching import some
+
+    every = list(dict.fromkeys(query for run in runs for query in run))
+    lacking = [[query for query in every if query not in run] for run in runs]
+    return [
+        f"{path}: {len(queries):,} of {len(every):,} queries of the runs are not in it ({some(queries)})"
+        for path, queries in zip(paths, lacking, strict=True)
+        if queries
+    ]
 
 
 def _numbers(text: str) -> list[float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import os
@@ -96,12 +97,27 @@ def clean_exit() -> Iterator[None]:
     except Exception as error:
         if _debug.get():
             traceback.print_exc()
-        expected = isinstance(error, ValueError | OSError | ImportError | MemoryError | RecursionError)
+        full = _full_disk(error)
+        expected = full or isinstance(error, ValueError | OSError | ImportError | MemoryError | RecursionError)
         typer.echo(f"cmp-rerank: {_one_line(error, expected)}", err=True)
         raise typer.Exit(2 if expected else 1) from None
 
 
+def _full_disk(error: Exception) -> bool:
+    """Whether a file could not be written for want of space: disk, quota or limit.
+
+    Libraries written in other languages have errors of their own for it, with the words of the system.
+    """
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
+
+
 def _one_line(error: Exception, expected: bool) -> str:
+    if _full_disk(error):
+        return (
+            f"there is no room to write the results ({str(error).splitlines()[0]}); free some space, or choose "
+            "another place, and give the same command again"
+        )
     if isinstance(error, MemoryError):
         return "out of memory; use fewer texts, a smaller batch or a smaller --depth"
     if isinstance(error, RecursionError):

@@ -68,14 +68,15 @@ def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def _lines(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     begin = time.perf_counter()
-    tenths = 0
+    tenths, last = 0, 0.0
 
     def show(done: int, total: int) -> None:
-        nonlocal tenths
+        nonlocal tenths, last
         seconds = time.perf_counter() - begin
         now = done * 10 // max(total, 1)
-        if now > tenths and seconds > PATIENCE:
-            tenths = now
+        # What is quick after a slow start would print ten lines at once.
+        if now > tenths and seconds > PATIENCE and (seconds - last > PATIENCE or done == total):
+            tenths, last = now, seconds
             rate = done / seconds
             left = (total - done) / rate if rate else 0.0
             counted = f"{done:,} of {total:,} {unit}".rstrip()

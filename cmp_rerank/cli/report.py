@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def report(
     """
     with options.clean_exit():
         from cmp_rerank.evaluation.report import read_curves, shown_documents, write_report
-        from cmp_rerank.ir import read_corpus, read_queries
+        from cmp_rerank.ir import read_corpus, read_qrels, read_queries
 
         charts: dict[str, dict[str, list[list[float]]]] = {}
         for path in curves or []:
@@ -64,16 +65,21 @@ def report(
             "nan": nan,
             "empty": empty,
         }
-        texts = None
+        texts, asked = None, None
         if corpus is not None:
             # Only what the page shows is kept of a corpus that may have millions of documents.
-            texts = read_corpus(corpus, ids=shown_documents(systems, qrels, depth, **evaluation))
+            shown = shown_documents(systems, qrels, depth, **evaluation)
+            texts = read_corpus(corpus, ids=shown)
+            _check_texts("documents on the page", texts, sorted(shown))
+        if queries is not None:
+            asked = read_queries(queries)
+            _check_texts("judged queries", asked, list(read_qrels(qrels)))
         comparison = write_report(
             out,
             systems,
             qrels,
             " ".join(measures),
-            queries=None if queries is None else read_queries(queries),
+            queries=asked,
             corpus=texts,
             curves=charts,
             title=title,
@@ -89,3 +95,14 @@ def report(
         )
         options.warn(comparison.notes())
         typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(comparison.queries)} queries")
+
+
+def _check_texts(what: str, texts: Mapping[str, str], ids: Sequence[str]) -> None:
+    """Say how many ids have no text; that none of them has one is an error."""
+    from cmp_rerank.collections.matching import some, without_texts
+
+    missing = [name for name in ids if name not in texts]
+    if missing and len(missing) == len(ids):
+        raise without_texts(what, missing, len(ids))
+    if missing:
+        options.warn([f"{len(missing):,} of {len(ids):,} {what} have no text ({some(missing)})"])

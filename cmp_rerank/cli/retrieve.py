@@ -69,6 +69,7 @@ def retrieve(
     With -m, prints MEASURE<TAB>VALUE, as `cmp-rerank evaluate` does.
     """
     with options.clean_exit():
+        from cmp_rerank.collections.matching import nothing_in_common
         from cmp_rerank.evaluation.measures import parse_measures
         from cmp_rerank.ir import first_stage as build
         from cmp_rerank.ir import write_run
@@ -80,6 +81,8 @@ def retrieve(
             parse_measures(" ".join(measures))  # before hours of work, not after
         if measures and not judged:
             raise ValueError("--measure needs judgments; got none for these queries; add --qrels, or leave it out")
+        if measures and judged and not any(query in texts for query in judged):
+            raise nothing_in_common("queries", list(texts), "judged ones", list(judged))
         settings = _settings(option or [])
         with progress("Indexing", "documents") as show:
             stage = build(first_stage, documents, model=model or None, folder=index, progress=show, **settings)
@@ -96,9 +99,10 @@ def _inputs(
     queries: Path | None,
     qrels: Path | None,
     index: Path | None,
-) -> tuple[Mapping[str, str] | None, Mapping[str, str], Qrels | Path | None]:
+) -> tuple[Mapping[str, str] | None, Mapping[str, str], Qrels | None]:
     """Documents, queries and judgments, from a collection, or from files where these are given."""
     from cmp_rerank.collections import load, open_texts
+    from cmp_rerank.ir import read_qrels
 
     if not collection:
         if split:
@@ -109,12 +113,12 @@ def _inputs(
                 f"give a collection, or --corpus and --queries; got no {' and no '.join(missing)}; see --help"
             )
         documents = None if corpus is None else open_texts(corpus)
-        return documents, open_texts(queries), qrels
+        return documents, open_texts(queries), None if qrels is None else read_qrels(qrels)
     loaded = load(collection)
     split = split or "test"
     documents = loaded.corpus if corpus is None else open_texts(corpus)
     texts = loaded.queries(split) if queries is None else open_texts(queries)
-    judged: Qrels | Path = loaded.qrels(split) if qrels is None else qrels
+    judged = loaded.qrels(split) if qrels is None else read_qrels(qrels)
     options.warn(loaded.notes())
     return documents, texts, judged
 
@@ -139,6 +143,8 @@ def _searched(
     stage: FirstStage, queries: Mapping[str, str], depth: int, found: dict[str, int], show: Progress
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Queries with their documents, which are counted in ``found``; a block of queries at a time."""
+    from cmp_rerank.collections.matching import some
+
     remaining = iter(queries.items())
     while block := dict(islice(remaining, _BLOCK)):
         for query, scores in stage.search(block, depth).items():
@@ -147,10 +153,15 @@ def _searched(
             found["documents"] += len(scores)
             yield query, scores
         show(found["queries"], len(queries))
+    if queries and not found["documents"]:
+        raise ValueError(
+            f"no query found a document; got {len(queries):,} queries ({some(list(queries))}); match their ids with "
+            "those of the run, or their language with that of the documents"
+        )
 
 
 def _report(
-    out: Path, found: Mapping[str, int], judged: Qrels | Path | None, measures: Sequence[str], as_json: bool
+    out: Path, found: Mapping[str, int], judged: Qrels | None, measures: Sequence[str], as_json: bool
 ) -> None:
     from cmp_rerank.evaluation import evaluate
 

@@ -188,9 +188,9 @@ def _show(results: Results, as_json: bool) -> None:
     from rich.console import Console
 
     console = Console()
-    options.warn(results.values["notes"])
-    console.print(results.comparison)
     verdict = results.verdict
+    options.warn([*results.values["notes"], *(verdict["notes"] if verdict else [])])
+    console.print(results.comparison)
     if verdict is not None:
         test = verdict["test"]
         console.print(verdict["sentence"], style="bold", highlight=False)

@@ -91,7 +91,9 @@ def train_reader(
         from cmp_rerank.objective import check_baseline
         from cmp_rerank.reader.files import read_questions
         from cmp_rerank.reader.measures import check_gold
+        from cmp_rerank.reranking.loading import read_checkpoint
 
+        read_checkpoint(model)
         check_baseline(baseline)
         check_choice("--strategy", strategy, STRATEGIES)
         files = [("training", train), *([("dev", dev)] if dev is not None else [])]

@@ -43,9 +43,9 @@ def views(
         plan = Plan(alternate(crops, drops, crop, CmpDrop(p=p)))
         loaded = None
         if model:
-            from sentence_transformers import CrossEncoder
+            from cmp_rerank.reranking.loading import load_reranker
 
-            loaded = CrossEncoder(model)
+            loaded = load_reranker(model, long_documents=False)
         show_views(plan, query, doc, model=loaded, relevant=relevant, seed=seed)
 
 

@@ -30,6 +30,37 @@ def ids_without(texts: Mapping[str, str], ids: Iterable[str]) -> dict[str, None]
     return {name: None for name, found in zip(distinct, known, strict=True) if not found}
 
 
+def nothing_in_common(first: str, ids: Sequence[str], second: str, others: Sequence[str]) -> ValueError:
+    """The error for two files that should share ids and do not, with numbers and examples.
+
+    Example:
+        >>> nothing_in_common("queries of the run", ["q1"], "judged queries", ["1", "2", "3", "4"])
+        ValueError("there is no id in common; got 1 queries of the run ('q1') and 4 judged queries ('1', '2', ...")
+    """
+    return ValueError(
+        f"there is no id in common; got {len(ids):,} {first} ({some(ids)}) and {len(others):,} {second} "
+        f"({some(others)}); match the ids"
+    )
+
+
+def without_texts(what: str, missing: Sequence[str], number: int, hint: str = "match the ids") -> ValueError:
+    """The error for ids without a text, with numbers and examples.
+
+    Args:
+        what: Queries or documents, and whose.
+        missing: Those without a text.
+        number: How many there are, with and without.
+        hint: What to do about it.
+
+    Example:
+        >>> without_texts("documents of the run", ["d1", "d2"], 10)
+        ValueError("every one of the documents of the run needs a text; got none for 2 of 10 ('d1', 'd2'); match ...")
+    """
+    return ValueError(
+        f"every one of the {what} needs a text; got none for {len(missing):,} of {number:,} ({some(missing)}); {hint}"
+    )
+
+
 def check_choice_of(what: str, value: object, choices: Sequence[str]) -> None:
     """Refuse a name that is none of the choices, with the nearest one.
 

@@ -17,11 +17,13 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan, View
+from cmp_rerank.collections.matching import nothing_in_common, without_texts
 from cmp_rerank.engine import Scorer
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import Qrels, Run, rank
+from cmp_rerank.ir.lines import replacing
 from cmp_rerank.models.cross_encoder import pair_adapter
-from cmp_rerank.models.pairs import tokenise
+from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.text.segmenters import Segmenter, Sentences
 from cmp_rerank.text.support import LexicalSupport, SupportScorer, best_segments
 
@@ -69,10 +71,8 @@ class Curves:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the numbers as JSON."""
-        target = Path(path)
-        draft = target.with_name(target.name + ".tmp")
-        draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(target)
+        with replacing(path) as file:
+            file.write(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     def plot(self, path: str | os.PathLike[str], measure: str | None = None) -> None:
         """Draw both curves; the format is that of the file's suffix (png, svg, pdf).
@@ -162,30 +162,29 @@ def utility_curves(
         if any(not isinstance(number, int) or number < 1 for number in numbers):
             raise ValueError(f"{what} must be whole numbers of at least 1; got {list(numbers)!r}")
     ranked = {query: [doc for doc, _ in rank(docs)[:k]] for query, docs in candidates.items() if query in qrels}
-    for query, docs in ranked.items():
-        if query not in queries:
-            raise ValueError(f"there is no text for query {query!r}; add it to the queries")
-        lacking = [doc for doc in docs if not corpus.get(doc, "").strip()]
-        if lacking:
-            raise ValueError(
-                f"the document {lacking[0]!r}, a candidate of query {query!r}, has no text; add it to the corpus, or "
-                "take it out of the run"
-            )
+    if candidates and not ranked:
+        raise nothing_in_common("queries of the run", list(candidates), "judged queries", list(qrels))
+    documents = dict.fromkeys(doc for docs in ranked.values() for doc in docs)
+    for what, ids, texts in (("queries", ranked, queries), ("documents", documents, corpus)):
+        if lacking := [name for name in ids if not texts.get(name, "").strip()]:
+            raise without_texts(f"{what} of the run", lacking, len(ids), "add them, or take them out of the run")
     plan = Plan([CmpCrop(segmenter=segmenter, support=None), drop])
     settings: list[tuple[int | None, int]] = [(count, 0) for count in sorted(set(segments))]
     settings += [(None, 0), *((None, level) for level in sorted(set(levels)))]
     points: dict[str, list[Point]] = {}
+    truncated: dict[str, str] = {}
     total = len(models) * len(ranked)
     for name, model in models.items():
         runs: list[dict[str, dict[str, float]]] = [{} for _ in settings]
         tokens = [0] * len(settings)
+        cut = Truncation()
         scorer = Scorer(pair_adapter(model), plan.on_model)
         training = model.training
         model.eval()
         try:
             for query, docs in ranked.items():
                 pairs = [(queries[query], corpus[doc]) for doc in docs]
-                examples = tokenise(model, pairs, plan, draw=str(seed))
+                examples = tokenise(model, pairs, plan, draw=str(seed), truncation=cut)
                 views = [
                     _views(example, *pair, segmenter, order, settings)
                     for example, pair in zip(examples, pairs, strict=True)
@@ -199,6 +198,8 @@ def utility_curves(
                     progress(len(points) * len(ranked) + len(runs[0]), total)
         finally:
             model.train(training)
+        if cut.cut:
+            truncated[name] = str(cut)
         pairs_scored = max(sum(len(docs) for docs in ranked.values()), 1)
         points[name] = [
             Point(count, level, result.means, result.per_query, number / pairs_scored)
@@ -207,7 +208,7 @@ def utility_curves(
         ]
     rates = {str(level): drop.rate(level) for level in (0, *levels)}
     config = {"segmenter": repr(segmenter), "order": repr(order), "drop": repr(drop), "k": k, "seed": seed}
-    return Curves(points, config | {"rates": rates})
+    return Curves(points, config | {"rates": rates, "truncated": truncated})
 
 
 def _views(

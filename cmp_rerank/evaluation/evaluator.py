@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed
 from sentence_transformers.base.evaluation import BaseEvaluator
 
+from cmp_rerank.collections.matching import some
 from cmp_rerank.evaluation.compare import compare_evaluations
 from cmp_rerank.evaluation.comparison import Contrast
 from cmp_rerank.evaluation.evaluate import QrelsLike, evaluate
@@ -119,8 +120,9 @@ class RunEvaluator(BaseEvaluator):
         self.candidates = {query: run[query] for query in self.judged.queries if run.get(query)}
         if not self.candidates:
             raise ValueError(
-                "the first stage has no candidate for any judged query; got queries such as "
-                f"{next(iter(run), None)!r} in the run and {self.judged.queries[0]!r} in the qrels; match the ids"
+                f"the first stage has no candidate for any judged query; got {len(run):,} in the run "
+                f"({some(list(run))}) and {len(self.judged.queries):,} in the qrels ({some(self.judged.queries)}); "
+                "match the ids"
             )
         self.k = k
         # Only the texts that are needed, so that a large corpus is not kept alive by the evaluator.

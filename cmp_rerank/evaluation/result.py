@@ -37,6 +37,7 @@ class Evaluation:
         unjudged: Number of queries of the run without any judgment; they do not count.
         ties: One entry for each cut-off (None for measures without); empty when the given rank decides.
         sums: Measures that are added up over queries rather than averaged, such as NumRet.
+        nothing_judged: Where no document of the run is judged for its query: documents of both, in words.
     """
 
     measures: tuple[str, ...]
@@ -46,6 +47,7 @@ class Evaluation:
     unjudged: int = 0
     ties: tuple[Ties, ...] = ()
     sums: frozenset[str] = field(default_factory=frozenset)
+    nothing_judged: str = ""
 
     @property
     def means(self) -> dict[str, float]:
@@ -103,6 +105,8 @@ class Evaluation:
             notes.append(f"{len(self.missing)} of {len(self.queries)} judged queries are not in the run")
         if self.unjudged:
             notes.append(f"{self.unjudged} queries of the run have no judgment and do not count")
+        if self.nothing_judged:
+            notes.append(self.nothing_judged)
         for ties in self.ties:
             if ties.cutoff is not None and ties.across:
                 notes.append(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from cmp_rerank.collections.matching import some
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.measures import Parsed, computations
 from cmp_rerank.evaluation.ranked import RankedBlock
@@ -30,7 +31,8 @@ class RunScorer:
         self.values[:] = [measure.default for measure in self.measures]
         self.found = np.zeros(len(judged.queries), dtype=bool)
         self.unjudged: list[str] = []
-        self.rows = 0
+        self.rows, self.judged_rows = 0, 0
+        self.first_documents: list[str] = []
         self.cutoffs = sorted({m.cutoff for m in self.measures}, key=lambda k: (k is None, k))
         self.ties = np.zeros((len(self.cutoffs), 2), dtype=np.int64)
         self.computations = computations(self.measures)
@@ -44,7 +46,10 @@ class RunScorer:
         for i in np.flatnonzero(ranked.number < 0).tolist():
             if ranked.block.queries[i] not in self.judged.skipped:
                 self.unjudged.append(ranked.block.queries[i])
+        if not self.rows and len(ranked.block):
+            self.first_documents = ranked.ranking(0, 3)
         self.rows += len(ranked.block)
+        self.judged_rows += len(ranked.rows)
         judged = ranked.number >= 0
         known = ranked.number[judged]
         self.found[known] = True
@@ -76,9 +81,10 @@ class RunScorer:
         if self.unjudged and unjudged == "error":
             raise ValueError(f"{len(self.unjudged)} queries have no judgment, for example {self.unjudged[0]!r}")
         if self.rows and not self.found.any():
+            run = self.unjudged or sorted(judged.skipped)
             raise ValueError(
-                "no query of the run is judged: the run has queries such as "
-                f"{(self.unjudged or sorted(judged.skipped))[0]!r}, the qrels such as {judged.queries[0]!r}"
+                f"no query of the run is judged; got {len(run):,} in the run ({some(run)}) and "
+                f"{len(judged.queries):,} in the qrels ({some(judged.queries)}); match the ids"
             )
         absent = tuple(judged.queries[i] for i in np.flatnonzero(~self.found).tolist())
         if absent and missing == "error":
@@ -95,4 +101,14 @@ class RunScorer:
             len(self.unjudged),
             tuple(Ties(cutoff, across, above) for cutoff, (across, above) in ties),
             frozenset(measure.name for measure in self.measures if measure.is_sum),
+            self._nothing_judged(),
+        )
+
+    def _nothing_judged(self) -> str:
+        """That no document of the run is judged for its query, as a note: the ids may be those of other files."""
+        if self.judged_rows or not self.rows:
+            return ""
+        return (
+            f"none of the {self.rows:,} documents of the run is judged for its query: the run has documents such as "
+            f"{some(self.first_documents)}, and the qrels {some(list(self.judged.doc_number)[:3])}; do the ids match?"
         )

@@ -199,12 +199,22 @@ def decide(
             len(models.blends),
         ),
         options=asdict(options),
-        notes=tuple(models.notes),
+        notes=(*models.notes, *_cut(measured)),
         per_query=measured.per_query(),
         test_per_query=None if on_test is None else on_test.per_query(),
         versions=_versions(),
     )
     return verdict, chosen
+
+
+def _cut(measured: Measured) -> list[str]:
+    """That texts were cut, as a note."""
+    if not measured.cut:
+        return []
+    return [
+        f"{measured.cut:,} of {measured.pairs:,} pairs exceed the window of the model, and were cut; a "
+        "LongDocumentReranker reads them in passages"
+    ]
 
 
 def one_measure(measure: Any) -> Parsed:

@@ -17,7 +17,7 @@ from cmp_rerank.guard.options import GuardOptions
 from cmp_rerank.guard.split import ReadSplit
 from cmp_rerank.ir import Run
 from cmp_rerank.ir.arguments import Progress
-from cmp_rerank.reranking import rerank_run
+from cmp_rerank.reranking import Counts, rerank_run
 from cmp_rerank.reranking.checks import PairScorer
 
 
@@ -29,11 +29,13 @@ class Measured:
         evaluations: Candidate's name -> its evaluation.
         seconds: Candidate's name -> what it took; the scores of a model are counted at its first candidate.
         pairs: Number of pairs that were scored.
+        cut: Number of those that exceed the window of the model, which has not read their end.
     """
 
     evaluations: Mapping[str, Evaluation]
     seconds: Mapping[str, float]
     pairs: int
+    cut: int = 0
 
     @property
     def queries(self) -> list[str]:
@@ -83,7 +85,7 @@ def measure_candidates(
     top = Mix(1.0, options.scale, options.depth).top(split.first_stage)
     pairs = sum(map(len, top.values()))
     models = {candidate.blend.name for candidate in found if candidate.blend is not None}
-    done, last = 0, None
+    done, last, counts = 0, None, Counts()
     scores: Run = {}
     evaluations: dict[str, Evaluation] = {}
     seconds: dict[str, float] = {}
@@ -93,12 +95,18 @@ def measure_candidates(
             last = candidate.blend
             report = None if progress is None else _after(progress, done, pairs * len(models))
             scores = rerank_run(
-                model(last), split.queries, corpus, top, batch_size=options.batch_size, progress=report
+                model(last),
+                split.queries,
+                corpus,
+                top,
+                batch_size=options.batch_size,
+                progress=report,
+                counts=counts,
             )
             done += pairs
         evaluations[candidate.name] = evaluate(candidate.mix(split.first_stage, scores), split.judged, [measure])
         seconds[candidate.name] = time.perf_counter() - begin
-    return Measured(evaluations, seconds, done)
+    return Measured(evaluations, seconds, done, counts.cut)
 
 
 def _after(progress: Progress, before: int, total: int) -> Progress:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cmp_rerank.collections.matching import some
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.ir import Qrels, Run, read_run
 from cmp_rerank.ir.as_texts import as_texts
@@ -57,7 +58,7 @@ class Split:
             >>> Split({"q": "bees"}, {"q": {"d": 1}}, {"p": {"d": 0.5}}).read({"d": "honey"})
             Traceback (most recent call last):
             ...
-            ValueError: the first stage has no candidate for any judged query; got queries such as 'p' in the run ...
+            ValueError: the first stage has no candidate for any judged query; got 1 in the run ...
         """
         run = read_run(self.first_stage) if isinstance(self.first_stage, str | os.PathLike) else self.first_stage
         queries = as_texts("queries", self.queries)
@@ -66,7 +67,8 @@ class Split:
         candidates = {query: run[query] for query in sorted(judged.queries) if run.get(query)}
         if not candidates:
             raise ValueError(
-                "the first stage has no candidate for any judged query; got queries such as "
-                f"{next(iter(run), None)!r} in the run and {judged.queries[0]!r} in the qrels; match the ids"
+                f"the first stage has no candidate for any judged query; got {len(run):,} in the run "
+                f"({some(list(run))}) and {len(judged.queries):,} in the qrels ({some(judged.queries)}); match the "
+                "ids"
             )
         return ReadSplit(queries, judged, candidates)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp_rerank.collections.base import Support
+from cmp_rerank.collections.matching import nothing_in_common
 from cmp_rerank.ir.arguments import Progress, check_count, check_run, check_texts, kind
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Qrels, Run
@@ -139,6 +140,9 @@ def mine(
     _check_goes_together(options, qrels, named, model, teacher)
     counts = MiningCounts()
     wanted = _without_leaks(_wanted(queries, qrels, named, counts), queries, test_queries, options, counts)
+    for name, run in named.items():
+        if len(run) and not any(query in queries for query in run):
+            raise nothing_in_common(f"queries of the run {name!r}", list(run), "queries to mine for", list(wanted))
     filtering = model_scores(model, queries, corpus, batch_size) if model is not None else None
     same = model is not None and teacher is model
     teaching = filtering if same else _teacher(teacher, queries, corpus, batch_size, options.labels)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from cmp_rerank.collections.matching import ids_without, without_texts
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
 from cmp_rerank.mining.counts import MiningCounts
@@ -114,21 +115,26 @@ class Miner:
         return _Open(query, positives, found, Draw(streams, self._quotas, self._options.short == "random"))
 
     def _positives(self, query: str, judged: Mapping[str, int]) -> list[str]:
-        relevant = [d for d, grade in judged.items() if grade >= self._options.relevant and self._has_text(query, d)]
+        relevant = [d for d, grade in judged.items() if grade >= self._options.relevant and self._has_text(d)]
         if self._options.positives is None or len(relevant) <= self._options.positives:
             return relevant
         draw = generator(self._options.seed, f"{query} positives")
         by_grade = sorted([(-judged[document], draw(), document) for document in relevant])
         return [document for _, _, document in by_grade[: self._options.positives]]
 
-    def _has_text(self, query: str, document: str) -> bool:
+    def _has_text(self, document: str) -> bool:
         if document in self._corpus:
             return True
         if self._options.missing_texts == "error":
-            raise ValueError(
-                f"every document of the judgments and runs needs a text; got {document!r} for query {query!r}, "
-                f"which is not among the {len(self._corpus)} documents; add its text, or choose missing_texts='drop'"
+            ids = dict.fromkeys(
+                doc
+                for query, judged in self._queries.items()
+                for named in (judged, *(run.get(query) or {} for run in self._runs.values()))
+                for doc in named
             )
+            missing = list(ids_without(self._corpus, ids))
+            hint = "add the texts, or choose missing_texts='drop'"
+            raise without_texts("documents of the judgments and runs", missing, len(ids), hint)
         self._counts.missing_texts += 1
         return False
 
@@ -149,7 +155,7 @@ class Miner:
         ranked = (
             document
             for document, _ in rank(scores)
-            if self._may_be_negative(judged.get(document)) and self._has_text(query, document)
+            if self._may_be_negative(judged.get(document)) and self._has_text(document)
         )
         band = band_order(ranked, self._options.ranks, draw if self._options.pick == "random" else None)
         return (Candidate(document, source, float(scores[document])) for document in band)

@@ -11,6 +11,7 @@ from torch import nn
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, build
 from cmp_rerank.pipeline.config import Config, Model
+from cmp_rerank.reranking.loading import read_checkpoint
 
 
 def start_model(model: Model, seed: int, device: str | None = None) -> CrossEncoder:
@@ -24,6 +25,7 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
     Raises:
         ValueError: there is no such model, or it is none that scores pairs.
     """
+    read_checkpoint(model.name)
     options = dict(model.options) if device is None else {**model.options, "device": device}
     transformers.set_seed(seed)
     try:

@@ -19,7 +19,7 @@ from cmp_rerank.pipeline.data import task_of
 from cmp_rerank.pipeline.environment import environment, processes
 from cmp_rerank.pipeline.folder import RunFolder, write_json
 from cmp_rerank.pipeline.model import loss_of, start_model
-from cmp_rerank.pipeline.stages import MODEL, Report, Stages, seconds_of
+from cmp_rerank.pipeline.stages import MODEL, Report, Stages, given_run, seconds_of
 from cmp_rerank.pipeline.template import template
 from cmp_rerank.pipeline.tuning import arguments_of
 from cmp_rerank.training.resume import weights_digest
@@ -147,6 +147,9 @@ def prepare(
     model = start_model(config.model, config.seeds[0], device="cpu")
     new_head = has_new_head(model)
     loss_of(model, config, config.seeds[0])
+    for part in task.parts.values():
+        if part.source in config.first_stage.runs:
+            given_run(config.first_stage.runs[part.source], part, task.corpus)
     notes = [*task.notes, *task.collection.notes()]
     if new_head:
         notes.append(f"{config.model.name} gets a new head; untrained, it is no reranker to compare with")
@@ -164,7 +167,8 @@ def check_folder(path: Path, *, resume: bool) -> None:
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: this is a file, a folder is needed; choose another --out")
-    if not path.exists() or not any(path.iterdir()):
+    # A hidden file is what a kill has left of a file that was being written.
+    if not path.exists() or all(each.name.startswith(".") for each in path.iterdir()):
         return
     if not (path / CONFIG).exists():
         raise ValueError(f"{path}: this folder holds something else than a run; choose a new one")

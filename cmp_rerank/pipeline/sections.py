@@ -97,7 +97,7 @@ def descriptions(described: type) -> dict[str, str]:
     Example:
         >>> from cmp_rerank.training import RerankerTrainingArguments
         >>> descriptions(RerankerTrainingArguments)["unpadded"]
-        "whether the encoder's layers run without padding, where the model allows it."
+        "Whether the encoder's layers run without padding, where the model allows it."
     """
     found: dict[str, str] = {}
     for owner in reversed(described.__mro__):
@@ -106,5 +106,17 @@ def descriptions(described: type) -> dict[str, str]:
             for name, text in re.findall(
                 r"^[ ]{4}(\w+)[^:\n]*:[ ]((?:.*\n?)(?:(?:[ ]{5,}.*)?\n?)*)", block, re.MULTILINE
             ):
-                found[name] = " ".join(text.replace("``", "`").split())
+                found[name] = _as_yaml(" ".join(text.replace("``", "`").split()))
     return found
+
+
+def _as_yaml(text: str) -> str:
+    """A description as a comment of a YAML file: without the marks of Sphinx, and with null for None.
+
+    Example:
+        >>> _as_yaml("arguments of :class:`~cmp_rerank.ir.BM25`. None: all.")
+        'Arguments of `BM25`. null: all.'
+    """
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    text = re.sub(r"\bNone\b", "null", text)
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]+ ", text) else text

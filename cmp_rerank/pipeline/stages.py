@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.collections.matching import ids_without, nothing_in_common, without_texts
 from cmp_rerank.evaluation import Comparison, compare
 from cmp_rerank.evaluation.evaluator import RunEvaluator
 from cmp_rerank.evaluation.report import write_report
@@ -40,6 +41,23 @@ Report = Callable[[str], AbstractContextManager[Progress]]
 MODEL = "model"
 #: Names of the systems in runs and tables.
 FIRST, START, TUNED, CHOSEN = "first stage", "start", "tuned", "chosen"
+
+
+def given_run(path: str, part: Part, corpus: Mapping[str, str]) -> Run:
+    """The candidates that a run of the user has for the queries of a part.
+
+    Raises:
+        ValueError: the file cannot be read, it has none of the queries, or a candidate has no text.
+    """
+    read = read_run(path)
+    found = {query: candidates for query, candidates in read.items() if query in part.qrels}
+    if not found:
+        wanted = f"judged queries of {part.source!r}"
+        raise nothing_in_common(f"queries of {path}", list(read), wanted, list(part.qrels))
+    documents = dict.fromkeys(doc for candidates in found.values() for doc in candidates)
+    if missing := ids_without(corpus, documents):
+        raise without_texts(f"documents of {path}", list(missing), len(documents), "add them, or match the ids")
+    return found
 
 
 @dataclass(frozen=True)
@@ -79,7 +97,7 @@ class Stages:
                 given = self.config.first_stage.runs.get(part.source)
                 run: Run
                 if given is not None:
-                    run = {q: found for q, found in read_run(given).items() if q in part.qrels}
+                    run = given_run(given, part, self.task.corpus)
                 else:
                     search = self._search() if search is None else search
                     with self.report(f"Retrieving: {name}") as progress:

@@ -22,6 +22,7 @@ from cmp_rerank.reader.checks import check_list, check_threshold, check_whole, d
 from cmp_rerank.reader.features import check_questions, make_windows
 from cmp_rerank.reader.records import Question
 from cmp_rerank.reader.windows import OUTSIDE, Window, Windows
+from cmp_rerank.reranking.loading import read_checkpoint
 from cmp_rerank.text.segmenters import Segmenter, TokenSegmenter
 
 OPTIONS_FILE = "reader_options.json"
@@ -157,6 +158,7 @@ class Reader:
         """
         from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
+        read_checkpoint(path)
         tokenizer = AutoTokenizer.from_pretrained(os.fspath(path))
         model, loading = AutoModelForQuestionAnswering.from_pretrained(os.fspath(path), output_loading_info=True)
         # Parts of the encoder may be missing for good reasons, such as a pooler that no reader has.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from cmp_rerank.collections.matching import ids_without, nothing_in_common, without_texts
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
@@ -37,8 +38,8 @@ def from_run(
         The questions; titles are the ids of the documents.
 
     Raises:
-        ValueError: `k` is out of its range; no query has a document in the run; or, with the id, a document has no
-            text.
+        ValueError: `k` is out of its range; no query has a document in the run; or documents have no text, with
+            their number and examples.
 
     Example:
         >>> questions = from_run({"q": "Who makes honey?"}, {"q": {"d1": 0.2, "d2": 0.9}},
@@ -48,17 +49,20 @@ def from_run(
     """
     check_whole("k", k, 1)
     queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
+    read = {query: [doc for doc, _ in rank(run.get(query, {}))[:k]] for query in queries}
+    documents = dict.fromkeys(doc for docs in read.values() for doc in docs)
+    if not documents:
+        raise nothing_in_common("queries", list(queries), "queries of the run", list(run))
+    if missing := ids_without(corpus, documents):
+        raise without_texts("documents to be read", list(missing), len(documents))
     known = {question.id: question for question in gold or ()}
     counts = {"queries without passages": 0, "answers not found": 0}
     questions = []
     for query, question in queries.items():
-        docs = [doc for doc, _ in rank(run.get(query, {}))[:k]]
+        docs = read[query]
         if not docs:
             counts["queries without passages"] += 1
             continue
-        missing = [doc for doc in docs if doc not in corpus]
-        if missing:
-            raise ValueError(f"query {query!r}: the corpus must hold document {missing[0]!r}; got no text for it")
         passages = tuple(corpus[doc] for doc in docs)
         texts = known[query].texts if query in known else tuple((answers or {}).get(query, ()))
         kind = known[query].kind if query in known else "span"
@@ -69,9 +73,4 @@ def from_run(
                 counts["answers not found"] += 1
                 kind = "none"
         questions.append(Question(query, question, passages, found, texts=texts, titles=tuple(docs), kind=kind))
-    if not questions:
-        raise ValueError(
-            f"queries and run must have ids in common; got {len(queries)} queries, none of them with a document in "
-            "the run"
-        )
     return Questions(questions, "run", counts)

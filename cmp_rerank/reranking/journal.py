@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -74,8 +75,10 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._lock.release()
+        try:
+            self._file.close()  # on a full disk this fails, too
+        finally:
+            self._lock.release()
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n")
@@ -99,7 +102,12 @@ class Journal:
         file.seek(end)
         self._file = file
         if not end:
-            self._write({"settings": settings})
+            try:
+                self._write({"settings": settings})
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.close()  # else what it holds would be written whenever the object is deleted
+                raise
         return file
 
     def _compare(self, before: dict[str, Any], now: dict[str, Any]) -> None:

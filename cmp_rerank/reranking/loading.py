@@ -47,11 +47,7 @@ def check_checkpoint(name: PathLike) -> None:
     Raises:
         ValueError: There is none of that name, or it is of another kind.
     """
-    config = _read(name, "config.json")
-    modules = _read(name, "modules.json")
-    if config is None and modules is None:
-        what = "this folder holds no checkpoint" if Path(name).is_dir() else "no such checkpoint"
-        raise ValueError(f"{os.fspath(name)}: {what}; give a folder with config.json, or a name on the hub")
+    config, modules = read_checkpoint(name)
     if modules is not None:
         kind = (_read(name, "config_sentence_transformers.json") or {}).get("model_type", "SentenceTransformer")
         if kind != "CrossEncoder":
@@ -66,6 +62,25 @@ def check_checkpoint(name: PathLike) -> None:
             f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification); got "
             f"{kinds[0]}, whose head would be random; fine-tune it first"
         )
+
+
+def read_checkpoint(name: PathLike) -> tuple[Any, Any]:
+    """What the files of a checkpoint of any kind say of it, without loading it.
+
+    Args:
+        name: A folder, or a name on the hub.
+
+    Returns:
+        The content of config.json and modules.json; None for one that there is not.
+
+    Raises:
+        ValueError: There is no checkpoint of that name, or it is damaged.
+    """
+    config, modules = _read(name, "config.json"), _read(name, "modules.json")
+    if config is None and modules is None:
+        what = "this folder holds no checkpoint" if Path(name).is_dir() else "no such checkpoint"
+        raise ValueError(f"{os.fspath(name)}: {what}; give a folder with config.json, or a name on the hub")
+    return config, modules
 
 
 def _read(name: PathLike, file: str) -> Any:

@@ -57,3 +57,15 @@ def test_a_bar_on_a_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch, seco
     assert ("100/100" in terminal.getvalue()) == shown
     assert ("2.0 pairs/s" in terminal.getvalue()) == shown
     assert ("Scoring [x]" in terminal.getvalue()) == shown
+
+
+def test_quick_work_after_a_slow_start_prints_its_end_alone(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("Mining", "queries") as show:
+        clock.now = 3.0
+        for done in range(11):
+            clock.now += 0.01
+            show(done, 10)
+    assert [line.split("] ")[1].split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "Mining: 1 of 10 queries",
+        "Mining: 10 of 10 queries",
+    ]

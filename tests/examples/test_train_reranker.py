@@ -1,50 +1,34 @@
-"""The example script, run as a user runs it, on a small BEIR folder."""
+"""The example of one changed line, run as a user runs it, on a small BEIR folder."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from tiny_models import PASSAGES, QUERIES, TEXTS
+from sentence_transformers import CrossEncoder
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "train_reranker.py"
-
-
-@pytest.fixture
-def beir(tmp_path: Path) -> Path:
-    folder = tmp_path / "beir"
-    (folder / "qrels").mkdir(parents=True)
-    texts = TEXTS + [f"{text} Filler {i} is about number {i}." for i, text in enumerate(TEXTS)]
-    lines = [json.dumps({"_id": f"d{i}", "title": "", "text": text}) for i, text in enumerate(texts)]
-    (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    lines = [json.dumps({"_id": f"q{i}", "text": text}) for i, text in enumerate(QUERIES)]
-    (folder / "queries.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    for split, rows in (("train", range(2)), ("test", range(4))):
-        judged = [f"q{i}\td{TEXTS.index(PASSAGES[i])}\t1" for i in rows]
-        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged))
-    return folder
+from cmp_rerank.guard import load_guard
+from cmp_rerank.ir import read_run
 
 
-def test_it_trains_both_arms_and_writes_what_a_figure_needs(
-    beir: Path, tiny_checkpoint: Path, tmp_path: Path
+def test_it_trains_both_arms_compares_and_guards(
+    beir: Path, tiny_checkpoint: Path, tmp_path: Path, run_in_a_process: Callable[..., str]
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, str(SCRIPT), str(beir), "--model", str(tiny_checkpoint), "--out", str(out)]
-    environment = os.environ | {"COLUMNS": "160"}
-    command += ["--epochs", "1", "--seeds", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["config"]["seeds"] == 2
-    assert "torch" in metrics["versions"]
-    assert len(metrics["training_seconds"]["comparative"]) == 2
-    for name in ("BM25-0", "untuned-0", "plain-0", "plain-1", "comparative-0", "comparative-1"):
-        assert (out / f"{name}.run").read_text().startswith("q0 Q0 ")
-    steps = json.loads((out / "comparative-1.steps.json").read_text())
-    assert steps
-    for name in ("BM25", "untuned", "plain", "comparative"):
-        assert name in done.stdout
+    arguments = (f"beir:{beir}", "--model", tiny_checkpoint, "--out", out, "--negatives", 3, "--epochs", 4)
+    printed = run_in_a_process("train_reranker", *arguments)
+    comparison = json.loads((out / "comparison.json").read_text())
+    assert comparison["systems"] == ["BM25", "untuned", "plain", "comparative"]
+    assert comparison["baseline"] == "plain"
+    assert set(comparison["per_query"]["comparative"]["nDCG@10"]) == {f"test{i}" for i in range(4)}
+    runs = {name: read_run(out / f"{name}.run") for name in comparison["systems"]}
+    assert {name: set(run) for name, run in runs.items()} == {name: {f"test{i}" for i in range(4)} for name in runs}
+    # Both arms have moved from the start, and not to the same place.
+    assert len({json.dumps(run) for run in runs.values()}) == 4
+    verdict = json.loads((out / "guarded" / "verdict.json").read_text())
+    assert verdict["queries"] == 1  # a fifth of four, rounded up to one
+    assert verdict["test"]["queries"] == 4
+    assert verdict["outcome"] in ("helped", "no detectable difference", "would have hurt")
+    assert verdict["sentence"].split()[0] in printed
+    assert isinstance(load_guard(out / "guarded").model, CrossEncoder)

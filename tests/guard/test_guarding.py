@@ -263,7 +263,7 @@ def test_the_same_weights_twice_are_refused(start: CrossEncoder, tiny: Tiny) -> 
         ({"measure": "nDGC@10"}, "nDGC"),
         (
             {"first_stage": {"p": {"d1": 1.0}}},
-            "the first stage has no candidate for any judged query; got queries such",
+            "the first stage has no candidate for any judged query; got 1 in the run",
         ),
         ({"first_stage": {"q00": {"d99": 1.0}}}, "no text for document 'd99'"),
         ({"qrels": {}}, "there is no judged query"),

@@ -352,7 +352,7 @@ def test_missing_texts() -> None:
     corpus = {name: text for name, text in CORPUS.items() if name not in ("d00", "d02")}
     qrels = {"q0": {"d00": 1, "d01": 1}, "q1": {"d00": 1}}
     run = {"q0": {"d02": 2.0, "d03": 1.0}}
-    with pytest.raises(ValueError, match=r"needs a text; got 'd00' for query 'q0'.*missing_texts='drop'"):
+    with pytest.raises(ValueError, match=r"got none for 2 of 4 \('d00', 'd02'\).*missing_texts='drop'"):
         mine(QUERIES, corpus, qrels, run)
     mined = mine(QUERIES, corpus, qrels, run, missing_texts="drop", negatives=1, ids=True, short="error")
     assert mined_ids(mined) == {"q0": {"d01": 1, "d03": 0}}

@@ -21,6 +21,7 @@ from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Qrels, read_qrels
 from cmp_rerank.ir.arguments import check_count
 from cmp_rerank.ir.lines import replacing
+from cmp_rerank.ir.reading import read_json
 
 Curves = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
 
@@ -153,10 +154,10 @@ def read_curves(path: str | os.PathLike[str]) -> dict[str, dict[str, list[list[f
     if not Path(path).is_file():
         raise ValueError(f"{name}: no such file")
     if not name.endswith(".csv"):
-        try:
-            return json.loads(Path(path).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}, line {error.lineno}: not JSON: {error.msg}") from error
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"{name}: curves map charts to series of points; got a {type(content).__name__}")
+        return content
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:

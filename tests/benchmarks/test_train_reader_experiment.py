@@ -1,4 +1,4 @@
-"""The example of readers, run as a user runs it, in its short form with a tiny model."""
+"""The experiment with readers, run as a user runs it, in its short form with a tiny model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tiny_models
 from tiny_models import PASSAGES, QUERIES
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "train_reader.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "experiments" / "train_reader.py"
 GOLD = ["bamboo", "Bees", "an hour", "The river rose"]
 
 

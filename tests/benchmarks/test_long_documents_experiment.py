@@ -1,4 +1,4 @@
-"""The example of long documents, run as a user runs it, in its short form on a small BEIR folder."""
+"""The experiment with long documents, run as a user runs it, in its short form on a small BEIR folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tiny_models import PASSAGES, QUERIES, TEXTS
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "long_documents.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "experiments" / "long_documents.py"
 
 
 def test_the_short_form_compares_all_arms(tiny_checkpoint: Path, tmp_path: Path) -> None:
