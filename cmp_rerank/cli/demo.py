@@ -20,9 +20,7 @@ def demo(
         Path,
         typer.Option("--out", "-o", help="Where the folders fast and full go; an interrupted one is gone on with."),
     ] = Path("cmp-rerank-demo"),
-    fast: Annotated[
-        bool, typer.Option("--fast", help="The short form, which shows that everything runs.")
-    ] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="The short form, which shows that everything runs.")] = False,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the sample of queries, the new head, the negatives and the ablations.")
     ] = 0,
