@@ -67,8 +67,8 @@ class Budget:
         self.recompute_activations = True
         self.tokens = max(1, min(tokens, self.tokens or tokens) // 2)
         logger.warning(
-            "Out of memory in a pass of %d tokens (%s). Training continues: from now on a pass holds at most "
-            "%d tokens, and activations are recomputed instead of kept.",
+            "Out of memory in a pass of %d tokens (%s). It is repeated in parts: from now on a pass holds at most "
+            "%d tokens, and activations for a backward pass are recomputed instead of kept.",
             tokens,
             (str(error).splitlines() or [type(error).__name__])[0][:200],
             self.tokens,

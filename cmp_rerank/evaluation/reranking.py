@@ -8,6 +8,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from cmp_rerank.ir import Run
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker, text_of
 
@@ -33,8 +34,8 @@ def rerank(
 
     Args:
         model: Anything with ``predict(pairs)``; options that its `predict` does not take are not passed.
-        queries: Query id -> text.
-        corpus: Document id -> text.
+        queries: Query id -> text, or a dataset of `datasets` or ir_datasets.
+        corpus: Document id -> text, or such a dataset.
         run: Candidates with the scores of the first stage, ranked by :func:`cmp_rerank.ir.rank`.
         k: How many candidates of each query are scored; None scores all.
         batch_size: Passed to ``predict``. A CrossEncoder without options runs in passes of the engine instead,
@@ -58,6 +59,7 @@ def rerank(
         {'q': {'d2': 2.0, 'd1': 0.0, 'd3': -1.0}}
     """
     check_reranker(model)
+    queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
     check_inputs(queries, corpus, run, k)
     with tqdm(desc="Pairs", disable=not show_progress_bar) as bar:
 

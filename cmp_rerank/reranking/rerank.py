@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from cmp_rerank.ir import Progress, Run
 from cmp_rerank.ir.arguments import check_count
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.lines import PathLike, stem_suffix
 from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker
 from cmp_rerank.reranking.digest import settings_of
@@ -82,8 +83,8 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
 
     Args:
         model: A CrossEncoder, a LongDocumentReranker, or anything with ``predict(pairs)``.
-        queries: Query id -> text.
-        corpus: Document id -> text; texts are looked up when their group is scored.
+        queries: Query id -> text, or a dataset of `datasets` or ir_datasets.
+        corpus: Document id -> text, or such a dataset; texts are looked up when their group is scored.
         run: Candidates with the scores of the first stage, or the path of a run file.
         depth: How many candidates of each query are scored, by :func:`cmp_rerank.ir.rank`; None scores all.
         out: The run file to write, in the format that :func:`cmp_rerank.ir.write_run` takes from its name. None
@@ -91,7 +92,7 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
         tag: Name of the system, the last column of a TREC run.
         passages: Also write the passages of each scored document to this file, as JSON lines; needs ``out`` and a
             LongDocumentReranker.
-        tokens_per_batch: How many tokens, padding included, one pass holds. Default: 4,096 on a CPU, 65,536
+        tokens_per_batch: How many tokens, padding included, one pass holds. Default: 1,024 on a CPU, 65,536
             elsewhere. When memory runs out, passes get smaller.
         pairs_per_group: How many pairs fill a group. After a kill, at most that many are scored again.
         precision: "float32", "bf16" or "int8"; None leaves the model as it is. See
@@ -125,6 +126,7 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
         {'q': {'d2': 2.0, 'd1': 0.0, 'd3': -1.0}}
     """
     check_reranker(model)
+    queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
     RerankOptions(depth, tokens_per_batch, pairs_per_group, precision)  # checks them
     check_inputs(queries, corpus, {} if isinstance(run, str | os.PathLike) else run, None)
     if passages is not None and out is None:

@@ -15,10 +15,12 @@ import pytest
 import tiny_models
 import torch
 from collection import CORPUS, QUERIES, RUN, write
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 
+from cmp_rerank.evaluation import rerank
 from cmp_rerank.ir import rank, read_run
 from cmp_rerank.reranking import Counts, rerank_run
 from cmp_rerank.reranking.groups import groups
@@ -327,3 +329,23 @@ def test_a_class_that_scores_in_its_own_way_is_asked(tmp_path: Path) -> None:
     tiny_models.cross_encoder(tmp_path)
     found = rerank_run(Own(str(tmp_path), device="cpu"), QUERIES, CORPUS, RUN)
     assert found["q0"] == {doc: float(len(CORPUS[doc])) for doc in found["q0"]}
+
+
+def test_datasets_are_texts(model: CrossEncoder) -> None:
+    queries, corpus = (
+        Dataset.from_dict({"id": list(texts), "text": list(texts.values())}) for texts in (QUERIES, CORPUS)
+    )
+    assert rerank_run(model, queries, corpus, RUN, **SMALL) == rerank_run(model, QUERIES, CORPUS, RUN, **SMALL)
+    assert rerank(model, queries, corpus, RUN, k=5) == rerank(model, QUERIES, CORPUS, RUN, k=5)
+
+
+def test_a_pass_on_a_cpu_holds_1024_tokens(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, int]] = []
+    hook = model.register_forward_pre_hook(lambda _, inputs: shapes.append((*inputs[0]["input_ids"].shape,)))
+    try:
+        found = rerank_run(model, QUERIES, CORPUS, RUN)
+    finally:
+        hook.remove()
+    tokens = [rows * length for rows, length in shapes]
+    assert 512 < max(tokens) <= 1024 < sum(tokens)
+    assert found == rerank_run(model, QUERIES, CORPUS, RUN, tokens_per_batch=1024)
