@@ -20,9 +20,7 @@ def demo(
         Path,
         typer.Option("--out", "-o", help="Where the folders fast and full go; an interrupted one is gone on with."),
     ] = Path("cmp-rerank-demo"),
-    fast: Annotated[
-        bool, typer.Option("--fast", help="The short form, about a minute. It shows that everything runs.")
-    ] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="The short form, which shows that everything runs.")] = False,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the sample of queries, the new head, the negatives and the ablations.")
     ] = 0,
@@ -53,8 +51,8 @@ def demo(
     alone or with a share of the score. All rankings are compared on test
     queries that had no part in this.
 
-    It needs no network, and takes about 10 minutes on two CPU cores. After an
-    interruption the same command goes on. In --out, each form has a folder of
+    It needs no network, and takes about 10 minutes of processor time. After
+    an interruption the same command goes on. In --out, each form has a folder of
     its own: the collection, two run folders of `cmp-rerank train` with their
     config.yaml, report.html, and metrics.json with the values of each query.
     """

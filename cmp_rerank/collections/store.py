@@ -44,7 +44,6 @@ class TextStore(Texts):
 
     Example:
         >>> import tempfile
-    import time
         >>> texts = [(1, "d1", "Pandas eat bamboo."), (2, "d2", "Bees make honey.")]
         >>> store = TextStore.build(tempfile.mkdtemp() + "/store", lambda: texts, "an example")
         >>> store["d2"], "d3" in store, len(store), list(store), store.get_many(["d2", "d1"])

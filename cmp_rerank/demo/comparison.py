@@ -23,7 +23,7 @@ def systems_of(results: Mapping[str, Results]) -> dict[str, Run]:
     """The rankings of the test queries: what there was, and of each arm the tuned model and what is handed over."""
     runs = results[PLAIN].folder / "runs"
     had = {BASELINE: runs / "first_stage.trec", START: runs / "start.trec"}
-    systems = {name: read_run(path) for name, path in had.items() if path.exists()}
+    systems: dict[str, Run] = {name: read_run(path) for name, path in had.items() if path.exists()}
     for arm in ARMS:
         (tuned,) = (results[arm].folder / "runs").glob("tuned-*.trec")
         systems[f"{arm}, {TUNED}"] = read_run(tuned)

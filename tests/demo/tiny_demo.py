@@ -14,6 +14,7 @@ RECIPE = Recipe(
         "negatives.negatives": 2,
         "model.max_length": 32,
         "training.use_cpu": True,
+        "training.per_device_train_batch_size": 8,
         "training.num_train_epochs": 2,
         "training.save_strategy": "steps",
         "training.save_steps": 1,

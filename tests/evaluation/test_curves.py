@@ -86,6 +86,6 @@ def test_bad_input(tiny_model: CrossEncoder) -> None:
         utility_curves({"m": tiny_model}, ASKED, CORPUS, RUN, QRELS, segments=[0])
     with pytest.raises(ValueError, match=r"needs a text; got none for 1 of 6 \('d3'\)"):
         utility_curves({"m": tiny_model}, ASKED, CORPUS | {"d3": " "}, RUN, QRELS)
-    with pytest.raises(ValueError, match=r"needs a text; got none for 1 of \d+ \('q0'\)"):
+    with pytest.raises(ValueError, match=r"needs a text; got none for 4 of 4 \(.q0., .q1., .q2.,"):
         utility_curves({"m": tiny_model}, {}, CORPUS, RUN, QRELS)
     assert torch.is_grad_enabled()

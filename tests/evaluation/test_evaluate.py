@@ -364,8 +364,8 @@ def test_the_emptiness_grid(precision: str) -> None:
         ({"q": {"a": math.nan}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number; got nan"),
         ({"q": {"a": "0.5"}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number; got '0.5'"),
         ({"q": {"a": None}}, {"q": {"a": 1}}, {}, "document 'a': the score must be a number; got None"),
-        ({"q": {1: 0.5}}, {"q": {"a": 1}}, {}, "query 'q': document ids are strings; got 1"),
-        ({"q": {"a": 0.5}}, {"q": {1: 1}}, {}, "query 'q': document ids must be strings; got 1; convert them"),
+        ({"q": {1: 0.5}}, {"q": {"a": 1}}, {}, "ids are strings; got the document id 1 in run; convert"),
+        ({"q": {"a": 0.5}}, {"q": {1: 1}}, {}, "ids are strings; got the document id 1 in qrels; convert"),
         (
             {"q": {"a": 0.5}},
             {"q": {"a": 0.5}},

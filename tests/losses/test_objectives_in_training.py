@@ -91,7 +91,9 @@ def check(model: CrossEncoder, loss: ComparativeLoss, columns: Any, labels: Any,
     expected = total("0 (0, 0)")
     expected.backward()
     torch.testing.assert_close(value, expected)
-    same_gradients(found, gradients(model), rtol=1e-5, atol=1e-8)
+    slow = gradients(model)
+    # Rates and labels are in single precision on both sides, so small entries agree relative to the largest only.
+    same_gradients(found, slow, rtol=1e-5, atol=1e-6 * max(float(g.abs().max()) for g in slow.values()))
 
 
 @pytest.mark.parametrize("strategy", ["naive", "stacked", "hybrid", "auto"])
