@@ -86,8 +86,7 @@ def scorer_of(
     return ByPredict(model, defaults or {}, predict_options or {})
 
 
-#: A pass without gradients on a CPU. Its activations stay in the caches: 256 pairs of 32 tokens were measured to take
-#: 10% less time than in passes of 1,024, which is what ``CrossEncoder.predict`` runs (docs/reranking.md).
+#: A pass without gradients on a CPU: small, so that its activations stay in the caches (figures: docs/reranking.md).
 TOKENS_PER_BATCH_ON_CPU = 512
 
 #: What a class has of its own if it scores in a way of its own.
