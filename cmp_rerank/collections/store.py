@@ -8,7 +8,6 @@ import json
 import mmap
 import os
 import shutil
-import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,9 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cmp_rerank.ir.id_index import IdIndex, id_hash
+from cmp_rerank.ir.lines import PathLike, unfinished_folder
 from cmp_rerank.ir.mappings import Texts
 
-PathLike = str | os.PathLike[str]
 #: A source of texts: each call gives all (place, id, text), where the place is a line or a row, for errors.
 Records = Callable[[], Iterable[tuple[int, str, str]]]
 VERSION = 1
@@ -83,8 +82,7 @@ class TextStore(Texts):
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with unfinished_folder(folder) as partial:
             hashes = array("Q")
             with _Writer(partial, "texts") as texts, _Writer(partial, "ids") as names:
                 for _, name, text in records():
@@ -102,12 +100,9 @@ class TextStore(Texts):
             np.save(partial / "rows.npy", index.rows)
             about = {"version": VERSION, "source": source, "count": len(hashes)}
             (partial / _ABOUT).write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
-            partial.chmod(0o755)
             with contextlib.suppress(OSError):  # another process was faster: its folder is as good
                 partial.rename(folder)
             return cls(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     @cached_property
     def ids(self) -> Sequence[str]:

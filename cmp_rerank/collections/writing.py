@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cmp_rerank.ir import Qrels, write_corpus, write_qrels, write_queries
-from cmp_rerank.ir.lines import write_lines
+from cmp_rerank.ir.lines import unfinished_folder, write_lines
 
 
 def write_beir(
@@ -43,8 +41,7 @@ def write_beir(
     if folder.exists():
         raise ValueError(f"{folder} exists already: name a new folder or remove it first.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with unfinished_folder(folder) as unfinished:
         write_corpus(unfinished / "corpus.jsonl", corpus)
         _write_queries(unfinished / "queries.jsonl", queries, weights or {})
         (unfinished / "qrels").mkdir()
@@ -52,10 +49,7 @@ def write_beir(
             write_qrels(unfinished / "qrels" / f"{split}.tsv", judged)
         about = json.dumps(dict(metadata or {}), indent=2, ensure_ascii=False)
         (unfinished / "metadata.json").write_text(about + "\n", encoding="utf-8")
-        unfinished.chmod(0o755)
         unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

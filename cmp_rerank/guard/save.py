@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cmp_rerank.guard.mix import Mix
 from cmp_rerank.ir import Run
 from cmp_rerank.ir.arguments import Progress
-from cmp_rerank.ir.lines import PathLike, replacing
+from cmp_rerank.ir.lines import PathLike, check_parent, replacing, unfinished_folder
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.version import package_version
 
@@ -81,8 +78,7 @@ def check_free(folder: PathLike) -> Path:
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path}: this exists already and is not an empty folder; choose another, or remove it")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path.absolute().parent}: no such directory; create it before writing {path.name}")
+    check_parent(path.absolute())
     return path
 
 
@@ -102,9 +98,7 @@ def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> P
         ValueError: As :func:`check_free`.
     """
     target = check_free(folder)
-    made = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}."))
-    try:
-        made.chmod(0o777 & ~_umask())
+    with unfinished_folder(target) as made:
         model.save_pretrained(str(made))
         settings = {
             **asdict(mix),
@@ -118,10 +112,7 @@ def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> P
             json.dump(settings, file, indent=1, allow_nan=False)
             file.write("\n")
         verdict.save(made)
-        os.replace(made, target)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
+        made.replace(target)
     return target
 
 
@@ -159,9 +150,3 @@ def load_guard(folder: PathLike, *, model: CrossEncoder | None = None, device: s
 
         model = load_reranker(folder, device=device)
     return Guarded(model, mix, *rest)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

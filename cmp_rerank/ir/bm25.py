@@ -12,7 +12,7 @@ from cmp_rerank.ir.arguments import Progress, check_count, check_number, check_t
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import read_manifest, replacing_folder, write_manifest
+from cmp_rerank.ir.index_folder import read_manifest, replacing_index, write_manifest
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.postings import Postings, build_postings
 from cmp_rerank.ir.ranking import best_documents, check_choice
@@ -118,7 +118,7 @@ class BM25:
         Raises:
             ValueError: its parent does not exist, or it holds something else.
         """
-        with replacing_folder(folder) as new:
+        with replacing_index(folder) as new:
             self._index.save(new, show_progress=False)
             self._ids.save(new)
             write_manifest(new, "bm25", self._settings)

@@ -31,8 +31,8 @@ from cmp_rerank.ir.embedding import (
 )
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import check_place, is_index, read_manifest, replacing_folder, write_manifest
-from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.index_folder import is_index, read_manifest, replacing_index, write_manifest
+from cmp_rerank.ir.lines import PathLike, check_parent
 from cmp_rerank.ir.nearest import Approximate, Flat, Nearest
 from cmp_rerank.ir.ranking import best_documents, check_choice
 
@@ -138,7 +138,7 @@ class Dense:
         Raises:
             ValueError: its parent does not exist, or it holds something else.
         """
-        with replacing_folder(folder) as new:
+        with replacing_index(folder) as new:
             self._write(new, embeddings=True)
 
     @classmethod
@@ -269,7 +269,7 @@ def _longest(embeddings: np.ndarray) -> float:
 
 def _own_folder(folder: Path) -> Path:
     """The folder, made where it does not exist; refused where it holds something else than a part of an index."""
-    check_place(folder)
+    check_parent(folder)
     folder.mkdir(exist_ok=True)
     if is_index(folder):
         raise ValueError(f"{folder} has a whole index already; open it with Dense.open, or name another folder")

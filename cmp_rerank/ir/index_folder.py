@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.ir.lines import PathLike, write_lines
+from cmp_rerank.ir.lines import PathLike, check_parent, replacing_folder, write_lines
 
 # The last file to be written: a folder without it is not an index, or not a whole one.
 _MANIFEST = "first_stage.json"
@@ -24,34 +22,15 @@ def is_index(folder: PathLike) -> bool:
 
 
 @contextlib.contextmanager
-def replacing_folder(folder: PathLike) -> Iterator[Path]:
-    """A new folder beside ``folder`` to write to, which takes its place on success; else nothing is left of it.
+def replacing_index(folder: PathLike) -> Iterator[Path]:
+    """As :func:`replacing_folder`, and refuses to replace something else than an index.
 
     Raises:
         ValueError: The parent does not exist, or ``folder`` holds something else than an index.
     """
-    target = Path(folder)
-    check_replaceable(target)
-    new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        new.chmod(0o777 & ~_umask())
+    check_replaceable(Path(folder))
+    with replacing_folder(folder) as new:
         yield new
-        if target.exists():
-            # A folder cannot be renamed onto one that is not empty: the old one steps aside first.
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-            os.replace(target, old)
-            os.replace(new, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(new, target)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def check_place(folder: Path) -> None:
-    """Refuse a folder that cannot be made because its parent does not exist."""
-    if not folder.parent.is_dir():
-        raise ValueError(f"{folder.parent}: no such directory; create it before writing {folder.name}")
 
 
 def check_replaceable(folder: Path) -> None:
@@ -60,7 +39,7 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         ValueError: The parent does not exist, or ``folder`` holds something else than an index.
     """
-    check_place(folder)
+    check_parent(folder)
     if folder.exists() and not is_index(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
             f"an index needs a folder of its own; got {folder}, which holds something else; name a new one"
@@ -119,9 +98,3 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not readable:
         raise ValueError(f"{path}: the format must be {_FORMAT}; got {content['format']!r}; build the index again")
     return content
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

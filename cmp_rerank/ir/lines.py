@@ -1,4 +1,4 @@
-"""Opening, naming and writing files: plain or gzip, errors with file and line, nothing half-written."""
+"""Opening, naming and writing files and folders: plain or gzip, errors with file and line, nothing half-written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -66,14 +67,11 @@ def text(path: PathLike, number: int, raw: bytes) -> str:
 def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
     """Write text to a temporary file beside `path`, rename it on success; gzip when the name ends in .gz."""
     target = Path(path)
-    if not target.parent.is_dir():
-        raise ValueError(f"{target.parent}: no such directory; create it before writing {target.name}")
+    check_parent(target)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         # mkstemp makes the file private; a result should have the permissions that any new file gets.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        os.chmod(name, 0o666 & ~_umask())
         with os.fdopen(handle, "wb") as raw:
             # No name and time in the gzip header: the same content gives the same bytes.
             packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if target.suffix == ".gz" else None
@@ -84,6 +82,70 @@ def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+@contextlib.contextmanager
+def unfinished_folder(path: PathLike) -> Iterator[Path]:
+    """A new folder beside ``path``, to write to and then to rename; what is still there in the end is removed.
+
+    Raises:
+        ValueError: The parent of ``path`` does not exist.
+    """
+    target = Path(path).absolute()
+    check_parent(target)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: PathLike) -> Iterator[Path]:
+    """A new folder beside ``path`` to write to, which takes its place on success; what was there stays until then.
+
+    Raises:
+        ValueError: The parent of ``path`` does not exist.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     for text in ("first", "second"):
+        ...         with replacing_folder(Path(parent, "index")) as folder:
+        ...             write_lines(folder / "content", [text])
+        ...     Path(parent, "index", "content").read_text(), len(os.listdir(parent))
+        ('second', 1)
+    """
+    target = Path(path)
+    with unfinished_folder(target) as folder:
+        yield folder
+        if not target.exists():
+            folder.rename(target)
+            return
+        # A folder cannot be renamed onto one that is not empty: the old one steps aside first.
+        with unfinished_folder(target) as old:
+            target.replace(old)
+            try:
+                folder.rename(target)
+            except BaseException:
+                old.replace(target)
+                raise
+
+
+def check_parent(path: Path) -> None:
+    """Refuse a file or folder that cannot be made because its parent does not exist.
+
+    Raises:
+        ValueError: With the parent.
+    """
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent}: no such directory; create it before writing {path.name}")
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_lines(path: PathLike, lines: Iterable[str]) -> None:

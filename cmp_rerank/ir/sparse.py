@@ -13,7 +13,7 @@ from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.embedding import check_model
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import read_manifest, replacing_folder, write_manifest
+from cmp_rerank.ir.index_folder import read_manifest, replacing_index, write_manifest
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.postings import texts_in_blocks
 from cmp_rerank.ir.ranking import best_documents
@@ -97,7 +97,7 @@ class Sparse:
         Raises:
             ValueError: its parent does not exist, or it holds something else.
         """
-        with replacing_folder(folder) as new:
+        with replacing_index(folder) as new:
             for name in _ARRAYS:
                 np.save(new / f"weights.{name}.npy", getattr(self._weights, name))
             self._ids.save(new)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmp_rerank.ir.lines import replacing, write_lines
+from cmp_rerank.ir.lines import replacing, unfinished_folder, write_lines
 from cmp_rerank.version import package_version
 
 if TYPE_CHECKING:
@@ -78,8 +76,7 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[st
     check_target(path)
     path = Path(path)
     # In a folder of its own beside the target: what is whole is then renamed.
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with unfinished_folder(path) as partial:
         written = partial / path.name
         if path.suffix == ".jsonl":
             # Not `Dataset.to_json`, which cuts numbers to 10 digits.
@@ -88,8 +85,6 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[st
             with _without_bars():
                 (dataset.to_parquet if path.suffix == ".parquet" else dataset.save_to_disk)(written)
         os.replace(written, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     versions = {"cmp-rerank": package_version()} | {name: version(name) for name in ("datasets", "pyarrow")}
     with replacing(about_path(path)) as file:
         json.dump({**about, "versions": versions}, file, indent=1, allow_nan=False)

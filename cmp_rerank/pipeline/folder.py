@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.ir.lines import PathLike, open_bytes, replacing
+from cmp_rerank.ir.lines import PathLike, open_bytes, replacing, replacing_folder
 from cmp_rerank.ir.reading import read_json
 
 #: In the folder of a stage: what made it.
@@ -51,6 +49,7 @@ class RunFolder:
         wait: seconds between two looks of a process that waits.
 
     Example:
+        >>> import tempfile
         >>> made = []
         >>> with tempfile.TemporaryDirectory() as path:
         ...     run = RunFolder(path)
@@ -97,7 +96,10 @@ class RunFolder:
                 found = self.done(name, settings)
             return found
         begin = time.perf_counter()
-        with replacing_folder(self.path / name) as folder:
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        with replacing_folder(target) as folder:
             make(folder)
             record = {
                 "settings": settings,
@@ -148,26 +150,7 @@ def write_json(path: PathLike, content: Any) -> None:
         file.write("\n")
 
 
-@contextmanager
-def replacing_folder(path: PathLike) -> Iterator[Path]:
-    """An empty folder beside `path`, put in its place on success; what was there stays until then."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*"):  # of a run that was killed
+def _remove_leftovers(target: Path) -> None:
+    """Remove what a run has left that was killed while it made a stage."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
         shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)  # mkdtemp makes it private
-    try:
-        yield folder
-        if target.exists():
-            old = folder.with_name(f"{folder.name}.old")
-            target.rename(old)
-            folder.rename(target)
-            shutil.rmtree(old)
-        else:
-            folder.rename(target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cmp_rerank.ir.index_folder import is_index, kind_of_index, read_manifest, replacing_folder, write_manifest
+from cmp_rerank.ir.index_folder import is_index, kind_of_index, read_manifest, replacing_index, write_manifest
 
 
 def write(folder: Path, content: str) -> None:
-    with replacing_folder(folder) as new:
+    with replacing_index(folder) as new:
         (new / "content").write_text(content)
         write_manifest(new, "bm25", {"content": content})
 
@@ -33,12 +33,26 @@ def test_what_is_interrupted_leaves_what_was_there(tmp_path: Path) -> None:
     write(folder, "first")
 
     def interrupted() -> None:
-        with replacing_folder(folder) as new:
+        with replacing_index(folder) as new:
             (new / "content").write_text("half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+    assert (folder / "content").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_what_cannot_take_its_place_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "index"
+    write(folder, "first")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="no space left"):
+        write(folder, "second")
     assert (folder / "content").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cmp_rerank.pipeline.folder import RECORD, RunFolder, digest_of, file_digest, replacing_folder, write_json
+from cmp_rerank.pipeline.folder import RECORD, RunFolder, digest_of, file_digest, write_json
 
 
 def maker(text: str, fail: bool = False):
@@ -66,8 +66,7 @@ def test_left_overs_of_a_kill_go_away(tmp_path: Path) -> None:
     (left / "half").write_text("written")
     other = tmp_path / ".ab.x1y2"
     other.mkdir()
-    with replacing_folder(tmp_path / "a") as folder:
-        (folder / "result").write_text("one")
+    RunFolder(tmp_path).stage("a", {}, maker("one"))
     assert not left.exists()
     assert other.exists()
 
