@@ -9,10 +9,9 @@ from pathlib import Path
 
 from cmp_rerank.collections.cache import cache_folder
 from cmp_rerank.collections.store import VERSION, Records, TextStore
-from cmp_rerank.ir.lines import malformed
+from cmp_rerank.ir.lines import PathLike, malformed
 from cmp_rerank.ir.texts import numbered_texts
 
-PathLike = str | os.PathLike[str]
 #: Files of more bytes than this become a store.
 LARGE = 64 << 20
 _END = 1 << 16

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cmp_rerank.ir.arguments import Progress, check_count, check_number, check_texts
+from cmp_rerank.ir.arguments import Progress, check_number
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import read_manifest, replacing_index, write_manifest
+from cmp_rerank.ir.index import Found, Index
+from cmp_rerank.ir.index_folder import read_manifest
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.postings import Postings, build_postings
-from cmp_rerank.ir.ranking import best_documents, check_choice
+from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.text.terms import term_splitter
 
+# Queries that are searched at once.
+_BLOCK = 100
 LENGTHS = ("exact", "lucene")
 #: What Anserini does by default: its k1 and b, Porter's stemmer, Lucene's tokens, stop words and lengths.
 ANSERINI: Mapping[str, Any] = {
@@ -30,12 +33,12 @@ ANSERINI: Mapping[str, Any] = {
 }
 
 
-class BM25:
+class BM25(Index):
     """Lexical retrieval by BM25 (Robertson and Zaragoza 2009), with the idf of Lucene, which is never negative.
 
     The score of a document is the sum over the terms of the query, with repetitions, of
     idf * tf / (tf + k1 * (1 - b + b * length / mean length)), where idf is log(1 + (n - df + 0.5) / (df + 0.5)).
-    bm25s adds them up.
+    bm25s adds them up. A saved index has the files of bm25s, which opens them too, and the ids of the documents.
 
     Args:
         documents: text by document id; read once, in blocks, so that it may be larger than memory.
@@ -64,6 +67,8 @@ class BM25:
         >>> BM25.open(folder).search({"q": "bird"}) == bm25.search({"q": "bird"})
         True
     """
+
+    kind = "bm25"
 
     def __init__(
         self,
@@ -96,33 +101,6 @@ class BM25:
         self._ids = postings.ids
         self._index = _bm25s_index(postings, k1, b)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The arguments that the index was built with."""
-        return dict(self._settings)
-
-    @property
-    def ids(self) -> IdList:
-        """The ids of the documents, in their order."""
-        return self._ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def save(self, folder: PathLike) -> None:
-        """Write the index: the files of bm25s, which opens them too, and the ids of the documents.
-
-        Args:
-            folder: a new folder, or one with an index, which is replaced as a whole when the new one is written.
-
-        Raises:
-            ValueError: its parent does not exist, or it holds something else.
-        """
-        with replacing_index(folder) as new:
-            self._index.save(new, show_progress=False)
-            self._ids.save(new)
-            write_manifest(new, "bm25", self._settings)
-
     @classmethod
     def open(cls, folder: PathLike) -> BM25:
         """Open a saved index; it is memory-mapped, so that only what queries touch is read.
@@ -132,7 +110,7 @@ class BM25:
             ValueError: there is no such index in the folder, or not a whole one.
         """
         bm25 = cls.__new__(cls)
-        settings = read_manifest(folder, "bm25")
+        settings = read_manifest(folder, cls.kind)
         bm25._settings = settings
         bm25._words = term_splitter(settings["language"], settings["stopwords"], settings["tokens"])
         import bm25s
@@ -149,7 +127,7 @@ class BM25:
         Args:
             queries: text by query id.
             depth: at most how many documents a query gets; at least 1.
-            progress: called now and then.
+            progress: called after each 100 queries.
 
         Returns:
             A run with an entry for every query; ties are decided by document id, descending, also across the cut.
@@ -157,18 +135,17 @@ class BM25:
         Raises:
             ValueError: ``queries`` is no mapping of ids to texts, or ``depth`` is below 1.
         """
-        check_count("depth", depth)
-        queries = as_texts("queries", queries)
-        check_texts("queries", queries, empty=True)
-        run: dict[str, dict[str, float]] = {}
-        for done, (query, terms) in enumerate(zip(queries, self._words(queries.values()), strict=True), start=1):
+        return self._search(queries, depth, _BLOCK, progress)
+
+    def _find(self, queries: Sequence[str], depth: int) -> Iterator[Found]:
+        for terms in self._words(queries):
             known = self._index.get_tokens_ids(terms)
             scores = self._index.get_scores_from_ids(known) if known else np.zeros(0, dtype=np.float32)
             rows = np.flatnonzero(scores > 0)
-            run[query] = best_documents(scores[rows], rows, self._ids, depth)
-            if progress is not None and (done % 100 == 0 or done == len(queries)):
-                progress(done, len(queries))
-        return run
+            yield scores[rows], rows
+
+    def _write(self, folder: Path) -> None:
+        self._index.save(folder, show_progress=False)
 
 
 def _bm25s_index(postings: Postings, k1: float, b: float) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,10 +31,11 @@ from cmp_rerank.ir.embedding import (
 )
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import is_index, read_manifest, replacing_index, write_manifest
+from cmp_rerank.ir.index import Found, Index
+from cmp_rerank.ir.index_folder import is_index, read_manifest
 from cmp_rerank.ir.lines import PathLike, check_parent
 from cmp_rerank.ir.nearest import Approximate, Flat, Nearest
-from cmp_rerank.ir.ranking import best_documents, check_choice
+from cmp_rerank.ir.ranking import check_choice
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _MORE = 16
 
 
-class Dense:
+class Dense(Index):
     """Dense retrieval: the similarity of the embeddings of a bi-encoder.
 
     faiss finds the documents. Their scores are then computed from the embeddings in double precision, and rounded to
@@ -71,6 +72,8 @@ class Dense:
         ValueError: ``documents`` is no mapping of ids to texts, or is empty; ``model`` is no bi-encoder; an argument
             is out of its range; or the folder holds something else.
     """
+
+    kind = "dense"
 
     def __init__(
         self,
@@ -113,33 +116,9 @@ class Dense:
             "first": first,
         }
         if folder is not None:
-            self._write(place, embeddings=False)
+            self._write_nearest(place)
+            self._describe(place)
             building_is_done(place)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the index was built with."""
-        return dict(self._settings)
-
-    @property
-    def ids(self) -> IdList:
-        """The ids of the documents, in their order."""
-        return self._ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def save(self, folder: PathLike) -> None:
-        """Write embeddings and index.
-
-        Args:
-            folder: a new folder, or one with an index, which is replaced as a whole when the new one is written.
-
-        Raises:
-            ValueError: its parent does not exist, or it holds something else.
-        """
-        with replacing_index(folder) as new:
-            self._write(new, embeddings=True)
 
     @classmethod
     def open(cls, folder: PathLike, model: SentenceTransformer, batch_size: int = 32) -> Dense:
@@ -154,7 +133,7 @@ class Dense:
             ImportError: faiss is not installed.
             ValueError: there is no such index in the folder, or not a whole one; or the model is another one.
         """
-        settings = read_manifest(folder, "dense")
+        settings = read_manifest(folder, cls.kind)
         check_bi_encoder(model)
         check_count("batch_size", batch_size)
         place, dense = Path(folder), cls.__new__(cls)
@@ -184,20 +163,7 @@ class Dense:
         Raises:
             ValueError: ``queries`` is no mapping of ids to texts, or a number is below 1.
         """
-        check_count("depth", depth)
-        check_count("block", block)
-        queries = as_texts("queries", queries)
-        check_texts("queries", queries, empty=True)
-        run: dict[str, dict[str, float]] = {}
-        names = list(queries)
-        for start in range(0, len(names), block):
-            part = names[start : start + block]
-            embedded = self._embedder.queries([queries[name] for name in part])
-            for name, (scores, rows) in zip(part, self._best(embedded, depth), strict=True):
-                run[name] = best_documents(scores, rows, self._ids, depth)
-            if progress is not None:
-                progress(len(run), len(names))
-        return run
+        return self._search(queries, depth, block, progress)
 
     def rerank(self, queries: Mapping[str, str], run: Run) -> Run:
         """The same candidates as in ``run``, scored by similarity.
@@ -222,22 +188,22 @@ class Dense:
     def _row(self) -> dict[str, int]:
         return {document: row for row, document in enumerate(self._ids)}
 
-    def _best(self, queries: np.ndarray, depth: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each query the scores and rows of its best documents, and of more of them."""
-        found: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0))] * len(queries)
+    def _find(self, queries: Sequence[str], depth: int) -> list[Found]:
+        embedded = self._embedder.queries(queries)
+        found: list[Found] = [(np.zeros(0), np.zeros(0))] * len(queries)
         open_, k = np.arange(len(queries)), depth + _MORE
         while len(open_):
             k = min(k, len(self))
-            rough, rows = self._nearest.search(queries[open_], k)
+            rough, rows = self._nearest.search(embedded[open_], k)
             unsure = []
             for place, query in enumerate(open_.tolist()):
                 kept = rows[place][rows[place] >= 0]
-                scores = self._scores(queries[query], kept)
+                scores = self._scores(embedded[query], kept)
                 found[query] = scores, kept
                 if self._nearest.exact and k < len(self):
                     # What was not found is at most `rough`, up to rounding. Could it be among the best?
                     last = np.partition(scores, k - depth)[k - depth]
-                    if rough[place].min() >= last - self._rounding(queries[query]):
+                    if rough[place].min() >= last - self._rounding(embedded[query]):
                         unsure.append(query)
             open_, k = np.array(unsure, dtype=np.int64), 4 * k
         return found
@@ -252,13 +218,13 @@ class Dense:
         unit = float(np.finfo(np.float32).eps)
         return 2 * unit * query.size * float(np.linalg.norm(query)) * self._settings["longest"]
 
-    def _write(self, folder: Path, embeddings: bool) -> None:
-        if embeddings:
-            save_embeddings(folder, self._embeddings)
-        self._ids.save(folder)
+    def _write(self, folder: Path) -> None:
+        save_embeddings(folder, self._embeddings)
+        self._write_nearest(folder)
+
+    def _write_nearest(self, folder: Path) -> None:
         if isinstance(self._nearest, Approximate):
             self._nearest.save(folder)
-        write_manifest(folder, "dense", self._settings)
 
 
 def _longest(embeddings: np.ndarray) -> float:

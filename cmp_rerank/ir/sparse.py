@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +14,10 @@ from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.embedding import check_model
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import read_manifest, replacing_index, write_manifest
+from cmp_rerank.ir.index import Found, Index
+from cmp_rerank.ir.index_folder import read_manifest
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.postings import texts_in_blocks
-from cmp_rerank.ir.ranking import best_documents
 
 if TYPE_CHECKING:
     from scipy import sparse  # imported where it is used: whoever needs no sparse retrieval should not wait for it
@@ -26,7 +27,7 @@ _BLOCK = 4096
 _ARRAYS = ("data", "indices", "indptr")
 
 
-class Sparse:
+class Sparse(Index):
     """Sparse retrieval: the dot product of the term weights of a SparseEncoder, exact.
 
     The index is in memory while it is built: 8 bytes for each weight that is not 0. An opened one is memory-mapped.
@@ -41,6 +42,8 @@ class Sparse:
         ValueError: ``documents`` is no mapping of ids to texts, or is empty; the model is none of these, or gives
             NaN.
     """
+
+    kind = "sparse"
 
     def __init__(
         self,
@@ -75,34 +78,6 @@ class Sparse:
             },
         }
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the index was built with."""
-        return dict(self._settings)
-
-    @property
-    def ids(self) -> IdList:
-        """The ids of the documents, in their order."""
-        return self._ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def save(self, folder: PathLike) -> None:
-        """Write the index.
-
-        Args:
-            folder: a new folder, or one with an index, which is replaced as a whole when the new one is written.
-
-        Raises:
-            ValueError: its parent does not exist, or it holds something else.
-        """
-        with replacing_index(folder) as new:
-            for name in _ARRAYS:
-                np.save(new / f"weights.{name}.npy", getattr(self._weights, name))
-            self._ids.save(new)
-            write_manifest(new, "sparse", self._settings)
-
     @classmethod
     def open(cls, folder: PathLike, model: SparseEncoder, batch_size: int = 32) -> Sparse:
         """Open a saved index; it is memory-mapped.
@@ -117,7 +92,7 @@ class Sparse:
         """
         from scipy import sparse
 
-        settings = read_manifest(folder, "sparse")
+        settings = read_manifest(folder, cls.kind)
         check_bi_encoder(model)
         check_count("batch_size", batch_size)
         place, found = Path(folder), cls.__new__(cls)
@@ -151,24 +126,17 @@ class Sparse:
         Raises:
             ValueError: ``queries`` is no mapping of ids to texts, or a number is below 1.
         """
-        check_count("depth", depth)
-        check_count("block", block)
-        queries = as_texts("queries", queries)
-        check_texts("queries", queries, empty=True)
-        run: dict[str, dict[str, float]] = {}
-        names = list(queries)
-        for start in range(0, len(names), block):
-            part = names[start : start + block]
-            scores = self._embed([queries[name] for name in part], "encode_query") @ self._weights
-            for place, name in enumerate(part):
-                found = slice(*scores.indptr[place : place + 2])
-                positive = scores.data[found] > 0
-                run[name] = best_documents(
-                    scores.data[found][positive], scores.indices[found][positive], self._ids, depth
-                )
-            if progress is not None:
-                progress(len(run), len(names))
-        return run
+        return self._search(queries, depth, block, progress)
+
+    def _find(self, queries: Sequence[str], depth: int) -> Iterator[Found]:
+        scores = self._embed(queries, "encode_query") @ self._weights
+        for start, stop in pairwise(scores.indptr.tolist()):
+            positive = scores.data[start:stop] > 0
+            yield scores.data[start:stop][positive], scores.indices[start:stop][positive]
+
+    def _write(self, folder: Path) -> None:
+        for name in _ARRAYS:
+            np.save(folder / f"weights.{name}.npy", getattr(self._weights, name))
 
     def _embed(self, texts: Sequence[str], method: str) -> sparse.csr_matrix:
         """(texts, terms) weights."""
