@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cmp_rerank.collections.base import Split
 from cmp_rerank.ir import Qrels, read_queries
 from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix
+from cmp_rerank.ir.texts import ID_FIELDS
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class QueryFile:
                 if b'"weight"' in line:
                     record = json.loads(line)
                     if "weight" in record:
-                        weights[str(record["_id"])] = _weight(path, number, record["weight"])
+                        name = next(record[key] for key in ID_FIELDS if key in record)
+                        weights[str(name)] = _weight(path, number, record["weight"])
         return cls(texts, weights)
 
     def split(self, qrels: Qrels) -> Split:

@@ -23,7 +23,7 @@ from cmp_rerank.ir.mappings import with_title
 from cmp_rerank.ir.ranking import rank
 
 # Names of the fields: those of BEIR, then those of Anserini and TREC.
-_ID = ("_id", "id", "docid", "docno", "doc_id", "qid", "query_id")
+ID_FIELDS = ("_id", "id", "docid", "docno", "doc_id", "qid", "query_id")
 _TEXT = ("text", "contents", "body", "query")
 
 
@@ -117,7 +117,7 @@ def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[s
     except json.JSONDecodeError as error:
         raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
     fields = record if isinstance(record, dict) else {}
-    name, content = (next((fields[key] for key in keys if key in fields), None) for keys in (_ID, _TEXT))
+    name, content = (next((fields[key] for key in keys if key in fields), None) for keys in (ID_FIELDS, _TEXT))
     if name is None or not isinstance(content, str):
         raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}; got {line[:80]!r}')
     return str(name), with_title(fields.get("title"), content) if title else content

@@ -17,6 +17,7 @@ from cmp_rerank.collections import (
     register_collection,
 )
 from cmp_rerank.collections import load as load_function
+from cmp_rerank.collections.queries import QueryFile
 from cmp_rerank.ir import read_qrels, write_corpus, write_qrels, write_queries, write_run
 
 CORPUS = {"d1": "one", "d2": "two", "d3": "three"}
@@ -303,3 +304,11 @@ def test_trec_deep_learning_opens_with_the_option_only(shared_data: Path) -> Non
         assert len(expected) == 43
         assert collection.notes()[0].startswith("5,886 of 9,260 judgments of split 'test' left out")
         assert collection.runs == ("bm25", "splade", "tasb")
+
+
+def test_weights_of_queries_whose_id_has_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "queries.jsonl"
+    path.write_text('{"id": 1, "text": "what", "weight": 2}\n{"qid": "b", "text": "who"}\n')
+    read = QueryFile.read(path)
+    assert read.texts == {"1": "what", "b": "who"}
+    assert read.weights == {"1": 2.0}
