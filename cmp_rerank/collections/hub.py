@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,12 @@ def _retrieval(name: str, parts: Mapping[str, Any], options: LoadOptions) -> Col
         raise ValueError(f"{name}: a collection needs qrels; got {', '.join(map(repr, parts))}; add them as 'qrels'")
     splits = judgments if isinstance(judgments, Mapping) else {"test": judgments}
 
+    # All splits have the same queries: their ids are read once.
+    queries = cache(lambda: DatasetTexts(_single(parts["queries"]), "queries"))
+
     def split(judged: Any) -> Split:
         qrels = _read_qrels(name, judged)
-        texts = DatasetTexts(_single(parts["queries"]), "queries")
+        texts = queries()
         return Split({query: texts[query] for query in qrels if query in texts}, qrels)
 
     return Collection(

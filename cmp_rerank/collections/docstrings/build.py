@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from cmp_rerank.collections.docstrings.sources import (
     package_root,
     package_version,
 )
+from cmp_rerank.ir.lines import replacing
 from cmp_rerank.text import near_duplicates as duplicates
 from cmp_rerank.text.near_duplicates import near_duplicates, same_keys, words
 
@@ -173,13 +173,6 @@ def _read_cache(path: Path) -> list[Row] | None:
 
 
 def _write_cache(path: Path, rows: list[Row]) -> None:
-    data = gzip.compress(json.dumps(rows, ensure_ascii=False).encode(), mtime=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        json.dump(rows, file, ensure_ascii=False)
