@@ -61,7 +61,11 @@ class Passages(Texts):
         return iter(self.ids)
 
     def __getitem__(self, name: str) -> str:
-        raise NotImplementedError("passages are read in their order")
+        # Each passage is drawn after those before it, so this is slow; an index reads them in their order.
+        for known, content in self.pairs():
+            if known == name:
+                return content
+        raise KeyError(name)
 
 
 def text(rng: np.random.Generator, words: int) -> str:
@@ -175,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--passages", type=int, default=1_000_000)
-    parser.add_argument("--vectors", type=int, default=200_000)
+    parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--part", action="append", help="one of those above; the results of others stay")
     parser.add_argument("--step")
     parser.add_argument("--folder")
