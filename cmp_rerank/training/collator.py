@@ -216,7 +216,7 @@ class RerankerCollator(CrossEncoderDataCollator):
             for labels in (row[column] for row in features):
                 if _holds_none(labels):
                     raise ValueError(
-                        f"labels must be numbers; got {labels!r:.80} in the column {column!r}; leave the document out, "
+                        f"labels must be numbers; got {labels!r:.80} in the column {column!r}; leave it out, "
                         "or give float('nan') to a loss with ignore_label=float('nan')"
                     )
         batch: dict[str, Any] = super().__call__(features)
