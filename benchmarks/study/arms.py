@@ -24,7 +24,6 @@ class Arm:
         averaged: Whether the mean of the weights over the last half of the steps is measured.
         keep_best: Whether the epoch that is best on the validation part is measured (early stopping).
         passes: Forward passes of one example for each epoch, the full model's included.
-        family: Under which the arm stands in tables.
     """
 
     ablations: Callable[[], list[Any]] = _none
@@ -35,7 +34,6 @@ class Arm:
     averaged: bool = False
     keep_best: bool = False
     passes: int = 1
-    family: str = "plain"
 
 
 def _drops(steps: int, p: float = 0.1, layers: str = "all") -> Callable[[], list[Any]]:
@@ -70,17 +68,15 @@ def _objective(name: str, **options: Any) -> Callable[[], Any]:
 
 def _regularized(**options: Any) -> Arm:
     objective = _objective("HingeRegularized", task="full", **options)
-    return Arm(_drops(2), objective, passes=3, family="full model and hinges")
+    return Arm(_drops(2), objective, passes=3)
 
 
 def _compared(steps: int, p: float = 0.1, layers: str = "all", **options: Any) -> Arm:
-    return Arm(
-        _drops(steps, p, layers), _objective("PairwiseHinge", **options), passes=1 + steps, family="comparative"
-    )
+    return Arm(_drops(steps, p, layers), _objective("PairwiseHinge", **options), passes=1 + steps)
 
 
 def _averaged_steps(steps: int, p: float = 0.1) -> Arm:
-    return Arm(_drops(steps, p), _objective("MeanOfSteps"), passes=1 + steps, family="mean of steps")
+    return Arm(_drops(steps, p), _objective("MeanOfSteps"), passes=1 + steps)
 
 
 ARMS: dict[str, Arm] = {
@@ -103,16 +99,14 @@ ARMS: dict[str, Arm] = {
     "compared, c=2, top:1": _compared(2, layers="top:1"),
     "compared, c=2, full": _compared(2, baseline="full"),
     "compared, c=2, best": _compared(2, baseline="best"),
-    "compared, c=2, dropout 0.1": Arm(
-        _drops(2), _objective("PairwiseHinge"), dropout=0.1, passes=3, family="comparative"
-    ),
-    "ListMLE over steps, c=2": Arm(_drops(2), _objective("Listwise"), passes=3, family="comparative"),
+    "ListMLE over steps, c=2": Arm(_drops(2), _objective("Listwise"), passes=3),
     "full + hinges, c=2": _regularized(),
     "full + hinges, c=2, weight 4": _regularized(weight=4.0),
     "full + hinges, c=2, detached": _regularized(detached=True),
-    "mean of copies, dropout 0.1": Arm(_copies, _objective("MeanOfSteps"), 0.1, passes=2, family="copies"),
-    "R-Drop, dropout 0.1": Arm(_copies, _objective("RDrop"), 0.1, passes=2, family="copies"),
-    "Intra-Distillation, p=0.1": Arm(_drop_copies, _objective("IntraDistillation"), passes=3, family="copies"),
+    "mean of copies, dropout 0.1": Arm(_copies, _objective("MeanOfSteps"), 0.1, passes=2),
+    "R-Drop, dropout 0.1": Arm(_copies, _objective("RDrop"), 0.1, passes=2),
+    "mean of copies, p=0.1": Arm(_drop_copies, _objective("MeanOfSteps"), passes=3),
+    "Intra-Distillation, p=0.1": Arm(_drop_copies, _objective("IntraDistillation"), passes=3),
 }
 
 #: What is run where a task or size is not the main one.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gzip
 import io
 import os
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,24 +23,59 @@ def malformed(path: PathLike, line: int, what: str) -> ValueError:
     return ValueError(f"{os.fspath(path)}, line {line}: {what}")
 
 
+#: The content of pipes, which can be read only once, by device and number: files are opened several times, to tell
+#: their format, and what one reader takes out of a pipe is lost to the next.
+_PIPES: dict[tuple[int, int], str] = {}
+
+
+def exists(path: PathLike) -> bool:
+    """Whether there is something to read; "-" is standard input."""
+    return os.fspath(path) == "-" or Path(path).exists()
+
+
+def _regular(path: PathLike) -> PathLike:
+    """The path, or that of a temporary file with all that a pipe holds."""
+    try:
+        about = os.fstat(sys.stdin.fileno()) if os.fspath(path) == "-" else os.stat(path)
+    except (OSError, ValueError):  # standard input may be closed, or no file
+        return path
+    if not stat.S_ISFIFO(about.st_mode) and os.fspath(path) != "-":
+        return path
+    key = (about.st_dev, about.st_ino)
+    if key not in _PIPES:
+        handle, name = tempfile.mkstemp(prefix="cmp-rerank-")
+        atexit.register(lambda: Path(name).unlink(missing_ok=True))
+        with os.fdopen(handle, "wb") as kept:
+            if os.fspath(path) == "-":
+                shutil.copyfileobj(sys.stdin.buffer, kept)
+            else:
+                with open(path, "rb") as pipe:
+                    shutil.copyfileobj(pipe, kept)
+        _PIPES[key] = name
+    return _PIPES[key]
+
+
 def is_gzip(path: PathLike) -> bool:
     """Whether the file is gzip by its first two bytes, whatever its name."""
-    with open(path, "rb") as file:
+    with open(_regular(path), "rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
 @contextlib.contextmanager
 def open_bytes(path: PathLike) -> Iterator[BinaryIO]:
-    """Open a plain or gzip file for reading bytes.
+    """Open a plain or gzip file, a pipe, or standard input ("-") for reading bytes.
+
+    A pipe may be opened several times: its content is kept in a temporary file until the process ends.
 
     Raises:
         ValueError: The path does not exist or is a directory.
     """
-    if not Path(path).exists():
+    if not exists(path):
         raise ValueError(f"{os.fspath(path)}: no such file")
     if Path(path).is_dir():
         raise ValueError(f"{os.fspath(path)}: this is a directory, a file is needed")
-    opened = gzip.open(path, "rb") if is_gzip(path) else open(path, "rb")  # noqa: SIM115
+    readable = _regular(path)
+    opened = gzip.open(readable, "rb") if is_gzip(readable) else open(readable, "rb")  # noqa: SIM115
     with opened as file:
         try:
             yield file  # type: ignore[misc]
@@ -65,7 +103,13 @@ def text(path: PathLike, number: int, raw: bytes) -> str:
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
-    """Write text to a temporary file beside `path`, rename it on success; gzip when the name ends in .gz."""
+    """Write text to a temporary file beside `path`, rename it on success; gzip when the name ends in .gz.
+
+    "-" is standard output, where what is written cannot be taken back.
+    """
+    if os.fspath(path) == "-":
+        yield sys.stdout  # type: ignore[misc]
+        return
     target = Path(path)
     check_parent(target)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

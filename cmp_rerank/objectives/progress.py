@@ -7,6 +7,7 @@ resume the trainer says where it is, and the schedule goes on from there.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -76,7 +77,38 @@ Schedule: TypeAlias = Callable[[TrainingProgress], float]
 
 
 @dataclass(frozen=True)
-class LinearSchedule:
+class _Course(ABC):
+    """From one number to another over a part of training, and constant from then on."""
+
+    start: float
+    end: float
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("start", self.start), ("end", self.end)):
+            if not is_finite(value):
+                raise ValueError(f"{name} must be a finite number; got {value!r}.")
+        until = self.until
+        whole = isinstance(until, int) and not isinstance(until, bool) and until >= 1
+        share = not isinstance(until, int) and isinstance(until, Real) and 0 < until <= 1
+        if not (whole or share):
+            raise ValueError(
+                "until must be a share of training, a float in (0, 1], or a number of training steps, an int of at "
+                f"least 1; got {until!r}."
+            )
+
+    @abstractmethod
+    def change(self, share: float) -> float:
+        """Which share of the change is made, from 0 to 1, after that share of the part."""
+
+    def __call__(self, progress: TrainingProgress) -> float:
+        """The value at that moment."""
+        change = self.change(progress.share_of(self.until))
+        return self.start * (1 - change) + self.end * change  # exact at both ends
+
+
+@dataclass(frozen=True)
+class LinearSchedule(_Course):
     """From one number to another in a straight line, and constant from then on.
 
     Args:
@@ -94,20 +126,13 @@ class LinearSchedule:
         [1.0, 3.0, 5.0, 5.0]
     """
 
-    start: float
-    end: float
-    until: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_line(self.start, self.end, self.until)
-
-    def __call__(self, progress: TrainingProgress) -> float:
-        """The value at that moment."""
-        return _between(self.start, self.end, progress.share_of(self.until))
+    def change(self, share: float) -> float:
+        """The same share."""
+        return share
 
 
 @dataclass(frozen=True)
-class CosineSchedule:
+class CosineSchedule(_Course):
     """From one number to another along half a wave of the cosine, slow at both ends, and constant from then on.
 
     Args:
@@ -127,16 +152,9 @@ class CosineSchedule:
         [0.0, 0.1464, 0.5, 1.0]
     """
 
-    start: float
-    end: float
-    until: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_line(self.start, self.end, self.until)
-
-    def __call__(self, progress: TrainingProgress) -> float:
-        """The value at that moment."""
-        return _between(self.start, self.end, (1 - math.cos(math.pi * progress.share_of(self.until))) / 2)
+    def change(self, share: float) -> float:
+        """Half a wave of the cosine."""
+        return (1 - math.cos(math.pi * share)) / 2
 
 
 def value_at(schedule: Schedule, progress: TrainingProgress) -> float:
@@ -174,20 +192,3 @@ def check_callable(name: str, schedule: object) -> None:
             f"The schedule of {name} must be LinearSchedule(start, end) or a function of the TrainingProgress; "
             f"got {schedule!r}."
         )
-
-
-def _check_line(start: float, end: float, until: float) -> None:
-    for name, value in (("start", start), ("end", end)):
-        if not is_finite(value):
-            raise ValueError(f"{name} must be a finite number; got {value!r}.")
-    whole = isinstance(until, int) and not isinstance(until, bool) and until >= 1
-    share = not isinstance(until, int) and isinstance(until, Real) and 0 < until <= 1
-    if not (whole or share):
-        raise ValueError(
-            "until must be a share of training, a float in (0, 1], or a number of training steps, an int of at least "
-            f"1; got {until!r}."
-        )
-
-
-def _between(start: float, end: float, share: float) -> float:
-    return start * (1 - share) + end * share  # exact at both ends

@@ -67,7 +67,7 @@ def approx_ndcg(
     check_choice("gain", gain, GAINS)
     check_share("label_smoothing", label_smoothing)
     scores, labels, mask = checked_lists(scores, labels, mask, GRADES)
-    gains = _gains(smooth_labels(labels, mask, label_smoothing), mask, gain)
+    gains = _gains(smooth_labels(labels, mask, label_smoothing), gain)
     above = ((scores[..., None, :] - scores[..., :, None]) / temperature).sigmoid()  # (..., i, j): j above i
     rivals = mask[..., None, :] & ~torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
     ranks = 1 + above.masked_fill(~rivals, 0.0).sum(dim=-1)  # (..., documents)
@@ -183,7 +183,7 @@ def neural_ndcg(
     check_share("label_smoothing", label_smoothing)
     iterations = check_whole("iterations", iterations, 0)
     scores, labels, mask = checked_lists(scores, labels, mask, GRADES)
-    gains = _gains(smooth_labels(labels, mask, label_smoothing), mask, gain)
+    gains = _gains(smooth_labels(labels, mask, label_smoothing), gain)
     discounts = _discounts(gains, k)  # (places,)
     log_p = neural_sort(scores, mask, temperature=temperature)  # (..., places, documents)
     # No matrix product: under autocast it would run in half precision.
@@ -204,12 +204,12 @@ def _sinkhorn(log_p: Tensor, iterations: int) -> Tensor:
     return log_p
 
 
-def _gains(labels: Tensor, mask: Tensor, gain: Gain) -> Tensor:
-    """Gains up to a factor of the list, which nDCG does not notice; 0 for padding. 2^y alone would overflow."""
+def _gains(labels: Tensor, gain: Gain) -> Tensor:
+    """Gains up to a factor of the list, which nDCG does not notice; 0 for a label of 0. 2^y alone would overflow."""
     if gain == "linear":
         return labels
     top = labels.amax(dim=-1, keepdim=True)
-    return ((labels - top).exp2() - (-top).exp2()).masked_fill(~mask, 0.0)
+    return (labels - top).exp2() - (-top).exp2()
 
 
 def _discounts(like: Tensor, k: int | None) -> Tensor:

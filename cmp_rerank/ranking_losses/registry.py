@@ -9,35 +9,18 @@ from types import MappingProxyType
 from sentence_transformers.cross_encoder import losses as upstream
 from torch import nn
 
-from cmp_rerank.ranking_losses.circle import CircleLoss
-from cmp_rerank.ranking_losses.distillation import ListwiseKLLoss, SupervisedDistillationLoss, TeacherOrderLoss
-from cmp_rerank.ranking_losses.margin import ListwiseMarginMSELoss, MarginHingeLoss
-from cmp_rerank.ranking_losses.ndcg import ApproxNDCGLoss, NeuralNDCGLoss
-from cmp_rerank.ranking_losses.pairwise_softmax import PairwiseSoftmaxLoss
-from cmp_rerank.ranking_losses.ranknet import WeightedRankNetLoss
-from cmp_rerank.ranking_losses.softmax import ListwiseSoftmaxLoss, LocalizedContrastiveLoss
+from cmp_rerank.ranking_losses import circle, distillation, margin, ndcg, pairwise_softmax, ranknet, softmax
 
 __all__ = ["LOSSES", "loss_class"]
 
-_OWN: tuple[type[nn.Module], ...] = (
-    ApproxNDCGLoss,
-    CircleLoss,
-    ListwiseKLLoss,
-    ListwiseMarginMSELoss,
-    ListwiseSoftmaxLoss,
-    LocalizedContrastiveLoss,
-    MarginHingeLoss,
-    NeuralNDCGLoss,
-    PairwiseSoftmaxLoss,
-    SupervisedDistillationLoss,
-    TeacherOrderLoss,
-    WeightedRankNetLoss,
-)
-
 #: Every cross-encoder loss by its name.
 LOSSES: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {name: getattr(upstream, name) for name in upstream.__all__ if name.endswith("Loss")}
-    | {loss.__name__: loss for loss in _OWN}
+    {
+        name: getattr(module, name)
+        for module in (upstream, circle, distillation, margin, ndcg, pairwise_softmax, ranknet, softmax)
+        for name in module.__all__
+        if name.endswith("Loss")
+    }
 )
 
 

@@ -196,6 +196,10 @@ def pair_key(pair: Pair, plan: Plan, relevant: bool, preprocess: dict[str, Any])
     return int.from_bytes(digest, "little")
 
 
+def _holds_none(labels: Any) -> bool:
+    return labels is None or (isinstance(labels, list) and any(map(_holds_none, labels)))
+
+
 def _plan(loss: nn.Module) -> Plan:
     return loss.plan if isinstance(loss, ComparativeLoss) else Plan([])
 
@@ -208,6 +212,13 @@ class RerankerCollator(CrossEncoderDataCollator):
 
     def columns(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """The columns of rows of the dataset, with the prompt and the name of the dataset, without tokens."""
+        for column in [name for name in self.valid_label_columns if name in features[0]][:1]:
+            for labels in (row[column] for row in features):
+                if _holds_none(labels):
+                    raise ValueError(
+                        f"labels must be numbers; got {labels!r:.80} in the column {column!r}; leave it out, "
+                        "or give float('nan') to a loss with ignore_label=float('nan')"
+                    )
         batch: dict[str, Any] = super().__call__(features)
         return batch
 

@@ -34,6 +34,11 @@ HINGE = ("tests/objectives/test_hinge.py",)
 LISTWISE = ("tests/objectives/test_listwise.py",)
 DIVERGENCES = ("tests/objectives/test_divergences.py",)
 OBJECTIVE = ("tests/objectives/test_base.py",)
+AGREEMENT = ("tests/objectives/test_agreement.py",)
+SCHEDULED = ("tests/objectives/test_scheduled_objective.py",)
+RANKINGS = ("tests/ranking_losses/test_ranking_functions.py",)
+CONTRACT = ("tests/ranking_losses/test_ranking_contract.py::test_a_rank_is_a_label_turned_round",)
+LISTS = ("tests/ranking_losses/test_ranking_lists.py",)
 MASKS = ("tests/hooks/test_masks.py",)
 HOOKS = ("tests/hooks/test_checkpointing.py",)
 SEGMENTERS = ("tests/text/test_segmenters.py",)
@@ -218,6 +223,135 @@ MUTANTS: tuple[Mutant, ...] = (
         "log_p.logsumexp(dim=0)",
         DIVERGENCES,
         "the mean of the distributions would be their sum",
+    ),
+    # Ranking losses, agreement, schedules and weights ------------------------------------------------------
+    Mutant(
+        "ranking-positives-compete",
+        "cmp_rerank/ranking_losses/softmax.py",
+        "(mask & ~positive)[..., None, :]",
+        "mask[..., None, :]",
+        RANKINGS,
+        "positives would compete with each other",
+    ),
+    Mutant(
+        "ranking-approximate-ranks-reversed",
+        "cmp_rerank/ranking_losses/ndcg.py",
+        "((scores[..., None, :] - scores[..., :, None]) / temperature).sigmoid()",
+        "((scores[..., :, None] - scores[..., None, :]) / temperature).sigmoid()",
+        RANKINGS,
+        "the worst document would have the first rank",
+    ),
+    Mutant(
+        "ranking-cut-before-k",
+        "cmp_rerank/ranking_losses/ndcg.py",
+        "discounts.masked_fill(places > k, 0.0)",
+        "discounts.masked_fill(places >= k, 0.0)",
+        RANKINGS,
+        "one place fewer would count",
+    ),
+    Mutant(
+        "ranking-ranks-of-ties",
+        "cmp_rerank/ranking_losses/ranknet.py",
+        "higher.float() + (equal.float() + 1) / 2",
+        "higher.float() + 1",
+        RANKINGS,
+        "equal labels would share the best of their ranks instead of the mean",
+    ),
+    Mutant(
+        "ranking-circle-weights-with-gradient",
+        "cmp_rerank/ranking_losses/circle.py",
+        "(1 + margin - scores).detach()",
+        "(1 + margin - scores)",
+        RANKINGS,
+        "a gradient would flow through the weights",
+    ),
+    Mutant(
+        "ranking-surrogate-reversed",
+        "cmp_rerank/ranking_losses/pairwise_softmax.py",
+        "_log_surrogate(scores[..., None, :] - scores[..., :, None], surrogate)",
+        "_log_surrogate(scores[..., :, None] - scores[..., None, :], surrogate)",
+        RANKINGS,
+        "negatives would have to come first",
+    ),
+    Mutant(
+        "ranking-divergence-reversed",
+        "cmp_rerank/ranking_losses/distillation.py",
+        "(log_p.exp() * (log_p - log_q)",
+        "(log_q.exp() * (log_q - log_p)",
+        RANKINGS,
+        "the divergence would be that of the teacher from the model",
+    ),
+    Mutant(
+        "ranking-order-reversed",
+        "cmp_rerank/ranking_losses/distillation.py",
+        "(ranks[None, :] > ranks[:, None])",
+        "(ranks[None, :] < ranks[:, None])",
+        CONTRACT,
+        "the teacher's last document would be learnt as the best",
+    ),
+    Mutant(
+        "ranking-marked-nan-stays",
+        "cmp_rerank/ranking_losses/lists.py",
+        "labels.isnan() if math.isnan(ignored) else labels == ignored",
+        "labels == ignored",
+        LISTS,
+        "documents that the teacher did not score could not be left out",
+    ),
+    Mutant(
+        "agreement-first-pass-only",
+        "cmp_rerank/objectives/agreement.py",
+        "return losses.mean(dim=-1) + float(self.alpha) * divergence",
+        "return losses[:, 0] + float(self.alpha) * divergence",
+        AGREEMENT,
+        "the second pass would not be trained on its labels",
+    ),
+    Mutant(
+        "agreement-of-cropped-tokens",
+        "cmp_rerank/objectives/agreement.py",
+        "~outputs.kept.all(dim=1, keepdim=True)",
+        "~outputs.kept.any(dim=1, keepdim=True)",
+        AGREEMENT,
+        "tokens that only one pass has would take part",
+    ),
+    Mutant(
+        "agreement-margins-not-centred",
+        "cmp_rerank/objectives/agreement.py",
+        "(scores - scores.sum(dim=1, keepdim=True) / size[:, None, None])",
+        "scores",
+        AGREEMENT,
+        "a constant on all scores of a pass would count",
+    ),
+    Mutant(
+        "schedule-beyond-its-end",
+        "cmp_rerank/objectives/progress.py",
+        "return min(1.0, self.step / end)",
+        "return self.step / end",
+        SCHEDULED,
+        "a value would go on past the end of its schedule",
+    ),
+    Mutant(
+        "scheduled-inner-schedule-ignored",
+        "cmp_rerank/objectives/scheduled.py",
+        "return at(dataclasses.replace(self.objective, **values), progress)",
+        "return dataclasses.replace(self.objective, **values)",
+        SCHEDULED,
+        "a schedule inside of a schedule would stand still",
+    ),
+    Mutant(
+        "weighted-with-gradient",
+        "cmp_rerank/objectives/reweighting.py",
+        "checked(losses).detach()",
+        "checked(losses)",
+        SCHEDULED,
+        "a gradient would flow through the weights of examples",
+    ),
+    Mutant(
+        "weighted-by-a-share",
+        "cmp_rerank/objectives/reweighting.py",
+        ".softmax(dim=0) * len(amounts)",
+        ".softmax(dim=0)",
+        SCHEDULED,
+        "the weights would have a sum of 1 instead of a mean of 1",
     ),
     # Masks ------------------------------------------------------------------------------------------------
     Mutant(

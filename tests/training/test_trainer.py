@@ -551,3 +551,15 @@ def test_bad_arguments(tmp_path: Path) -> None:
         arguments(tmp_path, tokens_per_batch=0)
     with pytest.raises(ValueError, match="needs length_bucketing"):
         arguments(tmp_path, tokens_per_batch=10, length_bucketing=False)
+
+
+@pytest.mark.parametrize("labels", [[1.0, None], [[1.0, 0.5], [0.0, None]]])
+def test_a_label_that_is_missing_is_named(labels: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Upstream's collator ends in torch's "Could not infer dtype of NoneType"."""
+    data = Dataset.from_dict({"query": ["q"], "docs": [["a", "b"]], "labels": [labels]})
+    model = CrossEncoder(str(tiny_checkpoint), device="cpu")
+    trainer = RerankerTrainer(
+        model=model, args=arguments(tmp_path), train_dataset=data, loss=upstream.ListNetLoss(model)
+    )
+    with pytest.raises(ValueError, match=r"labels must be numbers; got .*None.* in the column 'labels'; leave"):
+        trainer.train()
