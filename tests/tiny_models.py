@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,11 +39,19 @@ BART_SIZES = dict(layers=3, attention_heads=4, ffn_dim=64)
 
 def wordpiece() -> PreTrainedTokenizerFast:
     """A BERT-like tokenizer: [CLS] a [SEP] b [SEP], with token types."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(TEXTS * 2, trainers.WordPieceTrainer(vocab_size=400, special_tokens=specials))
+    normalizer = normalizers.BertNormalizer()
+    # The trainer numbers the letters within words in the order of a hash table, another one each time, and breaks ties
+    # by these numbers. Given beforehand, they are the same in every run, and so is the vocabulary.
+    letters = sorted(set("".join(normalizer.normalize_str("".join(TEXTS)).split())))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=400, special_tokens=[*specials, *(f"##{letter}" for letter in letters)]
+    )
+    learned = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learned.normalizer, learned.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    learned.train_from_iterator(TEXTS * 2, trainer)
+    tokenizer = Tokenizer(models.WordPiece(learned.get_vocab(), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = learned.normalizer, learned.pre_tokenizer
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -85,12 +94,17 @@ def byte_bpe() -> PreTrainedTokenizerFast:
 
 def sentencepiece() -> PreTrainedTokenizerFast:
     """A SentencePiece-like (unigram, metaspace) tokenizer: a </s> b </s>, as XLM-R and T5 have them."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(
+    learned = Tokenizer(models.Unigram())
+    learned.pre_tokenizer = pre_tokenizers.Metaspace()
+    learned.train_from_iterator(
         TEXTS * 2, trainers.UnigramTrainer(vocab_size=350, special_tokens=specials, unk_token="<unk>")
     )
+    # Letters that are in no other piece get scores a little apart, in the order of a hash table, another one each time.
+    scores = {piece: round(score, 1) for piece, score in json.loads(learned.to_str())["model"]["vocab"]}
+    pieces = specials + sorted(scores.keys() - set(specials))
+    tokenizer = Tokenizer(models.Unigram([(p, scores[p]) for p in pieces], unk_id=specials.index("<unk>")))
+    tokenizer.pre_tokenizer = learned.pre_tokenizer
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]

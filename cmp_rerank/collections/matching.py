@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 from cmp_rerank.ir.mappings import Texts
+from cmp_rerank.text.suggest import closest
 
 
 def some(names: Sequence[str], count: int = 3) -> str:
@@ -74,6 +74,6 @@ def check_choice_of(what: str, value: object, choices: Sequence[str]) -> None:
     """
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    meant = closest(str(value), choices)
+    hint = "" if meant is None else f"; did you mean {meant!r}?"
     raise ValueError(f"{what} must be one of {', '.join(map(repr, choices)) or '(none)'}; got {value!r}{hint}")

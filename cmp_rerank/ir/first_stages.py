@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from cmp_rerank.ir.index_folder import check_replaceable, is_index
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.ranking import check_choice, rank
 from cmp_rerank.ir.sparse import Sparse
+from cmp_rerank.text.suggest import closest
 
 KINDS = ("bm25", "anserini", "dense", "sparse")
 
@@ -214,5 +214,5 @@ def _check_options(kind_: str, model: Any, options: Mapping[str, Any]) -> None:
 
 def _guess(name: str, known: Sequence[str]) -> str:
     """The name that was probably meant."""
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    meant = closest(name, known)
+    return "" if meant is None else f"; did you mean {meant!r}?"

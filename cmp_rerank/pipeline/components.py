@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cmp_rerank.ir.arguments import kind as described
-from cmp_rerank.pipeline.problems import Problem, did_you_mean
+from cmp_rerank.pipeline.problems import Problem, allowed_names
 
 KIND = "kind"
 
@@ -58,7 +58,7 @@ class Slot:
         if name in public:
             return public[name]
         raise ValueError(
-            f"there is no {self.what.split(' ', 1)[1]} {name!r}; {did_you_mean(name, self.names())}; "
+            f"there is no {self.what.split(' ', 1)[1]} {name!r}; {allowed_names(name, self.names())}; "
             "a class of your own is written module:Name"
         )
 
@@ -217,7 +217,7 @@ def _signature_problems(
         if option in named:
             wrong += [Problem((*key, option), text) for text in _type_problems(made, option, value)]
         elif not anything:
-            hint = did_you_mean(option, list(named))
+            hint = allowed_names(option, list(named))
             wrong.append(Problem((*key, option), f"{title} has no option {option!r}; {hint}"))
     missing = [name for name, p in named.items() if p.default is kinds.empty and name not in options]
     if missing:
@@ -264,7 +264,7 @@ def _own(path: str) -> Any:
         ) from error
     if not hasattr(found, name):
         public = [other for other, value in vars(found).items() if callable(value) and not other.startswith("_")]
-        raise ValueError(f"the module {module!r} has no {name!r}; {did_you_mean(name, public)}")
+        raise ValueError(f"the module {module!r} has no {name!r}; {allowed_names(name, public)}")
     value = getattr(found, name)
     if not callable(value):
         raise ValueError(f"{path!r} must be a class or a function; got {described(value)}")

@@ -17,7 +17,7 @@ from cmp_rerank.mining import MiningOptions
 from cmp_rerank.pipeline import components, training_section
 from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, Slot
 from cmp_rerank.pipeline.document import Document, Key, parse_key, parse_value, plain, read
-from cmp_rerank.pipeline.problems import ConfigError, Problem, did_you_mean
+from cmp_rerank.pipeline.problems import ConfigError, Problem, allowed_names
 from cmp_rerank.pipeline.sections import Section, options_section
 
 PathLike = str | os.PathLike[str]
@@ -104,7 +104,7 @@ class Model(Section):
         names = [name for name in inspect.signature(CrossEncoder).parameters if name not in own]
         if unknown := [name for name in options if name not in names]:
             raise _refused(
-                Problem((name,), f"CrossEncoder has no argument {name!r}; {did_you_mean(name, names)}")
+                Problem((name,), f"CrossEncoder has no argument {name!r}; {allowed_names(name, names)}")
                 for name in unknown
             )
         return options
@@ -383,7 +383,7 @@ def _text(error: Any, key: Key) -> str:
     if kind == "missing":
         return f"is needed: {section.model_fields[str(key[-1])].description}"
     if kind == "extra_forbidden":
-        return f"there is no key {key[-1]!r}; {did_you_mean(str(key[-1]), list(section.model_fields))}"
+        return f"there is no key {key[-1]!r}; {allowed_names(str(key[-1]), list(section.model_fields))}"
     if kind == "literal_error":
         return f"must be {context['expected']}; got {error['input']!r}"
     message = error["msg"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cmp_rerank.pipeline.document import Document, Key, dotted
+from cmp_rerank.text.suggest import closest
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,7 @@ def _line(document: Document, problem: Problem) -> str:
     return f"{where}: {problem.text}" if where else problem.text
 
 
-def closest(name: str, allowed: Iterable[str]) -> str | None:
-    """The name that was probably meant, whatever the case of its letters.
-
-    Example:
-        >>> closest("binarycrossentropy", ["MSELoss", "BinaryCrossEntropyLoss"])
-        'BinaryCrossEntropyLoss'
-    """
-    lower = {other.lower(): other for other in reversed(list(allowed))}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    return lower[close[0]] if close else None
-
-
-def did_you_mean(name: str, allowed: Sequence[str], show: int = 40) -> str:
+def allowed_names(name: str, allowed: Sequence[str], show: int = 40) -> str:
     """What could have been meant, and what is allowed.
 
     Args:
@@ -70,9 +58,9 @@ def did_you_mean(name: str, allowed: Sequence[str], show: int = 40) -> str:
         show: so many names are shown at most.
 
     Example:
-        >>> did_you_mean("lerning_rate", ["learning_rate", "warmup_steps"])
+        >>> allowed_names("lerning_rate", ["learning_rate", "warmup_steps"])
         "did you mean 'learning_rate'? There are learning_rate, warmup_steps"
-        >>> did_you_mean("colour", ["learning_rate"])
+        >>> allowed_names("colour", ["learning_rate"])
         'there are learning_rate'
     """
     more = f" and {len(allowed) - show} more" if len(allowed) > show else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -17,7 +17,10 @@ class Section(BaseModel):
 
 
 class Options(Section):
-    """A section whose keys are the fields of a dataclass of options; see `options_section`."""
+    """A section whose keys are the fields of a dataclass of options; `options_section` makes one."""
+
+    _options: ClassVar[type]
+    _taken: ClassVar[tuple[str, ...]]
 
     def build(self, **others: Any) -> Any:
         """The options as their dataclass.
@@ -28,7 +31,12 @@ class Options(Section):
         Raises:
             ValueError: an option is out of its range, or does not go with another one.
         """
-        raise NotImplementedError
+        return self._options(**{name: getattr(self, name) for name in self._taken}, **others)
+
+    @model_validator(mode="after")
+    def _check(self) -> Options:
+        self.build()
+        return self
 
 
 def options_section(options: type, left_out: tuple[str, ...] = (), **own: Any) -> type[Options]:
@@ -65,22 +73,14 @@ def options_section(options: type, left_out: tuple[str, ...] = (), **own: Any) -
         if field.init and field.name not in left_out and field.name not in own
     }
 
-    def build(self: Any, **others: Any) -> Any:
-        return options(**{name: getattr(self, name) for name in taken}, **others)
-
-    def check(self: Any) -> Any:
-        self.build()
-        return self
-
     made: type[Options] = create_model(  # type: ignore[call-overload]
         options.__name__,
         __base__=Options,
         __doc__=(inspect.getdoc(options) or "").split("\n", 1)[0],
-        __validators__={"check": model_validator(mode="after")(check)},  # type: ignore[dict-item]
         **taken,
         **own,
     )
-    made.build = build  # type: ignore[method-assign]
+    made._options, made._taken = options, tuple(taken)
     return made
 
 

@@ -10,8 +10,9 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cmp_rerank.ir.arguments import kind as described
-from cmp_rerank.pipeline.problems import Problem, closest
+from cmp_rerank.pipeline.problems import Problem
 from cmp_rerank.pipeline.sections import descriptions
+from cmp_rerank.text.suggest import closest
 
 #: What the pipeline trains with where nothing else is said.
 DEFAULTS: dict[str, Any] = {
