@@ -70,36 +70,35 @@ def answer(
     characters. A reader with a tuned threshold may answer "" for "no answer";
     others do so with --no-answer or --threshold.
     """
-    with options.clean_exit():
-        if threshold is not None and no_answer is False:
-            raise ValueError("--threshold decides when there is no answer; got --always-answer, too; leave one out")
-        if hotpotqa and predictions is None:
-            raise ValueError("--hotpotqa is a format of --predictions; got no such file; give one by --predictions")
-        if predictions is not None and not predictions.parent.is_dir():
-            raise ValueError(f"{predictions.parent}: no such directory; create it for {predictions.name}")
-        from cmp_rerank.reader.reader import Reader
+    if threshold is not None and no_answer is False:
+        raise ValueError("--threshold decides when there is no answer; got --always-answer, too; leave one out")
+    if hotpotqa and predictions is None:
+        raise ValueError("--hotpotqa is a format of --predictions; got no such file; give one by --predictions")
+    if predictions is not None and not predictions.parent.is_dir():
+        raise ValueError(f"{predictions.parent}: no such directory; create it for {predictions.name}")
+    from cmp_rerank.reader.reader import Reader
 
-        asked = _questions(question, passage, file, questions, queries, run, corpus, k)
-        chosen: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
-        reader = Reader.from_pretrained(model, device or None, **chosen)
-        if no_answer is None:
-            no_answer = reader.options.threshold is not None
-        from cmp_rerank.reader.prediction_files import one_line, write_hotpotqa, write_squad
+    asked = _questions(question, passage, file, questions, queries, run, corpus, k)
+    chosen: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+    reader = Reader.from_pretrained(model, device or None, **chosen)
+    if no_answer is None:
+        no_answer = reader.options.threshold is not None
+    from cmp_rerank.reader.prediction_files import one_line, write_hotpotqa, write_squad
 
-        found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50)
-        best = {}
-        for one, answers in zip(asked, found, strict=True):
-            spans = reader.top(answers, top_k, no_answer)
-            best[one.id] = spans[0].text if spans else ""
-            names = one.titles if run is not None else ()
-            # "No answer", yes and no are in no document.
-            rows = [
-                span._asdict() | ({"document": names[span.passage]} if names and span.passage >= 0 else {})
-                for span in spans
-            ]
-            typer.echo(one_line({"id": one.id, "question": one.question, "answers": rows}))
-        if predictions is not None:
-            (write_hotpotqa if hotpotqa else write_squad)(predictions, best)
+    found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50)
+    best = {}
+    for one, answers in zip(asked, found, strict=True):
+        spans = reader.top(answers, top_k, no_answer)
+        best[one.id] = spans[0].text if spans else ""
+        names = one.titles if run is not None else ()
+        # "No answer", yes and no are in no document.
+        rows = [
+            span._asdict() | ({"document": names[span.passage]} if names and span.passage >= 0 else {})
+            for span in spans
+        ]
+        typer.echo(one_line({"id": one.id, "question": one.question, "answers": rows}))
+    if predictions is not None:
+        (write_hotpotqa if hotpotqa else write_squad)(predictions, best)
 
 
 def _questions(

@@ -52,48 +52,47 @@ def compare(
       cmp-rerank compare test.qrels old=v1.run new=a.run new=b.run --json
       cmp-rerank compare test.qrels old.run new.run --fail-if-worse
     """
-    with options.clean_exit():
-        from cmp_rerank.evaluation import compare as compare_runs
+    from cmp_rerank.evaluation import compare as compare_runs
 
-        comparison = compare_runs(
-            options.systems(runs),
-            qrels,
-            " ".join(measures),
-            baseline=baseline,
-            alpha=alpha,
-            level=level,
-            power=power,
-            test=test,
-            resamples=resamples,
-            seed=seed,
-            rank_order=rank_order,
-            precision=precision,
-            missing=missing,
-            no_relevant=no_relevant,
-            duplicates=duplicates,
-            nan=nan,
-            empty=empty,
-        )
-        if as_json:
-            typer.echo(comparison.to_json(per_query=per_query))
-        elif tsv:
-            _print_tsv(comparison)
-            options.warn(comparison.notes())
-        else:
-            from rich.console import Console
+    comparison = compare_runs(
+        options.systems(runs),
+        qrels,
+        " ".join(measures),
+        baseline=baseline,
+        alpha=alpha,
+        level=level,
+        power=power,
+        test=test,
+        resamples=resamples,
+        seed=seed,
+        rank_order=rank_order,
+        precision=precision,
+        missing=missing,
+        no_relevant=no_relevant,
+        duplicates=duplicates,
+        nan=nan,
+        empty=empty,
+    )
+    if as_json:
+        typer.echo(comparison.to_json(per_query=per_query))
+    elif tsv:
+        _print_tsv(comparison)
+        options.warn(comparison.notes())
+    else:
+        from rich.console import Console
 
-            console = Console()
-            # In a pipe rich assumes 80 columns, which would break the table's lines.
-            console = console if console.is_terminal else Console(width=160)
-            console.print(comparison)
-        if fail_if_worse and (worse := [c for c in comparison.contrasts if c.verdict == "worse"]):
-            for contrast in worse:
-                typer.echo(
-                    f"cmp-rerank: {contrast.system} is worse than {contrast.baseline} in {contrast.measure} by "
-                    f"{-contrast.difference:.4f}",
-                    err=True,
-                )
-            raise typer.Exit(3)
+        console = Console()
+        # In a pipe rich assumes 80 columns, which would break the table's lines.
+        console = console if console.is_terminal else Console(width=160)
+        console.print(comparison)
+    if fail_if_worse and (worse := [c for c in comparison.contrasts if c.verdict == "worse"]):
+        for contrast in worse:
+            typer.echo(
+                f"cmp-rerank: {contrast.system} is worse than {contrast.baseline} in {contrast.measure} by "
+                f"{-contrast.difference:.4f}",
+                err=True,
+            )
+        raise typer.Exit(3)
 
 
 _COLUMNS = [

@@ -39,44 +39,43 @@ def curves(
       cmp-rerank curves test.qrels bm25.run --model plain=a --model cmp=b \\
           --queries queries.jsonl --corpus corpus.jsonl --plot png
     """
-    with options.clean_exit():
-        from cmp_rerank.ablations import CmpDrop
-        from cmp_rerank.evaluation.curves import utility_curves
-        from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
-        from cmp_rerank.reranking.loading import load_reranker
+    from cmp_rerank.ablations import CmpDrop
+    from cmp_rerank.evaluation.curves import utility_curves
+    from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
+    from cmp_rerank.reranking.loading import load_reranker
 
-        if plot not in ("svg", "png", "pdf", "none"):
-            raise ValueError(f"--plot must be svg, png, pdf or none; got {plot!r}")
-        candidates = read_run(run)
-        if max_queries:
-            candidates = dict(list(candidates.items())[:max_queries])
-        judged = read_qrels(qrels)
-        named = dict(_named(given) for given in model)
-        if len(named) < len(model):
-            raise ValueError("two models have the same name; name them: NAME=CHECKPOINT")
-        result = utility_curves(
-            {name: load_reranker(path, long_documents=False) for name, path in named.items()},
-            read_queries(queries),
-            read_corpus(corpus),
-            candidates,
-            # The run says which queries are reranked; where it has none of those judged, the error shows both.
-            {query: grades for query, grades in judged.items() if query in candidates} or judged,
-            " ".join(measures),
-            segments=_numbers("--segments", segments),
-            levels=_numbers("--levels", levels),
-            k=depth,
-            drop=CmpDrop(p=p),
-            seed=seed,
-        )
-        result.write(out)
-        if plot != "none":
-            result.plot(out.with_suffix(f".{plot}"))
-        options.warn([f"{name}: {text}" for name, text in result.config["truncated"].items()])
-        for name, points in result.points.items():
-            for point in points:
-                kept = "all" if point.segments is None else point.segments
-                for measure, value in point.means.items():
-                    typer.echo(f"{name}\tsegments={kept}\tlevel={point.level}\t{measure}\t{value:.4f}")
+    if plot not in ("svg", "png", "pdf", "none"):
+        raise ValueError(f"--plot must be svg, png, pdf or none; got {plot!r}")
+    candidates = read_run(run)
+    if max_queries:
+        candidates = dict(list(candidates.items())[:max_queries])
+    judged = read_qrels(qrels)
+    named = dict(_named(given) for given in model)
+    if len(named) < len(model):
+        raise ValueError("two models have the same name; name them: NAME=CHECKPOINT")
+    result = utility_curves(
+        {name: load_reranker(path, long_documents=False) for name, path in named.items()},
+        read_queries(queries),
+        read_corpus(corpus),
+        candidates,
+        # The run says which queries are reranked; where it has none of those judged, the error shows both.
+        {query: grades for query, grades in judged.items() if query in candidates} or judged,
+        " ".join(measures),
+        segments=_numbers("--segments", segments),
+        levels=_numbers("--levels", levels),
+        k=depth,
+        drop=CmpDrop(p=p),
+        seed=seed,
+    )
+    result.write(out)
+    if plot != "none":
+        result.plot(out.with_suffix(f".{plot}"))
+    options.warn([f"{name}: {text}" for name, text in result.config["truncated"].items()])
+    for name, points in result.points.items():
+        for point in points:
+            kept = "all" if point.segments is None else point.segments
+            for measure, value in point.means.items():
+                typer.echo(f"{name}\tsegments={kept}\tlevel={point.level}\t{measure}\t{value:.4f}")
 
 
 def _named(given: str) -> tuple[str, str]:

@@ -56,24 +56,23 @@ def demo(
     its own: the collection, two run folders of `cmp-rerank train` with their
     config.yaml, report.html, and metrics.json with the values of each query.
     """
-    with options.clean_exit():
-        from cmp_rerank.demo.job import run_demo
-        from cmp_rerank.demo.recipe import FAST, FULL
+    from cmp_rerank.demo.job import run_demo
+    from cmp_rerank.demo.recipe import FAST, FULL
 
-        recipe = FAST if fast else FULL
-        begin = time.perf_counter()
-        try:
-            with _quiet():
-                metrics = run_demo(recipe, out, seed=seed, model=model, cache_dir=cache, report=progress)
-        except KeyboardInterrupt:
-            typer.echo(f"Interrupted. What is complete is in {out}; the same command goes on.", err=True)
-            raise typer.Exit(130) from None
-        if as_json:
-            import json
+    recipe = FAST if fast else FULL
+    begin = time.perf_counter()
+    try:
+        with _quiet():
+            metrics = run_demo(recipe, out, seed=seed, model=model, cache_dir=cache, report=progress)
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. What is complete is in {out}; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        import json
 
-            typer.echo(json.dumps(metrics, indent=1, allow_nan=False))
-            return
-        _show(metrics, out / recipe.name, time.perf_counter() - begin)
+        typer.echo(json.dumps(metrics, indent=1, allow_nan=False))
+        return
+    _show(metrics, out / recipe.name, time.perf_counter() - begin)
 
 
 def _show(metrics: Mapping[str, Any], folder: Path, seconds: float) -> None:

@@ -38,30 +38,29 @@ def evaluate(
     Prints MEASURE<TAB>VALUE, or QUERY<TAB>MEASURE<TAB>VALUE with -q, where the means are called "all". Every
     judged query counts. What a reader should know (missing queries, ties at a cut-off) goes to stderr.
     """
-    with options.clean_exit():
-        from cmp_rerank.evaluation import evaluate as evaluate_run
+    from cmp_rerank.evaluation import evaluate as evaluate_run
 
-        result = evaluate_run(
-            run,
-            qrels,
-            " ".join(measures),
-            rank_order=rank_order,
-            precision=precision,
-            missing=missing,
-            no_relevant=no_relevant,
-            duplicates=duplicates,
-            nan=nan,
-            empty=empty,
-        )
-        if as_json:
-            typer.echo(json.dumps(result.to_dict(per_query=per_query), ensure_ascii=False, allow_nan=False))
-            return
-        lines = []
-        if per_query:
-            for query, row in zip(result.queries, result.values.tolist(), strict=True):
-                lines += [f"{query}\t{m}\t{v:.{places}f}" for m, v in zip(result.measures, row, strict=True)]
-        if summary:
-            all_queries = "all\t" if per_query else ""
-            lines += [f"{all_queries}{measure}\t{mean:.{places}f}" for measure, mean in result.means.items()]
-        typer.echo("\n".join(lines))
-        options.warn(result.notes())
+    result = evaluate_run(
+        run,
+        qrels,
+        " ".join(measures),
+        rank_order=rank_order,
+        precision=precision,
+        missing=missing,
+        no_relevant=no_relevant,
+        duplicates=duplicates,
+        nan=nan,
+        empty=empty,
+    )
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(per_query=per_query), ensure_ascii=False, allow_nan=False))
+        return
+    lines = []
+    if per_query:
+        for query, row in zip(result.queries, result.values.tolist(), strict=True):
+            lines += [f"{query}\t{m}\t{v:.{places}f}" for m, v in zip(result.measures, row, strict=True)]
+    if summary:
+        all_queries = "all\t" if per_query else ""
+        lines += [f"{all_queries}{measure}\t{mean:.{places}f}" for measure, mean in result.means.items()]
+    typer.echo("\n".join(lines))
+    options.warn(result.notes())

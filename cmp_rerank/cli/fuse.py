@@ -36,20 +36,19 @@ def fuse(
       cmp-rerank fuse bm25.run dense.run -o fused.run --by max --weights 1,2
       cmp-rerank fuse a.run b.run c.run -o fused.run --by z --depth 100
     """
-    with options.clean_exit():
-        from cmp_rerank.ir import combine, read_run, write_run
-        from cmp_rerank.ir import fuse as fuse_ranks
-        from cmp_rerank.ir.fusion import SCALES
-        from cmp_rerank.ir.ranking import check_choice
+    from cmp_rerank.ir import combine, read_run, write_run
+    from cmp_rerank.ir import fuse as fuse_ranks
+    from cmp_rerank.ir.fusion import SCALES
+    from cmp_rerank.ir.ranking import check_choice
 
-        check_choice("--by", by, ("rank", *SCALES))
-        factors = _numbers(weights)
-        read = [read_run(path) for path in runs]
-        limit = depth or None
-        fused = fuse_ranks(read, k, factors, limit) if by == "rank" else combine(read, factors, scale=by, depth=limit)
-        write_run(out, fused, tag)
-        options.warn(_partial(runs, read))
-        typer.echo(f"{sum(map(len, fused.values())):,} documents for {len(fused):,} queries written to {out}")
+    check_choice("--by", by, ("rank", *SCALES))
+    factors = _numbers(weights)
+    read = [read_run(path) for path in runs]
+    limit = depth or None
+    fused = fuse_ranks(read, k, factors, limit) if by == "rank" else combine(read, factors, scale=by, depth=limit)
+    write_run(out, fused, tag)
+    options.warn(_partial(runs, read))
+    typer.echo(f"{sum(map(len, fused.values())):,} documents for {len(fused):,} queries written to {out}")
 
 
 def _partial(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:

@@ -85,46 +85,45 @@ def guard(
     --out gets an ordinary checkpoint of what is handed over, guard.json with
     the share of the score, and verdict.json with the values of every query.
     """
-    with options.clean_exit():
-        from cmp_rerank.guard import GuardOptions
-        from cmp_rerank.guard import guard as decide
+    from cmp_rerank.guard import GuardOptions
+    from cmp_rerank.guard import guard as decide
 
-        chosen = GuardOptions(
-            **_shares("interpolations", interpolation),
-            **_shares("score_weights", score_weight),
-            scale=scale,
-            depth=depth,
-            had=had,  # type: ignore[arg-type]
-            standard_errors=standard_errors,
-            seed=seed,
-            batch_size=batch_size,
+    chosen = GuardOptions(
+        **_shares("interpolations", interpolation),
+        **_shares("score_weights", score_weight),
+        scale=scale,
+        depth=depth,
+        had=had,  # type: ignore[arg-type]
+        standard_errors=standard_errors,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    texts, validation, test = _inputs(collection, split, test_split, queries, corpus, qrels, test_qrels, run)
+    with progress("Scoring candidates", "pairs") as show:
+        verdict = decide(
+            None if start == "none" else start,
+            tuned,
+            queries=validation.queries,
+            corpus=texts,
+            qrels=validation.qrels,
+            first_stage=validation.first_stage,
+            measure=measure,
+            options=chosen,
+            test=test,
+            out=out,
+            progress=show,
+            device=device or None,
         )
-        texts, validation, test = _inputs(collection, split, test_split, queries, corpus, qrels, test_qrels, run)
-        with progress("Scoring candidates", "pairs") as show:
-            verdict = decide(
-                None if start == "none" else start,
-                tuned,
-                queries=validation.queries,
-                corpus=texts,
-                qrels=validation.qrels,
-                first_stage=validation.first_stage,
-                measure=measure,
-                options=chosen,
-                test=test,
-                out=out,
-                progress=show,
-                device=device or None,
-            )
-        if as_json:
-            typer.echo(verdict.to_json(per_query=per_query))
-        else:
-            from rich.console import Console
+    if as_json:
+        typer.echo(verdict.to_json(per_query=per_query))
+    else:
+        from rich.console import Console
 
-            Console().print(verdict)
-            if out is not None:
-                typer.echo(f"written to {out}")
-        if fail_if_kept and verdict.outcome != "helped":
-            raise typer.Exit(3)
+        Console().print(verdict)
+        if out is not None:
+            typer.echo(f"written to {out}")
+    if fail_if_kept and verdict.outcome != "helped":
+        raise typer.Exit(3)
 
 
 def _shares(name: str, given: list[float] | None) -> dict[str, Any]:

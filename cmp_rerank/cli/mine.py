@@ -114,60 +114,59 @@ def mine(
     supports a positive, there is a column "support" for CmpCrop:
     `cmp_rerank.mining.take_support` takes it out before training.
     """
-    with options.clean_exit():
-        from cmp_rerank import collections, mining
-        from cmp_rerank.mining.write import about_path, check_target
-        from cmp_rerank.reranking.loading import load_reranker
+    from cmp_rerank import collections, mining
+    from cmp_rerank.mining.write import about_path, check_target
+    from cmp_rerank.reranking.loading import load_reranker
 
-        check_target(out)
-        wanted = mining.MiningOptions(
-            format=format,  # type: ignore[arg-type]
-            negatives=negatives,
-            positives=positives or None,
-            relevant=relevant,
-            ranks=_ranks(ranks),
-            pick=pick,  # type: ignore[arg-type]
-            random=random,
-            shares=_shares(shares),
-            judgments=judgments,  # type: ignore[arg-type]
-            min_score=min_score,
-            max_score=max_score,
-            absolute_margin=margin,
-            relative_margin=relative_margin,
-            short=short,  # type: ignore[arg-type]
-            labels=labels,  # type: ignore[arg-type]
-            unscored=unscored,  # type: ignore[arg-type]
-            missing_texts=missing_texts,  # type: ignore[arg-type]
-            leak_threshold=leak_threshold,
-            ids=ids,
-            seed=seed,
+    check_target(out)
+    wanted = mining.MiningOptions(
+        format=format,  # type: ignore[arg-type]
+        negatives=negatives,
+        positives=positives or None,
+        relevant=relevant,
+        ranks=_ranks(ranks),
+        pick=pick,  # type: ignore[arg-type]
+        random=random,
+        shares=_shares(shares),
+        judgments=judgments,  # type: ignore[arg-type]
+        min_score=min_score,
+        max_score=max_score,
+        absolute_margin=margin,
+        relative_margin=relative_margin,
+        short=short,  # type: ignore[arg-type]
+        labels=labels,  # type: ignore[arg-type]
+        unscored=unscored,  # type: ignore[arg-type]
+        missing_texts=missing_texts,  # type: ignore[arg-type]
+        leak_threshold=leak_threshold,
+        ids=ids,
+        seed=seed,
+    )
+    data = collections.load(collection, missing_texts=missing_texts)
+    # The rows wait on disk, beside where they go, so that memory does not grow with them.
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as waiting,
+        progress("Mining", "queries") as show,
+    ):
+        mined = mining.mine(
+            data.queries(split),
+            data.corpus,
+            None if teacher_only else data.qrels(split),
+            _runs(run or [], data),
+            options=wanted,
+            model=load_reranker(filter_model) if filter_model else None,
+            teacher=(teacher if Path(teacher).is_file() else load_reranker(teacher)) if teacher else None,
+            test_queries=None if keep_leaks else _held_out(data, split, held_out),
+            support=data.support,
+            batch_size=batch_size,
+            folder=waiting,
+            progress=show,
         )
-        data = collections.load(collection, missing_texts=missing_texts)
-        # The rows wait on disk, beside where they go, so that memory does not grow with them.
-        with (
-            tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as waiting,
-            progress("Mining", "queries") as show,
-        ):
-            mined = mining.mine(
-                data.queries(split),
-                data.corpus,
-                None if teacher_only else data.qrels(split),
-                _runs(run or [], data),
-                options=wanted,
-                model=load_reranker(filter_model) if filter_model else None,
-                teacher=(teacher if Path(teacher).is_file() else load_reranker(teacher)) if teacher else None,
-                test_queries=None if keep_leaks else _held_out(data, split, held_out),
-                support=data.support,
-                batch_size=batch_size,
-                folder=waiting,
-                progress=show,
-            )
-            mined.write(out)
-        options.warn([*data.notes(), *mined.notes()])
-        if as_json:
-            typer.echo(about_path(out).read_text(encoding="utf-8"), nl=False)
-        else:
-            typer.echo(f"{mined.counts.summary()}; written to {out}")
+        mined.write(out)
+    options.warn([*data.notes(), *mined.notes()])
+    if as_json:
+        typer.echo(about_path(out).read_text(encoding="utf-8"), nl=False)
+    else:
+        typer.echo(f"{mined.counts.summary()}; written to {out}")
 
 
 def _ranks(given: str) -> tuple[int, int]:

@@ -82,8 +82,8 @@ def with_debug(function: Callable[..., None]) -> Callable[..., None]:
 def clean_exit() -> Iterator[None]:
     """Turn an error in the user's input into one line on stderr and exit status 2, as for a wrong option.
 
-    Any other error is a fault of this package: one line that says so, and exit status 1. ``--debug`` shows the
-    traceback of both.
+    A configuration has a line for each of its errors, which are told at once. Any other error is a fault of this
+    package: one line that says so, and exit status 1. ``--debug`` shows the traceback of all.
     """
     try:
         yield
@@ -122,6 +122,8 @@ def _one_line(error: Exception, expected: bool) -> str:
         return "out of memory; use fewer texts, a smaller batch or a smaller --depth"
     if isinstance(error, RecursionError):
         return "the input is nested too deeply; give a flat file"
+    if hasattr(error, "problems"):  # a ConfigError; its module is slow to import
+        return str(error)
     message = " ".join(str(error).split("\n")) if expected else f"{type(error).__name__}: {error}".split("\n")[0]
     return message if expected else f"{message} (this is a fault of cmp-rerank; --debug shows where)"
 

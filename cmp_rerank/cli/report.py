@@ -47,54 +47,53 @@ def report(
       cmp-rerank report test.qrels bm25.run tuned.run -m nDCG@10 -m RR@10 \\
           --queries queries.jsonl --corpus corpus.jsonl
     """
-    with options.clean_exit():
-        from cmp_rerank.evaluation.report import read_curves, shown_documents, write_report
-        from cmp_rerank.ir import read_corpus, read_qrels, read_queries
+    from cmp_rerank.evaluation.report import read_curves, shown_documents, write_report
+    from cmp_rerank.ir import read_corpus, read_qrels, read_queries
 
-        charts: dict[str, dict[str, list[list[float]]]] = {}
-        for path in curves or []:
-            for chart, series in read_curves(path).items():
-                charts.setdefault(chart, {}).update(series)
-        systems = options.systems(runs)
-        evaluation = {
-            "rank_order": rank_order,
-            "precision": precision,
-            "missing": missing,
-            "no_relevant": no_relevant,
-            "duplicates": duplicates,
-            "nan": nan,
-            "empty": empty,
-        }
-        texts, asked = None, None
-        if corpus is not None:
-            # Only what the page shows is kept of a corpus that may have millions of documents.
-            shown = shown_documents(systems, qrels, depth, **evaluation)
-            texts = read_corpus(corpus, ids=shown)
-            _check_texts("documents on the page", texts, sorted(shown))
-        if queries is not None:
-            asked = read_queries(queries)
-            _check_texts("judged queries", asked, list(read_qrels(qrels)))
-        comparison = write_report(
-            out,
-            systems,
-            qrels,
-            " ".join(measures),
-            queries=asked,
-            corpus=texts,
-            curves=charts,
-            title=title,
-            depth=depth,
-            text_chars=text_chars,
-            baseline=baseline,
-            alpha=alpha,
-            level=level,
-            test=test,
-            resamples=resamples,
-            seed=seed,
-            **evaluation,
-        )
-        options.warn(comparison.notes())
-        typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(comparison.queries)} queries")
+    charts: dict[str, dict[str, list[list[float]]]] = {}
+    for path in curves or []:
+        for chart, series in read_curves(path).items():
+            charts.setdefault(chart, {}).update(series)
+    systems = options.systems(runs)
+    evaluation = {
+        "rank_order": rank_order,
+        "precision": precision,
+        "missing": missing,
+        "no_relevant": no_relevant,
+        "duplicates": duplicates,
+        "nan": nan,
+        "empty": empty,
+    }
+    texts, asked = None, None
+    if corpus is not None:
+        # Only what the page shows is kept of a corpus that may have millions of documents.
+        shown = shown_documents(systems, qrels, depth, **evaluation)
+        texts = read_corpus(corpus, ids=shown)
+        _check_texts("documents on the page", texts, sorted(shown))
+    if queries is not None:
+        asked = read_queries(queries)
+        _check_texts("judged queries", asked, list(read_qrels(qrels)))
+    comparison = write_report(
+        out,
+        systems,
+        qrels,
+        " ".join(measures),
+        queries=asked,
+        corpus=texts,
+        curves=charts,
+        title=title,
+        depth=depth,
+        text_chars=text_chars,
+        baseline=baseline,
+        alpha=alpha,
+        level=level,
+        test=test,
+        resamples=resamples,
+        seed=seed,
+        **evaluation,
+    )
+    options.warn(comparison.notes())
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(comparison.queries)} queries")
 
 
 def _check_texts(what: str, texts: Mapping[str, str], ids: Sequence[str]) -> None:

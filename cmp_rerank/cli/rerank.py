@@ -89,74 +89,71 @@ def rerank(
     has handed over has a share of the score in guard.json, which is applied
     and said; --no-mix leaves it out.
     """
-    with options.clean_exit():
-        if out is None and (as_json or passages is not None):
-            wanted = "--json" if as_json else "--passages"
-            raise ValueError(f"{wanted} needs --out, since the run itself goes to stdout; got none; give a path")
-        if passages is not None and long_documents is None:
-            long_documents = True
-        if not Path(run).exists() and not collection:
-            raise ValueError(f"{run}: no such file")
-        texts, documents, first_stage = _inputs(collection, split, queries, corpus, run)
-        from cmp_rerank.reranking import Counts, rerank_run
-        from cmp_rerank.reranking.loading import load_reranker
+    if out is None and (as_json or passages is not None):
+        wanted = "--json" if as_json else "--passages"
+        raise ValueError(f"{wanted} needs --out, since the run itself goes to stdout; got none; give a path")
+    if passages is not None and long_documents is None:
+        long_documents = True
+    if not Path(run).exists() and not collection:
+        raise ValueError(f"{run}: no such file")
+    texts, documents, first_stage = _inputs(collection, split, queries, corpus, run)
+    from cmp_rerank.reranking import Counts, rerank_run
+    from cmp_rerank.reranking.loading import load_reranker
 
-        joined = _mix(model) if mix else None
-        loaded: Any = _Unread()
-        if joined is None or joined.weight:
-            loaded = load_reranker(
-                model, max_length=max_length, device=_device(device), long_documents=long_documents
-            )
-        if depth is None:
-            depth = DEPTH if joined is None else joined.depth
-        counts = Counts()
-        begin = time.perf_counter()
-        with progress("Reranking", "pairs") as show:
-            written: Any = out  # a path or None, where either gives another result
-            result: Any = rerank_run(
-                loaded,
-                texts,
-                documents,
-                first_stage,
-                depth=depth,
-                out=written,
-                tag=tag,
-                passages=passages,
-                tokens_per_batch=batch_tokens,
-                precision=precision,
-                resume=resume,
-                mix=joined,
-                progress=show,
-                counts=counts,
-            )
-        seconds = time.perf_counter() - begin
-        notes = [f"{counts}, in {seconds:.1f} s"]
-        if joined is not None:
-            notes.append(
-                f"scores are joined with the first stage, as the guard has chosen: {joined.weight:g} of the model; "
-                "--no-mix leaves that out"
-            )
-        if counts.cut:
-            notes.append("documents beyond the window are read whole with --long-documents")
-        options.warn(notes)
-        if out is None:
-            from cmp_rerank.ir.files import trec_lines
+    joined = _mix(model) if mix else None
+    loaded: Any = _Unread()
+    if joined is None or joined.weight:
+        loaded = load_reranker(model, max_length=max_length, device=_device(device), long_documents=long_documents)
+    if depth is None:
+        depth = DEPTH if joined is None else joined.depth
+    counts = Counts()
+    begin = time.perf_counter()
+    with progress("Reranking", "pairs") as show:
+        written: Any = out  # a path or None, where either gives another result
+        result: Any = rerank_run(
+            loaded,
+            texts,
+            documents,
+            first_stage,
+            depth=depth,
+            out=written,
+            tag=tag,
+            passages=passages,
+            tokens_per_batch=batch_tokens,
+            precision=precision,
+            resume=resume,
+            mix=joined,
+            progress=show,
+            counts=counts,
+        )
+    seconds = time.perf_counter() - begin
+    notes = [f"{counts}, in {seconds:.1f} s"]
+    if joined is not None:
+        notes.append(
+            f"scores are joined with the first stage, as the guard has chosen: {joined.weight:g} of the model; "
+            "--no-mix leaves that out"
+        )
+    if counts.cut:
+        notes.append("documents beyond the window are read whole with --long-documents")
+    options.warn(notes)
+    if out is None:
+        from cmp_rerank.ir.files import trec_lines
 
-            sys.stdout.writelines(trec_lines(result.items(), tag))
-        elif result is None:
-            options.warn(["other shards are not finished yet; the last one writes the run"])
-        elif as_json:
-            typer.echo(
-                json.dumps(
-                    {
-                        "out": str(result),
-                        "passages": None if passages is None else str(passages),
-                        **asdict(counts),
-                        "weight": 1.0 if joined is None else joined.weight,
-                        "seconds": round(seconds, 3),
-                    }
-                )
+        sys.stdout.writelines(trec_lines(result.items(), tag))
+    elif result is None:
+        options.warn(["other shards are not finished yet; the last one writes the run"])
+    elif as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "out": str(result),
+                    "passages": None if passages is None else str(passages),
+                    **asdict(counts),
+                    "weight": 1.0 if joined is None else joined.weight,
+                    "seconds": round(seconds, 3),
+                }
             )
+        )
 
 
 def _inputs(

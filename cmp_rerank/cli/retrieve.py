@@ -68,28 +68,27 @@ def retrieve(
 
     With -m, prints MEASURE<TAB>VALUE, as `cmp-rerank evaluate` does.
     """
-    with options.clean_exit():
-        from cmp_rerank.collections.matching import nothing_in_common
-        from cmp_rerank.evaluation.measures import parse_measures
-        from cmp_rerank.ir import first_stage as build
-        from cmp_rerank.ir import write_run
+    from cmp_rerank.collections.matching import nothing_in_common
+    from cmp_rerank.evaluation.measures import parse_measures
+    from cmp_rerank.ir import first_stage as build
+    from cmp_rerank.ir import write_run
 
-        if not out.parent.is_dir():
-            raise ValueError(f"{out.parent}: no such directory; create it for {out.name}")
-        documents, texts, judged = _inputs(collection, split, corpus, queries, qrels, index)
-        if measures:
-            parse_measures(" ".join(measures))  # before hours of work, not after
-        if measures and not judged:
-            raise ValueError("--measure needs judgments; got none for these queries; add --qrels, or leave it out")
-        if measures and judged and not any(query in texts for query in judged):
-            raise nothing_in_common("queries", list(texts), "judged ones", list(judged))
-        settings = _settings(option or [])
-        with progress("Indexing", "documents") as show:
-            stage = build(first_stage, documents, model=model or None, folder=index, progress=show, **settings)
-        found = {"queries": 0, "without": 0, "documents": 0}
-        with progress("Retrieving", "queries") as show:
-            write_run(out, _searched(stage, texts, depth, found, show), tag or Path(first_stage).stem)
-        _report(out, found, judged, measures or [], as_json)
+    if not out.parent.is_dir():
+        raise ValueError(f"{out.parent}: no such directory; create it for {out.name}")
+    documents, texts, judged = _inputs(collection, split, corpus, queries, qrels, index)
+    if measures:
+        parse_measures(" ".join(measures))  # before hours of work, not after
+    if measures and not judged:
+        raise ValueError("--measure needs judgments; got none for these queries; add --qrels, or leave it out")
+    if measures and judged and not any(query in texts for query in judged):
+        raise nothing_in_common("queries", list(texts), "judged ones", list(judged))
+    settings = _settings(option or [])
+    with progress("Indexing", "documents") as show:
+        stage = build(first_stage, documents, model=model or None, folder=index, progress=show, **settings)
+    found = {"queries": 0, "without": 0, "documents": 0}
+    with progress("Retrieving", "queries") as show:
+        write_run(out, _searched(stage, texts, depth, found, show), tag or Path(first_stage).stem)
+    _report(out, found, judged, measures or [], as_json)
 
 
 def _inputs(

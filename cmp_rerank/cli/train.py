@@ -107,59 +107,58 @@ def train(
     runs, a report page (result/report.html), and results.json. After an
     interruption --resume goes on: what is complete is kept.
     """
-    with options.clean_exit(), _told_at_once():
-        from cmp_rerank.pipeline import run as run_pipeline
-        from cmp_rerank.pipeline import template
-        from cmp_rerank.pipeline.config import parse_settings
-        from cmp_rerank.pipeline.environment import processes
-        from cmp_rerank.pipeline.run import plan, prepare
+    from cmp_rerank.pipeline import run as run_pipeline
+    from cmp_rerank.pipeline import template
+    from cmp_rerank.pipeline.config import parse_settings
+    from cmp_rerank.pipeline.environment import processes
+    from cmp_rerank.pipeline.run import plan, prepare
 
-        _search_here()
-        flags = {
-            "--collection": ("data.collection", collection),
-            "--corpus": ("data.corpus", corpus),
-            "--queries": ("data.queries", queries),
-            "--qrels": ("data.qrels", _by_split("--qrels", qrels)),
-            "--split": ("data.train", split),
-            "--validation": ("data.validation", _number_or_name(validation)),
-            "--test-split": ("data.test", test_split),
-            "--model": ("model.name", model),
-            "--max-length": ("model.max_length", max_length),
-            "--first-stage": ("first_stage.kind", first_stage),
-            "--run": ("first_stage.runs", _by_split("--run", run)),
-            "--depth": ("first_stage.depth", depth),
-            "--negatives": ("negatives.negatives", negatives),
-            "--loss": ("loss", loss),
-            "--ablations": ("ablations", _steps(ablations)),
-            "--epochs": ("training.num_train_epochs", epochs),
-            "--learning-rate": ("training.learning_rate", learning_rate),
-            "--batch-size": ("training.per_device_train_batch_size", batch_size),
-            "--measure": ("evaluation.measures", measures or None),
-            "--seed": ("seeds", _seeds(seed)),
-        }
-        given = {key: (name, value) for name, (key, value) in flags.items() if value is not None}
-        given |= {key: ("--set", value) for key, value in parse_settings(settings or []).items()}
-        loaded = _load(config, given, examples=print_config)
-        if print_config:
-            typer.echo(template(loaded), nl=False)
+    _search_here()
+    flags = {
+        "--collection": ("data.collection", collection),
+        "--corpus": ("data.corpus", corpus),
+        "--queries": ("data.queries", queries),
+        "--qrels": ("data.qrels", _by_split("--qrels", qrels)),
+        "--split": ("data.train", split),
+        "--validation": ("data.validation", _number_or_name(validation)),
+        "--test-split": ("data.test", test_split),
+        "--model": ("model.name", model),
+        "--max-length": ("model.max_length", max_length),
+        "--first-stage": ("first_stage.kind", first_stage),
+        "--run": ("first_stage.runs", _by_split("--run", run)),
+        "--depth": ("first_stage.depth", depth),
+        "--negatives": ("negatives.negatives", negatives),
+        "--loss": ("loss", loss),
+        "--ablations": ("ablations", _steps(ablations)),
+        "--epochs": ("training.num_train_epochs", epochs),
+        "--learning-rate": ("training.learning_rate", learning_rate),
+        "--batch-size": ("training.per_device_train_batch_size", batch_size),
+        "--measure": ("evaluation.measures", measures or None),
+        "--seed": ("seeds", _seeds(seed)),
+    }
+    given = {key: (name, value) for name, (key, value) in flags.items() if value is not None}
+    given |= {key: ("--set", value) for key, value in parse_settings(settings or []).items()}
+    loaded = _load(config, given, examples=print_config)
+    if print_config:
+        typer.echo(template(loaded), nl=False)
+        return
+    if out is None:
+        raise ValueError("the results need a folder; got no --out; write -o runs/first")
+    with _quiet():
+        if dry_run:
+            stages, notes = prepare(loaded, out, resume=resume)
+            options.warn(notes)
+            typer.echo("\n".join(plan(stages)))
             return
-        if out is None:
-            raise ValueError("the results need a folder; got no --out; write -o runs/first")
-        with _quiet():
-            if dry_run:
-                stages, notes = prepare(loaded, out, resume=resume)
-                options.warn(notes)
-                typer.echo("\n".join(plan(stages)))
-                return
-            try:
-                results = run_pipeline(loaded, out, resume=resume, report=progress)
-            except KeyboardInterrupt:
-                typer.echo(
-                    f"Interrupted. What is complete is in {out}; the same command with --resume goes on.", err=True
-                )
-                raise typer.Exit(130) from None
-        if processes()[0] == 0:
-            _show(results, as_json)
+        try:
+            results = run_pipeline(loaded, out, resume=resume, report=progress)
+        except KeyboardInterrupt:
+            typer.echo(
+                f"Interrupted. What is complete is in {out}; the same command with --resume goes on.", err=True
+            )
+            raise typer.Exit(130) from None
+    if processes()[0] == 0:
+        _show(results, as_json)
 
 
 def _load(config: Path | None, given: dict[str, tuple[str, Any]], *, examples: bool) -> Config:
@@ -197,18 +196,6 @@ def _show(results: Results, as_json: bool) -> None:
         console.print(*([test["sentence"]] if test else []), verdict["cost"]["sentence"], highlight=False)
     console.print(f"The model to use: {results.model}", highlight=False, soft_wrap=True)
     console.print(f"The report: {results.folder / 'result' / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _told_at_once() -> Iterator[None]:
-    """Errors of a configuration keep their lines, one for each; other errors are one line."""
-    from cmp_rerank.pipeline.problems import ConfigError
-
-    try:
-        yield
-    except ConfigError as error:
-        typer.echo(f"cmp-rerank: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 @contextmanager

@@ -84,58 +84,57 @@ def train_reader(
     started with. Checkpoints are saved by time, the first after a minute. A
     finished training is not trained further, only evaluated again.
     """
-    with options.clean_exit():
-        plan = plan_of(ablations, p, segments)
-        from cmp_rerank.engine.scorer import STRATEGIES
-        from cmp_rerank.ir.ranking import check_choice
-        from cmp_rerank.objective import check_baseline
-        from cmp_rerank.reader.files import read_questions
-        from cmp_rerank.reader.measures import check_gold
-        from cmp_rerank.reranking.loading import read_checkpoint
+    plan = plan_of(ablations, p, segments)
+    from cmp_rerank.engine.scorer import STRATEGIES
+    from cmp_rerank.ir.ranking import check_choice
+    from cmp_rerank.objective import check_baseline
+    from cmp_rerank.reader.files import read_questions
+    from cmp_rerank.reader.measures import check_gold
+    from cmp_rerank.reranking.loading import read_checkpoint
 
-        read_checkpoint(model)
-        check_baseline(baseline)
-        check_choice("--strategy", strategy, STRATEGIES)
-        files = [("training", train), *([("dev", dev)] if dev is not None else [])]
-        loaded = {name: read_questions(path, format or None) for name, path in files}
-        for name, questions in loaded.items():
-            options.warn([f"{name}: {note}" for note in questions.notes()])
-            if max_questions:
-                del questions[max_questions:]
-        if dev is not None:
-            try:
-                check_gold(loaded["dev"])
-            except ValueError as error:
-                raise ValueError(f"{dev}: {error}") from None
-        settings = {
-            "model": model,
-            "train": train.name,
-            "dev": dev.name if dev else None,
-            "format": loaded["training"].format,
-            "ablations": repr(plan),
-            "p": p,
-            "segments": segments,
-            "baseline": baseline,
-            "strategy": strategy,
-            "epochs": epochs,
-            "batch": batch,
-            "rate": rate,
-            "max_length": max_length,
-            "stride": stride,
-            "pack": pack,
-            "max_questions": max_questions,
-            "max_steps": max_steps,
-            "seed": seed,
-        }
-        reader, record = _train(loaded["training"], plan, out, settings, resume, save_minutes)
-        # Saved first: the evaluation may fail.
-        reader.save_pretrained(out)
-        record = {"settings": settings, "versions": _versions()} | record
-        if dev is not None:
-            record["dev"] = evaluated(reader, loaded["dev"], out)
-            reader.save_options(out)  # with the tuned threshold
-        _write(out / "metrics.json", record)
-        typer.echo(f"written to {out}")
+    read_checkpoint(model)
+    check_baseline(baseline)
+    check_choice("--strategy", strategy, STRATEGIES)
+    files = [("training", train), *([("dev", dev)] if dev is not None else [])]
+    loaded = {name: read_questions(path, format or None) for name, path in files}
+    for name, questions in loaded.items():
+        options.warn([f"{name}: {note}" for note in questions.notes()])
+        if max_questions:
+            del questions[max_questions:]
+    if dev is not None:
+        try:
+            check_gold(loaded["dev"])
+        except ValueError as error:
+            raise ValueError(f"{dev}: {error}") from None
+    settings = {
+        "model": model,
+        "train": train.name,
+        "dev": dev.name if dev else None,
+        "format": loaded["training"].format,
+        "ablations": repr(plan),
+        "p": p,
+        "segments": segments,
+        "baseline": baseline,
+        "strategy": strategy,
+        "epochs": epochs,
+        "batch": batch,
+        "rate": rate,
+        "max_length": max_length,
+        "stride": stride,
+        "pack": pack,
+        "max_questions": max_questions,
+        "max_steps": max_steps,
+        "seed": seed,
+    }
+    reader, record = _train(loaded["training"], plan, out, settings, resume, save_minutes)
+    # Saved first: the evaluation may fail.
+    reader.save_pretrained(out)
+    record = {"settings": settings, "versions": _versions()} | record
+    if dev is not None:
+        record["dev"] = evaluated(reader, loaded["dev"], out)
+        reader.save_options(out)  # with the tuned threshold
+    _write(out / "metrics.json", record)
+    typer.echo(f"written to {out}")
 
 
 def plan_of(notation: str, p: float, segments: str) -> list[Any]:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmp_rerank.cli import options
-
 if TYPE_CHECKING:
     from cmp_rerank.text.segmenters import Segmenter
 
@@ -34,19 +32,18 @@ def views(
 
     Crops and drops alternate, beginning with a crop. In a terminal, support is green and cropped text is struck out.
     """
-    with options.clean_exit():
-        from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan, alternate
-        from cmp_rerank.models.show import show_views
-        from cmp_rerank.text.support import LexicalSupport
+    from cmp_rerank.ablations import CmpCrop, CmpDrop, Plan, alternate
+    from cmp_rerank.models.show import show_views
+    from cmp_rerank.text.support import LexicalSupport
 
-        crop = CmpCrop(segmenter=_segmenter(segments), support=LexicalSupport() if best else None, best=max(best, 1))
-        plan = Plan(alternate(crops, drops, crop, CmpDrop(p=p)))
-        loaded = None
-        if model:
-            from cmp_rerank.reranking.loading import load_reranker
+    crop = CmpCrop(segmenter=_segmenter(segments), support=LexicalSupport() if best else None, best=max(best, 1))
+    plan = Plan(alternate(crops, drops, crop, CmpDrop(p=p)))
+    loaded = None
+    if model:
+        from cmp_rerank.reranking.loading import load_reranker
 
-            loaded = load_reranker(model, long_documents=False)
-        show_views(plan, query, doc, model=loaded, relevant=relevant, seed=seed)
+        loaded = load_reranker(model, long_documents=False)
+    show_views(plan, query, doc, model=loaded, relevant=relevant, seed=seed)
 
 
 def _segmenter(name: str) -> Segmenter:
