@@ -695,7 +695,10 @@ def write_objective_docs() -> None:
 def write(path: Path, run: dict[str, Any]) -> None:
     """Put a run into the result file, with all that its figures depend on, in place of an older one of its kind."""
     run = {
-        "command": "python benchmarks/engine.py" + "".join(f" {arg}" for arg in sys.argv[1:]),
+        # Without folders of this machine.
+        "command": " ".join(
+            ["python benchmarks/engine.py", *(Path(a).name if a[0] == "/" else a for a in sys.argv[1:])]
+        ),
         "seed": SEED,
         "clock": CLOCK,
         "machine": {

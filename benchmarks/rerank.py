@@ -240,7 +240,7 @@ def main() -> None:
 
     def save(section: dict[str, Any]) -> None:
         section |= {
-            "command": " ".join(["python", *sys.argv]),
+            "command": " ".join(["python benchmarks/rerank.py", *sys.argv[1:]]),
             "clock": "seconds of the process",
             "versions": {name: version(name) for name in ("torch", "transformers", "sentence-transformers")},
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end",

@@ -41,8 +41,8 @@ def wordpiece() -> PreTrainedTokenizerFast:
     """A BERT-like tokenizer: [CLS] a [SEP] b [SEP], with token types."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     normalizer = normalizers.BertNormalizer()
-    # The trainer numbers the letters within words in the order of a hash table, another one each time, and breaks ties
-    # by these numbers. Given beforehand, they are the same in every run, and so is the vocabulary.
+    # The trainer numbers the letters within words in the order of a hash table, another one each time, and breaks
+    # ties by these numbers. Given beforehand, they are the same in every run, and so is the vocabulary.
     letters = sorted(set("".join(normalizer.normalize_str("".join(TEXTS)).split())))
     trainer = trainers.WordPieceTrainer(
         vocab_size=400, special_tokens=[*specials, *(f"##{letter}" for letter in letters)]
@@ -100,7 +100,7 @@ def sentencepiece() -> PreTrainedTokenizerFast:
     learned.train_from_iterator(
         TEXTS * 2, trainers.UnigramTrainer(vocab_size=350, special_tokens=specials, unk_token="<unk>")
     )
-    # Letters that are in no other piece get scores a little apart, in the order of a hash table, another one each time.
+    # Letters that are in no other piece get scores a little apart, in the order of a hash table, each time another.
     scores = {piece: round(score, 1) for piece, score in json.loads(learned.to_str())["model"]["vocab"]}
     pieces = specials + sorted(scores.keys() - set(specials))
     tokenizer = Tokenizer(models.Unigram([(p, scores[p]) for p in pieces], unk_id=specials.index("<unk>")))

@@ -48,7 +48,7 @@ def fuse(
     fused = fuse_ranks(read, k, factors, limit) if by == "rank" else combine(read, factors, scale=by, depth=limit)
     write_run(out, fused, tag)
     options.warn(_partial(runs, read))
-    typer.echo(f"{sum(map(len, fused.values())):,} documents for {len(fused):,} queries written to {out}")
+    options.told(f"{sum(map(len, fused.values())):,} documents for {len(fused):,} queries written to {out}", out)
 
 
 def _partial(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:

@@ -185,6 +185,8 @@ def _shares(given: str) -> tuple[float, ...] | None:
 
 def _runs(given: list[str], data: Collection) -> dict[str, Any]:
     """Runs by name: those of the collection, and files."""
+    from cmp_rerank.ir.lines import exists
+
     runs: dict[str, Any] = {}
     run: Any
     for one in given:
@@ -193,8 +195,8 @@ def _runs(given: list[str], data: Collection) -> dict[str, Any]:
         else:
             # A path may hold "=" itself; what exists as it stands is a path.
             before, equals, after = one.partition("=")
-            name, path = (before, after) if equals and not Path(one).exists() else (Path(one).stem, one)
-            if not Path(path).exists():
+            name, path = (before, after) if equals and not exists(one) else (Path(one).stem, one)
+            if not exists(path):
                 own = f"; the collection has {', '.join(data.runs)}" if data.runs else ""
                 raise ValueError(f"{path}: no such file{own}")
             run = path

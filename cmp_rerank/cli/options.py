@@ -134,12 +134,18 @@ def warn(notes: Sequence[str]) -> None:
         typer.echo(f"cmp-rerank: note: {note}", err=True)
 
 
+def told(text: str, out: Path) -> None:
+    """What was written where: on stdout, or on stderr where the result itself went to stdout ("-")."""
+    typer.echo(text, err=str(out) == "-")
+
+
 def systems(runs: Sequence[str]) -> dict[str, Any]:
     """Paths and NAME=PATH arguments as systems; several paths of one name are its training seeds."""
     from cmp_rerank.evaluation.compare import system_names
+    from cmp_rerank.ir.lines import exists
 
     # A path may hold "=" itself; what exists as it stands is a path.
-    named = [(None, run) if Path(run).exists() or "=" not in run else tuple(run.split("=", 1)) for run in runs]
+    named = [(None, run) if exists(run) or "=" not in run else tuple(run.split("=", 1)) for run in runs]
     plain = [path for name, path in named if name is None]
     short = iter(system_names(plain))
     grouped: dict[str, list[str]] = {}
@@ -148,7 +154,7 @@ def systems(runs: Sequence[str]) -> dict[str, Any]:
             name = next(short)  # noqa: PLW2901
             if name in grouped:
                 raise ValueError(f"two runs are called {name!r}; give them names: NAME=PATH")
-        if not Path(path).exists():
+        if not exists(path):
             raise ValueError(f"{path}: no such file")
         grouped.setdefault(name, []).append(path)
     return {name: paths if len(paths) > 1 else paths[0] for name, paths in grouped.items()}

@@ -89,12 +89,15 @@ def rerank(
     has handed over has a share of the score in guard.json, which is applied
     and said; --no-mix leaves it out.
     """
+    from cmp_rerank.ir.lines import exists
+
+    out = None if str(out) == "-" else out
     if out is None and (as_json or passages is not None):
         wanted = "--json" if as_json else "--passages"
         raise ValueError(f"{wanted} needs --out, since the run itself goes to stdout; got none; give a path")
     if passages is not None and long_documents is None:
         long_documents = True
-    if not Path(run).exists() and not collection:
+    if not exists(run) and not collection:
         raise ValueError(f"{run}: no such file")
     texts, documents, first_stage = _inputs(collection, split, queries, corpus, run)
     from cmp_rerank.reranking import Counts, rerank_run
@@ -161,6 +164,7 @@ def _inputs(
 ) -> tuple[Mapping[str, str], Mapping[str, str], Any]:
     """Queries, documents and the run; files count more than the collection."""
     from cmp_rerank.collections import load, open_texts
+    from cmp_rerank.ir.lines import exists
 
     if not collection:
         missing = [name for name, path in (("--queries", queries), ("--corpus", corpus)) if path is None]
@@ -171,7 +175,7 @@ def _inputs(
     loaded = load(collection) if collection else None
     texts = loaded.queries(split or None) if loaded and queries is None else open_texts(queries)  # type: ignore[arg-type]
     documents = loaded.corpus if loaded and corpus is None else open_texts(corpus)  # type: ignore[arg-type]
-    named = loaded is not None and run in loaded.runs and not Path(run).exists()
+    named = loaded is not None and run in loaded.runs and not exists(run)
     first_stage = loaded.run(run) if loaded is not None and named else Path(run)
     if loaded is not None:
         options.warn(loaded.notes())

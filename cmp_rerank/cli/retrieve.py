@@ -66,13 +66,15 @@ def retrieve(
     --index, the index of an interrupted dense retrieval is gone on with, and
     later calls open it. The run is written as a whole or not at all.
 
-    With -m, prints MEASURE<TAB>VALUE, as `cmp-rerank evaluate` does.
+    -o - writes the run to stdout. With -m, prints MEASURE<TAB>VALUE, as `cmp-rerank evaluate` does.
     """
     from cmp_rerank.collections.matching import nothing_in_common
     from cmp_rerank.evaluation.measures import parse_measures
     from cmp_rerank.ir import first_stage as build
     from cmp_rerank.ir import write_run
 
+    if str(out) == "-" and (measures or as_json):
+        raise ValueError("--measure and --json need --out, since the run itself goes to stdout; got -; give a path")
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such directory; create it for {out.name}")
     documents, texts, judged = _inputs(collection, split, corpus, queries, qrels, index)
@@ -176,7 +178,7 @@ def _report(
         typer.echo(json.dumps(content, ensure_ascii=False))
         return
     if result is None:
-        typer.echo(f"{found['documents']:,} documents for {found['queries']:,} queries written to {out}")
+        options.told(f"{found['documents']:,} documents for {found['queries']:,} queries written to {out}", out)
         return
     typer.echo("\n".join(f"{measure}\t{mean:.4f}" for measure, mean in result.means.items()))
     options.warn(result.notes())

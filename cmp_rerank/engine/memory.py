@@ -48,6 +48,14 @@ class Budget:
         """The limit on a device. Default: what keeps a CPU's caches, or an accelerator's cores, busy."""
         return self.tokens or (4096 if device.type == "cpu" else 65_536)
 
+    @classmethod
+    def without_gradients(cls, tokens: int | None, device: torch.device) -> Budget:
+        """For passes that keep nothing; on a CPU small ones, whose activations stay in the caches.
+
+        Figures: ``benchmarks/rerank.py`` and docs/reranking.md.
+        """
+        return cls(512 if tokens is None and device.type == "cpu" else tokens)
+
     def start(self, device: torch.device) -> int:
         """What starting a pass costs, in tokens: the price of padding less.
 

@@ -246,7 +246,7 @@ class LongDocumentReranker(CrossEncoder):
 
         Args:
             pairs: (query, document) texts.
-            tokens_per_batch: how many tokens, padding included, one pass holds. Default: 4,096 on a CPU, 65,536
+            tokens_per_batch: how many tokens, padding included, one pass holds. Default: 512 on a CPU, 65,536
                 elsewhere.
             prompt: put before the pairs; default: that of the model, as in ``predict``.
 
@@ -260,7 +260,7 @@ class LongDocumentReranker(CrossEncoder):
                 best = max(passages, key=lambda passage: passage.score)
                 print(document[best.start : best.end])
         """
-        chunking = Chunking(singles, Budget(tokens_per_batch), self.device)
+        chunking = Chunking(singles, Budget.without_gradients(tokens_per_batch, self.device), self.device)
         prompt = prompt or self.prompts.get(self.default_prompt_name or "")
         self.eval()
         with torch.inference_mode(), self._telling() as told:

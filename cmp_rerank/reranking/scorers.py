@@ -72,8 +72,6 @@ def scorer_of(
     if package is not None and isinstance(model, package.CrossEncoder) and not predict_options:
         from cmp_rerank.models.long_document import LongDocumentReranker
 
-        if tokens_per_batch is None and model.device.type == "cpu":
-            tokens_per_batch = TOKENS_PER_BATCH_ON_CPU
         if isinstance(model, LongDocumentReranker):
             return ByPassages(model, tokens_per_batch, passages)
         own = any(getattr(type(model), name) is not getattr(package.CrossEncoder, name) for name in _INFERENCE)
@@ -85,9 +83,6 @@ def scorer_of(
         )
     return ByPredict(model, defaults or {}, predict_options or {})
 
-
-#: A pass without gradients on a CPU: small, so that its activations stay in the caches (figures: docs/reranking.md).
-TOKENS_PER_BATCH_ON_CPU = 512
 
 #: What a class has of its own if it scores in a way of its own.
 _INFERENCE = ("predict", "_inference", "forward")
@@ -102,12 +97,14 @@ class ByPasses:
     """
 
     def __init__(self, model: CrossEncoder, tokens_per_batch: int | None = None) -> None:
+        from cmp_rerank.engine.memory import Budget
         from cmp_rerank.engine.scorer import Scorer
         from cmp_rerank.models.cross_encoder import pair_adapter
 
         self.model = model
         self.adapter = pair_adapter(model)
-        self.scorer = Scorer(self.adapter, tokens_per_chunk=tokens_per_batch)
+        budget = Budget.without_gradients(tokens_per_batch, model.device)
+        self.scorer = Scorer(self.adapter, tokens_per_chunk=budget.tokens)
 
     def __call__(self, pairs: list[tuple[str, str]]) -> PairScores:
         """Score pairs of texts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +54,30 @@ def test_commands_take_pipes(command: str, run_file: Path, tmp_path: Path) -> No
     line = command.format(us=us, run=run_file, qrels=qrels) + " -m RR"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "RR\t0.5000\n", "")
+
+
+def test_a_chain_of_commands(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(
+            f'{{"_id": "d{i}", "text": "{text}"}}\n'
+            for i, text in enumerate(("bees make honey", "pandas eat bamboo"))
+        )
+    )
+    (tmp_path / "queries.tsv").write_text("q1\twho makes honey\nq2\twhat do pandas eat\n")
+    (tmp_path / "qrels").write_text("q1 0 d0 1\nq2 0 d1 1\n")
+    us = f"'{sys.executable}' -m cmp_rerank"
+    retrieve = f"{us} retrieve --corpus corpus.jsonl --queries queries.tsv -o -"
+    line = (
+        f"{retrieve} | {us} fuse - <({retrieve}) -o - | {us} compare qrels first=- second=<({retrieve}) -m RR --json"
+    )
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [mean["mean"] for mean in json.loads(done.stdout)["means"]] == [1.0, 1.0]
+    refused = subprocess.run(
+        ["bash", "-c", f"{retrieve} --json"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--measure and --json need --out" in refused.stderr
 
 
 def test_standard_output_is_written_as_a_file_would_be(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
