@@ -29,7 +29,10 @@ Missing = Annotated[
     str, typer.Option(help="A judged query without results: 'zero' counts 0, 'skip' leaves it out, or 'error'.")
 ]
 Duplicates = Annotated[
-    str, typer.Option(help="A document twice in a query: 'error', or keep 'first', 'last' or 'max'.")
+    str,
+    typer.Option(
+        help="A document twice in a query, of a run or of the judgments: 'error', or keep 'first', 'last' or 'max'."
+    ),
 ]
 Nan = Annotated[str, typer.Option(help="A score that is NaN: 'error', rank it 'lowest', or 'drop' the line.")]
 NoRelevant = Annotated[

@@ -72,7 +72,7 @@ def report(
         _check_texts("documents on the page", texts, sorted(shown))
     if queries is not None:
         asked = read_queries(queries)
-        _check_texts("judged queries", asked, list(read_qrels(qrels)))
+        _check_texts("judged queries", asked, list(read_qrels(qrels, duplicates=duplicates)))
     comparison = write_report(
         out,
         systems,

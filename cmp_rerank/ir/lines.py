@@ -83,13 +83,22 @@ def open_bytes(path: PathLike) -> Iterator[BinaryIO]:
             raise ValueError(f"{os.fspath(path)}: the gzip file is damaged ({error})") from error
 
 
-def numbered_lines(path: PathLike) -> Iterator[tuple[int, bytes]]:
-    """Number and content of every line that is not blank, without line end and byte order mark."""
+#: What a comment of a TREC file begins with, as of trec_eval 10.
+COMMENT = b"#"
+
+
+def numbered_lines(path: PathLike, *, comments: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Number and content of every line that is not blank, without line end and byte order mark.
+
+    Args:
+        path: The file.
+        comments: Whether lines that begin with "#" are comments, which are left out.
+    """
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1 and line.startswith(b"\xef\xbb\xbf"):
                 line = line[3:]  # noqa: PLW2901
-            if not line.isspace():
+            if not line.isspace() and not (comments and line.startswith(COMMENT)):
                 yield number, line.rstrip(b"\r\n")
 
 
