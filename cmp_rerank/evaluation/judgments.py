@@ -140,13 +140,15 @@ class Judgments:
     def coded(self, query: int) -> dict[str, int]:
         """The judgments of one query, with document numbers for ids, for trec_eval's code.
 
-        To it, every negative grade means the same: in the pool, but not judged. A query with grades of -2 and less
-        only makes it write before the array in which it counts documents by grade, and may end the process.
+        Where all grades of a query are negative, that code reads and writes outside of the array in which it counts
+        documents by grade: it gives the counts of another query, never ends, or ends the process. A document of grade
+        0 that no run holds prevents it; without a relevant document all values are 0 anyway.
         """
         part = slice(int(self.starts[query]), int(self.starts[query + 1]))
         docs = (self.keys[part] & 0xFFFFFFFF).tolist()
-        grades = np.maximum(self.grades[part], -1).tolist()
-        return {f"d{doc}": grade for doc, grade in zip(docs, grades, strict=True)}
+        grades = self.grades[part].tolist()
+        padding = {"": 0} if max(grades) < 0 else {}
+        return {f"d{doc}": grade for doc, grade in zip(docs, grades, strict=True)} | padding
 
     def grade_above(self, most: int) -> tuple[str, str, int] | None:
         """A query, its document and its grade, if there is a grade above ``most``."""

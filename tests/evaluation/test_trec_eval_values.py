@@ -16,11 +16,11 @@ from cmp_rerank.evaluation import compare, evaluate
 from cmp_rerank.evaluation.measures import parse_measures
 from cmp_rerank.evaluation.report import build_report, shown_documents
 
-ALL = "nDCG@10 nDCG AP RR P@5 R@5 Rprec Bpref infAP IPrec@0.1 Success@1 NumRel NumRet NumQ Judged@5 ERR@10"
+ALL = "nDCG@10 nDCG AP RR P@5 R@5 Rprec Bpref infAP IPrec@0.1 Success@1 NumRel NumRet NumQ Judged@5"
 
 
 def test_only_negative_grades_do_not_end_the_process() -> None:
-    """pytrec_eval counts documents by grade in an array; a best grade of -2 made it write before that array."""
+    """pytrec_eval counts documents by grade in an array; a best grade below 0 made it write before that array."""
     code = f"""
 from cmp_rerank.evaluation import evaluate
 run = {{"q1": {{"a": 2.0}}, "q2": {{"a": 1.0, "b": 2.0}}}}
@@ -39,7 +39,7 @@ RUN = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 5).map(float),
 
 
 @given(st.dictionaries(st.sampled_from(["1", "2", "3"]), RUN), st.lists(GRADES, min_size=3, max_size=3))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_all_negative_grades_mean_the_same(run: dict[str, Any], judged: list[dict[str, int]]) -> None:
     qrels = {str(number): grades for number, grades in enumerate(judged, 1)}
     raised = {query: {doc: max(grade, -1) for doc, grade in grades.items()} for query, grades in qrels.items()}
@@ -49,7 +49,7 @@ def test_all_negative_grades_mean_the_same(run: dict[str, Any], judged: list[dic
 
 
 @given(st.dictionaries(st.sampled_from(["1", "2", "3"]), RUN, min_size=1), st.lists(GRADES, min_size=3, max_size=3))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_judgments_are_counted_where_the_run_has_nothing(run: dict[str, Any], judged: list[dict[str, int]]) -> None:
     """As trec_eval -c does; the slow loop counts them."""
     qrels = {str(number): grades for number, grades in enumerate(judged, 1)}
@@ -60,7 +60,7 @@ def test_judgments_are_counted_where_the_run_has_nothing(run: dict[str, Any], ju
     present = evaluate(run, qrels, "NumRel NumQ", missing="skip")
     assert present.means["NumQ"] == len(run)
     upstream = ir_measures.pytrec_eval.calc_aggregate(
-        [ir_measures.NumRel], {q: {d: max(grade, -1) for d, grade in g.items()} for q, g in qrels.items()}, run
+        [ir_measures.NumRel], {q: {**g, "": 0} for q, g in qrels.items()}, run
     )
     assert present.means["NumRel"] == upstream[ir_measures.NumRel]
 
