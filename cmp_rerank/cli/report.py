@@ -16,7 +16,9 @@ def report(
     qrels: options.Qrels,
     runs: options.Runs,
     measures: options.Measures = options.DEFAULT_MEASURES,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write."), options.NEW_FILE] = Path(
+        "report.html"
+    ),
     queries: Annotated[Path | None, typer.Option(help="Query texts: BEIR JSONL or TSV.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Document texts: BEIR JSONL or TSV.")] = None,
     curves: Annotated[

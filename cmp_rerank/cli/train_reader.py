@@ -13,7 +13,11 @@ from cmp_rerank.version import package_version
 
 def train_reader(
     train: Annotated[Path, typer.Argument(help="Training questions: SQuAD, HotpotQA or a table (see below).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint, predictions and metrics.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder for the checkpoint, predictions and metrics."),
+        options.NEW_FOLDERS,
+    ],
     model: Annotated[str, typer.Option("--model", help="Checkpoint to start from: an encoder or a reader.")],
     dev: Annotated[Path | None, typer.Option(help="Questions to evaluate on; default: no evaluation.")] = None,
     format: Annotated[str, typer.Option(help="'squad', 'hotpotqa' or 'table'; '': by content.")] = "",

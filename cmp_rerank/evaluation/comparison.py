@@ -236,7 +236,11 @@ def _table(title: str, rows: Sequence[Mapping[str, tuple[str, str]]], columns: S
     from rich.text import Text
 
     table = Table(
-        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     # Only a name may be broken; a figure that is cut says something else.
     table.add_column("system", overflow="fold", min_width=8)

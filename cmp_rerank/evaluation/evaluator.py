@@ -23,6 +23,7 @@ from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Run, rank
 from cmp_rerank.ir.arguments import check_count, check_number
 from cmp_rerank.ir.as_texts import as_texts
+from cmp_rerank.ir.lines import check_name
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +135,8 @@ class RunEvaluator(BaseEvaluator):
         self.alpha, self.batch_size, self.show_progress_bar = alpha, batch_size, show_progress_bar
         self.predict_options = dict(predict_options or {})
         self.write_csv = write_csv
+        if name:
+            check_name("the name of an evaluator", name)
         self.name = name
         self.primary_metric = f"{name}_{self.primary}" if name else self.primary
         self.first_stage = evaluate(self.candidates, self.judged, self.measures)

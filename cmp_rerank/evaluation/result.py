@@ -118,12 +118,13 @@ class Evaluation:
     def __rich__(self) -> Any:
         """The means as a table, for rich."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=f"{len(self.queries)} queries")
         table.add_column("measure")
         table.add_column("value", justify="right")
         for name, value in self.means.items():
-            table.add_row(name, f"{value:.4f}")
+            table.add_row(Text(name), f"{value:.4f}")
         if notes := self.notes():
-            table.caption = "\n".join(notes)
+            table.caption = Text("\n".join(notes))
         return table

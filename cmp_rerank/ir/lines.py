@@ -195,6 +195,46 @@ def check_parent(path: Path) -> None:
         raise ValueError(f"{path.parent}: no such directory; create it before writing {path.name}")
 
 
+def check_place(path: PathLike, *, folder: bool = False, parents: bool = False) -> None:
+    """Refuse, before any work is done, a place where nothing can be written.
+
+    Args:
+        path: Where a file or folder will be written; "-" is standard output.
+        folder: Whether it will be a folder, which may be there already.
+        parents: Whether the folders above it are made, too.
+
+    Raises:
+        ValueError: With what stands in the way.
+    """
+    if os.fspath(path) == "-":
+        return
+    place = Path(path).absolute()
+    if place.exists() and place.is_dir() != folder:
+        wanted, found = ("folder", "file") if folder else ("file", "folder")
+        raise ValueError(
+            f"{os.fspath(path)}: a {wanted} is written here, but there is a {found}; choose another name"
+        )
+    above = place.parent
+    while parents and not above.exists() and above != above.parent:
+        above = above.parent
+    if above.exists() and not above.is_dir():
+        raise ValueError(f"{above}: this is a file; {place.name} cannot be written below it; choose another place")
+    if not parents:
+        check_parent(Path(path))
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"{above}: no permission to write {place.name} here; choose another place")
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that would leave the folder in which a file is called by it.
+
+    Raises:
+        ValueError: It is empty, is "." or "..", or holds a slash, a backslash or a null character.
+    """
+    if not name or name in (".", "..") or any(character in name for character in "/\\\0"):
+        raise ValueError(f"{what} is the name of a file, and must have no slash and no backslash; got {name!r}")
+
+
 def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import resource
 import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 from usages import USAGES, Usage, make_world
 
 from cmp_rerank.cli.main import COMMANDS, app
+from cmp_rerank.cli.options import written_places
 from cmp_rerank.ir import (
     read_corpus,
     read_qrels,
@@ -180,6 +183,53 @@ def test_the_traceback_is_shown_on_demand(usage: Usage, world: Mapping[str, Path
     assert result.exit_code == 2
     assert "Traceback (most recent call last)" in result.stderr
     assert said(result)[-1].startswith("cmp-rerank: ")
+
+
+# Places that cannot be written to --------------------------------------------------------------------------------
+
+#: Commands that make the folders above what they write.
+MAKES_FOLDERS = {"train", "train-reader", "demo"}
+
+
+@pytest.mark.parametrize("usage", [usage for usage in ALL if usage.out], ids=ids([u for u in ALL if u.out]))
+def test_outputs_are_checked_first(usage: Usage, tmp_path: Path) -> None:
+    """Before any input is looked at: here there is none of them."""
+    (tmp_path / "file").write_text("")
+    model = usage.command == "demo"  # typer itself looks for its model
+    nothing = defaultdict(lambda: tmp_path if model else tmp_path / "no such input")
+    places = {tmp_path / "file" / "below": "this is a file; below cannot be written below it"}
+    if usage.command not in MAKES_FOLDERS:
+        places[tmp_path / "nowhere" / usage.out] = f"no such directory; create it before writing {usage.out}"
+    if written_places(COMMANDS[usage.command])["predictions" if usage.command == "answer" else "out"].folder:
+        places[tmp_path / "file"] = "a folder is written here, but there is a file"
+    else:
+        (tmp_path / usage.out).mkdir()
+        places[tmp_path / usage.out] = "a file is written here, but there is a folder"
+    for place, message in places.items():
+        arguments = [one.format_map(Files(nothing, out=place)) for one in usage.arguments.split()]
+        assert message in refused(call([usage.command, *arguments])), place
+
+
+class Files(dict):
+    """Any name of a file."""
+
+    def __init__(self, files: Mapping[str, Path], **more: Path) -> None:
+        super().__init__(more)
+        self.files = files
+
+    def __missing__(self, name: str) -> Path:
+        return self.files[name]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_place_to_write_to_is_marked(command: str) -> None:
+    """By the names of the options: a new one is thought of here."""
+    writing = {"out", "index", "passages", "predictions"}
+    arguments = inspect.signature(COMMANDS[command]).parameters
+    paths = {name for name in arguments if name in writing and not (command == "rerank" and name == "index")}
+    assert {name for name in paths if "list" not in str(arguments[name].annotation)} == set(
+        written_places(COMMANDS[command])
+    )
 
 
 # Ids that do not match -------------------------------------------------------------------------------------------
