@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,9 @@ class Evaluation:
     ties: tuple[Ties, ...] = ()
     sums: frozenset[str] = field(default_factory=frozenset)
     nothing_judged: str = ""
+
+    #: What is evaluated, in the plural.
+    unit: ClassVar[str] = "queries"
 
     @property
     def means(self) -> dict[str, float]:
