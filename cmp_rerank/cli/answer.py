@@ -84,8 +84,10 @@ def answer(
     if no_answer is None:
         no_answer = reader.options.threshold is not None
     from cmp_rerank.reader.prediction_files import one_line, write_hotpotqa, write_squad
+    from cmp_rerank.reader.windows import WindowCounts
 
-    found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50)
+    counts = WindowCounts()
+    found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50, counts=counts)
     best = {}
     for one, answers in zip(asked, found, strict=True):
         spans = reader.top(answers, top_k, no_answer)
@@ -99,6 +101,7 @@ def answer(
         typer.echo(one_line({"id": one.id, "question": one.question, "answers": rows}))
     if predictions is not None:
         (write_hotpotqa if hotpotqa else write_squad)(predictions, best)
+    options.warn(counts.notes())
 
 
 def _questions(

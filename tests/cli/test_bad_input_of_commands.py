@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import resource
+import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -432,7 +433,9 @@ def long(world: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """The same files, where documents are longer than the window of the models, 128 tokens."""
     folder = tmp_path_factory.mktemp("long")
     write_corpus(folder / "corpus.jsonl", {doc: f"{text} " * 60 for doc, text in CORPUS.items()})
-    return {**world, "corpus": folder / "corpus.jsonl"}
+    shutil.copytree(world["beir"], folder / "beir")
+    shutil.copy(folder / "corpus.jsonl", folder / "beir" / "corpus.jsonl")
+    return {**world, "corpus": folder / "corpus.jsonl", "beir": folder / "beir"}
 
 
 @pytest.mark.parametrize(
@@ -442,6 +445,9 @@ def long(world: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         ("guard", 0, [" pairs exceed the window of the model, and were cut", "LongDocumentReranker"]),
         ("train", 1, ["pairs exceed the window of the model, and were cut", "LongDocumentReranker"]),
         ("curves", 0, ["28 of 28 passages were truncated"]),
+        ("mine", 1, ["scored by models: ", " of the pairs (", "exceed the window, and were cut"]),
+        ("mine", 2, ["scored by models: ", " of the pairs (", "exceed the window, and were cut"]),
+        ("answer", 0, ["passages longer than a window, and read in parts: "]),
     ],
 )
 def test_a_window_smaller_than_the_texts(
