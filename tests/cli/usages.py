@@ -140,4 +140,5 @@ USAGES = {
         Usage("evaluate-answers", "{questions} first={predictions} second={answers}"),
     ],
     "demo": [Usage("demo", "--fast --model {encoder} --out {out} --cache {out}", "demo")],
+    "doctor": [Usage("doctor", "--no-measure --json")],
 }  # fmt: skip
