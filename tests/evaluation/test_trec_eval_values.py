@@ -97,6 +97,12 @@ def test_recall_that_the_provider_would_round(name: str) -> None:
     ]
 
 
+def test_recall_becomes_documents_as_in_trec_eval_9() -> None:
+    """Where trec_eval 10 rounds 1.2 documents to 1, and has a precision of 1."""
+    run = {"q": {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}}
+    assert evaluate(run, {"q": {"a": 1, "d": 1}}, "IPrec@0.6 IPrec@0.5").means == {"IPrec@0.6": 0.5, "IPrec@0.5": 1.0}
+
+
 @pytest.mark.parametrize("written", ["ndcg@10", "ndcg_cut_10", "nDCG_10", "nDCG10", "ndcg10", "nDGC@10", "NDCG-10"])
 def test_the_measure_that_was_meant(written: str) -> None:
     with pytest.raises(ValueError, match=f"unknown measure '{written}'; did you mean nDCG@10\\?"):
