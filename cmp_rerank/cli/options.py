@@ -17,8 +17,6 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from cmp_rerank.ir.lines import check_place
-
 Qrels = Annotated[Path, typer.Argument(help="Judgments: TREC, MS MARCO, BEIR or JSON; plain or gzip.")]
 Runs = Annotated[
     list[str],
@@ -94,6 +92,8 @@ def with_debug(function: Callable[..., None]) -> Callable[..., None]:
         token = _debug.set(debug)
         try:
             with clean_exit():
+                from cmp_rerank.ir.lines import check_place  # not for --help
+
                 for name, place in places.items():
                     if arguments[name] is not None:
                         check_place(arguments[name], folder=place.folder, parents=place.parents)

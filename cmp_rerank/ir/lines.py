@@ -210,10 +210,8 @@ def check_place(path: PathLike, *, folder: bool = False, parents: bool = False) 
         return
     place = Path(path).absolute()
     if place.exists() and place.is_dir() != folder:
-        wanted, found = ("folder", "file") if folder else ("file", "folder")
-        raise ValueError(
-            f"{os.fspath(path)}: a {wanted} is written here, but there is a {found}; choose another name"
-        )
+        found = "file" if folder else "folder"
+        raise ValueError(f"{os.fspath(path)}: there is such a {found} already; remove it, or choose another name")
     above = place.parent
     while parents and not above.exists() and above != above.parent:
         above = above.parent

@@ -203,10 +203,10 @@ def test_outputs_are_checked_first(usage: Usage, tmp_path: Path) -> None:
     if usage.command not in MAKES_FOLDERS:
         places[tmp_path / "nowhere" / usage.out] = f"no such directory; create it before writing {usage.out}"
     if written_places(COMMANDS[usage.command])["predictions" if usage.command == "answer" else "out"].folder:
-        places[tmp_path / "file"] = "a folder is written here, but there is a file"
+        places[tmp_path / "file"] = "there is such a file already; remove it"
     else:
         (tmp_path / usage.out).mkdir()
-        places[tmp_path / usage.out] = "a file is written here, but there is a folder"
+        places[tmp_path / usage.out] = "there is such a folder already; remove it"
     for place, message in places.items():
         arguments = [one.format_map(Files(nothing, out=place)) for one in usage.arguments.split()]
         assert message in refused(call([usage.command, *arguments])), place
