@@ -14,13 +14,14 @@ from cmp_rerank.ir.lines import PathLike, malformed
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parse_json(path: PathLike, raw: bytes, line: int | None = None) -> Any:
+def parse_json(path: PathLike, raw: bytes, line: int | None = None, *, halves: bool = False) -> Any:
     """Parse JSON.
 
     Args:
         path: The file that it is from.
         raw: The bytes.
         line: The line of the file where it stands, for a file of JSON lines; None for a whole file.
+        halves: Whether half of a surrogate pair is taken, by who counts characters and knows how to write it.
 
     Raises:
         ValueError: With file and line: it is no JSON or not UTF-8, is nested too deeply, has a key twice in one
@@ -55,7 +56,7 @@ def parse_json(path: PathLike, raw: bytes, line: int | None = None) -> Any:
         raise ValueError(f"{where}: a number has too many digits ({error!s:.60})") from None
     if twice:
         raise ValueError(f"{where}: the key {twice[0]!r} occurs twice in one JSON object")
-    if _HALF.search(raw):
+    if not halves and _HALF.search(raw):
         try:
             json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:

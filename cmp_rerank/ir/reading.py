@@ -364,8 +364,8 @@ def _json_pieces(path: PathLike) -> Iterator[tuple[Block, np.ndarray]]:
             yield Block([query], np.array([0, n]), list(scores), values, ranks, given=False), ranks
 
 
-def read_json(path: PathLike) -> Any:
-    """Parse a JSON file, plain or gzip, with file and line in the error; a key twice in one object is one."""
+def read_json(path: PathLike, *, halves: bool = False) -> Any:
+    """Parse a JSON file, plain or gzip; the errors, and ``halves``, are those of :func:`parse_json`."""
     with open_bytes(path) as file:
         raw = file.read()
-    return parse_json(path, raw)
+    return parse_json(path, raw, halves=halves)
