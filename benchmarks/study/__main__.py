@@ -95,11 +95,15 @@ def run(
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
+    together: Annotated[
+        int, typer.Option(help="Train so many cells of an arm as one model, for a GPU; 0: each by itself.")
+    ] = 0,
     minutes: Annotated[float, typer.Option(help="Begin no cell after so many minutes.")] = 1e9,
     cache: Cache = CACHE,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Run the cells that are not there yet; stop at any time, and go on by the same command."""
+    from .together import results_together
     from .workers import results_of
 
     begin = time.time()
@@ -116,7 +120,12 @@ def run(
         print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
         with path.open("a", encoding="utf-8") as file:
             until = begin + minutes * 60
-            for done, row in enumerate(results_of(cells, workers, cache, device, threads, until), start=1):
+            found = (
+                results_together(cells, together, cache, device, until)
+                if together
+                else results_of(cells, workers, cache, device, threads, until)
+            )
+            for done, row in enumerate(found, start=1):
                 file.write(json.dumps(row | facts) + "\n")
                 file.flush()
                 if "failed" in row:
