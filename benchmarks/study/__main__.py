@@ -26,7 +26,8 @@ def prepare_tasks(
     data: Annotated[Path, typer.Option(help="Folder of the collections.")] = Path("../shared/data"),
     cache: Cache = CACHE,
     tasks: Annotated[list[str] | None, typer.Option("--task")] = None,
-    layers: Annotated[int, typer.Option(help="Layers of the encoder that are kept.")] = 3,
+    layers: Annotated[int, typer.Option(help="Layers of the encoder that are kept; 0: as the task says.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Write the rows of the tasks, and train the common starts."""
     from cmp_rerank.demo.encoder import pretrained_encoder
@@ -36,7 +37,8 @@ def prepare_tasks(
     for name in tasks or [name for name in TASKS if name != "smoke"]:
         prepare(name, data, cache)
         print(f"{name}: {describe(load(name, cache))}", flush=True)
-        print(f"{name}: start in {make_start(TASKS[name], cache, pretrained_encoder(), layers)}", flush=True)
+        start = make_start(TASKS[name], cache, pretrained_encoder(), layers or None, device)
+        print(f"{name}: start in {start}", flush=True)
 
 
 def cells_of(task: str, size: int, arms: list[str], stage: str, rows: list[dict[str, Any]]) -> list[Any]:

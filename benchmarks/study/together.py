@@ -34,7 +34,7 @@ from cmp_rerank.training.sampler import LengthBatches
 
 from .arms import ARMS, Arm
 from .tasks import TASKS, Row, Task, load, training_rows
-from .training import Cell, decode, open_start
+from .training import Cell, Values, decode, open_start, values_of
 
 #: Tokens in one pass of all models, padding and ablated copies included.
 BUDGET = {"cpu": 20_000, "cuda": 200_000}
@@ -466,7 +466,7 @@ class _Best:
 # Measuring ----------------------------------------------------------------------------------------------
 
 
-def measure(models: Models, tokens: Tokens, task: Task) -> list[str | None]:
+def measure(models: Models, tokens: Tokens, task: Task) -> list[Values | None]:
     """For each model the values of all rows, as `training.measure` writes them; None for one that has diverged."""
     order = sorted(range(len(tokens.ids)), key=lambda pair: -len(tokens.ids[pair]))
     scores = np.zeros((models.count, len(order)), dtype=np.float32)
@@ -480,15 +480,4 @@ def measure(models: Models, tokens: Tokens, task: Task) -> list[str | None]:
             batch = Batch(batch.ids.contiguous(), batch.types.contiguous(), batch.there.contiguous())
             scores[:, chosen] = models.scores(batch).float().cpu().numpy()
             begin += len(chosen)
-    return [_values(own, tokens, task) if np.isfinite(own).all() else None for own in scores]
-
-
-def _values(scores: np.ndarray, tokens: Tokens, task: Task) -> str:
-    out = []
-    for number, row in enumerate(tokens.rows):
-        mine = scores[tokens.starts[number] : tokens.starts[number + 1]]
-        if task.listwise:
-            out.append(str(int((mine >= mine[row["labels"].index(1.0)]).sum())))  # a tie counts against the model
-        else:
-            out.append(str(int((mine[0] > 0) == bool(row["labels"][0]))))
-    return "".join(out)
+    return [values_of(own, tokens.rows, task) if np.isfinite(own).all() else None for own in scores]

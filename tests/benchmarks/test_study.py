@@ -13,10 +13,14 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from cmp_rerank.collections import Collection
+from cmp_rerank.collections.base import Split
+from cmp_rerank.evaluation import evaluate
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import together, training
+from benchmarks.study import real, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
 from benchmarks.study.arms import ARMS, CORE
 from benchmarks.study.tasks import PARTS, TASKS, load, prepare, training_rows
@@ -113,6 +117,50 @@ def test_the_page_has_the_table_of_the_results() -> None:
     assert "\n".join(lines) in page.read_text(encoding="utf-8")
 
 
+def test_the_values_of_rows() -> None:
+    draw = np.random.default_rng(0)
+    rows, qrels, run = [], {}, {}
+    for query in map(str, range(20)):
+        grades = draw.integers(0, 4, size=12)
+        ideal = sorted([float(g) for g in [*grades, 3] if g], reverse=True)[:10]  # one that was not found
+        rows.append({"query": query, "docs": ["d"] * 12, "labels": grades.astype(float).tolist(), "ideal": ideal})
+        qrels[query] = {str(doc): int(grade) for doc, grade in enumerate(grades)} | {"missed": 3}
+        run[query] = {str(doc): float(draw.normal()) for doc in range(12)}
+    scores = np.concatenate([list(scores.values()) for scores in run.values()])
+    wanted = evaluate(run, qrels, ["nDCG@10"])
+    found = training.values_of(scores, rows, TASKS["scifact"])
+    assert found == pytest.approx([wanted.values[wanted.queries.index(query), 0] for query in run], abs=1e-4)
+    assert decode(found, TASKS["scifact"]) == pytest.approx(found)
+    tied = training.values_of(np.zeros(12), rows[:1], TASKS["scifact"])[0]
+    discounts = 1 / np.log2(np.arange(2, 12))
+    worst, ideal = np.sort(rows[0]["labels"])[:10], np.array(rows[0]["ideal"])
+    assert tied == pytest.approx(worst @ discounts / (ideal @ discounts[: len(ideal)]), abs=1e-4)
+    one = [{"query": "q", "docs": ["a", "b", "c"], "labels": [0.0, 1.0, 0.0]}]
+    assert training.values_of(np.array([3.0, 2.0, 2.0]), one, TASKS["smoke"]) == "3"  # a tie counts against it
+
+
+def test_the_parts_of_a_real_collection(tmp_path: Path) -> None:
+    words = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", "kite", "lynx"]
+    corpus = {str(i): f"the {word} and its {words[i - 1]} friends" for i, word in enumerate(words)}
+    queries = {f"q{i}": f"where does the {word} number {i} live" for i, word in enumerate(words)}
+    queries["again"] = queries["q0"]
+    qrels = {query: {"0" if query == "again" else query[1:]: 1} for query in queries}
+    Collection("c", corpus, {"test": Split(queries, qrels)}).write_beir(tmp_path / "beir")
+    parts = real.beir(tmp_path / "beir", validation=0.3, test=0.3)
+    texts = {part: [row["query"] for row in rows] for part, rows in parts.items()}
+    assert sum(map(len, texts.values())) <= 13
+    assert not set(texts["train"]) & {*texts["validation"], *texts["test"]}
+    assert all(texts.values())
+    for row in parts["train"]:
+        (word,) = (word for word in words if f" {word} " in f" {row['query']} ")
+        assert word in row["docs"][0]
+        assert row["labels"] == [1.0, *[0.0] * (len(row["docs"]) - 1)]
+        assert len(row["docs"]) <= real.DOCS
+    for row in parts["test"]:
+        assert row["ideal"] == [1.0]
+        assert sum(row["labels"]) == 1
+
+
 # Many cells in one training ---------------------------------------------------------------------------------------
 
 SEEDS, RATES = (0, 1, 0), (1e-3, 1e-3, 3e-4)
@@ -132,8 +180,10 @@ QUICK = ("plain", "plain, averaged weights", "plain, best epoch", "compared, c=2
 )
 def test_cells_that_are_trained_together_are_those_of_the_trainer(arm: str, listwise: bool, cache: Path) -> None:
     """The same weights, for every arm whose random choices are the package's own."""
-    task = replace(TASKS["smoke"], batch=5, sizes={16: 2}, listwise=listwise)  # batches of 5, 5, 5 and 1
-    parts = load("smoke", cache)
+    task = replace(
+        TASKS["smoke"], batch=5, sizes={16: 2}, measure="RR" if listwise else "accuracy"
+    )  # batches of 5, 5, 5 and 1
+    parts = load("smoke", cache)  # in batches of 5, 5, 5 and 1
     if not listwise:
         parts = {
             part: [row | {"docs": row["docs"][:1], "labels": row["labels"][:1]} for row in rows]
