@@ -6,8 +6,9 @@ EXTRAS := demo,retrieval,reader,report,docs,test
 # No model hub is needed by anything below.
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: help venv demo test test-slow test-rounding mutants study-smoke lint format bench clean
+.PHONY: help venv demo test test-slow test-rounding mutants study-smoke lint format docs docs-check bench clean
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -45,6 +46,13 @@ format: $(STAMP) ## Rewrite the files as `make lint` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP)   ## The documentation as a site that opens from a file, site/index.html; its figures are drawn anew
+	$(BIN)/python docs/scripts/figures.py
+	$(BIN)/mkdocs build --strict
+
+docs-check: $(STAMP) ## Build the documentation, with warnings as errors, and keep nothing
+	folder=$$(mktemp -d) && $(BIN)/mkdocs build --strict --site-dir $$folder && rm -r $$folder
+
 bench: $(STAMP)  ## All benchmarks; results go to benchmarks/results
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
@@ -56,4 +64,4 @@ study-smoke: $(STAMP) ## The study on made-up rows, to see that everything runs
 	rm -rf .study-smoke
 
 clean:           ## Remove what the other targets made
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache
