@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
@@ -13,12 +14,12 @@ import cmp_rerank
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 # What readers load from the hub is a small local model here.
 HUB_NAME = re.compile(r'"(?:cross-encoder|sentence-transformers|BAAI|answerdotai|microsoft)/[\w.\-]+"')
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_code_blocks_run(page: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = ModuleType("__docs__")
@@ -27,7 +28,7 @@ def test_code_blocks_run(page: Path, tiny_checkpoint: Path, tmp_path: Path, monk
     text = page.read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
         line = text[: match.start()].count("\n") + 1
-        code = HUB_NAME.sub(repr(str(tiny_checkpoint)), match[1])
+        code = HUB_NAME.sub(repr(str(tiny_checkpoint)), textwrap.dedent(match[2]))
         # The line numbers of a traceback are those of the page.
         exec(compile("\n" * line + code, str(page), "exec"), namespace)
 
