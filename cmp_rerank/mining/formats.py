@@ -44,16 +44,30 @@ def format_of(loss: Any) -> Format:
     if said is not None:
         check_choice(f"{cls.__name__}.data_format", said, get_args(Format))
         return said  # type: ignore[no-any-return]
+    rows = inputs_of(cls)
+    if rows:
+        return _format(rows)
+    raise ValueError(
+        f"the format of the data must be known; got {kind(cls)}, whose documentation has no table 'Inputs'; choose "
+        f"one of {', '.join(map(repr, get_args(Format)))}"
+    )
+
+
+def inputs_of(cls: type) -> list[tuple[str, str]]:
+    """The rows (inputs, labels) of the table "Inputs" in the documentation of a loss; none without such a table.
+
+    Example:
+        >>> from sentence_transformers.cross_encoder.losses import CrossEntropyLoss
+        >>> inputs_of(CrossEntropyLoss)
+        [('(input_A, input_B) pairs', 'class')]
+    """
     for base in cls.__mro__:
         own = base.__dict__.get("__init__")
         for text in (inspect.getdoc(own) if own is not None else None, base.__doc__):
             rows = _input_rows(text or "")
             if rows:
-                return _format(rows)
-    raise ValueError(
-        f"the format of the data must be known; got {kind(cls)}, whose documentation has no table 'Inputs'; choose "
-        f"one of {', '.join(map(repr, get_args(Format)))}"
-    )
+                return rows
+    return []
 
 
 def _input_rows(text: str) -> list[tuple[str, str]]:
