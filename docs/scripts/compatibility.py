@@ -1,6 +1,6 @@
-"""The table of docs/compatibility.md: what each loss takes, and how it splits, read and measured and not written by hand.
+"""The table of docs/compatibility.md: what each loss takes is read, and how it splits is measured.
 
-    PYTHONPATH=tests python docs/scripts/compatibility.py
+PYTHONPATH=tests python docs/scripts/compatibility.py
 """
 
 from __future__ import annotations

@@ -41,13 +41,18 @@ def public(init: Path) -> dict[str, str]:
     """
     tree = ast.parse(init.read_text(encoding="utf-8"))
     package = ".".join(init.parent.parts[init.parent.parts.index("cmp_rerank") :])
-    imported = {
+    imported = imports(tree)
+    return {name: imported.get(name, package) for name in names_of(tree)}
+
+
+def imports(tree: ast.Module) -> dict[str, str]:
+    """Name -> module, for what is imported by ``from``."""
+    return {
         alias.asname or alias.name: str(node.module)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    return {name: imported.get(name, package) for name in names_of(tree)}
 
 
 def names_of(tree: ast.Module) -> list[str]:
@@ -60,13 +65,11 @@ def names_of(tree: ast.Module) -> list[str]:
 
 
 def home(root: Path, name: str, module: str) -> str:
-    """The module that defines a name, behind all packages that pass it on."""
-    while (init := root.joinpath(*module.split("."), "__init__.py")).is_file():
-        behind = public(init).get(name, module)
-        if behind == module:
-            break
-        module = behind
-    return module
+    """The module that defines a name, behind all modules that pass it on."""
+    path = root.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    behind = imports(ast.parse(file.read_text(encoding="utf-8"))).get(name, module)
+    return module if behind == module else home(root, name, behind)
 
 
 def entries(root: Path) -> Iterator[tuple[str, str, str, str]]:
