@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 PINNED = dict(re.findall(r"^([\w.-]+)==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
 
 
+ENTRIES = list(reference.entries(ROOT))
+
+
 class Settings(yaml.SafeLoader):
     """YAML as mkdocs has it: tags that name Python objects are not needed here."""
 
@@ -37,9 +40,8 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
 
 def test_the_reference_has_every_public_name_once() -> None:
-    found = list(reference.entries(ROOT))
-    assert len({(name, module) for _, name, module, _ in found}) == len(found)
-    top = {name: module for _, name, module, shown in found if shown == "cmp_rerank"}
+    assert len({(name, module) for _, name, module, _ in ENTRIES}) == len(ENTRIES)
+    top = {name: module for _, name, module, shown in ENTRIES if shown == "cmp_rerank"}
     assert set(top) == set(cmp_rerank.__all__)
     for name, module in top.items():
         assert getattr(cmp_rerank, name).__module__ == module
@@ -48,7 +50,7 @@ def test_the_reference_has_every_public_name_once() -> None:
 @pytest.mark.parametrize("package", reference.PACKAGES)
 def test_what_a_package_offers_can_be_imported_as_the_reference_says(package: str) -> None:
     offered = reference.public(ROOT / "cmp_rerank" / package / "__init__.py")
-    entries = {(name, module): shown for _, name, module, shown in reference.entries(ROOT)}
+    entries = {(name, module): shown for _, name, module, shown in ENTRIES}
     for name, module in offered.items():
         home = reference.home(ROOT, name, module)
         shown = entries[name, home]
@@ -60,7 +62,7 @@ def test_packages_with_public_names_have_a_page() -> None:
     inits = {init.parent.name: init for init in (ROOT / "cmp_rerank").glob("*/__init__.py")}
     with_names = {name for name, init in inits.items() if reference.public(init)}
     assert with_names - set(reference.PACKAGES) == {"ranking_losses"}  # its names are those of `losses`
-    assert {shown for *_, shown in reference.entries(ROOT)} >= {"cmp_rerank", "cmp_rerank.losses"}
+    assert {shown for *_, shown in ENTRIES} >= {"cmp_rerank", "cmp_rerank.losses"}
 
 
 def test_the_table_of_losses_is_what_is_read_and_measured() -> None:
