@@ -174,6 +174,7 @@ def _train(
     from cmp_rerank.reader.reader import Reader, ReaderOptions
     from cmp_rerank.training import ComparativeTrainer, TimedCheckpoints
     from cmp_rerank.training import resume as resuming
+    from cmp_rerank.training.complete import last_checkpoint
 
     known = [question for question in questions if question.answers or question.kind != "span"]
     if not known:
@@ -184,7 +185,7 @@ def _train(
     if len(known) < len(questions):
         options.warn([f"{len(questions) - len(known)} questions without a known answer are left out of training"])
     folder = out / "trainer"
-    checkpoint = resuming.last_checkpoint(folder)
+    checkpoint = last_checkpoint(folder)
     # The settings are written first: a training that ended before its first checkpoint begins again.
     if resume and not (out / "settings.json").exists():
         raise ValueError(f"--resume needs a training that was begun; got none in {out}; leave --resume out")
@@ -242,7 +243,7 @@ def _train(
         callbacks=[TimedCheckpoints(save_minutes)],
     )
     begin = time.perf_counter()
-    resuming.train(trainer, checkpoint)
+    trainer.train(None if checkpoint is None else str(checkpoint))
     record = {
         "windows": vars(windows.counts),
         "training": {
