@@ -7,7 +7,7 @@ EXTRAS := demo,retrieval,reader,report,docs,test
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help venv demo test test-slow test-rounding mutants study-smoke lint format bench clean
+.PHONY: help venv demo test test-slow test-rounding soak mutants study-smoke lint format bench clean
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -32,6 +32,9 @@ test-slow: $(STAMP)  ## The tests that take minutes
 
 test-rounding: $(STAMP)  ## The test suite as on a processor that rounds differently
 	$(BIN)/python -m pytest -n 2 --dist worksteal --rounding 1
+
+soak: $(STAMP)   ## Two hours of mixed commands and 10,000 training steps: nothing may pile up
+	$(BIN)/python tests/faults/soak.py
 
 mutants: $(STAMP) ## Break the core in small ways, one at a time: the tests must notice each (about 15 minutes)
 	$(BIN)/python tests/mutants/run_mutants.py --out benchmarks/results/mutants.json
