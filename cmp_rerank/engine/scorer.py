@@ -24,6 +24,7 @@ from cmp_rerank.engine.rows import Chunking, Row, Step, forks, shortened, single
 from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.hooks.checkpointing import is_reentrant
+from cmp_rerank.hooks.turns import turn
 from cmp_rerank.hooks.wrappers import is_compiled, is_sharded, without_data_parallel
 from cmp_rerank.text.checks import check_whole
 
@@ -141,7 +142,9 @@ class Scorer:
             ValueError: if the strategy cannot be used with this model; the message says why.
         """
         step = Step.of(examples, views, merge=self.strategy != "naive")
-        scores = self._score_within_memory(model, step)
+        # What is found out about a model, its hooks and its configuration would be in the way of another thread.
+        with turn(self.adapter.inner(model)):
+            scores = self._score_within_memory(model, step)
         if torch.finfo(scores.dtype).bits < 32:
             scores = scores.float()
         return scores[torch.from_numpy(step.index).to(scores.device)]
