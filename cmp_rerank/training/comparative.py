@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from cmp_rerank.ablations import Ablation, Plan
 from cmp_rerank.engine import Scorer, Strategy
@@ -32,7 +32,7 @@ from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
 ADAPTERS: tuple[type[TokenRowsAdapter], ...] = (SpanReaderAdapter, ClassifierAdapter)
 
 
-class ComparativeTrainer(CompleteCheckpoints, Trainer):
+class ComparativeTrainer(CompleteCheckpoints):
     """Train a reader or a sequence classifier next to ablated copies of itself, and rank their task losses.
 
     A ``transformers.Trainer``: its arguments, callbacks, evaluation and checkpoints are its own; it resumes from what

@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import Trainer
 
@@ -112,12 +112,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-# The methods below are those of a trainer, whichever it is; at run time the class stands before it.
-_Base = Trainer if TYPE_CHECKING else object
-
-
-class CompleteCheckpoints(_Base):
-    """Base of trainers, before ``Trainer``: a kill at any moment costs the steps since the last checkpoint, no more.
+class CompleteCheckpoints(Trainer):
+    """Base of trainers, before any other: a kill at any moment costs the steps since the last checkpoint, no more.
 
     A checkpoint is synced to the disk and marked before older ones are removed. ``resume_from_checkpoint=True`` takes
     the last complete one, and a training that has done all its steps does none when it is resumed.

@@ -34,9 +34,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "soak.json"
-sys.path.extend(str(ROOT / "tests" / name) for name in ("", "cli", "pipeline"))
+sys.path.extend(str(Path(__file__).parents[1] / name) for name in ("", "cli", "pipeline"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,6 +53,7 @@ from usages import USAGES, Usage, make_world
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.cli.main import app
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "soak.json"
 #: The demo takes minutes; what it does, `train` does.
 USED = [usage for usages in USAGES.values() for usage in usages if usage.command != "demo"]
 #: Rounds that load modules and fill caches: what is there after them may stay.

@@ -51,10 +51,12 @@ KILLED = {
 FEW, MANY = {"rerank": 1, "mine": 1, "report": 1}, 10
 #: Seconds that one command may take.
 PATIENCE = 240
-#: What says when something was made, or how long it took; and files of nothing else.
+#: Keys of what differs from run to run: times, and the mean loss of the steps since a resume. Sizes differ with them.
 TIMES = re.compile(
-    r"seconds|runtime|per_second|^made$|^start|^time|wall|cpu|environment|^resumed|flos|fingerprint|^marks$|^sizes?$|^files$"
+    r"seconds|runtime|per_second|^made$|^start|^time|wall|cpu|environment|^resumed|flos|fingerprint|train_loss"
+    r"|^marks$|^sizes?$|^files$"
 )
+#: Files of nothing else.
 TOLD = ("log.txt", "environment.json", "training_args.bin", "README.md", "seconds.json")
 
 
