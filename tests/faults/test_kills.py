@@ -54,7 +54,7 @@ PATIENCE = 240
 #: Keys of what differs from run to run: times, and the mean loss of the steps since a resume. Sizes differ with them.
 TIMES = re.compile(
     r"seconds|runtime|per_second|^made$|^start|^time|wall|cpu|environment|^resumed|flos|fingerprint|train_loss"
-    r"|^marks$|^sizes?$|^files$"
+    r"|^marks$|^sizes?$|^files$|^is_local$|^local_files_only$"
 )
 #: Files of nothing else.
 TOLD = ("log.txt", "environment.json", "training_args.bin", "README.md", "seconds.json")
@@ -190,7 +190,7 @@ def goes_on(usage: Usage, world: Mapping[str, Path], out: Path) -> None:
     if ended.status and usage.again:
         assert usage.again in ended.said, ended.said
         ended = run([*arguments, *usage.again.split()], out)
-    if ended.status and "there is such a folder already" in ended.said:
+    if ended.status and re.search("there is such a folder already|this exists already", ended.said):
         return  # it was killed when all was done
     assert ended.status == 0, ended.said
 
