@@ -37,7 +37,7 @@ from cmp_rerank.training import token_store
 from cmp_rerank.training.checkpoints import TimedCheckpoints
 from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, task_loss
 from cmp_rerank.training.retry import retry_on_oom
-from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
+from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches, with_company
 from cmp_rerank.training.token_store import Item, TokenStore
 
 logger = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ class RerankerTrainer(CrossEncoderTrainer):
         tokens = getattr(self.args, "tokens_per_batch", None)
         world = self.args.world_size
         batches = LengthBatches(
-            lengths, None if tokens else batch_size, tokens, world=world, drop_last=drop_last, seed=seed
+            with_company(lengths), None if tokens else batch_size, tokens, world=world, drop_last=drop_last, seed=seed
         )
         return DistributedBatchSampler(batches, world)
 
