@@ -39,8 +39,8 @@ class Scorer:
     """Score rows with a model, ablated as their views say.
 
     Rows that are the same computation, of whatever example, are run once and have the same score. The others are
-    sorted by length and run in chunks, so that little is padded. Masks depend only on the example, so neither order nor chunks change a score beyond
-    rounding, and all strategies give the same scores and gradients:
+    sorted by length and run in chunks, so that little is padded. Masks depend only on the example, so neither order
+    nor chunks change a score beyond rounding, and all strategies give the same scores and gradients:
 
     - ``"stacked"``: all rows are rows of one batch; all activations are kept for the backward pass.
     - ``"hybrid"``: activations of the full model's rows are kept. The others run without gradients, and in the

@@ -93,10 +93,9 @@ class Comparison:
         names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(task)))]
         found = dict(zip(names, task.unbind(), strict=True))
         losses = torch.cat([part.losses[part.weights != 0] for part in parts])  # others are ignored
-        if len(losses):
-            return found | {name: value.to(task.dtype) for name, value in objective.diagnostics(losses).items()}
-        rates = set(self.diagnostics) - set(found) or {"violation_rate", "zero_weight_rate"}
-        return found | {name: torch.zeros_like(task[0]) for name in sorted(rates)}
+        if not len(losses):  # nothing to tell a rate of
+            return found
+        return found | {name: value.to(task.dtype) for name, value in objective.diagnostics(losses).items()}
 
 
 def _compared(objective: Objective, part: ExampleLosses) -> Tensor:

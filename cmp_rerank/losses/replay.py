@@ -252,7 +252,11 @@ class Replay:
         return serve
 
     def _run(
-        self, columns: list[list[Any]], labels: Any, serve: Callable[..., Tensor], call: Callable[..., Any] | None = None
+        self,
+        columns: list[list[Any]],
+        labels: Any,
+        serve: Callable[..., Tensor],
+        call: Callable[..., Any] | None = None,
     ) -> Any:
         """Run the loss with a stand-in for its model, by ``call`` or by its forward."""
         stand_in = _StandIn(self.model, serve)

@@ -30,6 +30,7 @@ from transformers import TrainerCallback
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import free
 from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation
@@ -118,12 +119,14 @@ class RerankerTrainer(CrossEncoderTrainer):
         for each in self._comparative():
             strategy = getattr(self.args, "strategy", None)
             each.scorer.set_defaults(tokens_per_chunk=tokens, strategy=strategy, unpadded=unpadded)
+        LossLog.of(self, together=True)
         minutes = getattr(self.args, "save_minutes", None)
         if minutes is not None:
             self.add_callback(TimedCheckpoints(minutes))
         self._store: TokenStore | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lengths: dict[int, Any] = {}
+        self._dataset: str | None = None  # that of the batch at hand, where there are several
         self._training_data = False  # whether it is their loader that is being made
         self._warned: set[str] = set()
 
@@ -254,9 +257,10 @@ class RerankerTrainer(CrossEncoderTrainer):
     ) -> Any:
         """The loss of a batch; its pairs are tokenised already."""
         prepared = inputs.pop(PREPARED, None)
+        self._dataset = dataset_name = inputs.get("dataset_name")
         if prepared is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = self.loss[inputs["dataset_name"]] if isinstance(self.loss, dict) else self.loss
+        loss = self.loss[dataset_name] if isinstance(self.loss, dict) else self.loss
         extra = {name: inputs.pop(name) for name in ("prompt", "task") if name in inputs}
         inputs.pop("dataset_name", None)
         columns, labels = self.collect_features(inputs)
@@ -275,6 +279,13 @@ class RerankerTrainer(CrossEncoderTrainer):
             self.track_loss_components(value)
             value = torch.stack(list(value.values())).sum()
         return (value, {}) if return_outputs else value
+
+    def track_loss_components(self, loss: dict[str, Tensor]) -> None:
+        """Keep the parts of a loss for the log, in training by the name of the dataset."""
+        if self.model.training:
+            LossLog.of(self).add(loss, self._dataset)
+        else:
+            super().track_loss_components(loss)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; repeated, with smaller chunks, if memory runs out in it."""

@@ -144,7 +144,10 @@ def test_weighted_losses_are_the_batch_value(name: str, grades: list[list[int]],
     if expected.isnan():  # ListNet, of a list without documents; the mean counts it
         kept = [i for i, each in enumerate(grades) if each]
         alone = replay_of(
-            replay.model, replay.loss, [[queries[i] for i in kept], [lists[i] for i in kept]], [labels[i] for i in kept]
+            replay.model,
+            replay.loss,
+            [[queries[i] for i in kept], [lists[i] for i in kept]],
+            [labels[i] for i in kept],
         )
         expected = alone.value(scores) * len(kept) / len(grades)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

@@ -237,6 +237,8 @@ def test_value_gradients_and_diagnostics_are_those_of_the_slow_loop(name: str, t
     entering = [k for k, weight in enumerate(case.weights) if weight]
     violated = [any(a > b for a, b in pairwise(losses[k])) for k in entering]
     assert loss.diagnostics["violation_rate"].item() == pytest.approx(sum(violated) / len(violated))
+    lost = [any(losses[k][0] > other for other in losses[k][1:]) for k in entering]
+    assert loss.diagnostics["beaten_rate"].item() == pytest.approx(sum(lost) / len(lost))
     zeros = [pull == 0 for k in entering for pull in compared[k][1]]
     assert loss.diagnostics["zero_weight_rate"].item() == pytest.approx(sum(zeros) / len(zeros))
 
