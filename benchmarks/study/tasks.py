@@ -53,7 +53,7 @@ TASKS = {
     task.name: task
     for task in (
         Task("sentence-selection", True, {100: 10, 500: 4, 2000: 2}, 16, (5e-5, 1e-4, 2e-4), 96, (500, 1), 1e-4),
-        Task("sst2", False, {100: 10, 500: 6, 2500: 3}, 16, (2e-5, 5e-5, 1e-4), 64, (500, 1), 1e-4),
+        Task("sst2", False, {100: 10, 500: 6, 2500: 3}, 16, (2e-5, 5e-5, 1e-4), 64, (2000, 1), 1e-4),
         Task("rte", False, {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
         # Made up, to see that everything runs.
         Task("smoke", True, {16: 1}, 8, (1e-5, 1e-4), 32, (16, 1), 1e-4, range(1), range(100, 102)),
