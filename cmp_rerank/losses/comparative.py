@@ -285,7 +285,7 @@ def relevance(
     by_place = isinstance(labels, list) and any(query_row for query_row in columns[1:] if _is_list(query_row))
     if by_place:
         assert isinstance(labels, list)
-        first = [label[(slice(None), *[0] * (label.ndim - 1))].tolist() for label in labels]
+        first = [label.unsqueeze(-1).flatten(1)[:, 0].tolist() for label in labels]
         asked = [first[d.address[1]][d.address[2]] for _, d in pairs]
         graded = all(label >= 0 for label in asked)
         return [not graded or label > 0 for label in asked]

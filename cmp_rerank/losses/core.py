@@ -83,7 +83,7 @@ class Comparison:
         scores = self.scorer(model, examples, views)
         parts = split(scores, views)
         self.diagnostics = self._diagnostics(objective, parts)
-        return torch.stack([_compared(objective, part) for part in parts]).mean(), scores
+        return reaching(torch.stack([_compared(objective, part) for part in parts]).mean(), scores), scores
 
     @torch.no_grad()
     def _diagnostics(self, objective: Objective, parts: Sequence[ExampleLosses]) -> dict[str, Tensor]:
@@ -96,6 +96,15 @@ class Comparison:
         if not len(losses):  # nothing to tell a rate of
             return found
         return found | {name: value.to(task.dtype) for name, value in objective.diagnostics(losses).items()}
+
+
+def reaching(loss: Tensor, scores: Tensor) -> Tensor:
+    """A loss with a gradient for all scores, if only zeros.
+
+    A loss may return a constant for a batch with nothing to learn from, such as lists of single documents. In
+    distributed training the gradients of a process without any would never come, and all others wait for them.
+    """
+    return loss + 0.0 * scores.sum()
 
 
 def _compared(objective: Objective, part: ExampleLosses) -> Tensor:

@@ -331,6 +331,25 @@ def test_queries_without_documents(loss: str, tiny_checkpoint: Path, tmp_path: P
     assert "could not be" not in caplog.text
 
 
+@pytest.mark.parametrize("loss", ["plain", "comparative"])
+@pytest.mark.parametrize("strategy", ["stacked", "hybrid"])
+def test_a_batch_with_nothing_to_learn_has_gradients(
+    loss: str, strategy: str, tiny_model: CrossEncoder, tmp_path: Path
+) -> None:
+    """Of zeros: the other processes of a distributed training wait for them. The loss alone returns a constant."""
+    columns = {"query": QUERIES, "docs": [[text] for text in PASSAGES], "labels": [[1.0]] * 4}
+    plain: Any = upstream.ListMLELoss(tiny_model)
+    if loss == "comparative":
+        plain = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)])
+    args = arguments(tmp_path, strategy=strategy)
+    run = RerankerTrainer(model=tiny_model.train(), args=args, train_dataset=Dataset.from_dict(columns), loss=plain)
+    (batch,) = run.get_train_dataloader()
+    value = run.compute_loss(tiny_model, batch)
+    value.backward()
+    assert value.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in tiny_model.parameters() if p.requires_grad)
+
+
 def test_evaluation_has_its_own_batches(tiny_model: CrossEncoder, tmp_path: Path) -> None:
     """Also where the data are those that it trains on."""
     args = arguments(tmp_path, tokens_per_batch=60, per_device_eval_batch_size=8)
