@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
@@ -67,6 +67,7 @@ def train(cls: Any, model: CrossEncoder, folder: Path, data: Any, loss: Any, **o
     return entries
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from("abc"), st.sampled_from([0.0, 1.5, -2.0, float("nan"), float("inf")])),
