@@ -105,8 +105,7 @@ def _json_list(path: PathLike) -> Iterator[Row]:
 
 
 def _parquet_rows(path: PathLike) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
     if not Path(path).is_file():
         raise ValueError(f"{os.fspath(path)}: no such file")
@@ -117,5 +116,7 @@ def _parquet_rows(path: PathLike) -> Iterator[Row]:
                 for cells in batch.to_pylist():
                     number += 1
                     yield f"{os.fspath(path)}, row {number}", cells
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{os.fspath(path)}: not a parquet file ({error!s:.120}); is it whole?") from error
+    # Damage in the pages is an OSError, and in a text an error of its decoding.
+    except (ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{os.fspath(path)}: not a parquet file ({first:.120}); is it whole?") from error

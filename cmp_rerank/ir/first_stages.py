@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from cmp_rerank.ir.arguments import Progress, check_count, check_run, kind
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.bm25 import ANSERINI, BM25
+from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.ir.dense import Dense
 from cmp_rerank.ir.files import Run, read_run
 from cmp_rerank.ir.id_list import IdList
@@ -172,9 +173,9 @@ def _loaded(name: str, model: Any) -> Any:
         return model
     import sentence_transformers
 
-    return (sentence_transformers.SentenceTransformer if name == "dense" else sentence_transformers.SparseEncoder)(
-        str(model)
-    )
+    kinds = {"dense": sentence_transformers.SentenceTransformer, "sparse": sentence_transformers.SparseEncoder}
+    with loading_checkpoint(model):
+        return kinds[name](str(model))
 
 
 def _check_same(

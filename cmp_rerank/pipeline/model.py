@@ -8,6 +8,7 @@ import transformers
 from sentence_transformers import CrossEncoder
 from torch import nn
 
+from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, build
 from cmp_rerank.pipeline.config import Config, Model
@@ -28,14 +29,8 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
     read_checkpoint(model.name)
     options = dict(model.options) if device is None else {**model.options, "device": device}
     transformers.set_seed(seed)
-    try:
+    with loading_checkpoint(model.name):
         loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
-    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"model.name must be a folder or a name on the hub of a cross-encoder or an encoder; got {model.name!r}: "
-            f"{first}"
-        ) from error
     if loaded.num_labels != 1:
         raise ValueError(
             f"model.name must be of a model that gives one score for a pair; got {model.name!r}, which gives "
