@@ -13,9 +13,9 @@ from cmp_rerank.guard.candidates import Blend, blends
 from cmp_rerank.guard.interpolation import Weights, difference, not_finite, obstacle, put
 from cmp_rerank.guard.options import GuardOptions
 from cmp_rerank.ir.arguments import kind
+from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.models.long_document import LongDocumentReranker
 from cmp_rerank.models.long_document_settings import read_settings
-from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.reranking.loading import load_reranker
 
 ModelLike = CrossEncoder | str | os.PathLike[str]

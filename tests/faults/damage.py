@@ -14,10 +14,25 @@ Damage = Callable[[bytes, random.Random], bytes]
 
 #: What a value of a well-formed file may be replaced by: other types, numbers that are none, bytes that are no text.
 VALUES = [
-    b"", b"-1", b"0", b"1.5", b"nan", b"NaN", b"inf", b"-Infinity", b"1e999", b"9" * 30, b"true", b"null", b"[]", b"{}",
-    b'""', b'"x"', b"x", b"\t", b"\n", b",", b'"', b"'", b"{", b"]", b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\r",
-    b'"\\ud83d"', b"[1, 2]", b'{"a": 1}', b"q0", b"d0", b"Q0", b"<", b"</DOC>", b"&", b"*", b": ", b"- ", b"\xe2\x80\xa8",
-]  # fmt: skip
+    *(b"", b"-1", b"0", b"1.5", b"nan", b"NaN", b"inf", b"-Infinity", b"1e999", b"9" * 30, b"9" * 400, b"1.0"),
+    *(
+        b"true",
+        b"null",
+        b"[]",
+        b"{}",
+        b"[1, 2]",
+        b'{"a": 1}',
+        b"[" * 40,
+        b'""',
+        b'"x"',
+        b"x",
+        b'"\\ud83d"',
+        b"q0",
+        b"d0",
+    ),
+    *(b"\t", b"\n", b"\r", b",", b'"', b"'", b"{", b"]", b"<", b"</DOC>", b"&", b"*", b": ", b"- ", b"!!int x"),
+    *(b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\xe2\x80\xa8"),
+]
 _WORD = re.compile(rb'"[^"\n]*"|[^\s,:\[\]{}<>"]+')
 
 
