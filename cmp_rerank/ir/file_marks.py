@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 
@@ -40,9 +39,9 @@ def mark_of(path: Path) -> list[int]:
 
 
 def marks_of(folder: Path, without: tuple[str, ...] = ()) -> dict[str, list[int]]:
-    """The marks of all files in a folder, by name."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name not in without)
-    return {name: mark_of(folder / name) for name in names}
+    """The marks of all files in a folder and the folders in it, by their path from there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in without)
+    return {path.relative_to(folder).as_posix(): mark_of(path) for path in paths}
 
 
 def changed_file(folder: Path, marks: dict[str, list[int]]) -> str | None:

@@ -29,8 +29,14 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
     read_checkpoint(model.name)
     options = dict(model.options) if device is None else {**model.options, "device": device}
     transformers.set_seed(seed)
-    with loading_checkpoint(model.name):
-        loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
+    try:
+        with loading_checkpoint(model.name):
+            loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
+    except ValueError as error:
+        raise ValueError(
+            "model.name must be a folder or a name on the hub of a cross-encoder or an encoder; got "
+            f"{model.name!r}: {error}"
+        ) from error
     if loaded.num_labels != 1:
         raise ValueError(
             f"model.name must be of a model that gives one score for a pair; got {model.name!r}, which gives "

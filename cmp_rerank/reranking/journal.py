@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +17,15 @@ from filelock import FileLock, Timeout
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.reranking.result import Counts, Scored
 
+logger = logging.getLogger(__name__)
+
 
 class Journal:
     """The finished groups of one shard: a line for the settings, then one for each group, in the order of the run.
 
-    A line counts when it is whole. What a kill or a full disk has left of the last one is cut off when the file is
-    opened again. While a journal is open, no other process opens it.
+    A line counts when it is whole and its checksum is right. What comes after the last that counts is cut off when
+    the file is opened again: what a kill or a full disk has left, or damage. While a journal is open, no other
+    process opens it.
 
     Args:
         path: The file.
@@ -81,7 +86,7 @@ class Journal:
             self._lock.release()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n")
+        self._file.write(_dumped({**record, "crc": zlib.crc32(_dumped(record))}) + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -135,22 +140,38 @@ def is_complete(path: Path) -> bool:
 
 
 def groups_of(path: Path) -> Iterator[Scored]:
-    """The groups of a journal, in their order, one at a time."""
+    """The groups of a journal that is complete, in their order, one at a time.
+
+    Raises:
+        ValueError: A line in it is damaged.
+    """
+    record: dict[str, Any] = {}
     for record, _ in _records(path):
         if "group" in record:
             yield Scored.from_json(record)
+    if "end" not in record:
+        raise ValueError(
+            f"{path}: a line of this file is damaged; give the command for its shard again, which goes on from there"
+        )
+
+
+def _dumped(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
 def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """Whole lines, each with the place where it ends; the first one that is none ends the file."""
-    position = 0
+    position, size = 0, path.stat().st_size
     with path.open("rb") as file:
         for line in file:
             position += len(line)
             try:
                 record = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
+                right = isinstance(record, dict) and record.pop("crc", None) == zlib.crc32(_dumped(record))
+            except (ValueError, RecursionError):
+                right = False
+            if not right:
+                if position < size:
+                    logger.warning("%s: a line of this file is damaged; what comes from there on is done again", path)
                 return
             yield record, position
