@@ -17,6 +17,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -30,6 +31,7 @@ from cmp_rerank.ir.mappings import Texts
 Records = Callable[[], Iterable[tuple[int, str, str]]]
 VERSION = 2
 _ABOUT = "about.json"
+_AT_ONCE = 256  # texts
 _ABANDONED = 3600.0  # seconds without a write
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -195,18 +197,23 @@ class TextStore(Texts):
             raise DamagedStore(self.folder, "the checksum of the ids differs")
         self._index_is_whole = True
 
-    def _record(self, row: int) -> tuple[str, str]:
-        """Id and text of a row."""
-        name, text = self._names.raw(row), self._texts.raw(row)
-        if _checksum(name, text) != int(self._checksums[row]):
-            raise DamagedStore(self.folder, f"the checksum of text {row:,} differs")
-        return name.decode("utf-8", "surrogatepass"), text.decode("utf-8", "surrogatepass")
+    def _records(self, first: int, stop: int) -> list[tuple[str, str]]:
+        """Id and text of some rows that follow each other."""
+        found = []
+        checksums = self._checksums[first:stop].tolist()
+        for name, text, known in zip(
+            self._names.raw(first, stop), self._texts.raw(first, stop), checksums, strict=True
+        ):
+            if zlib.crc32(text, zlib.crc32(name)) != known:
+                raise DamagedStore(self.folder, f"the checksum of text {first + len(found):,} differs")
+            found.append((name.decode("utf-8", "surrogatepass"), text.decode("utf-8", "surrogatepass")))
+        return found
 
     def _text(self, name: object) -> str:
         row = self._row(name)
         if row is None:
             raise KeyError(name)
-        return self._record(row)[1]
+        return self._records(row, row + 1)[0][1]
 
     def _known_ids(self) -> Sequence[str]:
         self._check_index()
@@ -232,7 +239,7 @@ class TextStore(Texts):
             rows = self._rows(names)
             if None in rows:
                 raise KeyError(names[rows.index(None)])
-            return [self._record(row)[1] for row in rows]  # type: ignore[arg-type]
+            return [self._records(row, row + 1)[0][1] for row in rows if row is not None]
 
         return self._whole(read)
 
@@ -252,8 +259,8 @@ class TextStore(Texts):
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """All (id, text), in the order of the source."""
-        for row in range(len(self)):
-            yield self._whole(partial(self._record, row))
+        for first in range(0, len(self), _AT_ONCE):
+            yield from self._whole(partial(self._records, first, min(first + _AT_ONCE, len(self))))
 
     def __eq__(self, other: object) -> bool:
         # Two stores of one folder are equal without reading them.
@@ -312,12 +319,12 @@ class _Pieces(Sequence[str]):
         if isinstance(row, slice):
             return [self[place] for place in range(*row.indices(len(self)))]
         place = range(len(self))[row]
-        return self.raw(place).decode("utf-8", "surrogatepass")
+        return self.raw(place, place + 1)[0].decode("utf-8", "surrogatepass")
 
-    def raw(self, row: int) -> bytes:
-        """The bytes of a string."""
-        start = int(self._ends[row - 1]) if row else 0
-        return self._content[start : int(self._ends[row])]  # type: ignore[no-any-return]
+    def raw(self, first: int, stop: int) -> list[bytes]:
+        """The bytes of some strings that follow each other."""
+        bounds = self._ends[first - 1 : stop].tolist() if first else [0, *self._ends[:stop].tolist()]
+        return [self._content[start:end] for start, end in pairwise(bounds)]
 
     def buffers(self) -> tuple[Any, np.ndarray]:
         """All bytes, and where each string ends."""

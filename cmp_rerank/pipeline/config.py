@@ -379,6 +379,8 @@ def _text(error: Any, key: Key) -> str:
         return str(error["msg"])
     if kind == "value_error":
         return str(context["error"])
+    if kind == "missing" and isinstance(key[-1], int):
+        return f"the list needs {key[-1] + 1} items; got {error['input']!r:.80}"
     if kind == "missing":
         return f"is needed: {_section(key[:-1]).model_fields[str(key[-1])].description}"
     if kind == "extra_forbidden":
