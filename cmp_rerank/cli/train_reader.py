@@ -198,9 +198,10 @@ def _train(
     with loading_checkpoint(settings["model"]):
         tokenizer = AutoTokenizer.from_pretrained(settings["model"])
         model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
+        max_length = min(settings["max_length"], tokenizer.model_max_length)
     several = any(len(question.passages) > 1 for question in known)
     reading = ReaderOptions(
-        max_length=min(settings["max_length"], tokenizer.model_max_length),
+        max_length=max_length,
         stride=settings["stride"],
         pack=several if settings["pack"] is None else settings["pack"],
         yes_no=any(question.kind in ("yes", "no") for question in known),

@@ -199,7 +199,7 @@ class TextStore(Texts):
 
     def _records(self, first: int, stop: int) -> list[tuple[str, str]]:
         """Id and text of some rows that follow each other."""
-        found = []
+        found: list[tuple[str, str]] = []
         checksums = self._checksums[first:stop].tolist()
         for name, text, known in zip(
             self._names.raw(first, stop), self._texts.raw(first, stop), checksums, strict=True

@@ -159,18 +159,24 @@ def _dumped(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line holds; None where it is not whole, or not what was written."""
+    try:
+        record = json.loads(line)
+        checksum = record.pop("crc")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return record if line.endswith(b"\n") and checksum == zlib.crc32(_dumped(record)) else None
+
+
 def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """Whole lines, each with the place where it ends; the first one that is none ends the file."""
     position, size = 0, path.stat().st_size
     with path.open("rb") as file:
         for line in file:
             position += len(line)
-            try:
-                record = json.loads(line) if line.endswith(b"\n") else None
-                right = isinstance(record, dict) and record.pop("crc", None) == zlib.crc32(_dumped(record))
-            except (ValueError, RecursionError):
-                right = False
-            if not right:
+            record = _record(line)
+            if record is None:
                 if position < size:
                     logger.warning("%s: a line of this file is damaged; what comes from there on is done again", path)
                 return

@@ -40,6 +40,7 @@ MISMATCHES = [
     "are not in",
     "is not among",
     "has none of",
+    "split must be",
 ]
 
 
