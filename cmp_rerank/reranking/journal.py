@@ -86,14 +86,16 @@ class Journal:
             self._lock.release()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(_dumped({**record, "crc": zlib.crc32(_dumped(record))}) + b"\n")
+        # Each checksum begins with that of the line before: lines that have changed places are damage, too.
+        self._checksum = zlib.crc32(_dumped(record), self._checksum)
+        self._file.write(_dumped({**record, "crc": self._checksum}) + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def _opened(self, settings: dict[str, Any], resume: bool) -> BinaryIO:
-        end = 0
+        end = self._checksum = 0
         if resume and self.path.exists():
-            for number, (record, position) in enumerate(_records(self.path)):
+            for number, (record, position, checksum) in enumerate(_records(self.path)):
                 if number == 0:
                     self._compare(record.get("settings", {}), settings)
                 elif "end" in record:
@@ -101,7 +103,7 @@ class Journal:
                 else:
                     self.finished[record["group"]] = record["digest"]
                     self.counts.add(Counts(**record["counts"]))
-                end = position
+                end, self._checksum = position, checksum
         file = self.path.open("r+b" if end else "wb")
         file.truncate(end)
         file.seek(end)
@@ -146,7 +148,7 @@ def groups_of(path: Path) -> Iterator[Scored]:
         ValueError: A line in it is damaged.
     """
     record: dict[str, Any] = {}
-    for record, _ in _records(path):
+    for record, _, _ in _records(path):
         if "group" in record:
             yield Scored.from_json(record)
     if "end" not in record:
@@ -159,25 +161,27 @@ def _dumped(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None where it is not whole, or not what was written."""
+def _record(line: bytes, before: int) -> tuple[dict[str, Any], int] | None:
+    """What a line holds, and its checksum; None where it is not what was written after the line before."""
     try:
         record = json.loads(line)
         checksum = record.pop("crc")
+        right = line.endswith(b"\n") and checksum == zlib.crc32(_dumped(record), before)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return record if line.endswith(b"\n") and checksum == zlib.crc32(_dumped(record)) else None
+    return (record, checksum) if right else None
 
 
-def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Whole lines, each with the place where it ends; the first one that is none ends the file."""
-    position, size = 0, path.stat().st_size
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Whole lines, each with the place where it ends and its checksum; the first one that is none ends the file."""
+    position, checksum, size = 0, 0, path.stat().st_size
     with path.open("rb") as file:
         for line in file:
             position += len(line)
-            record = _record(line)
-            if record is None:
+            found = _record(line, checksum)
+            if found is None:
                 if position < size:
                     logger.warning("%s: a line of this file is damaged; what comes from there on is done again", path)
                 return
-            yield record, position
+            record, checksum = found
+            yield record, position, checksum
