@@ -53,6 +53,7 @@ class Journal:
         self.finished: dict[int, str] = {}
         #: What the finished groups have counted.
         self.counts = Counts()
+        self._checksum: int = 0
         self._lock = FileLock(f"{self.path}.lock")
         try:
             self._lock.acquire(timeout=0)
@@ -93,7 +94,7 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def _opened(self, settings: dict[str, Any], resume: bool) -> BinaryIO:
-        end = self._checksum = 0
+        end = 0
         if resume and self.path.exists():
             for number, (record, position, checksum) in enumerate(_records(self.path)):
                 if number == 0:
