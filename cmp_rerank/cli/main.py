@@ -9,7 +9,9 @@ from cmp_rerank.cli.answer import answer
 from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
+from cmp_rerank.cli.doctor import doctor
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.evaluate_answers import evaluate_answers
 from cmp_rerank.cli.fuse import fuse
 from cmp_rerank.cli.guard import guard
 from cmp_rerank.cli.mine import mine
@@ -59,7 +61,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "views": views,
     "train-reader": train_reader,
     "answer": answer,
+    "evaluate-answers": evaluate_answers,
     "demo": demo,
+    "doctor": doctor,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name)(with_debug(_function))
