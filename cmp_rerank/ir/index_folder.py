@@ -68,6 +68,7 @@ def write_manifest(folder: Path, kind: str, settings: Mapping[str, Any]) -> None
         "settings": dict(settings),
         "files": marks_of(folder, (BUILDING, _MANIFEST)),
     }
+    content = json.loads(json.dumps(content))  # as it will be read: keys that are numbers become texts, for instance
     content["checksum"] = checksum_of(content)
     write_lines(folder / _MANIFEST, [json.dumps(content, ensure_ascii=False, indent=1) + "\n"])
 
