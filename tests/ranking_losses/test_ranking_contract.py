@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
@@ -80,8 +80,8 @@ def batch(case: str) -> tuple[list[list[Any]], list[Tensor]]:
     return [QUERIES, DOCS], [torch.tensor(row) for row in CASES[case][1]]
 
 
-def dataset(case: str) -> Dataset:
-    return Dataset.from_dict({"query": QUERIES, "docs": DOCS, "labels": CASES[case][1]})
+def dataset(case: str) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"query": QUERIES, "docs": DOCS, "labels": CASES[case][1]})
 
 
 def test_every_class_is_a_case() -> None:

@@ -16,7 +16,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss
@@ -30,8 +30,8 @@ from cmp_rerank.training.sampler import DistributedBatchSampler
 QUESTIONS = [*QUERIES, *reversed(QUERIES)] * 4
 # Lengths differ a lot, so that processes have other numbers of chunks.
 ANSWERS = [*PASSAGES, "Bees.", *OTHERS[:2], f"{TEXTS[1]} {TEXTS[3]}"] * 4
-POINTWISE = Dataset.from_dict({"query": QUESTIONS, "passage": ANSWERS, "label": [1.0, 0.0] * 16})
-LISTS = Dataset.from_dict(
+POINTWISE = datasets.Dataset.from_dict({"query": QUESTIONS, "passage": ANSWERS, "label": [1.0, 0.0] * 16})
+LISTS = datasets.Dataset.from_dict(
     {
         "query": QUESTIONS,
         "docs": [[a, b] for a, b in zip(ANSWERS, reversed(ANSWERS), strict=True)],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
@@ -26,11 +26,11 @@ from cmp_rerank.training import trainer as trainer_module
 from cmp_rerank.training.collator import Preparer, pair_key
 from cmp_rerank.training.sampler import DistributedBatchSampler
 
-POINTWISE = Dataset.from_dict(
+POINTWISE = datasets.Dataset.from_dict(
     {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
 )
-PAIRS = Dataset.from_dict({"query": QUERIES, "positive": PASSAGES})
-LISTS = Dataset.from_dict(
+PAIRS = datasets.Dataset.from_dict({"query": QUERIES, "positive": PASSAGES})
+LISTS = datasets.Dataset.from_dict(
     {
         "query": QUERIES,
         "docs": [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)],
@@ -440,7 +440,9 @@ def test_plain_arguments_and_an_own_collator_are_fine(tiny_model: CrossEncoder, 
 
 def test_an_empty_passage_is_left_to_the_loss(tiny_model: CrossEncoder, tmp_path: Path) -> None:
     """The base trainer scores empty passages; a plain loss must not fail on them here."""
-    data = Dataset.from_dict({"query": QUERIES, "passage": [*PASSAGES[:3], ""], "label": [1.0, 0.0, 1.0, 0.0]})
+    data = datasets.Dataset.from_dict(
+        {"query": QUERIES, "passage": [*PASSAGES[:3], ""], "label": [1.0, 0.0, 1.0, 0.0]}
+    )
     RerankerTrainer(model=tiny_model, args=arguments(tmp_path), train_dataset=data).train()
 
 
@@ -556,7 +558,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [[1.0, None], [[1.0, 0.5], [0.0, None]]])
 def test_a_label_that_is_missing_is_named(labels: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Upstream's collator ends in torch's "Could not infer dtype of NoneType"."""
-    data = Dataset.from_dict({"query": ["q"], "docs": [["a", "b"]], "labels": [labels]})
+    data = datasets.Dataset.from_dict({"query": ["q"], "docs": [["a", "b"]], "labels": [labels]})
     model = CrossEncoder(str(tiny_checkpoint), device="cpu")
     trainer = RerankerTrainer(
         model=model, args=arguments(tmp_path), train_dataset=data, loss=upstream.ListNetLoss(model)
