@@ -159,7 +159,7 @@ def test_masks_of_a_crop_are_those_of_its_tokens(name: str) -> None:
 
 @cache
 def draws_by_itself(name: str) -> bool:
-    """Whether a pass without any dropout draws random numbers: BART does in older transformers, for LayerDrop at 0."""
+    """Whether a pass without dropout draws random numbers: BART does in older transformers, for LayerDrop at 0."""
     model, state = model_of(name).train(), torch.get_rng_state()
     with torch.random.fork_rng(devices=[]), dropout_disabled(model):
         head(model, batch(EXAMPLES)[0])

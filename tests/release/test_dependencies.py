@@ -1,4 +1,4 @@
-"""What pyproject.toml asks for is what the package imports: nothing is missing, and extras bring only what is used."""
+"""What pyproject.toml asks for is what the package imports: none is missing, and extras bring what is used."""
 
 from __future__ import annotations
 

@@ -44,12 +44,12 @@ class Uv:
         return folder / "bin" / "python"
 
     def install(self, python: Path, *arguments: str | Path, cwd: Path | None = None, cuda: bool = False) -> None:
-        """Install, from wheels alone.
+        """Install, unless that is too much.
 
         Raises:
             ValueError: this would download the libraries of CUDA, gigabytes that no test on a CPU needs.
         """
-        install = [self.command, "pip", "install", "--only-binary=:all:", "--python", python, *self.links, *arguments]
+        install = [self.command, "pip", "install", "--python", python, *self.links, *arguments]
         planned = run([*install, "--dry-run"], cwd=cwd)
         if not cuda and " + nvidia-" in planned:
             torch = next(line.strip(" +") for line in planned.splitlines() if line.startswith(" + torch=="))
