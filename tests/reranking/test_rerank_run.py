@@ -331,6 +331,13 @@ def test_a_class_that_scores_in_its_own_way_is_asked(tmp_path: Path) -> None:
     assert found["q0"] == {doc: float(len(CORPUS[doc])) for doc in found["q0"]}
 
 
+def test_before_sentence_transformers_6_2(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CrossEncoder had no `_inference` then: all was in `predict`."""
+    found = rerank_run(model, QUERIES, CORPUS, RUN, **SMALL)
+    monkeypatch.delattr(CrossEncoder, "_inference", raising=False)
+    assert rerank_run(model, QUERIES, CORPUS, RUN, **SMALL) == found
+
+
 def test_datasets_are_texts(model: CrossEncoder) -> None:
     queries, corpus = (
         datasets.Dataset.from_dict({"id": list(texts), "text": list(texts.values())}) for texts in (QUERIES, CORPUS)
