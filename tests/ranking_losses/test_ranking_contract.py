@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentence_transformers
 import torch
 from optional_libraries import datasets
+from packaging.version import Version
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
@@ -72,7 +74,13 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
 }
 #: Cases of a class that has another case, too.
 VARIANTS = ["neural-transposed", "order-adr-mse", "order-lambda", "order-own"]
-every = pytest.mark.parametrize("case", CASES)
+#: Before, LambdaLoss was the mean of no pairs for a list that has none, which is NaN, and an error here.
+NO_PAIRS = pytest.mark.skipif(
+    Version(sentence_transformers.__version__) < Version("6.2"), reason="LambdaLoss before sentence-transformers 6.2"
+)
+every = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=NO_PAIRS if case == "order-lambda" else ()) for case in CASES]
+)
 OWN = [name for name in LOSSES if not hasattr(upstream, name)]
 
 
