@@ -74,7 +74,7 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
 }
 #: Cases of a class that has another case, too.
 VARIANTS = ["neural-transposed", "order-adr-mse", "order-lambda", "order-own"]
-#: Before, LambdaLoss and RankNetLoss were the mean of no pairs for a list that has none, which is NaN, and an error here.
+#: Before, LambdaLoss and RankNetLoss were NaN for a list without pairs (the mean of nothing), which is an error here.
 NO_PAIRS = pytest.mark.skipif(
     Version(sentence_transformers.__version__) < Version("6.2"), reason="NaN before sentence-transformers 6.2"
 )
