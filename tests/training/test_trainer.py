@@ -304,7 +304,7 @@ def test_queries_without_documents(loss: str, tiny_checkpoint: Path, tmp_path: P
     """They train what the base trainer does; in batches of similar length they come with other rows."""
     lists = [[PASSAGES[0], OTHERS[0], OTHERS[1]], [], [OTHERS[2], PASSAGES[2]], []]
     columns = {"query": QUERIES * 2, "docs": lists * 2, "labels": [[2.0, 0.0, 1.0], [], [0.0, 1.0], []] * 2}
-    data = Dataset.from_dict(columns)
+    data = datasets.Dataset.from_dict(columns)
 
     def make(model: CrossEncoder) -> Any:
         plain = upstream.LambdaLoss(model)
@@ -342,7 +342,9 @@ def test_a_batch_with_nothing_to_learn_has_gradients(
     if loss == "comparative":
         plain = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)])
     args = arguments(tmp_path, strategy=strategy)
-    run = RerankerTrainer(model=tiny_model.train(), args=args, train_dataset=Dataset.from_dict(columns), loss=plain)
+    run = RerankerTrainer(
+        model=tiny_model.train(), args=args, train_dataset=datasets.Dataset.from_dict(columns), loss=plain
+    )
     (batch,) = run.get_train_dataloader()
     value = run.compute_loss(tiny_model, batch)
     value.backward()
