@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 from conftest import SmallDisk
-from datasets import Dataset
+from optional_libraries import datasets
 from pipeline_data import CORPUS, QRELS, QUERIES, collection
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
@@ -127,7 +127,10 @@ def _train(folder: Path) -> None:
     )
     rows = {"query": ["a", "b"], "passage": ["c", "d"], "label": [0.0, 1.0]}
     RerankerTrainer(
-        model=model, args=arguments, train_dataset=Dataset.from_dict(rows), loss=BinaryCrossEntropyLoss(model)
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict(rows),
+        loss=BinaryCrossEntropyLoss(model),
     ).train()
 
 

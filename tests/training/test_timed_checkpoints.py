@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES
@@ -18,7 +18,9 @@ from cmp_rerank import CmpDrop, ComparativeLoss, RerankerTrainer, RerankerTraini
 from cmp_rerank.training import TimedCheckpoints
 from cmp_rerank.training.checkpoints import _as_the_first
 
-DATA = Dataset.from_dict({"query": QUERIES * 2, "passage": [*PASSAGES, *OTHERS], "label": [1.0] * 4 + [0.0] * 4})
+DATA = datasets.Dataset.from_dict(
+    {"query": QUERIES * 2, "passage": [*PASSAGES, *OTHERS], "label": [1.0] * 4 + [0.0] * 4}
+)
 
 
 def trained(checkpoint: Path, out: Path, **options: Any) -> tuple[torch.Tensor, list[int]]:
