@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from cmp_rerank.ablations import Example
 
+logger = logging.getLogger(__name__)
 RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
 #: Short and long, so that what a model does once is done before the first request.
 _WARM_UP = [("a query", "a text"), ("a query", "a text " * 200)]
@@ -71,13 +73,11 @@ class Service:
             Refused: The request is too large, or too much waits already.
         """
         self._check(body)
-        with self._admitted(len(body.listed)):
+        with self._admitted(len(body.listed)), _told():
             examples = await self._tokenised(body)
-            try:
-                future = self.batcher.submit(examples)
-            except RuntimeError:
-                raise Refused(503, "the server is stopping; it takes no more requests; ask another one") from None
-            scores = await _unless_gone(future, request)
+            if not self.batcher.alive:
+                raise Refused(503, "the server is stopping; it takes no more requests; ask another one")
+            scores = await _unless_gone(self.batcher.submit(examples), request)
         return scores, sum(map(len, examples))
 
     def _check(self, body: RerankRequest) -> None:
@@ -129,6 +129,20 @@ class Service:
             )
         self.metrics.cut.inc(sum(cut))
         return examples
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of tokenizer and model as responses; what is no fault of the texts is also in the log."""
+    try:
+        yield
+    except Refused:
+        raise
+    except ValueError as error:  # such as a query that leaves no room in the window
+        raise Refused(422, " ".join(str(error).splitlines())) from error
+    except Exception as error:
+        logger.exception("A request could not be scored.")
+        raise Refused(500, f"{type(error).__name__}: {' '.join(str(error).splitlines())}") from error
 
 
 async def _unless_gone(future: Future[np.ndarray], request: Request) -> np.ndarray:

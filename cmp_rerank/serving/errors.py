@@ -40,13 +40,15 @@ def one_line(errors: Sequence[Any]) -> str:
         >>> one_line([{"loc": ("body", "texts", 3), "msg": "Input should be a valid string", "type": "string_type"}])
         'texts.3: Input should be a valid string'
     """
-    if any(tuple(error["loc"]) == ("body",) and error["type"] not in ("value_error", "json_invalid") for error in errors):
+    if any(tuple(error["loc"]) == ("body",) and error["type"] != "value_error" for error in errors):
         return "the body must be a JSON object, and the header Content-Type must say application/json; got none"
     told = []
     for error in errors:
-        place = ".".join(str(part) for part in error["loc"][1:] if error["type"] != "json_invalid")
+        place = ".".join(map(str, error["loc"][1:]))
         reason = error.get("ctx", {}).get("error")
-        message = str(reason) if error["type"] in ("value_error", "json_invalid") else error["msg"]
+        if error["type"] == "json_invalid":
+            return f"the body is not JSON, at character {place} ({reason}); send a JSON object"
+        message = str(reason) if error["type"] == "value_error" else error["msg"]
         told.append(f"{place}: {message}" if place else message)
     return "; ".join(told)
 
