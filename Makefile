@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := demo,retrieval,reader,report,docs,test
+EXTRAS := demo,retrieval,reader,report,serve,docs,test
 # No model hub is needed by anything below.
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false

@@ -138,6 +138,10 @@ def _told() -> Iterator[None]:
         yield
     except Refused:
         raise
+    except asyncio.CancelledError:  # by uvicorn, when a stop takes too long
+        raise Refused(
+            503, "the server had no time left to finish this request before it stops; ask another"
+        ) from None
     except ValueError as error:  # such as a query that leaves no room in the window
         raise Refused(422, " ".join(str(error).splitlines())) from error
     except Exception as error:

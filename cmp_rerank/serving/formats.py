@@ -56,7 +56,9 @@ class RerankRequest(BaseModel):
             try:
                 text.encode()
             except UnicodeEncodeError as error:  # half of a character, by which tokenizers fail
-                raise ValueError(f"text must be Unicode; got {text[error.start]!r} alone; send whole characters") from error
+                raise ValueError(
+                    f"text must be Unicode; got {text[error.start]!r} alone; send whole characters"
+                ) from error
         return value
 
     @model_validator(mode="after")

@@ -126,7 +126,9 @@ def test_whoever_is_to_blame_fails_alone(
     with pytest.raises(error):
         bad.result(10)
     assert batcher.submit(["c"]).result(10).tolist() == [1]
-    assert scorer.passes[1] == sorted(["a" * 9, text], key=lambda each: each != "a" * 9)  # they were together at first
+    assert scorer.passes[1] == sorted(
+        ["a" * 9, text], key=lambda each: each != "a" * 9
+    )  # they were together at first
     assert not any("b" * 35 in texts for texts in scorer.passes)  # what was left of it is not scored
 
 
