@@ -7,7 +7,7 @@ EXTRAS := demo,retrieval,reader,report,serve,docs,test
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help venv demo test test-slow test-rounding mutants study-smoke lint format bench clean
+.PHONY: help venv demo test test-slow test-rounding test-integrations mutants study-smoke lint format bench clean
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +33,16 @@ test-slow: $(STAMP)  ## The tests that take minutes
 test-rounding: $(STAMP)  ## The test suite as on a processor that rounds differently
 	$(BIN)/python -m pytest -n 2 --dist worksteal --rounding 1
 
+test-integrations: .venv-integrations/.installed  ## The tests with LangChain, LlamaIndex, Haystack, PyTerrier and ranx
+	.venv-integrations/bin/python -m pytest tests/integrations tests/test_docs.py
+
+.venv-integrations/.installed: pyproject.toml constraints.txt constraints/integrations.txt
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/pip install -q --upgrade pip
+	.venv-integrations/bin/pip install -q -c constraints.txt torch
+	.venv-integrations/bin/pip install -q -c constraints.txt -c constraints/integrations.txt -e '.[integrations,test]'
+	touch $@
+
 mutants: $(STAMP) ## Break the core in small ways, one at a time: the tests must notice each (about 15 minutes)
 	$(BIN)/python tests/mutants/run_mutants.py --out benchmarks/results/mutants.json
 
@@ -56,4 +66,4 @@ study-smoke: $(STAMP) ## The study on made-up rows, to see that everything runs
 	rm -rf .study-smoke
 
 clean:           ## Remove what the other targets made
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-integrations .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,7 @@ from cmp_rerank.integrations.candidates import CandidateReranker, needs
 try:
     import pyterrier as pt
 except ImportError as error:
-    raise needs("python-terrier", "PyTerrier") from error
+    raise needs("pyterrier", "PyTerrier") from error
 
 if TYPE_CHECKING:
     import pandas as pd
