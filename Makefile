@@ -34,7 +34,7 @@ test-rounding: $(STAMP)  ## The test suite as on a processor that rounds differe
 	$(BIN)/python -m pytest -n 2 --dist worksteal --rounding 1
 
 test-integrations: .venv-integrations/.installed  ## The tests with LangChain, LlamaIndex, Haystack, PyTerrier and ranx
-	.venv-integrations/bin/python -m pytest tests/integrations tests/test_docs.py
+	.venv-integrations/bin/python -m pytest tests/integrations tests/test_docs.py -m "slow or not slow"
 
 .venv-integrations/.installed: pyproject.toml constraints.txt constraints/integrations.txt
 	$(PYTHON) -m venv .venv-integrations

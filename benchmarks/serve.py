@@ -5,9 +5,9 @@
 
 So many clients ask at the same time, each again as soon as it has its answer. The requests are the same for both:
 1, 2, 5 or 10 documents, pairs of 20 to 128 tokens. The server is a process of its own, asked over HTTP. The loop is
-kinder than what it stands for: it runs in this process, without HTTP, and takes one request after another. Arms run in
-turns, and latencies of all rounds are put together; time is that of the clock, so a machine that others use is slower
-for both. Results go to ``benchmarks/results/serve.json``.
+kinder than what it stands for: it runs in this process, without HTTP, and takes one request after another. Arms run
+in turns, and latencies of all rounds are put together; time is that of the clock, so a machine that others use is
+slower for both. Results go to ``benchmarks/results/serve.json``.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ class HaystackReader:
 def _saved(made: Any, **options: Any) -> dict[str, Any]:
     if not isinstance(made.model, str):
         raise ValueError(
-            f"a pipeline is saved with the name of a checkpoint; got {type(made.model).__name__}; give its folder as a "
-            "string in place of the loaded model"
+            f"a pipeline is saved with the name of a checkpoint; got {type(made.model).__name__}; give its folder as "
+            "a string in place of the loaded model"
         )
     saved: dict[str, Any] = default_to_dict(made, model=made.model, **options)
     return saved

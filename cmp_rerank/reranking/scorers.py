@@ -92,8 +92,8 @@ _INFERENCE = ("predict", "_inference", "forward")
 class ByPasses:
     """Passes of a CrossEncoder, in order of length, each of as many pairs as fit into a number of tokens.
 
-    Tokenising and scoring can be had apart: a server scores pairs of several requests together. A LongDocumentReranker
-    divides documents into passages within a pass.
+    Tokenising and scoring can be had apart: a server scores pairs of several requests together. A
+    LongDocumentReranker divides documents into passages within a pass.
 
     Args:
         model: The model.

@@ -86,7 +86,7 @@ class Service:
         if len(texts) > limits.documents:
             raise Refused(
                 413,
-                f"a request may have at most {limits.documents} texts; got {len(texts)}; send them in several requests",
+                f"a request may have at most {limits.documents} texts; got {len(texts)}; send several requests",
             )
         named = [("query", body.query, limits.query_characters)]
         name = "texts" if body.documents is None else "documents"

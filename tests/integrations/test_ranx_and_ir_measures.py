@@ -40,6 +40,7 @@ def test_objects_of_ir_measures_as_ours(tmp_path: Path) -> None:
     assert evaluate(run, qrels, [nDCG @ 10])["nDCG@10"] == evaluate(RUN, QRELS, ["nDCG@10"])["nDCG@10"]
 
 
+@pytest.mark.slow  # its functions are compiled on first use, for a minute
 def test_ranx_both_ways(tmp_path: Path) -> None:
     ranx = pytest.importorskip("ranx", reason="needs ranx")
     run, qrels = ranx.Run(RUN, name="ours"), ranx.Qrels(QRELS)

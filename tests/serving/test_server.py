@@ -23,8 +23,9 @@ from scipy.special import expit
 from sentence_transformers import CrossEncoder
 from torch.nn import Identity
 
-for needed in ("fastapi", "uvicorn", "prometheus_client", "httpx2"):
-    pytest.importorskip(needed, reason="serving needs the extra 'serve'")
+pytest.importorskip("fastapi", reason="serving needs the extra 'serve'")
+pytest.importorskip("uvicorn", reason="serving needs the extra 'serve'")
+pytest.importorskip("prometheus_client", reason="serving needs the extra 'serve'")
 
 import httpx2
 import uvicorn
@@ -331,7 +332,7 @@ def test_a_model_of_several_labels(tmp_path: Path) -> None:
 
 
 def test_an_address_that_is_taken() -> None:
-    with listen(port=0) as taken, pytest.raises(OSError, match="cannot listen at 127.0.0.1:.*give another"):
+    with listen(port=0) as taken, pytest.raises(OSError, match=r"cannot listen at 127\.0\.0\.1:.*give another"):
         listen(port=taken.getsockname()[1])
 
 
