@@ -20,7 +20,11 @@ def mine(
         str,
         typer.Argument(help="A collection: beir:FOLDER, msmarco:FOLDER, table:FILE, ir_datasets:NAME and others."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the data goes: .jsonl, .parquet or a folder.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Where the data goes: .jsonl, .parquet or a folder."),
+        options.NEW_FILE,  # or a folder that is not there
+    ],
     split: Annotated[str, typer.Option(help="The split whose queries are mined for.")] = "train",
     run: Annotated[
         list[str] | None,
@@ -193,9 +197,8 @@ def _runs(given: list[str], data: Collection) -> dict[str, Any]:
         if one in data.runs:
             name, run = one, data.run(one)
         else:
-            # A path may hold "=" itself; what exists as it stands is a path.
-            before, equals, after = one.partition("=")
-            name, path = (before, after) if equals and not exists(one) else (Path(one).stem, one)
+            given_name, path = options.named_path(one)
+            name = Path(one).stem if given_name is None else given_name
             if not exists(path):
                 own = f"; the collection has {', '.join(data.runs)}" if data.runs else ""
                 raise ValueError(f"{path}: no such file{own}")

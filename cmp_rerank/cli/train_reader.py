@@ -13,7 +13,11 @@ from cmp_rerank.version import package_version
 
 def train_reader(
     train: Annotated[Path, typer.Argument(help="Training questions: SQuAD, HotpotQA or a table (see below).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint, predictions and metrics.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder for the checkpoint, predictions and metrics."),
+        options.NEW_FOLDERS,
+    ],
     model: Annotated[str, typer.Option("--model", help="Checkpoint to start from: an encoder or a reader.")],
     dev: Annotated[Path | None, typer.Option(help="Questions to evaluate on; default: no evaluation.")] = None,
     format: Annotated[str, typer.Option(help="'squad', 'hotpotqa' or 'table'; '': by content.")] = "",
@@ -259,13 +263,12 @@ def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
     """Evaluate a reader: measures, predictions and, where questions have no answer, a tuned threshold."""
     from dataclasses import replace
 
+    from cmp_rerank.cli.evaluate_answers import summary_lines
     from cmp_rerank.reader.answers import best_threshold, predictions
-    from cmp_rerank.reader.measures import evaluate_answers, summary
+    from cmp_rerank.reader.measures import evaluate_answers, rules_of, summary
     from cmp_rerank.reader.prediction_files import write_hotpotqa, write_no_answer, write_squad
 
-    rules = questions.format if questions.format in ("squad2", "hotpotqa") else "squad"
-    if any(not question.texts for question in questions):
-        rules = "squad2"
+    rules = rules_of(questions)
     answers = reader.predict(questions, show_progress_bar=True)
     result: dict[str, Any] = {}
     threshold = None
@@ -280,11 +283,7 @@ def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
     (write_hotpotqa if rules == "hotpotqa" else write_squad)(out / "predictions.json", found)
     evaluation = evaluate_answers(questions, found, rules=rules)
     measures = summary(questions, evaluation)
-    for part, values in measures.items():
-        for measure in evaluation.measures:
-            value = values[measure]
-            name = measure if part == "all" else f"{part}-{measure}"
-            typer.echo(f"{name}\t{value['mean']:.4f}\t[{value['low']:.4f}, {value['high']:.4f}]")
+    typer.echo("\n".join(summary_lines(measures, evaluation.measures)))
     return result | {"rules": rules, "measures": measures, "per_question": evaluation.per_query}
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cmp_rerank.collections.cache import cache_folder
+from cmp_rerank.collections.cache import cache_folder, in_cache
 from cmp_rerank.collections.store import VERSION, Records, TextStore
 from cmp_rerank.ir.lines import PathLike, malformed
 from cmp_rerank.ir.texts import numbered_texts
@@ -65,7 +65,9 @@ def open_records(
     if len(sizes) < len(paths) or sum(sizes) <= large:
         return _dictionary(records, source)
     folder = cache_folder(cache_dir) / f"texts-{_key(paths, about)}"
-    return TextStore(folder) if folder.is_dir() else TextStore.build(folder, records, source)
+    if folder.is_dir():
+        return TextStore(folder)
+    return in_cache(folder, lambda place: TextStore.build(place, records, source))
 
 
 def _dictionary(records: Records, source: str) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, open_bytes, stem_suffix, text
+from cmp_rerank.ir.json_text import parse_json
+from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, open_bytes, stem_suffix
 from cmp_rerank.ir.reading import read_json
 
 #: Where a row stands (for errors), and its cells by column.
@@ -84,10 +84,7 @@ def _csv_rows(path: PathLike, delimiter: str) -> Iterator[Row]:
 
 def _json_lines(path: PathLike) -> Iterator[Row]:
     for number, line in numbered_lines(path):
-        try:
-            cells = json.loads(text(path, number, line))
-        except json.JSONDecodeError as error:
-            raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
+        cells = parse_json(path, line, number)
         if not isinstance(cells, dict):
             raise malformed(path, number, f"expected an object, {{column: value}}; got {line[:80]!r}")
         yield f"{os.fspath(path)}, line {number}", cells

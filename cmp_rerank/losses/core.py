@@ -83,7 +83,7 @@ class Comparison:
         scores = self.scorer(model, examples, views)
         parts = split(scores, views)
         self.diagnostics = self._diagnostics(objective, parts)
-        return torch.stack([_compared(objective, part) for part in parts]).mean(), scores
+        return reaching(torch.stack([_compared(objective, part) for part in parts]).mean(), scores), scores
 
     @torch.no_grad()
     def _diagnostics(self, objective: Objective, parts: Sequence[ExampleLosses]) -> dict[str, Tensor]:
@@ -93,10 +93,18 @@ class Comparison:
         names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(task)))]
         found = dict(zip(names, task.unbind(), strict=True))
         losses = torch.cat([part.losses[part.weights != 0] for part in parts])  # others are ignored
-        if len(losses):
-            return found | {name: value.to(task.dtype) for name, value in objective.diagnostics(losses).items()}
-        rates = set(self.diagnostics) - set(found) or {"violation_rate", "zero_weight_rate"}
-        return found | {name: torch.zeros_like(task[0]) for name in sorted(rates)}
+        if not len(losses):  # nothing to tell a rate of
+            return found
+        return found | {name: value.to(task.dtype) for name, value in objective.diagnostics(losses).items()}
+
+
+def reaching(loss: Tensor, scores: Tensor) -> Tensor:
+    """A loss with a gradient for all scores, if only zeros.
+
+    A loss may return a constant for a batch with nothing to learn from, such as lists of single documents. In
+    distributed training the gradients of a process without any would never come, and all others wait for them.
+    """
+    return loss + 0.0 * scores.sum()
 
 
 def _compared(objective: Objective, part: ExampleLosses) -> Tensor:

@@ -123,7 +123,7 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
         if format in ("squad", "hotpotqa"):
             raise ValueError(f"{source}: {format} must be a JSON file; got a table; use format='table'")
         return read_table(_table(path), source)
-    content = read_json(path)
+    content = read_json(path, halves=True)
     if format is None:
         first = content[0] if isinstance(content, list) and content else None
         if isinstance(content, dict) and "data" in content:

@@ -21,7 +21,7 @@ from cmp_rerank.reader.answers import SCALES, AnswerSpan, RankedAnswers, best_an
 from cmp_rerank.reader.checks import check_list, check_threshold, check_whole, described
 from cmp_rerank.reader.features import check_questions, make_windows
 from cmp_rerank.reader.records import Question
-from cmp_rerank.reader.windows import OUTSIDE, Window, Windows
+from cmp_rerank.reader.windows import OUTSIDE, Window, WindowCounts, Windows
 from cmp_rerank.reranking.loading import read_checkpoint
 from cmp_rerank.text.segmenters import Segmenter, TokenSegmenter
 
@@ -294,7 +294,12 @@ class Reader:
         return spans[:top_k]
 
     def predict(
-        self, questions: Sequence[Question], *, n_best: int = 20, show_progress_bar: bool = False
+        self,
+        questions: Sequence[Question],
+        *,
+        n_best: int = 20,
+        show_progress_bar: bool = False,
+        counts: WindowCounts | None = None,
     ) -> list[RankedAnswers]:
         """The best spans of each question, see `cmp_rerank.reader.answers.best_answers`.
 
@@ -302,6 +307,7 @@ class Reader:
             questions: A list of questions; a generator is refused.
             n_best: How many candidates of each question.
             show_progress_bar: Whether to show one.
+            counts: Gets what did not fit into a window added.
 
         Returns:
             For each question its candidates, best first; none where the tokenizer finds no token in its passages.
@@ -320,6 +326,8 @@ class Reader:
             for first in range(0, len(questions), _BLOCK):
                 block = questions[first : first + _BLOCK]
                 windows = self.windows(block)
+                if counts is not None:
+                    counts.add(windows.counts)
                 done = bar.n
 
                 def report(share: float, done: int = done, many: int = len(block)) -> None:

@@ -45,6 +45,9 @@ def make_world(folder: Path) -> dict[str, Path]:
     ]
     world["questions"] = folder / "questions.json"
     world["questions"].write_text(json.dumps(rows))
+    for name, answer in (("predictions", "honey"), ("answers", "bees")):
+        world[name] = folder / f"{name}.json"
+        world[name].write_text(json.dumps({row["id"]: answer for row in rows}))
     world["passage"] = folder / "passage.txt"
     world["passage"].write_text(tiny_models.TEXTS[0])
     world["curves"] = folder / "curves.json"
@@ -132,6 +135,10 @@ USAGES = {
         Usage("answer", f"{{reader}} {TEXTS} --run {{run}} --device cpu --predictions {{out}}", "answers.json"),
         Usage("answer", "{reader} --questions {questions} --device cpu"),
         Usage("answer", "{reader} -q honey -f {passage} --device cpu"),
+    ],
+    "evaluate-answers": [
+        Usage("evaluate-answers", "{questions} {predictions}"),
+        Usage("evaluate-answers", "{questions} first={predictions} second={answers}"),
     ],
     "demo": [Usage("demo", "--fast --model {encoder} --out {out} --cache {out}", "demo")],
     "doctor": [Usage("doctor", "--no-measure --json")],

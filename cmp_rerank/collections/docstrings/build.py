@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
-from cmp_rerank.collections.cache import cache_folder
+from cmp_rerank.collections.cache import cache_folder, warn_unwritable
 from cmp_rerank.collections.docstrings import cleaning, sources
 from cmp_rerank.collections.docstrings.cleaning import known_item, template
 from cmp_rerank.collections.docstrings.sources import (
@@ -163,9 +163,9 @@ def _builder_version() -> str:
 
 
 def _read_cache(path: Path) -> list[Row] | None:
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         rows = json.loads(gzip.decompress(path.read_bytes()))
         return [(name, owner, query, document) for name, owner, query, document in rows]
     except (OSError, EOFError, ValueError):  # a damaged file is built again
@@ -173,6 +173,9 @@ def _read_cache(path: Path) -> list[Row] | None:
 
 
 def _write_cache(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        json.dump(rows, file, ensure_ascii=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            json.dump(rows, file, ensure_ascii=False)
+    except OSError as error:
+        warn_unwritable(path, error)

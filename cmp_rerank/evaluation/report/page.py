@@ -16,7 +16,7 @@ from cmp_rerank.evaluation.compare import SystemLike, check_systems, compare
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, p_text
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.measures import Measure
-from cmp_rerank.evaluation.report.payload import details, payload, rankings
+from cmp_rerank.evaluation.report.payload import details, payload, rankings, written
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Qrels, read_qrels
 from cmp_rerank.ir.arguments import check_count
@@ -81,7 +81,8 @@ def build_report(
     environment = _environment()
     check_count("depth", depth)
     check_systems(runs, baseline)
-    qrels = read_qrels(qrels) if isinstance(qrels, str | os.PathLike) else qrels
+    if isinstance(qrels, str | os.PathLike):
+        qrels = read_qrels(qrels, duplicates=options.get("duplicates", "error"))
     judged = Judgments(qrels, options.get("no_relevant", "keep"))
     first = {name: _first_run(name, system) for name, system in runs.items()}
     comparison = compare(runs, judged, measures, baseline=baseline, **options)
@@ -112,6 +113,7 @@ def build_report(
             curves=_embed(_checked_curves(curves or {})),
             has_curves=bool(curves),
         )
+        html = written(html)
         if len(html.encode()) <= max_bytes:
             return html, comparison
         if not text_chars:
@@ -133,7 +135,7 @@ def shown_documents(
         depth: As for :func:`build_report`.
         options: Options of :func:`cmp_rerank.evaluation.evaluate`.
     """
-    judged = Judgments(qrels, options.get("no_relevant", "keep"))
+    judged = Judgments(qrels, options.get("no_relevant", "keep"), options.get("duplicates", "error"))
     return {
         doc
         for name, system in runs.items()
