@@ -152,7 +152,7 @@ def main() -> None:
                         seconds.setdefault((name, clients), []).extend(took)
                         wall[name, clients] = wall.get((name, clients), 0.0) + total
                         print(f"round {number + 1}, {clients} clients, {name}: {total:.1f} s", flush=True)
-                save(options, rounds, requests, seconds, wall, gap)
+                save(options, number + 1, requests, seconds, wall, gap)
 
 
 def save(
