@@ -7,7 +7,8 @@ EXTRAS := demo,retrieval,reader,report,serve,docs,test
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help venv demo test test-slow test-rounding test-integrations mutants study-smoke lint format bench clean
+.PHONY: help venv demo test test-slow test-faults test-rounding test-integrations mutants study-smoke lint format \
+	bench clean
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,6 +30,9 @@ test: $(STAMP)   ## The test suite and the doctests
 
 test-slow: $(STAMP)  ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-faults: $(STAMP)  ## Damaged files by the thousand, full disks, kills (about half an hour)
+	$(BIN)/python -m pytest tests/faults -m "slow or not slow"
 
 test-rounding: $(STAMP)  ## The test suite as on a processor that rounds differently
 	$(BIN)/python -m pytest -n 2 --dist worksteal --rounding 1

@@ -174,6 +174,7 @@ def _train(
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
+    from cmp_rerank.ir.checkpoints import loading_checkpoint
     from cmp_rerank.reader.digest import questions_digest
     from cmp_rerank.reader.reader import Reader, ReaderOptions
     from cmp_rerank.training import ComparativeTrainer, TimedCheckpoints
@@ -198,11 +199,13 @@ def _train(
             "another --out"
         )
     transformers.set_seed(settings["seed"])
-    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
-    model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
+    with loading_checkpoint(settings["model"]):
+        tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+        model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
+        max_length = min(settings["max_length"], tokenizer.model_max_length)
     several = any(len(question.passages) > 1 for question in known)
     reading = ReaderOptions(
-        max_length=min(settings["max_length"], tokenizer.model_max_length),
+        max_length=max_length,
         stride=settings["stride"],
         pack=several if settings["pack"] is None else settings["pack"],
         yes_no=any(question.kind in ("yes", "no") for question in known),

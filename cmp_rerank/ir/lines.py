@@ -11,6 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -79,7 +80,7 @@ def open_bytes(path: PathLike) -> Iterator[BinaryIO]:
     with opened as file:
         try:
             yield file  # type: ignore[misc]
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{os.fspath(path)}: the gzip file is damaged ({error})") from error
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 import tiny_models
 from pipeline_data import CORPUS, QRELS, QUERIES, collection, settings
@@ -81,9 +82,14 @@ class Usage:
             *(one.format(**files, out=out) for one in self.arguments.split()),
         ]
 
+    def names(self) -> list[str]:
+        """The names of the files that it reads, in the order of the arguments."""
+        fields = (field for _, field, _, _ in Formatter().parse(self.arguments) if field not in (None, "out"))
+        return list(dict.fromkeys(field for field in fields if field))
+
     def files(self, world: Mapping[str, object]) -> list[str]:
-        """The names of the files that it reads."""
-        return [name for name in world if f"{{{name}}}" in self.arguments]
+        """The same, in the order of the world."""
+        return [name for name in world if name in self.names()]
 
 
 TEXTS = "--queries {queries} --corpus {corpus}"
