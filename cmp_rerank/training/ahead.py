@@ -6,16 +6,18 @@
           true lengths make the batches             (`TokenisedBatches`, in the main process)
             a batch carries the places of its rows  (`TokenisedRows`, in data loader workers, reads them)
 
-The first step waits for one window, whatever the size of the dataset. Nothing that is decided on the way depends on what
-is in the folder already, or on the number of processes: they only change who tokenises a row, and when. A resumed
-training passes over windows that are done without tokenising them.
+The first step waits for one window, whatever the size of the dataset. Nothing that is decided on the way depends on
+what is in the folder already, or on the number of processes: they only change who tokenises a row, and when. A
+resumed training passes over windows that are done without tokenising them.
 """
 
 from __future__ import annotations
 
 import bisect
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -102,6 +104,7 @@ class Ahead:
         store: where tokens go.
         tokeniser: tokenises rows.
         workers: processes that tokenise while training runs; 0: this one does, when it needs the rows.
+        turn: at which share of a window's parts this process begins.
         count: is told what the window cut of rows that were not known before.
     """
 
@@ -111,9 +114,10 @@ class Ahead:
         store: TokenStore,
         tokeniser: RowTokeniser,
         workers: int = 0,
+        turn: float = 0,
         count: Callable[[Truncation], None] = lambda counts: None,
     ) -> None:
-        self.rows, self.store, self.workers = rows, store, workers
+        self.rows, self.store, self.workers, self.turn = rows, store, workers, turn
         self.index = TokenIndex(store, len(rows))
         self._tokenise = _Tokenise(rows, store, tokeniser)
         self._count = count
@@ -124,18 +128,16 @@ class Ahead:
     def begin(self, rows: np.ndarray) -> None:
         """Let workers tokenise rows that will be needed soon."""
         key = rows.tobytes()
-        if self.workers and key not in self._running:
-            self._refresh()
-            parts = self._parts(rows)
-            if parts:
-                self._running[key] = self._results(parts, self.workers)
+        if self.workers and key not in self._running and (parts := self._parts(rows)):
+            self._running[key] = self._results(parts, self.workers)
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of each row; waits until all have been tokenised."""
         self.begin(rows)
         self._take(self._running.pop(rows.tobytes(), ()))
-        if len(self.index.missing(rows)):  # a part that another process made was damaged, or there are no workers
-            self._take(self._results(self._parts(rows), 0))
+        for again in (False, True):  # in this process, without workers; again, where another one's part is damaged
+            if parts := self._parts(rows):
+                self._take(self._results(parts, 0, again))
         return self.index.lengths(rows)
 
     def places(self, rows: Iterable[int]) -> list[Place]:
@@ -149,28 +151,31 @@ class Ahead:
     def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Rows that are missing, in parts of one dataset each, ascending, so that files are read in order.
 
-        Parts are those of the whole window as far as nothing is known of it, so that processes which need the same
-        window find each other's parts.
+        Processes of one training need the same windows, and so the same parts: each begins with other ones, and finds
+        the rest made, where they share a folder.
         """
+        self._refresh()
         missing = np.sort(self.index.missing(rows))
         cuts = np.searchsorted(missing, self.rows.ends[:-1])
         parts = []
         for share in np.split(missing, cuts):
             size = max(1, PART // pairs_per_row(self.rows, share))
             parts += [share[start : start + size] for start in range(0, len(share), size)]
-        return parts
+        begin = int(self.turn * len(parts))
+        return parts[begin:] + parts[:begin]
 
-    def _results(self, parts: list[np.ndarray], workers: int) -> Iterator[Any]:
+    def _results(self, parts: list[np.ndarray], workers: int, again: bool = False) -> Iterator[Any]:
         workers = min(workers, len(parts))
         loader: DataLoader[Any] = DataLoader(
-            _Parts(self._tokenise, parts, again=not workers),
+            _Parts(self._tokenise, parts, again),
             batch_size=None,
             collate_fn=_same,
             num_workers=workers,
             prefetch_factor=-(-len(parts) // workers) if workers else None,  # all are asked for at once
             generator=torch.Generator(),  # the seed of workers is not drawn from the state that training uses
         )
-        return iter(loader)
+        with _quiet_fork():
+            return iter(loader)
 
     def _take(self, results: Iterable[_Made]) -> None:
         for made in results:
@@ -187,6 +192,19 @@ class Ahead:
                 self.index.set_lengths(made.rows, made.lengths)
             elif (part := self.index.add(made.name)) is not None:
                 self._count(Truncation(**part.meta["truncation"]))
+
+
+@contextmanager
+def _quiet_fork() -> Iterator[None]:
+    """Tokenizers do not run in threads in processes that are started inside; they would say so for each of them."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "false")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 class _Made(NamedTuple):

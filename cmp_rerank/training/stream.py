@@ -72,8 +72,8 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
                     yield batch
             if not found:
                 raise ValueError(
-                    f"A stream must have rows for a batch of each process; got too few rows for {self.world}. Give more "
-                    "rows, or smaller batches."
+                    "A stream must have rows for a batch of each process; got too few of them for "
+                    f"{self.world} process(es). Give more rows, or smaller batches."
                 )
 
     def _windows(self) -> Iterator[list[dict[str, Any]]]:

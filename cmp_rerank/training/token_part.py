@@ -1,8 +1,8 @@
 """Tokenised rows in one file that is written once: arrays and JSON, mapped into memory, nothing that could run code.
 
 The file is in the format of safetensors. Tokens of all pairs lie end to end, one array for each feature, in as few
-bytes as their numbers need. What an example has beside its tokens is JSON; equal entries are kept once. A digest of all
-arrays tells a damaged file from a whole one.
+bytes as their numbers need. What an example has beside its tokens is JSON; equal entries are kept once. A digest of
+all arrays tells a damaged file from a whole one.
 """
 
 from __future__ import annotations

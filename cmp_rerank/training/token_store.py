@@ -128,13 +128,13 @@ class TokenIndex:
         return [
             part.meta
             for name in self.store.names()
-            if name not in self._seen and (part := self.add(name, check=True)) is not None
+            if name not in self._seen and (part := self.add(name)) is not None
         ]
 
-    def add(self, name: str, check: bool = False) -> TokenPart | None:
+    def add(self, name: str) -> TokenPart | None:
         """Take note of a part; None if it brings nothing new."""
         self._seen.add(name)
-        part = self.store.part(name, check)
+        part = self.store.part(name, check=True)
         if part is None:
             return None
         rows = part.rows.astype(np.int64)

@@ -153,7 +153,8 @@ class RerankerTrainer(CrossEncoderTrainer):
         rows = Rows(list(named.values()))
         if self._ahead is None or [*map(id, self._ahead.rows.datasets)] != [*map(id, rows.datasets)]:
             store, workers = TokenStore(self._token_folder(preparer, named)), self._workers(len(rows) > WINDOW)
-            self._ahead = Ahead(rows, store, tokeniser, workers, self._count)
+            turn = self.args.process_index / self.args.world_size
+            self._ahead = Ahead(rows, store, tokeniser, workers, turn, self._count)
         plans = self._plans(list(named.values()))
         if plans is None:  # batches that the caller has chosen
             base: Any = super().get_train_dataloader()

@@ -15,6 +15,7 @@ once in millions of windows, its last batches are left out of this epoch, and th
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -164,14 +165,16 @@ class _WindowOf(LengthBatches):
     def __init__(self, *args: object, wanted: int | None, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
         self.wanted = wanted
-        bounds = self._bounds
-        while wanted is not None and len(self) < wanted:
-            widths = np.diff(bounds)
-            widest = int(widths.argmax())
-            half = int(widths[widest]) // self.world // 2 * self.world
-            if not half:
-                break
-            bounds.insert(widest + 1, bounds[widest] + half)
+        more = 0 if wanted is None else wanted - len(self)
+        largest = [(a - b, a) for a, b in zip(self._bounds[:-1], self._bounds[1:], strict=True) if b > a]
+        heapq.heapify(largest)
+        for _ in range(more):
+            size, start = largest[0]
+            half = -size // self.world // 2 * self.world
+            heapq.heapreplace(largest, (-half, start))
+            heapq.heappush(largest, (size + half, start + half))
+        if more > 0:
+            self._bounds = [*sorted(start for _, start in largest), self._bounds[-1]]
 
     def shares(self) -> np.ndarray:
         """The share of a batch that each row takes, whatever row it is."""
