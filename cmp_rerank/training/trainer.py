@@ -134,6 +134,8 @@ class RerankerTrainer(CrossEncoderTrainer):
         minutes = getattr(self.args, "save_minutes", None)
         if minutes is not None:
             self.add_callback(TimedCheckpoints(minutes))
+        self._resumed = _Resumed()
+        self.add_callback(self._resumed)
         self._ahead: Ahead | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._training_data = False  # whether it is their loader that is being made
@@ -229,11 +231,12 @@ class RerankerTrainer(CrossEncoderTrainer):
         return given if given is not None else int(multiprocessing.get_start_method() == "fork")
 
     def _progress(self, batches: Any) -> tuple[int, int]:
-        """The epoch that training has come to, and how many of its batches are done: those of a resumed training."""
+        """Where a resumed training goes on: the epoch, and how many of its batches are done. Asked for once."""
+        step, self._resumed.step = self._resumed.step, 0
         if self.args.ignore_data_skip:
             return 0, 0
         accumulated = self.args.gradient_accumulation_steps
-        epoch, done = divmod(self.state.global_step, max(1, -(-len(batches) // accumulated)))
+        epoch, done = divmod(step, max(1, -(-len(batches) // accumulated)))
         return epoch, done * accumulated
 
     def _window(self, rows: Rows, first: int) -> int:
@@ -408,6 +411,16 @@ class RerankerTrainer(CrossEncoderTrainer):
             return super().evaluation_loop(*args, **kwargs)
         finally:
             self.evaluator = evaluator
+
+
+class _Resumed(TrainerCallback):
+    """Notes the step from which a training goes on, until someone has asked for it."""
+
+    step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Steps that a checkpoint has."""
+        self.step = state.global_step
 
 
 def _rebuilt(loader: DataLoaderShard, dataset: TokenisedRows, batches: GivenBatches) -> DataLoaderShard:
