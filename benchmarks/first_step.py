@@ -6,11 +6,11 @@
     python benchmarks/first_step.py --quick                          # to see that it works
 
 Pairs are generated as MS MARCO has them: queries of 6 words and passages of 20 to 90 words, each pair another one, in
-an Arrow file. Every measurement is a process of its own, the versions in turns. It trains MiniLM-L6 plainly, by batches
-of 32 pairs, for some steps. Seconds count from the call of ``train()``, with the model and the data at hand, to the
-beginning of the first step. Then the data loader alone runs, without a model, over some more batches: that is the
-number of pairs per second that a training can reach at most. Memory is what processes have for themselves, mapped files
-left out, at its highest: of the training process, and of the largest process that it starts.
+an Arrow file. Every measurement is a process of its own, the versions in turns. It trains MiniLM-L6 plainly, by
+batches of 32 pairs, for some steps. Seconds count from the call of ``train()``, with the model and the data at hand,
+to the beginning of the first step. Then the data loader alone runs, without a model, over some more batches: that is
+the number of pairs per second that a training can reach at most. Memory is what processes have for themselves, mapped
+files left out, at its highest: of the training process, and of the largest process that it starts.
 
 Results go to ``benchmarks/results/first_step.json``.
 """
