@@ -109,10 +109,13 @@ class RerankerTrainer(CrossEncoderTrainer):
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
+        streams = train_dataset is not None and not has_length(train_dataset)
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_dataset,
+            # The base class refuses streams, since accelerate cannot hand texts from process to process. Here each
+            # process reads the stream itself.
+            train_dataset=None if streams else train_dataset,
             eval_dataset=eval_dataset,
             loss=loss,
             evaluator=evaluator,
@@ -125,6 +128,8 @@ class RerankerTrainer(CrossEncoderTrainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        if streams:
+            self.train_dataset = self._checked_stream(train_dataset)
         tokens, unpadded = getattr(self.args, "tokens_per_chunk", None), getattr(self.args, "unpadded", False)
         adapter = pair_adapter(cross_encoder(self.model))
         self._scorer = Scorer(adapter, tokens_per_chunk=tokens, unpadded=unpadded)
@@ -192,6 +197,17 @@ class RerankerTrainer(CrossEncoderTrainer):
         self.accelerator.even_batches = False  # as the base class has it; batches have other numbers of rows each
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
+
+    def _checked_stream(self, stream: Any) -> Any:
+        if self.args.max_steps <= 0:
+            raise ValueError(
+                f"max_steps must be above 0 for a stream, whose length is not known; got {self.args.max_steps}."
+            )
+        if isinstance(self.loss, dict):
+            raise ValueError("A stream is one dataset, and has one loss; got a dictionary of losses.")
+        if getattr(stream, "column_names", None):
+            self.validate_column_names(stream, dataset_name="train")
+        return stream
 
     def _streamed(self, tokeniser: RowTokeniser) -> DataLoader:
         """The loader of a stream."""
