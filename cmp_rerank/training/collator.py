@@ -81,7 +81,7 @@ class Preparer:
             tokens: what `own_pairs` gave for its rows, as far as it is known.
         """
         columns = [value for name, value in batch.items() if name not in BESIDE]
-        extra = {name: batch[name] for name in ("prompt", "task") if name in batch}
+        extra: dict[str, Any] = {name: batch[name] for name in ("prompt", "task") if name in batch}
         loss = self._loss(batch)
         labels = batch.get("label")
         try:
@@ -91,7 +91,7 @@ class Preparer:
                 recording = Replay(twin, _OnCpu(self.model), texts, labels, **extra).recording  # type: ignore[arg-type]
             plan = _plan(loss)
             relevant = self._relevant(plan, recording.pairs, texts, labels)
-            known = {}
+            known: dict[Any, Example] = {}
             if any(tokens) and _given(recording.preprocess) == _given(extra):
                 own = _own_pairs(texts)
                 flags = iter(self._relevant(plan, [pair for row in own for pair in row], texts, labels))

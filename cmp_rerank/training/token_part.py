@@ -208,7 +208,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     header = json.loads(data[8 : 8 + size].tobytes())
     about = header.pop("__metadata__")
     body = data[8 + size :]
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, place in header.items():
         start, end = place["data_offsets"]
         if not 0 <= start <= end <= len(body):
