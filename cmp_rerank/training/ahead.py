@@ -131,6 +131,10 @@ class Ahead:
         if self.workers and key not in self._running and (parts := self._parts(rows)):
             self._running[key] = self._results(parts, self.workers)
 
+    def stop(self) -> None:
+        """Let workers go; what they have written stays."""
+        self._running.clear()
+
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of each row; waits until all have been tokenised."""
         self.begin(rows)

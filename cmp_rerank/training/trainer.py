@@ -34,7 +34,7 @@ from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation
-from cmp_rerank.training import token_part
+from cmp_rerank.training import collator, token_part
 from cmp_rerank.training.ahead import (
     WINDOW,
     Ahead,
@@ -139,8 +139,8 @@ class RerankerTrainer(CrossEncoderTrainer):
         minutes = getattr(self.args, "save_minutes", None)
         if minutes is not None:
             self.add_callback(TimedCheckpoints(minutes))
-        self._resumed = _Resumed()
-        self.add_callback(self._resumed)
+        self._course = _Course()
+        self.add_callback(self._course)
         self._ahead: Ahead | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._training_data = False  # whether it is their loader that is being made
@@ -162,9 +162,12 @@ class RerankerTrainer(CrossEncoderTrainer):
             store, workers = TokenStore(self._token_folder(preparer, named)), self._workers(len(rows) > WINDOW)
             turn = self.args.process_index / self.args.world_size
             self._ahead = Ahead(rows, store, tokeniser, workers, turn, self._count)
+            self._course.ahead = self._ahead
         plans = self._plans(list(named.values()))
         if plans is None:  # batches that the caller has chosen
             base: Any = super().get_train_dataloader()
+            if not isinstance(base, DataLoaderShard):  # on accelerators that accelerate wraps once more
+                return base
             given = GivenBatches(self._ahead, base.batch_sampler, self._window(rows, 0), lambda: self._progress(base))
             prepared = _rebuilt(base, TokenisedRows(rows, self._ahead.store), given)
         else:
@@ -248,7 +251,7 @@ class RerankerTrainer(CrossEncoderTrainer):
 
     def _progress(self, batches: Any) -> tuple[int, int]:
         """Where a resumed training goes on: the epoch, and how many of its batches are done. Asked for once."""
-        step, self._resumed.step = self._resumed.step, 0
+        step, self._course.step = self._course.step, 0
         if self.args.ignore_data_skip:
             return 0, 0
         accumulated = self.args.gradient_accumulation_steps
@@ -429,14 +432,20 @@ class RerankerTrainer(CrossEncoderTrainer):
             self.evaluator = evaluator
 
 
-class _Resumed(TrainerCallback):
-    """Notes the step from which a training goes on, until someone has asked for it."""
+class _Course(TrainerCallback):
+    """Notes the step from which a training goes on, until someone has asked for it; ends what works ahead of it."""
 
     step = 0
+    ahead: Ahead | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Steps that a checkpoint has."""
         self.step = state.global_step
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """No process stays."""
+        if self.ahead is not None:
+            self.ahead.stop()
 
 
 def _rebuilt(loader: DataLoaderShard, dataset: TokenisedRows, batches: GivenBatches) -> DataLoaderShard:
@@ -444,6 +453,7 @@ def _rebuilt(loader: DataLoaderShard, dataset: TokenisedRows, batches: GivenBatc
     return DataLoaderShard(
         dataset,
         device=loader.device,
+        _non_blocking=loader._non_blocking,
         rng_types=loader.rng_types,
         synchronized_generator=loader.synchronized_generator,
         batch_sampler=batches,
@@ -459,7 +469,10 @@ def _own_code() -> str:
     """Stands for the code that tokens come from: what another version of it made is not what this one makes."""
     package = Path(token_part.__file__).parents[1]
     folders = (package / name for name in ("ablations", "models", "text"))
-    sources = [*(path for folder in folders for path in sorted(folder.glob("*.py"))), Path(token_part.__file__)]
+    sources = [
+        *(path for folder in folders for path in sorted(folder.glob("*.py"))),
+        *map(Path, (collator.__file__, token_part.__file__)),
+    ]
     digest = hashlib.blake2b(digest_size=16)
     for source in sources:
         digest.update(source.read_bytes())

@@ -309,3 +309,15 @@ def test_several_trainings_may_use_a_cache_at_the_same_time(tiny_checkpoint: Pat
         assert found[seed] == content(make(tiny_checkpoint, tmp_path, seed=seed), 1)
     (folder,) = (tmp_path / "tokens").iterdir()
     assert not list(folder.glob(".*"))
+
+
+def test_no_process_stays_after_a_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Though it ends in the midst of an epoch, while the next window is tokenised."""
+    before = set(multiprocessing.active_children())
+    trainer = make(tiny_checkpoint, tmp_path, max_steps=2, tokenise_workers=1)
+    begun: list[int] = []
+    stop = trainer._course.on_train_end
+    trainer._course.on_train_end = lambda *a, **k: (begun.append(len(trainer._ahead._running)), stop(*a, **k))
+    trainer.train()
+    assert begun == [1]
+    assert set(multiprocessing.active_children()) == before
