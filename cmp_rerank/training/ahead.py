@@ -192,7 +192,7 @@ class Ahead:
                     "Tokens cannot be kept in %s (%s): they are made again when their batch is collated.",
                     self.store.folder, made.not_kept,
                 )  # fmt: skip
-            if not made.name:
+            if made.rows is not None and made.lengths is not None:
                 self.index.set_lengths(made.rows, made.lengths)
             elif (part := self.index.add(made.name)) is not None:
                 self._count(Truncation(**part.meta["truncation"]))
@@ -214,11 +214,11 @@ def _quiet_fork() -> Iterator[None]:
 class _Made(NamedTuple):
     """What became of a part."""
 
-    name: str  # "": it is not kept
-    rows: np.ndarray
-    lengths: np.ndarray
-    bad_row: str
-    not_kept: str
+    name: str = ""  # it is not kept, then rows and lengths are said
+    rows: np.ndarray | None = None
+    lengths: np.ndarray | None = None
+    bad_row: str = ""
+    not_kept: str = ""
 
 
 class _Tokenise:
@@ -231,18 +231,19 @@ class _Tokenise:
         """Make a part, unless another process has made it meanwhile; ``again``: that one proved to be damaged."""
         name = "" if again else self.store.has(numbers)
         if name:
-            return _Made(name, numbers, np.empty(0), "", "")
+            return _Made(name)
         rows = self.rows[numbers.tolist()]
         found, truncation = self.tokeniser(rows)
         not_kept = ""
         if not self.tokeniser.problem:
             kept = [TokenisedRow(int(n), examples or []) for n, examples in zip(numbers, found, strict=True)]
             try:
-                name = self.store.write(kept, {"truncation": asdict(truncation)})
+                # No more than a name: a worker whose parent was killed could not end with a full pipe.
+                return _Made(self.store.write(kept, {"truncation": asdict(truncation)}))
             except (OSError, ValueError) as error:
                 not_kept = str(error)
         lengths = np.array([row_length(row, examples) for row, examples in zip(rows, found, strict=True)])
-        return _Made(name, numbers, lengths, self.tokeniser.problem, not_kept)
+        return _Made("", numbers, lengths, self.tokeniser.problem, not_kept)
 
 
 class _Parts(Dataset):  # type: ignore[type-arg]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import save
 
 from cmp_rerank.ablations import Example
@@ -201,7 +202,11 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file, mapped, and what is said about them."""
-    data = np.memmap(path, dtype=np.uint8, mode="r")
+    length = path.stat().st_size
+    if length < 8:
+        raise ValueError("it ends too early")
+    # Not by numpy's memmap, which keeps a file open as long as it is mapped: a process may open a thousand.
+    data = torch.from_file(str(path), shared=False, size=length, dtype=torch.uint8).numpy()
     size = int.from_bytes(data[:8].tobytes(), "little")
     if size > len(data) - 8:
         raise ValueError("it ends too early")
@@ -213,6 +218,5 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         start, end = place["data_offsets"]
         if not 0 <= start <= end <= len(body):
             raise ValueError("it ends too early")
-        # Not a slice of the memmap: that class takes ten times as long to slice again.
         arrays[name] = np.frombuffer(body[start:end], dtype=_TYPES[place["dtype"]])
     return arrays, about

