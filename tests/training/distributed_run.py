@@ -24,8 +24,8 @@ from tiny_models import OTHERS, PASSAGES, QUERIES, TEXTS
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
-from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
-from cmp_rerank.training.sampler import DistributedBatchSampler
+from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
+from cmp_rerank.training.windows import WindowBatches
 
 QUESTIONS = [*QUERIES, *reversed(QUERIES)] * 4
 # Lengths differ a lot, so that processes have other numbers of chunks.
@@ -90,10 +90,11 @@ class OneProcess(RerankerTrainer):
 
     def get_batch_sampler(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         sampler = super().get_batch_sampler(dataset, *args, **kwargs)
-        if isinstance(sampler, DistributedBatchSampler) and self.args.tokens_per_batch:
-            whole = sampler.sampler
-            world = int(os.environ["PROCESSES"])
-            return LengthBatches(whole.lengths, tokens=whole.tokens, world=world, seed=whole.seed)
+        if isinstance(sampler, WindowBatches) and self.args.tokens_per_batch:
+            window, world = sampler.window, int(os.environ["PROCESSES"])
+            return WindowBatches(
+                len(dataset), sampler.lengths, tokens=sampler.tokens, window=window, world=world, seed=sampler.seed
+            )
         return sampler
 
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from optional_libraries import datasets
@@ -21,10 +22,10 @@ from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.objectives import Listwise, Objective, PairwiseHinge
 from cmp_rerank.text.segmenters import GivenSegments
 from cmp_rerank.text.support import GivenSupport
-from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
+from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import trainer as trainer_module
-from cmp_rerank.training.collator import Preparer, pair_key
-from cmp_rerank.training.sampler import DistributedBatchSampler
+from cmp_rerank.training.ahead import TokenisedBatches
+from cmp_rerank.training.collator import Preparer
 
 POINTWISE = datasets.Dataset.from_dict(
     {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
@@ -190,7 +191,7 @@ def test_options_of_the_arguments_reach_a_loss_that_does_not_set_them(
     assert loss.scorer.uses(Unpadded) == (expected[1] and expected[0] != "auto")
 
 
-@pytest.mark.parametrize(("own", "bound"), [({}, 96), ({"tokens_per_chunk": 400}, 400)])
+@pytest.mark.parametrize(("own", "bound"), [({}, 96), ({"tokens_per_chunk": 300}, 300)])
 def test_the_limit_of_the_arguments_holds_for_the_passes(
     own: dict[str, Any], bound: int, tiny_model: CrossEncoder, tmp_path: Path
 ) -> None:
@@ -265,11 +266,11 @@ def test_kept_tokens_are_those_of_the_same_settings(
     def kept(make_crop: Any) -> tuple[Path, list[Any]]:
         loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [make_crop()])
         trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss)
-        trainer.get_train_dataloader()
-        assert trainer._store is not None
-        pairs = zip(POINTWISE["query"], texts, POINTWISE["label"], strict=True)
-        found = [trainer._store.get(pair_key((q, p), loss.plan, y > 0, {})) for q, p, y in pairs]
-        return trainer._store.folder, [(e.support, e.segment.tolist()) for e in found if e is not None]
+        list(trainer.get_train_dataloader())
+        assert trainer._ahead is not None
+        store = trainer._ahead.store
+        found = [store.examples(place) or [] for place in trainer._ahead.places(range(len(POINTWISE)))]
+        return store.folder, [(e.support, e.segment.tolist()) for (e,) in found]
 
     def supported(number: int) -> Any:
         support = {(q, p): [number] for q, p in zip(POINTWISE["query"], texts, strict=True)}
@@ -381,13 +382,13 @@ def test_batches_have_similar_lengths(tiny_model: CrossEncoder, tmp_path: Path) 
         trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE)
         return trainer.get_train_dataloader().batch_sampler
 
-    assert isinstance(sampler(), DistributedBatchSampler)
+    assert isinstance(sampler(), TokenisedBatches)
     by_tokens = sampler(tokens_per_batch=200)
-    assert isinstance(by_tokens.sampler, LengthBatches)
-    assert all(by_tokens.sampler.lengths[batch].sum() <= 200 for batch in by_tokens)
-    assert sorted(row for batch in by_tokens for row in batch) == list(range(16))
-    assert not isinstance(sampler(length_bucketing=False), DistributedBatchSampler)
-    assert not isinstance(sampler(batch_sampler="no_duplicates"), DistributedBatchSampler)  # what the caller chose
+    batches = [np.array([place.row for place in batch]) for batch in by_tokens]
+    assert all(by_tokens.ahead.index.lengths(batch).sum() <= 200 for batch in batches)
+    assert sorted(np.concatenate(batches)) == list(range(16))
+    assert not isinstance(sampler(length_bucketing=False), TokenisedBatches)
+    assert not isinstance(sampler(batch_sampler="no_duplicates"), TokenisedBatches)  # what the caller chose
 
 
 def test_resume_is_the_uninterrupted_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
