@@ -87,18 +87,33 @@ class Step:
         index: for each example and view the number of its row, (n, views) int64.
         longest: tokens of the longest example.
         shares: whether there are rows that read the same tokens.
+        idle: the rows of views that are expected to get no gradient, and of no other views.
     """
 
     rows: list[Row]
     index: np.ndarray
     longest: int
     shares: bool
+    idle: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, examples: Sequence[Example], views: Sequence[Sequence[View]], merge: bool = True) -> Step:
-        """The rows of examples; see `pooled`."""
+    def of(
+        cls,
+        examples: Sequence[Example],
+        views: Sequence[Sequence[View]],
+        merge: bool = True,
+        idle: Sequence[int] = (),
+    ) -> Step:
+        """The rows of examples; see `pooled`. ``idle`` are numbers of views."""
         rows, index = pooled(examples, views, merge)
-        return cls(rows, index, max(map(len, examples)), len(forks(rows)) < len(rows))
+        busy = np.delete(index, list(idle), axis=1)
+        return cls(
+            rows,
+            index,
+            max(map(len, examples)),
+            len(forks(rows)) < len(rows),
+            frozenset(range(len(rows))) - {*busy.flat},
+        )
 
 
 def shortened(row: Row, most: int, *cuts: int) -> list[Row]:

@@ -68,6 +68,7 @@ class ComparativeTrainer(Trainer):
         baseline: See `ComparativeLoss`.
         reduction: See `ComparativeLoss`.
         objective: See `ComparativeLoss`.
+        compare_share: See `ComparativeLoss`.
         adapter: Knows the kind of model. Default: by the signature of the model's forward, a reader or a classifier.
         strategy: How the steps are run; see `cmp_rerank.engine.Scorer`.
         activation_bytes: How many bytes of activations ``strategy="auto"`` may keep; see there.
@@ -114,6 +115,7 @@ class ComparativeTrainer(Trainer):
         baseline: Baseline | None = None,
         reduction: Reduction | None = None,
         objective: Objective | None = None,
+        compare_share: float = 1.0,
         adapter: TokenRowsAdapter | None = None,
         strategy: Strategy | None = None,
         tokens_per_batch: int | None = None,
@@ -152,7 +154,7 @@ class ComparativeTrainer(Trainer):
             activation_bytes=activation_bytes,
         )
         #: Scores the views and compares them.
-        self.comparison = Comparison(self.plan, chosen, scorer, self.args.seed)
+        self.comparison = Comparison(self.plan, chosen, scorer, self.args.seed, compare_share)
         self._scorer = Scorer(self.adapter, tokens_per_chunk=tokens_per_chunk)
         self._tracked: dict[str, Tensor] = {}
         if data_collator is None:
