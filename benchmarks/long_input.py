@@ -1,6 +1,6 @@
 """Training on long documents with ModernBERT: time and memory by length, in one pass and by passages.
 
-    python benchmarks/long_input.py --threads 1            # a small model to 8,192 tokens: half an hour of a core
+    python benchmarks/long_input.py --threads 1            # a small model to 8,192 tokens: minutes of a core
     python benchmarks/long_input.py --size base --threads 1 --lengths 256 512 1024 --most 6
     python benchmarks/long_input.py --quick                # short documents, to see that it works
 
@@ -38,9 +38,8 @@ from cmp_rerank.engine.memory import free
 
 RESULTS = Path(__file__).parent / "results" / "long_input.json"
 GIB = 2**30
-SPECIAL = {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102}
 SIZES: dict[str, dict[str, int]] = {
-    "small": {"hidden_size": 256, "intermediate_size": 384, "num_hidden_layers": 6, "num_attention_heads": 4},
+    "small": {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 2},
     "base": {},
 }
 LENGTHS = [512, 1024, 2048, 4096, 8192]
@@ -135,7 +134,9 @@ def main() -> None:
     if given.quick:
         given.lengths, given.rounds = [64, 128], 1
     torch.manual_seed(engine.SEED)
-    config = transformers.ModernBertConfig(max_position_embeddings=max(LENGTHS), **SIZES[given.size], **SPECIAL)
+    config = transformers.ModernBertConfig(
+        max_position_embeddings=max(LENGTHS), **SIZES[given.size], **engine.SPECIAL
+    )
     model = engine.random_model(config, max(LENGTHS))
     parameters = sum(p.numel() for p in model.parameters())
     for p in model.parameters():
