@@ -26,7 +26,8 @@ def prepare_tasks(
     data: Annotated[Path, typer.Option(help="Folder of the collections.")] = Path("../shared/data"),
     cache: Cache = CACHE,
     tasks: Annotated[list[str] | None, typer.Option("--task")] = None,
-    layers: Annotated[int, typer.Option(help="Layers of the encoder that are kept.")] = 3,
+    layers: Annotated[int, typer.Option(help="Layers of the encoder that are kept; 0: as the task says.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Write the rows of the tasks, and train the common starts."""
     from cmp_rerank.demo.encoder import pretrained_encoder
@@ -36,7 +37,8 @@ def prepare_tasks(
     for name in tasks or [name for name in TASKS if name != "smoke"]:
         prepare(name, data, cache)
         print(f"{name}: {describe(load(name, cache))}", flush=True)
-        print(f"{name}: start in {make_start(TASKS[name], cache, pretrained_encoder(), layers)}", flush=True)
+        start = make_start(TASKS[name], cache, pretrained_encoder(), layers or None, device)
+        print(f"{name}: start in {start}", flush=True)
 
 
 def cells_of(task: str, size: int, arms: list[str], stage: str, rows: list[dict[str, Any]]) -> list[Any]:
@@ -95,11 +97,15 @@ def run(
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
+    together: Annotated[
+        int, typer.Option(help="Train so many cells of an arm as one model, for a GPU; 0: each by itself.")
+    ] = 0,
     minutes: Annotated[float, typer.Option(help="Begin no cell after so many minutes.")] = 1e9,
     cache: Cache = CACHE,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Run the cells that are not there yet; stop at any time, and go on by the same command."""
+    from .together import results_together
     from .workers import results_of
 
     begin = time.time()
@@ -116,7 +122,12 @@ def run(
         print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
         with path.open("a", encoding="utf-8") as file:
             until = begin + minutes * 60
-            for done, row in enumerate(results_of(cells, workers, cache, device, threads, until), start=1):
+            found = (
+                results_together(cells, together, cache, device, until)
+                if together
+                else results_of(cells, workers, cache, device, threads, until)
+            )
+            for done, row in enumerate(found, start=1):
                 file.write(json.dumps(row | facts) + "\n")
                 file.flush()
                 if "failed" in row:

@@ -7,7 +7,6 @@ A task is prepared once, from the collections, and kept as one JSON file: `start
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +16,9 @@ from typing import Any
 
 from cmp_rerank.ir.lines import replacing
 
+from .real import Row, beir, reranker_start, share_of
+
 PARTS = ("start", "train", "validation", "test")
-Row = dict[str, Any]  # query, docs, labels
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Task:
     """How a task is trained, alike for all arms.
 
     Attributes:
-        listwise: ListNet over the documents of a query; else binary cross-entropy of each pair, where a row has one.
+        measure: "RR" or "nDCG@10" of the documents of a query, trained by ListNet; or "accuracy" of rows of one pair
+            each, trained by binary cross-entropy.
         sizes: Size of the training set -> epochs.
         batch: Rows in a batch.
         rates: The learning rates that are tried for every arm.
@@ -35,10 +36,12 @@ class Task:
         start_rate: Its learning rate.
         tuning_seeds: Seeds of the runs on validation that choose the rate.
         test_seeds: Seeds of the runs on test.
+        layers: How many layers of the encoder are kept.
+        start_of: The task whose start it has; empty: its own.
     """
 
     name: str
-    listwise: bool
+    measure: str
     sizes: dict[int, int]
     batch: int
     rates: tuple[float, ...]
@@ -47,18 +50,35 @@ class Task:
     start_rate: float
     tuning_seeds: range = range(3)
     test_seeds: range = range(100, 110)
+    layers: int = 3
+    start_of: str = ""
+
+    @property
+    def listwise(self) -> bool:
+        """Whether a row is a query with its documents."""
+        return self.measure != "accuracy"
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("sentence-selection", True, {100: 10, 500: 4, 2000: 2}, 16, (5e-5, 1e-4, 2e-4), 96, (500, 1), 1e-4),
-        Task("sst2", False, {100: 10, 500: 6, 2500: 3}, 16, (2e-5, 5e-5, 1e-4), 64, (500, 1), 1e-4),
-        Task("rte", False, {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
+        Task("sentence-selection", "RR", {100: 10, 500: 4, 2000: 2}, 16, (5e-5, 1e-4, 2e-4), 96, (500, 1), 1e-4),
+        Task("sst2", "accuracy", {100: 10, 500: 6, 2500: 3}, 16, (2e-5, 5e-5, 1e-4), 64, (2000, 1), 1e-4),
+        Task("rte", "accuracy", {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
+        # Real collections, on the whole encoder; all begin with one reranker, trained on SQuAD's paragraphs.
+        Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6),
+        Task(
+            "scifact", "nDCG@10", {50: 8, 200: 4, 500: 3}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
+            test_seeds=range(100, 105), layers=6, start_of="reranker",
+        ),
+        Task(
+            "cranfield", "nDCG@10", {50: 8, 100: 4}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
+            test_seeds=range(100, 105), layers=6, start_of="reranker",
+        ),
         # Made up, to see that everything runs.
-        Task("smoke", True, {16: 1}, 8, (1e-5, 1e-4), 32, (16, 1), 1e-4, range(1), range(100, 102)),
+        Task("smoke", "RR", {16: 1}, 8, (1e-5, 1e-4), 32, (16, 1), 1e-4, range(1), range(100, 102)),
     )
-}
+}  # fmt: skip
 
 
 def prepare(task: str, data: Path, cache: Path) -> Path:
@@ -88,11 +108,6 @@ def training_rows(rows: list[Row], size: int, seed: int) -> list[Row]:
     return random.Random(f"study {seed}").sample(rows, size)
 
 
-def _share(text: str) -> float:
-    """A number in [0, 1) that depends on a text alone."""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
-
-
 def _sentence_selection(data: Path) -> dict[str, list[Row]]:
     """SQuAD: which sentence of the paragraph does the answer begin in? Paragraphs of 3 to 8 sentences."""
     from cmp_rerank.text.segmenters import Sentences
@@ -107,7 +122,7 @@ def _sentence_selection(data: Path) -> dict[str, list[Row]]:
                 spans = [(start, end) for start, end in segmenter(text) if text[start:end].strip()]
                 if not 3 <= len(spans) <= 8:
                     continue
-                share = _share(text)
+                share = share_of(text)
                 part = (
                     "test" if file == "dev" else "start" if share < 0.1 else "validation" if share < 0.25 else "train"
                 )
@@ -132,7 +147,7 @@ def _sst2(data: Path) -> dict[str, list[Row]]:
             text = record["text"].strip()
             if file == "train" and len(text.split()) < 6:
                 continue  # phrases of a few words tell little of sentences
-            share = _share(text)
+            share = share_of(text)
             part = "start" if share < 0.1 else "train"
             part = part if file == "train" else "validation" if file == "dev" else "test"
             parts[part].append({"query": "a good review", "docs": [text], "labels": [float(record["label"])]})
@@ -144,7 +159,7 @@ def _rte(data: Path) -> dict[str, list[Row]]:
     parts: dict[str, list[Row]] = {part: [] for part in PARTS}
     for file in ("train", "dev"):
         for record in _json_lines(data / "rte" / f"{file}.jsonl"):
-            share = _share(record["premise"])
+            share = share_of(record["premise"])
             part = "start" if share < 0.15 else "validation" if share < 0.3 else "test" if share < 0.4 else "train"
             part = part if file == "train" else "test"
             row = {"query": record["hypothesis"], "docs": [record["premise"]], "labels": [float(record["label"])]}
@@ -171,6 +186,9 @@ _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
     "sentence-selection": _sentence_selection,
     "sst2": _sst2,
     "rte": _rte,
+    "reranker": lambda data: {"start": reranker_start(data)},
+    "scifact": lambda data: beir(data / "scifact", validation=0.25),
+    "cranfield": lambda data: beir(data / "cranfield", validation=0.2, test=0.3),
     "smoke": _smoke,
 }
 

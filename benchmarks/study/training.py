@@ -18,6 +18,9 @@ from torch import nn
 from .arms import ARMS, Arm
 from .tasks import TASKS, Row, Task, load, training_rows
 
+#: The values of rows as they are kept, see `values_of`.
+Values = str | list[float]
+
 
 @dataclass(frozen=True, order=True)
 class Cell:
@@ -39,16 +42,21 @@ class Cell:
 # The common start ---------------------------------------------------------------------------------------
 
 
-def start_folder(task: str, cache: Path) -> Path:
-    return cache / f"{task}-start"
+def start_folder(task: Task, cache: Path) -> Path:
+    return cache / f"{task.start_of or task.name}-start"
 
 
-def make_start(task: Task, cache: Path, encoder: str, layers: int) -> Path:
+def make_start(task: Task, cache: Path, encoder: str, layers: int | None = None, device: str = "cpu") -> Path:
     """Train the head, and the first layers of a pretrained encoder, on rows of their own; saved in half precision."""
-    folder = start_folder(task.name, cache)
+    folder = start_folder(task, cache)
+    layers = task.layers if layers is None else layers
+    if task.start_of:
+        return make_start(TASKS[task.start_of], cache, encoder, layers, device)
     if not (folder / "config.json").exists():
         torch.manual_seed(0)
-        model = CrossEncoder(encoder, num_labels=1, max_length=task.max_length, activation_fn=nn.Identity())
+        model = CrossEncoder(
+            encoder, num_labels=1, max_length=task.max_length, activation_fn=nn.Identity(), device=device
+        )
         inner = model[0].auto_model if hasattr(model[0], "auto_model") else model.model
         encoder_layers = inner.base_model.encoder.layer
         inner.base_model.encoder.layer = encoder_layers[:layers]
@@ -64,7 +72,7 @@ def open_start(task: Task, cache: Path, dropout: float, device: str) -> CrossEnc
     """The start in 32 bits, with the model's own dropout at a rate."""
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     return CrossEncoder(
-        str(start_folder(task.name, cache)),
+        str(start_folder(task, cache)),
         max_length=task.max_length,
         activation_fn=nn.Identity(),
         device=device,
@@ -197,22 +205,39 @@ class _Average:
 # Measuring ----------------------------------------------------------------------------------------------
 
 
-def measure(model: CrossEncoder, task: Task, rows: Sequence[Row], part: str, device: str) -> str:
-    """Per row one character: the rank of the relevant document, or 1 for a right class and 0 for a wrong one."""
+def measure(model: CrossEncoder, task: Task, rows: Sequence[Row], part: str, device: str) -> Values:
+    """The value of each row, see `values_of`."""
     pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
     model.eval()
-    scores = _scores(model, pairs, (task.name, part, len(rows)), task)
-    out, place = [], 0
+    return values_of(_scores(model, pairs, (task.name, part, len(rows)), task), rows, task)
+
+
+def values_of(scores: np.ndarray, rows: Sequence[Row], task: Task) -> Values:
+    """The value of each row from the scores of all pairs, in the rows' order.
+
+    Returns:
+        Of nDCG@10 a list of numbers. Else per row one character: the rank of the relevant document, or 1 for a right
+        class and 0 for a wrong one. A tie counts against the model.
+    """
+    found: list[float] = []
+    place = 0
     for row in rows:
         mine = scores[place : place + len(row["docs"])]
         place += len(row["docs"])
-        if task.listwise:
-            relevant = row["labels"].index(1.0)
-            # A tie counts against the model.
-            out.append(str(int((mine >= mine[relevant]).sum())))
+        if task.measure == "nDCG@10":
+            grades = np.asarray(row["labels"])
+            order = np.lexsort([grades, -mine])[:10]
+            discounts = 1 / np.log2(np.arange(2, 12))
+            found.append(round(float(grades[order] @ discounts[: len(order)] / _ideal(row["ideal"], discounts)), 4))
+        elif task.measure == "RR":
+            found.append(int((mine >= mine[row["labels"].index(1.0)]).sum()))
         else:
-            out.append(str(int((mine[0] > 0) == bool(row["labels"][0]))))
-    return "".join(out)
+            found.append(int((mine[0] > 0) == bool(row["labels"][0])))
+    return found if task.measure == "nDCG@10" else "".join(map(str, found))
+
+
+def _ideal(grades: Sequence[float], discounts: np.ndarray) -> float:
+    return float(np.asarray(grades) @ discounts[: len(grades)])
 
 
 def _scores(model: CrossEncoder, pairs: list[tuple[str, str]], key: Any, task: Task) -> np.ndarray:
@@ -246,7 +271,9 @@ def _scores(model: CrossEncoder, pairs: list[tuple[str, str]], key: Any, task: T
     return scores
 
 
-def decode(values: str, task: Task) -> np.ndarray:
-    """The value of each row: reciprocal rank, or accuracy."""
+def decode(values: Values, task: Task) -> np.ndarray:
+    """The value of each row: reciprocal rank, accuracy, or nDCG@10."""
+    if not isinstance(values, str):
+        return np.asarray(values, dtype=float)
     digits = np.frombuffer(values.encode(), dtype=np.uint8) - ord("0")
-    return 1.0 / digits if task.listwise else digits.astype(float)
+    return 1.0 / digits if task.measure == "RR" else digits.astype(float)

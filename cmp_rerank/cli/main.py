@@ -9,6 +9,7 @@ from cmp_rerank.cli.answer import answer
 from cmp_rerank.cli.compare import compare
 from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
+from cmp_rerank.cli.doctor import doctor
 from cmp_rerank.cli.evaluate import evaluate
 from cmp_rerank.cli.fuse import fuse
 from cmp_rerank.cli.guard import guard
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train-reader": train_reader,
     "answer": answer,
     "demo": demo,
+    "doctor": doctor,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name)(with_debug(_function))

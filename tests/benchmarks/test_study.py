@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
+
+from cmp_rerank.collections import Collection
+from cmp_rerank.collections.base import Split
+from cmp_rerank.evaluation import evaluate
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study import __main__ as command
+from benchmarks.study import real, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
 from benchmarks.study.arms import ARMS, CORE
 from benchmarks.study.tasks import PARTS, TASKS, load, prepare, training_rows
@@ -108,3 +115,140 @@ def test_the_page_has_the_table_of_the_results() -> None:
     page = Path(__file__).parents[2] / "docs" / "study.md"
     lines = tuning(command.read("sentence-selection", command.RESULTS), "sentence-selection", 500)
     assert "\n".join(lines) in page.read_text(encoding="utf-8")
+
+
+def test_the_values_of_rows() -> None:
+    draw = np.random.default_rng(0)
+    rows, qrels, run = [], {}, {}
+    for query in map(str, range(20)):
+        grades = draw.integers(0, 4, size=12)
+        ideal = sorted([float(g) for g in [*grades, 3] if g], reverse=True)[:10]  # one that was not found
+        rows.append({"query": query, "docs": ["d"] * 12, "labels": grades.astype(float).tolist(), "ideal": ideal})
+        qrels[query] = {str(doc): int(grade) for doc, grade in enumerate(grades)} | {"missed": 3}
+        run[query] = {str(doc): float(draw.normal()) for doc in range(12)}
+    scores = np.concatenate([list(scores.values()) for scores in run.values()])
+    wanted = evaluate(run, qrels, ["nDCG@10"])
+    found = training.values_of(scores, rows, TASKS["scifact"])
+    assert found == pytest.approx([wanted.values[wanted.queries.index(query), 0] for query in run], abs=1e-4)
+    assert decode(found, TASKS["scifact"]) == pytest.approx(found)
+    tied = training.values_of(np.zeros(12), rows[:1], TASKS["scifact"])[0]
+    discounts = 1 / np.log2(np.arange(2, 12))
+    worst, ideal = np.sort(rows[0]["labels"])[:10], np.array(rows[0]["ideal"])
+    assert tied == pytest.approx(worst @ discounts / (ideal @ discounts[: len(ideal)]), abs=1e-4)
+    one = [{"query": "q", "docs": ["a", "b", "c"], "labels": [0.0, 1.0, 0.0]}]
+    assert training.values_of(np.array([3.0, 2.0, 2.0]), one, TASKS["smoke"]) == "3"  # a tie counts against it
+
+
+def test_the_parts_of_a_real_collection(tmp_path: Path) -> None:
+    words = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", "kite", "lynx"]
+    corpus = {str(i): f"the {word} and its {words[i - 1]} friends" for i, word in enumerate(words)}
+    queries = {f"q{i}": f"where does the {word} number {i} live" for i, word in enumerate(words)}
+    queries["again"] = queries["q0"]
+    qrels = {query: {"0" if query == "again" else query[1:]: 1} for query in queries}
+    Collection("c", corpus, {"test": Split(queries, qrels)}).write_beir(tmp_path / "beir")
+    parts = real.beir(tmp_path / "beir", validation=0.3, test=0.3)
+    texts = {part: [row["query"] for row in rows] for part, rows in parts.items()}
+    assert sum(map(len, texts.values())) <= 13
+    assert not set(texts["train"]) & {*texts["validation"], *texts["test"]}
+    assert all(texts.values())
+    for row in parts["train"]:
+        (word,) = (word for word in words if f" {word} " in f" {row['query']} ")
+        assert word in row["docs"][0]
+        assert row["labels"] == [1.0, *[0.0] * (len(row["docs"]) - 1)]
+        assert len(row["docs"]) <= real.DOCS
+    for row in parts["test"]:
+        assert row["ideal"] == [1.0]
+        assert sum(row["labels"]) == 1
+
+
+# Many cells in one training ---------------------------------------------------------------------------------------
+
+SEEDS, RATES = (0, 1, 0), (1e-3, 1e-3, 3e-4)
+QUICK = ("plain", "plain, averaged weights", "plain, best epoch", "compared, c=2, top:1", "Intra-Distillation, p=0.1")
+
+
+@pytest.mark.parametrize(
+    ("arm", "listwise"),
+    [
+        *(
+            pytest.param(arm, True, marks=() if arm in QUICK else pytest.mark.slow)
+            for arm in ARMS
+            if not ARMS[arm].dropout
+        ),
+        *((arm, False) for arm in ("plain", "compared, c=2", "Intra-Distillation, p=0.1")),
+    ],
+)
+def test_cells_that_are_trained_together_are_those_of_the_trainer(arm: str, listwise: bool, cache: Path) -> None:
+    """The same weights, for every arm whose random choices are the package's own."""
+    task = replace(
+        TASKS["smoke"], batch=5, sizes={16: 2}, measure="RR" if listwise else "accuracy"
+    )  # batches of 5, 5, 5 and 1
+    parts = load("smoke", cache)  # in batches of 5, 5, 5 and 1
+    if not listwise:
+        parts = {
+            part: [row | {"docs": row["docs"][:1], "labels": row["labels"][:1]} for row in rows]
+            for part, rows in parts.items()
+        }
+    cells = [Cell("smoke", 16, arm, rate, seed, "test") for seed, rate in zip(SEEDS, RATES, strict=True)]
+    model = training.open_start(task, cache, 0.0, "cpu")
+    start = {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
+    drawn = [training_rows(parts["train"], 16, cell.seed) for cell in cells]
+    validation = parts["validation"] if ARMS[arm].keep_best else []
+    epochs = 2 * ARMS[arm].epochs
+    seen = together.tokenised(model, task, validation) if validation else None
+    models, logs = together.train(model, task, ARMS[arm], drawn, cells, epochs, seen)
+    tokens = together.tokenised(model, task, parts["test"])
+    values = together.measure(models, tokens, task)
+    # No score, or no loss, depends on these: their gradients are rounding alone, which AdamW scales up.
+    free = ("key.bias", "classifier.bias") if listwise else ("key.bias",)
+    training._LOADED.clear()
+    for number, (cell, own) in enumerate(zip(cells, drawn, strict=True)):
+        alone = training.open_start(task, cache, 0.0, "cpu")
+        log = training._fit(
+            alone, task, ARMS[arm], own, rate=cell.rate, epochs=epochs, seed=cell.seed, validation=validation
+        )
+        for name, weight in alone.model.named_parameters():
+            if not name.endswith(free):
+                moved = float((weight.detach() - start[name]).abs().max())
+                error = float((models.weights[name][number] - weight).detach().abs().max())
+                assert error <= 0.01 * moved, (name, error, moved)
+                assert moved > 0
+        assert logs[number].keys() == log.keys()
+        assert logs[number]["loss"] == pytest.approx(log["loss"], abs=2e-4)
+        assert values[number] == training.measure(alone, task, parts["test"], "test", "cpu")
+    training._LOADED.clear()
+
+
+def test_cells_with_the_models_own_dropout_train_together(cache: Path) -> None:
+    for arm in (arm for arm in ARMS if ARMS[arm].dropout):
+        cells = [Cell("smoke", 16, arm, 1e-3, seed, "validation") for seed in (0, 1)]
+        first, second = together.run_cells(cells, cache, "cpu")
+        assert first["log"] != second["log"]
+        assert together.run_cells(cells, cache, "cpu")[1]["log"] == second["log"]
+        plain = together.run_cells([replace(cell, arm="plain") for cell in cells], cache, "cpu")
+        assert plain[0]["log"]["loss"] != first["log"]["loss"]
+        assert (first["seed"], second["seed"]) == (0, 1)
+
+
+def test_a_model_that_diverges_fails_alone(cache: Path) -> None:
+    cells = [Cell("smoke", 16, "plain", rate, 0, "validation") for rate in (1e-3, 1e30)]
+    good, bad = together.run_cells(cells, cache, "cpu")
+    assert "failed" not in good
+    assert "not finite" in bad["failed"]
+    assert "mean" not in bad
+    assert good["values"] == together.run_cells(cells[:1], cache, "cpu")[0]["values"]
+
+
+def test_the_queue_takes_cells_together(cache: Path, tmp_path: Path) -> None:
+    def rows(*more: str) -> dict[str, dict]:
+        arguments = ["run", "smoke", "--size", "16", "--arm", "plain", "--arm", "compared, c=2"]
+        folders = ["--cache", str(cache), "--results", str(tmp_path / more[0][2:])]
+        result = CliRunner().invoke(command.app, [*arguments, *folders, *more[1:]])
+        assert result.exit_code == 0, result.output
+        return {command._key(row): row for row in command.read("smoke", tmp_path / more[0][2:])}
+
+    several = rows("--several", "--together", "3")
+    alone = rows("--alone", "--workers", "1")
+    assert several.keys() == alone.keys()
+    assert [several[key]["values"] for key in several] == [alone[key]["values"] for key in several]
+    assert {row.get("together") for row in several.values()} == {2}

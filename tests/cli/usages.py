@@ -133,4 +133,5 @@ USAGES = {
         Usage("answer", "{reader} -q honey -f {passage} --device cpu"),
     ],
     "demo": [Usage("demo", "--fast --model {encoder} --out {out} --cache {out}", "demo")],
+    "doctor": [Usage("doctor", "--no-measure --json")],
 }  # fmt: skip

@@ -1,0 +1,483 @@
+"""Many cells in one training: the models of several seeds and learning rates as one model with one more dimension.
+
+A GPU is far from busy with one small model. Here E models, each with weights of its own, go through every step side
+by side: each weight is a tensor (E, ...), and a step takes one batch of each. What is studied comes from the package:
+the batches, the draws, the masks of CmpDrop, and the objectives. What is written here once more is what surrounds it:
+the encoder (BERT with one score), ListNet and binary cross-entropy, AdamW. A test compares the weights with those of
+`RerankerTrainer`, arm by arm.
+
+An arm with the model's own dropout draws other random numbers than the trainer; all else is equal up to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cmp_rerank.ablations import Example, Plan
+from cmp_rerank.ablations.base import derived_seed
+from cmp_rerank.ablations.drop import CmpDrop
+from cmp_rerank.hooks.masks import Rows, nested_dropout, unit_keys
+from cmp_rerank.models.pairs import example_seed
+from cmp_rerank.objectives import Outputs
+from cmp_rerank.training.sampler import LengthBatches
+
+from .arms import ARMS, Arm
+from .tasks import TASKS, Row, Task, load, training_rows
+from .training import Cell, Values, decode, open_start, values_of
+
+#: Tokens in one pass of all models, padding and ablated copies included.
+BUDGET = {"cpu": 20_000, "cuda": 200_000}
+
+
+def results_together(
+    cells: Sequence[Cell], size: int, cache: Path, device: str, until: float
+) -> Iterator[dict[str, Any]]:
+    """Train the cells of an arm together, at most so many at once; none begins after the time ``until``."""
+    ordered = sorted(cells, key=lambda cell: (cell.part, list(ARMS).index(cell.arm)))
+    for _, same in groupby(ordered, key=lambda cell: (cell.part, cell.arm)):
+        several = list(same)
+        for begin in range(0, len(several), size):
+            if time.time() < until:
+                yield from run_cells(several[begin : begin + size], cache, device)
+
+
+def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str, Any]]:
+    """Train and measure cells of one task, size, arm and part; a row for each, as `training.run_cell` gives it."""
+    first = cells[0]
+    task, arm = TASKS[first.task], ARMS[first.arm]
+    parts = load(first.task, cache)
+    epochs = task.sizes[first.size] * arm.epochs
+    model = open_start(task, cache, 0.0, device)
+    rows = [training_rows(parts["train"], cell.size, cell.seed) for cell in cells]
+    begin = time.perf_counter()
+    validation = tokenised(model, task, parts["validation"]) if arm.keep_best else None
+    models, logs = train(model, task, arm, rows, cells, epochs, validation)
+    seconds = (time.perf_counter() - begin) / len(cells)
+    values = measure(models, tokenised(model, task, parts[first.part]), task)
+    found = []
+    for cell, own, value, log in zip(cells, rows, values, logs, strict=True):
+        row = {
+            **asdict(cell),
+            "seconds": round(seconds, 2),
+            "together": len(cells),
+            "passes": arm.passes * epochs,
+            "rows": hashlib.sha256(repr([row["query"] for row in own]).encode()).hexdigest()[:12],
+            "log": log,
+        }
+        if value is None:
+            row["failed"] = "the scores are not finite: the training has diverged"
+        else:
+            row |= {"mean": float(np.mean(decode(value, task))), "values": value}
+        found.append(row)
+    return found
+
+
+# Rows as tokens -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The pairs of rows: their tokens, and where the pairs of each row begin.
+
+    Attributes:
+        rows: The rows.
+        ids: Token ids of each pair.
+        types: Token types of each pair.
+        starts: (rows + 1,) where the pairs of each row begin.
+    """
+
+    rows: Sequence[Row]
+    ids: list[list[int]]
+    types: list[list[int]]
+    starts: np.ndarray
+
+    def pairs(self, row: int) -> range:
+        """The numbers of the pairs of a row."""
+        return range(self.starts[row], self.starts[row + 1])
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row, over all of its pairs."""
+        return [sum(len(self.ids[pair]) for pair in self.pairs(row)) for row in range(len(self.rows))]
+
+
+def tokenised(model: Any, task: Task, rows: Sequence[Row]) -> Tokens:
+    """Tokenise the pairs of rows as a CrossEncoder does."""
+    pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
+    encoded = model.tokenizer(
+        [query for query, _ in pairs], [doc for _, doc in pairs], truncation="longest_first",
+        max_length=task.max_length,
+    )  # fmt: skip
+    starts = np.concatenate([[0], np.cumsum([len(row["docs"]) for row in rows])])
+    return Tokens(rows, encoded["input_ids"], encoded["token_type_ids"], starts)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of each model, padded to the same number of pairs and tokens.
+
+    Attributes:
+        ids: (E, R, T) Token ids.
+        types: (E, R, T) Token types.
+        there: (E, R, T) Whether a token is there.
+    """
+
+    ids: Tensor
+    types: Tensor
+    there: Tensor
+
+
+def batch_of(several: Sequence[tuple[Tokens, Sequence[int]]], device: str) -> Batch:
+    """The pairs of each model as one batch."""
+    most = max(len(pairs) for _, pairs in several)
+    longest = max(len(tokens.ids[pair]) for tokens, pairs in several for pair in pairs)
+    arrays = np.zeros((3, len(several), most, longest), dtype=np.int64)
+    arrays[2, :, :, 0] = 1  # a pair that is not there has one token, so that no attention is over nothing
+    for model, (tokens, pairs) in enumerate(several):
+        for place, pair in enumerate(pairs):
+            length = len(tokens.ids[pair])
+            arrays[0, model, place, :length] = tokens.ids[pair]
+            arrays[1, model, place, :length] = tokens.types[pair]
+            arrays[2, model, place, :length] = 1
+    ids, types, there = torch.from_numpy(arrays).to(device)
+    return Batch(ids, types, there.bool())
+
+
+# The models ---------------------------------------------------------------------------------------------
+
+
+class Models:
+    """E BERT rerankers of one score, with weights (E, ...) by their names in transformers.
+
+    Args:
+        model: The CrossEncoder that all begin as.
+        count: How many.
+        dropout: Rate of the models' own dropout in training.
+        seed: Of that dropout.
+    """
+
+    def __init__(self, model: Any, count: int, dropout: float, seed: int) -> None:
+        inner = model.model
+        if inner.config.model_type != "bert" or inner.config.num_labels != 1:
+            raise ValueError(f"a BERT with one score is needed; got {type(inner).__name__}; train it one by one")
+        self.config, self.device = inner.config, str(model.device)
+        self.weights = {
+            name: weight.detach().clone()[None].repeat(count, *[1] * weight.ndim).requires_grad_()
+            for name, weight in inner.named_parameters()
+        }
+        self.count, self.dropout = count, dropout
+        torch.manual_seed(seed)
+
+    def scores(
+        self, batch: Batch, drop: Sequence[Rows | None] = (), keys: Any = (), training: bool = False
+    ) -> Tensor:
+        """Scores (E, R) of a batch; ``drop`` has for each writer what CmpDrop does to it."""
+        config = self.config
+        count, pairs, tokens = batch.ids.shape
+        heads, width = config.num_attention_heads, config.hidden_size
+        rate = self.dropout if training else 0.0
+        mask = batch.there.view(count * pairs, 1, 1, tokens)
+        # Each model looks up its own table.
+        offsets = torch.arange(count, device=self.device)[:, None, None]
+        words = self.weights["bert.embeddings.word_embeddings.weight"]
+        hidden = F.embedding(batch.ids + offsets * words.shape[1], words.flatten(0, 1))
+        kinds = self.weights["bert.embeddings.token_type_embeddings.weight"]
+        hidden = hidden + F.embedding(batch.types + offsets * kinds.shape[1], kinds.flatten(0, 1))
+        hidden = hidden + self.weights["bert.embeddings.position_embeddings.weight"][:, None, :tokens]
+        hidden = self._norm(hidden.flatten(1, 2), "bert.embeddings.LayerNorm")
+        hidden = F.dropout(hidden, rate)  # (E, R * T, H)
+
+        def written(states: Tensor, site: int) -> Tensor:
+            states = F.dropout(states, rate)
+            if not drop or drop[site] is None:
+                return states
+            shaped = states.reshape(count * pairs, tokens, width)
+            return nested_dropout(shaped.contiguous(), drop[site], keys[site]).view_as(states)
+
+        for layer in range(config.num_hidden_layers):
+            name = f"bert.encoder.layer.{layer}"
+            query, key, value = (
+                self._linear(hidden, f"{name}.attention.self.{part}")
+                .view(count * pairs, tokens, heads, width // heads)
+                .transpose(1, 2)
+                for part in ("query", "key", "value")
+            )
+            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
+            seen = seen.transpose(1, 2).reshape(count, pairs * tokens, width)
+            out = written(self._linear(seen, f"{name}.attention.output.dense"), 2 * layer)
+            hidden = self._norm(out + hidden, f"{name}.attention.output.LayerNorm")
+            inner = F.gelu(self._linear(hidden, f"{name}.intermediate.dense"))
+            out = written(self._linear(inner, f"{name}.output.dense"), 2 * layer + 1)
+            hidden = self._norm(out + hidden, f"{name}.output.LayerNorm")
+        first = hidden.view(count, pairs, tokens, width)[:, :, 0]
+        pooled = F.dropout(torch.tanh(self._linear(first, "bert.pooler.dense")), rate)
+        return self._linear(pooled, "classifier")[..., 0]
+
+    def _linear(self, states: Tensor, name: str) -> Tensor:
+        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        return torch.baddbmm(bias[:, None], states, weight.transpose(1, 2))
+
+    def _norm(self, states: Tensor, name: str) -> Tensor:
+        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        normal = F.layer_norm(states, states.shape[-1:], eps=self.config.layer_norm_eps)
+        return torch.addcmul(bias[:, None], normal, weight[:, None])
+
+
+class AdamW:
+    """AdamW with a learning rate for each model, and gradients of each model clipped, as transformers does it."""
+
+    def __init__(self, weights: dict[str, Tensor], rates: Sequence[float], decay: float) -> None:
+        self.weights, self.decay, self.step = weights, decay, 0
+        first = next(iter(weights.values()))
+        self.rates = torch.tensor(rates, dtype=torch.float64, device=first.device)
+        self.first = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        self.second = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+
+    @torch.no_grad()
+    def update(self, share: float) -> None:
+        """One step at a share of the learning rates."""
+        self.step += 1
+        squares = sum(weight.grad.flatten(1).square().sum(1) for weight in self.weights.values())  # type: ignore[union-attr]
+        clip = (1.0 / (squares.sqrt() + 1e-6)).clamp(max=1.0)  # type: ignore[union-attr]
+        corrections = 1 - 0.9**self.step, 1 - 0.999**self.step
+        rates = (self.rates * share).float()
+        for name, weight in self.weights.items():
+            shape = (-1, *[1] * (weight.ndim - 1))
+            rate = rates.view(shape)
+            gradient = weight.grad * clip.view(shape)
+            if not ("bias" in name or "LayerNorm" in name):
+                weight.mul_(1 - rate * self.decay)
+            self.first[name].lerp_(gradient, 0.1)
+            self.second[name].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            scale = (self.second[name] / corrections[1]).sqrt_().add_(1e-8)
+            weight.addcdiv_(self.first[name] * (-rate / corrections[0]), scale)
+            weight.grad = None
+
+
+# Training -----------------------------------------------------------------------------------------------
+
+
+def train(
+    model: Any, task: Task, arm: Arm, rows: Sequence[Sequence[Row]], cells: Sequence[Cell], epochs: int,
+    validation: Tokens | None = None,
+) -> tuple[Models, list[dict[str, Any]]]:  # fmt: skip
+    """Train a model for each cell, all of one arm; with ``validation`` the best epoch of each is kept.
+
+    Returns:
+        The models, and for each a log by tenths of the training.
+    """
+    models = Models(model, len(cells), arm.dropout, seed=cells[0].seed)
+    data = [tokenised(model, task, own) for own in rows]
+    steps_of_epoch = -(-len(rows[0]) // task.batch)
+    steps = steps_of_epoch * epochs
+    warmup = max(1, steps // 10)
+    samplers = [
+        LengthBatches(own.lengths(), task.batch, seed=cell.seed) for own, cell in zip(data, cells, strict=True)
+    ]
+    optimizer = AdamW(models.weights, [cell.rate for cell in cells], arm.decay)
+    arms = _Views(arm, models)
+    objective = _objective(arm, task)
+    log = _Log(len(cells), steps)
+    best = _Best(models) if validation is not None else None
+    average: dict[str, Tensor] = {}
+    step = 0
+    for epoch in range(epochs):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        for chosen in zip(*samplers, strict=True):
+            step_of(models, arms, objective, task, data, chosen, [f"{cell.seed} {(step, 0)}" for cell in cells], log)
+            share = step / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
+            optimizer.update(max(0.0, share))
+            step += 1
+            if arm.averaged and step > steps // 2:
+                for name, weight in models.weights.items():
+                    held = average.setdefault(name, torch.zeros_like(weight))
+                    held += (weight.detach() - held) / (step - steps // 2)
+        if best is not None and validation is not None:
+            measured = measure(models, validation, task)
+            best.see(epoch + 1.0, [-1.0 if one is None else decode(one, task).mean() for one in measured])
+    with torch.no_grad():
+        for name, held in average.items():
+            models.weights[name].copy_(held)
+    logs = log.entries()
+    if best is not None:
+        for entry, chosen_epoch in zip(logs, best.put(), strict=True):
+            entry["best_epoch"] = chosen_epoch
+    return models, logs
+
+
+def step_of(
+    models: Models, views: _Views, objective: Any, task: Task, data: Sequence[Tokens],
+    chosen: Sequence[Sequence[int]], draws: Sequence[str], log: _Log,
+) -> None:  # fmt: skip
+    """Forward and backward passes of one batch of each model; the gradients are left in the weights."""
+    pairs = [[pair for row in own for pair in tokens.pairs(row)] for tokens, own in zip(data, chosen, strict=True)]
+    batch = batch_of(list(zip(data, pairs, strict=True)), models.device)
+    # The loss of one model depends on no other, so that chunks are of models; each is a sum over them.
+    tokens = batch.ids[0].numel() * len(views.levels)
+    size = max(1, BUDGET[models.device.split(":")[0]] // tokens)
+    if size < models.count:
+        raise ValueError(f"{models.count} models are too many for one pass; give --together {size}")
+    seeds = np.zeros(batch.ids.shape[:2], dtype=np.int64)
+    for model, (own, draw) in enumerate(zip(chosen, draws, strict=True)):
+        rows = [(data[model].rows[row]["query"], doc) for row in own for doc in data[model].rows[row]["docs"]]
+        seeds[model, : len(rows)] = [example_seed(query, doc, draw) for query, doc in rows]
+    scores = torch.stack(views.scores(models, batch, seeds), dim=-1)  # (E, R, 1 + steps)
+    values, losses = [], []
+    for model, own in enumerate(chosen):
+        found = [data[model].rows[row] for row in own]
+        sizes = [len(row["docs"]) for row in found]
+        labels = torch.tensor([label for row in found for label in row["labels"]], device=models.device)
+        mine = scores[model, : len(labels)]
+        loss = _listnet(mine, labels, sizes) if task.listwise else _entropy(mine, labels)  # (rows, 1 + steps)
+        example = torch.repeat_interleave(torch.arange(len(own)), torch.tensor(sizes)).to(models.device)
+        outputs = Outputs(mine[..., None], example) if objective is not None and objective.needs_outputs else None
+        compared = loss[:, 0] if objective is None else objective(loss, outputs)
+        values.append(compared.mean())
+        losses.append(loss.detach())
+    total = torch.stack(values)
+    total.sum().backward()
+    log.add(total.detach(), losses, objective)
+
+
+def _listnet(scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
+    """ListNet for each query and step: the labels' softmax, times 10, against that of the scores."""
+    found = [
+        -(10.0 * label).softmax(0) @ score.log_softmax(0)
+        for score, label in zip(scores.split(list(sizes)), labels.split(list(sizes)), strict=True)
+    ]
+    return torch.stack(found)
+
+
+def _entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy for each pair and step."""
+    return F.binary_cross_entropy_with_logits(scores, labels[:, None].expand_as(scores), reduction="none")
+
+
+def _objective(arm: Arm, task: Task) -> Any:
+    if not arm.ablations():
+        return None
+    from cmp_rerank.objectives import PairwiseHinge
+
+    objective = arm.objective() if arm.objective is not None else PairwiseHinge()
+    if task.listwise and hasattr(objective, "distribution"):
+        objective = replace(objective, distribution="list")
+    return objective
+
+
+class _Views:
+    """The views of an arm: for each pass whose copy a pair is, and at which level of CmpDrop."""
+
+    def __init__(self, arm: Arm, models: Models) -> None:
+        ablations = arm.ablations()
+        self.levels: list[tuple[int, float]] = [(0, 0.0)]
+        self.drop: CmpDrop | None = None
+        if ablations:
+            plan = Plan(ablations)
+            views = plan.views(Example({"input_ids": np.zeros(1, dtype=np.int64)}, segment=np.array([-1])))
+            self.levels = [(view.copy, sum(view.levels)) for view in views]
+            found = [getattr(kind, "ablation", kind) for kind in plan.kinds]
+            self.drop = next((kind for kind in found if isinstance(kind, CmpDrop)), None)
+        layers, width = models.config.num_hidden_layers, models.config.hidden_size
+        chosen = [] if self.drop is None else self.drop.select(layers)
+        self.sites = [site // 2 in chosen for site in range(2 * layers)]
+        self.keys = [unit_keys(width, site, models.device) for site in range(2 * layers)]
+
+    def scores(self, models: Models, batch: Batch, seeds: np.ndarray) -> list[Tensor]:
+        """The scores (E, R) of each pass."""
+        count, pairs, tokens = batch.ids.shape
+        positions = torch.arange(tokens, device=models.device).expand(count * pairs, tokens)
+        found = []
+        for copy, level in self.levels:
+            drop: list[Rows | None] = []
+            if level and self.drop is not None:
+                own = [derived_seed(f"{seed} {copy}") if copy else seed for seed in seeds.ravel().tolist()]
+                rows = Rows.of(
+                    torch.tensor(own, device=models.device), positions, [self.drop.rate(level)] * (count * pairs)
+                )
+                drop = [rows if site else None for site in self.sites]
+            found.append(models.scores(batch, drop, self.keys, training=True))
+        return found
+
+
+class _Log:
+    """Means of what was seen, by tenths of the training."""
+
+    def __init__(self, count: int, steps: int) -> None:
+        self.every = max(1, steps // 10)
+        self.count = count
+        self.seen: list[list[dict[str, float]]] = [[] for _ in range(count)]
+
+    def add(self, values: Tensor, losses: Sequence[Tensor], objective: Any) -> None:
+        """Add a step."""
+        for model, (value, loss) in enumerate(zip(values.tolist(), losses, strict=True)):
+            found = {} if objective is None else objective.diagnostics(loss)
+            self.seen[model].append({"loss": value} | {name: float(rate) for name, rate in found.items()})
+
+    def entries(self) -> list[dict[str, Any]]:
+        """For each model lists of means."""
+        return [
+            {
+                name: [
+                    round(float(np.mean([step[name] for step in seen[begin : begin + self.every]])), 4)
+                    for begin in range(0, len(seen) - self.every + 1, self.every)
+                ]
+                for name in seen[0]
+            }
+            for seen in self.seen
+        ]
+
+
+class _Best:
+    """The weights of the epoch that was best for each model."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.values = [-1.0] * models.count
+        self.epochs = [0.0] * models.count
+        self.held = {name: weight.detach().clone() for name, weight in models.weights.items()}
+
+    def see(self, epoch: float, values: Sequence[float]) -> None:
+        """Look at the models after an epoch."""
+        for model, value in enumerate(values):
+            if value > self.values[model]:
+                self.values[model], self.epochs[model] = float(value), epoch
+                for name, weight in self.models.weights.items():
+                    self.held[name][model] = weight.detach()[model]
+
+    @torch.no_grad()
+    def put(self) -> list[float]:
+        """Put the best weights back; which epochs they are of."""
+        for name, weight in self.models.weights.items():
+            weight.copy_(self.held[name])
+        return self.epochs
+
+
+# Measuring ----------------------------------------------------------------------------------------------
+
+
+def measure(models: Models, tokens: Tokens, task: Task) -> list[Values | None]:
+    """For each model the values of all rows, as `training.measure` writes them; None for one that has diverged."""
+    order = sorted(range(len(tokens.ids)), key=lambda pair: -len(tokens.ids[pair]))
+    scores = np.zeros((models.count, len(order)), dtype=np.float32)
+    budget = max(1, BUDGET[models.device.split(":")[0]] // models.count)
+    begin = 0
+    with torch.inference_mode():
+        while begin < len(order):
+            chosen = order[begin : begin + max(1, budget // len(tokens.ids[order[begin]]))]
+            one = batch_of([(tokens, chosen)], models.device)
+            batch = Batch(*(part.expand(models.count, *part.shape[1:]) for part in (one.ids, one.types, one.there)))
+            batch = Batch(batch.ids.contiguous(), batch.types.contiguous(), batch.there.contiguous())
+            scores[:, chosen] = models.scores(batch).float().cpu().numpy()
+            begin += len(chosen)
+    return [values_of(own, tokens.rows, task) if np.isfinite(own).all() else None for own in scores]
