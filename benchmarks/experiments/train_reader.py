@@ -231,7 +231,7 @@ def train(
         "logs": {
             name: [entry[name] for entry in history]
             for name in history[0]
-            if name.startswith("task_loss") or name in ("violation_rate", "zero_weight_rate")
+            if name.startswith("task_loss") or name in ("violation_rate", "beaten_rate", "zero_weight_rate")
         },
     }
     return Reader(trainer.model, tokenizer, reading), record

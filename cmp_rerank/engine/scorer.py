@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal, TypeVar, get_args
@@ -20,10 +20,11 @@ from cmp_rerank.engine.memory import Budget, Footprint, available, free, kept_by
 from cmp_rerank.engine.modifier import AblationHooks, PassModifier, Verified
 from cmp_rerank.engine.passes import Passes, most_passes
 from cmp_rerank.engine.recompute import recomputed
-from cmp_rerank.engine.rows import Chunking, Row, Step, forks, shortened, singles
+from cmp_rerank.engine.rows import Chunking, Row, Step, computation, forks, shortened, singles
 from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.hooks.checkpointing import is_reentrant
+from cmp_rerank.hooks.dropout import dropout_rates
 from cmp_rerank.hooks.wrappers import is_compiled, is_sharded, without_data_parallel
 from cmp_rerank.text.checks import check_whole
 
@@ -37,9 +38,9 @@ Kind = TypeVar("Kind", bound=PassModifier)
 class Scorer:
     """Score rows with a model, ablated as their views say.
 
-    Rows that are the same computation are run once; the others are sorted by length and run in chunks, so that
-    little is padded. Masks depend only on the example, so neither order nor chunks change a score beyond
-    rounding, and all strategies give the same scores and gradients:
+    Rows that are the same computation, of whatever example, are run once and have the same score. The others are
+    sorted by length and run in chunks, so that little is padded. Masks depend only on the example, so neither order
+    nor chunks change a score beyond rounding, and all strategies give the same scores and gradients:
 
     - ``"stacked"``: all rows are rows of one batch; all activations are kept for the backward pass.
     - ``"hybrid"``: activations of the full model's rows are kept. The others run without gradients, and in the
@@ -148,11 +149,21 @@ class Scorer:
         Raises:
             ValueError: if the strategy cannot be used with this model; the message says why.
         """
-        step = Step.of(examples, views, self.strategy != "naive", idle)
+        step = Step.of(examples, views, self._identity(self.adapter.inner(model)), idle)
         scores = self._score_within_memory(model, step)
         if torch.finfo(scores.dtype).bits < 32:
             scores = scores.float()
         return scores[torch.from_numpy(step.index).to(scores.device)]
+
+    def _identity(self, inner: Any) -> Callable[[int, int, Row], Hashable]:
+        """What is equal for rows that are one computation."""
+        if self.strategy == "naive":
+            return lambda i, k, _: (i, k)
+        by_position = self.adapter.by_position
+        # Masks of ablations come from seeds of equal texts. The model's own dropout draws anew for each example.
+        if not self.ablations and inner.training and dropout_rates(inner):
+            return lambda i, _, row: (i, computation(row, by_position))
+        return lambda _, __, row: computation(row, by_position)
 
     def _score_within_memory(self, model: nn.Module, step: Step) -> Tensor:
         """Scores of all rows, (rows, width); passes that run out of memory are repeated with smaller chunks."""

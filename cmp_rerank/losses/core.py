@@ -110,7 +110,8 @@ class Comparison:
         scores = self.scorer(model, examples, views, idle_steps(objective, len(views[0]) - 1) if views else [])
         parts = split(scores, views)
         self.diagnostics = self._diagnostics(objective, parts)
-        return torch.stack([_compared(objective, part, self.compare_share) for part in parts]).mean(), scores
+        loss = torch.stack([_compared(objective, part, self.compare_share) for part in parts]).mean()
+        return reaching(loss, scores), scores
 
     @torch.no_grad()
     def _diagnostics(self, objective: Objective, parts: Sequence[ExampleLosses]) -> dict[str, Tensor]:
@@ -123,10 +124,18 @@ class Comparison:
         losses = torch.cat([part.losses[part.weights != 0] for part in parts])  # others are ignored
         if self.compare_share < 1:
             losses = losses[(losses != losses[:, :1]).any(dim=1)]  # of others it is not known what ablations do
-        if len(losses):
-            return found | {name: value.to(task.dtype) for name, value in objective.diagnostics(losses).items()}
-        rates = set(self.diagnostics) - set(found) or {"violation_rate", "zero_weight_rate"}
-        return found | {name: torch.zeros_like(task[0]) for name in sorted(rates)}
+        if not len(losses):  # nothing to tell a rate of
+            return found
+        return found | {name: value.to(task.dtype) for name, value in objective.diagnostics(losses).items()}
+
+
+def reaching(loss: Tensor, scores: Tensor) -> Tensor:
+    """A loss with a gradient for all scores, if only zeros.
+
+    A loss may return a constant for a batch with nothing to learn from, such as lists of single documents. In
+    distributed training the gradients of a process without any would never come, and all others wait for them.
+    """
+    return loss + 0.0 * scores.sum()
 
 
 def sampled(owner: Sequence[int], examples: Sequence[Example], share: float) -> list[bool]:

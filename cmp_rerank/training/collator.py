@@ -20,7 +20,7 @@ from cmp_rerank.hooks.random_state import RandomState
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.prepared import Prepared
-from cmp_rerank.losses.replay import Pair, Replay, addressed
+from cmp_rerank.losses.replay import Pair, Replay, addressed, replaced_forward
 from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.training.token_store import TokenStore
 
@@ -69,7 +69,7 @@ class Preparer:
         self._warned: set[str] = set() if warned is None else warned
         for each in loss.values() if isinstance(loss, dict) else [loss]:
             try:  # here, since a worker cannot copy from an accelerator
-                self._twin(task_loss(each))
+                self._twin(each)
             except Exception as error:
                 self._warn(each, error)
 
@@ -81,7 +81,7 @@ class Preparer:
         labels = batch.get("label")
         try:
             texts = addressed(columns)
-            twin = self._twin(task_loss(loss))
+            twin = self._twin(loss)
             with self._random_state(texts).restored():
                 recording = Replay(twin, _OnCpu(self.model), texts, labels, **extra).recording  # type: ignore[arg-type]
             plan = _plan(loss)
@@ -143,7 +143,14 @@ class Preparer:
         return self.loss[batch["dataset_name"]] if isinstance(self.loss, dict) else self.loss
 
     def _twin(self, loss: nn.Module) -> nn.Module:
-        """The loss, without its model, on the CPU: workers must not touch an accelerator."""
+        """The loss that asks for scores, without its model, on the CPU: workers must not touch an accelerator.
+
+        Raises:
+            ValueError: if a forward was replaced on the object: what it does is to be done once, by the trainer.
+        """
+        if replaced_forward(loss):
+            raise ValueError("its forward was replaced on the object")
+        loss = task_loss(loss)
         if self.model.device.type == "cpu":
             return loss
         if id(loss) not in self._twins:

@@ -17,6 +17,7 @@ from cmp_rerank.engine import Scorer, Strategy
 from cmp_rerank.engine.inference import whole_scores
 from cmp_rerank.hooks.wrappers import base_model, unwrapped
 from cmp_rerank.losses.core import Comparison, chosen_objective
+from cmp_rerank.losses.log import Means
 from cmp_rerank.models.classifier import ClassifierAdapter
 from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.models.span_reader import SpanReaderAdapter
@@ -156,7 +157,7 @@ class ComparativeTrainer(Trainer):
         #: Scores the views and compares them.
         self.comparison = Comparison(self.plan, chosen, scorer, self.args.seed, compare_share)
         self._scorer = Scorer(self.adapter, tokens_per_chunk=tokens_per_chunk)
-        self._tracked: dict[str, Tensor] = {}
+        self._means = Means()
         if data_collator is None:
             self.data_collator = ExampleCollator(self.adapter)
         if len(self.plan):
@@ -260,8 +261,7 @@ class ComparativeTrainer(Trainer):
             drawn,
             lambda scores, views: self.adapter.split(self.model, scores, views, labels, smoothing),
         )
-        for name, value in (*self.diagnostics.items(), ("batches", torch.ones_like(loss.detach()))):
-            self._tracked[name] = self._tracked.get(name, torch.zeros_like(value)) + value
+        self._means.add(self.diagnostics)
         return (loss, self.adapter.outputs(scores[:, 0])) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -314,12 +314,8 @@ class ComparativeTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and in training add the means of the diagnostics over the batches since the last time."""
-        if "loss" in logs and self._tracked:
-            totals = torch.stack(list(self._tracked.values()))
-            totals = self.accelerator.reduce(totals, reduction="sum")
-            *sums, batches = totals.tolist()
-            logs = logs | {name: value / batches for name, value in zip(self._tracked, sums, strict=False)}
-            self._tracked = {}
+        if "loss" in logs:
+            logs = logs | self._means.take(together=True)
         super().log(logs, start_time)
 
 

@@ -30,6 +30,8 @@ from transformers import TrainerCallback
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import free
 from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.losses.core import reaching
+from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation
@@ -37,7 +39,7 @@ from cmp_rerank.training import token_store
 from cmp_rerank.training.checkpoints import TimedCheckpoints
 from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, task_loss
 from cmp_rerank.training.retry import retry_on_oom
-from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
+from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches, with_company
 from cmp_rerank.training.token_store import Item, TokenStore
 
 logger = logging.getLogger(__name__)
@@ -118,12 +120,14 @@ class RerankerTrainer(CrossEncoderTrainer):
         for each in self._comparative():
             strategy = getattr(self.args, "strategy", None)
             each.scorer.set_defaults(tokens_per_chunk=tokens, strategy=strategy, unpadded=unpadded)
+        LossLog.of(self, together=True)
         minutes = getattr(self.args, "save_minutes", None)
         if minutes is not None:
             self.add_callback(TimedCheckpoints(minutes))
         self._store: TokenStore | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._lengths: dict[int, Any] = {}
+        self._dataset: str | None = None  # that of the batch at hand, where there are several
         self._training_data = False  # whether it is their loader that is being made
         self._warned: set[str] = set()
 
@@ -233,7 +237,7 @@ class RerankerTrainer(CrossEncoderTrainer):
         tokens = getattr(self.args, "tokens_per_batch", None)
         world = self.args.world_size
         batches = LengthBatches(
-            lengths, None if tokens else batch_size, tokens, world=world, drop_last=drop_last, seed=seed
+            with_company(lengths), None if tokens else batch_size, tokens, world=world, drop_last=drop_last, seed=seed
         )
         return DistributedBatchSampler(batches, world)
 
@@ -254,9 +258,10 @@ class RerankerTrainer(CrossEncoderTrainer):
     ) -> Any:
         """The loss of a batch; its pairs are tokenised already."""
         prepared = inputs.pop(PREPARED, None)
+        self._dataset = dataset_name = inputs.get("dataset_name")
         if prepared is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = self.loss[inputs["dataset_name"]] if isinstance(self.loss, dict) else self.loss
+        loss = self.loss[dataset_name] if isinstance(self.loss, dict) else self.loss
         extra = {name: inputs.pop(name) for name in ("prompt", "task") if name in inputs}
         inputs.pop("dataset_name", None)
         columns, labels = self.collect_features(inputs)
@@ -274,7 +279,15 @@ class RerankerTrainer(CrossEncoderTrainer):
         if isinstance(value, dict):
             self.track_loss_components(value)
             value = torch.stack(list(value.values())).sum()
+        value = reaching(value, scores)
         return (value, {}) if return_outputs else value
+
+    def track_loss_components(self, loss: dict[str, Tensor]) -> None:
+        """Keep the parts of a loss for the log, in training by the name of the dataset."""
+        if self.model.training:
+            LossLog.of(self).add(loss, self._dataset)
+        else:
+            super().track_loss_components(loss)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; repeated, with smaller chunks, if memory runs out in it."""

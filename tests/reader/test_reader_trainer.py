@@ -538,7 +538,7 @@ def test_the_log_has_the_task_loss_of_each_step(tmp_path: Path) -> None:
         assert all(np.isfinite(value) and value > 0 for value in steps)
         # Two ablated copies: 3 of 6 pairs are with the 0, and the ordered ones are differences.
         assert entry["loss"] >= sum(steps) / 6 - 1e-3
-        assert 0 <= entry["violation_rate"] <= 1
+        assert 0 <= entry["beaten_rate"] <= entry["violation_rate"] <= 1
         assert 0 <= entry["zero_weight_rate"] < 1
     assert set(trainer.diagnostics) <= set(logged[-1])
 

@@ -299,6 +299,57 @@ def test_kept_tokens_are_those_of_the_same_settings(
     assert len({folder, elsewhere, kept(CmpCrop)[0]}) == 3
 
 
+@pytest.mark.parametrize("loss", ["plain", "comparative"])
+def test_queries_without_documents(loss: str, tiny_checkpoint: Path, tmp_path: Path, caplog: Any) -> None:
+    """They train what the base trainer does; in batches of similar length they come with other rows."""
+    lists = [[PASSAGES[0], OTHERS[0], OTHERS[1]], [], [OTHERS[2], PASSAGES[2]], []]
+    columns = {"query": QUERIES * 2, "docs": lists * 2, "labels": [[2.0, 0.0, 1.0], [], [0.0, 1.0], []] * 2}
+    data = Dataset.from_dict(columns)
+
+    def make(model: CrossEncoder) -> Any:
+        plain = upstream.LambdaLoss(model)
+        return plain if loss == "plain" else ComparativeLoss(model, plain, [CmpCrop(), CmpDrop(p=0.2)])
+
+    options: dict[str, Any] = dict(max_steps=2)
+    base = trained(
+        CrossEncoderTrainer, tiny_checkpoint, tmp_path, data, make,
+        arguments(tmp_path, CrossEncoderTrainingArguments, **options),
+    )  # fmt: skip
+    ours = trained(
+        RerankerTrainer, tiny_checkpoint, tmp_path, data, make,
+        arguments(tmp_path, length_bucketing=False, **options),
+    )  # fmt: skip
+    start = weights(CrossEncoder(str(tiny_checkpoint), device="cpu"))
+    moved = (weights(base) - start).abs().max()
+    assert moved > 1e-4
+    assert (weights(base) - weights(ours)).abs().max() < 1e-6 * moved  # LambdaLoss computes in float32
+    model = CrossEncoder(str(tiny_checkpoint), device="cpu")
+    args = arguments(tmp_path, per_device_train_batch_size=2, max_steps=4)
+    run = RerankerTrainer(model=model, args=args, train_dataset=data, loss=make(model))
+    assert all(any(docs for docs in batch["docs"]) for batch in run.get_train_dataloader())
+    run.train()
+    assert "could not be" not in caplog.text
+
+
+@pytest.mark.parametrize("loss", ["plain", "comparative"])
+@pytest.mark.parametrize("strategy", ["stacked", "hybrid"])
+def test_a_batch_with_nothing_to_learn_has_gradients(
+    loss: str, strategy: str, tiny_model: CrossEncoder, tmp_path: Path
+) -> None:
+    """Of zeros: the other processes of a distributed training wait for them. The loss alone returns a constant."""
+    columns = {"query": QUERIES, "docs": [[text] for text in PASSAGES], "labels": [[1.0]] * 4}
+    plain: Any = upstream.ListMLELoss(tiny_model)
+    if loss == "comparative":
+        plain = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)])
+    args = arguments(tmp_path, strategy=strategy)
+    run = RerankerTrainer(model=tiny_model.train(), args=args, train_dataset=Dataset.from_dict(columns), loss=plain)
+    (batch,) = run.get_train_dataloader()
+    value = run.compute_loss(tiny_model, batch)
+    value.backward()
+    assert value.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in tiny_model.parameters() if p.requires_grad)
+
+
 def test_evaluation_has_its_own_batches(tiny_model: CrossEncoder, tmp_path: Path) -> None:
     """Also where the data are those that it trains on."""
     args = arguments(tmp_path, tokens_per_batch=60, per_device_eval_batch_size=8)
