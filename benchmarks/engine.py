@@ -701,6 +701,69 @@ def _missed(target: dict[str, Any]) -> bool:
     return bool(by_memory or target["time"] > target["time_target"])
 
 
+def put(lines: list[str], page: str, name: str) -> None:
+    """Put lines between the marks of a name on a page of the docs."""
+    path = RESULTS.parents[2] / "docs" / f"{page}.md"
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = path.read_text().split(begin + "\n")
+    path.write_text("\n".join([before + begin, *lines, end + rest.split(end)[1]]))
+
+
+def heading(run: dict[str, Any]) -> str:
+    """What was measured, and on what."""
+    machine, (low, high) = run["machine"], run["lengths"]
+    return (
+        f"**{run['model']}**, {run['parameters'] / 1e6:.0f} M parameters, {low} to {high} tokens, batches of "
+        f"{run['batch']}, rounds: {run['rounds']}; `{run['command']}` on {machine['device']}, threads: "
+        f"{machine['threads']}, load average {machine['load'][0]}:"
+    )
+
+
+def write_sparse_docs() -> None:
+    """What rows without a gradient save."""
+    lines = [
+        "Process time of a step, as ratios within a round: to the plain `CrossEncoderTrainer`, and to our own plain "
+        "loop. Weight zero is the share of steps without a gradient, of the examples that are compared."
+    ]
+    for run in json.loads(SPARSE.read_text())["runs"]:
+        plain = run["arms"]["plain, RerankerTrainer"]["cpu_s"]
+        lines += [
+            "",
+            heading(run),
+            "",
+            "| | time | to our plain loop | memory | weight zero |",
+            "|---|---|---|---|---|",
+        ]
+        for arm, f in run["arms"].items():
+            rates = f.get("zero_weight_rates")
+            rate = f"{statistics.mean(rates):.0%}" if rates else ""
+            lines.append(
+                f"| {arm} | {f['cpu_time']:.2f} | {_ratio(f['cpu_s'], plain):.2f} | {f['memory']:.2f} | {rate} |"
+            )
+    put(lines, "measurements", "sparse")
+
+
+def write_limit_docs() -> None:
+    """The shares of the bare matrix products."""
+    lines = [
+        "The first column is the time of the bare matrix products of the real tokens, forward and backward, over "
+        "that of the step. The others are shares of a profile of the step; its products include those of the padding."
+    ]
+    for run in json.loads(LIMIT.read_text())["runs"]:
+        kinds = list(next(iter(run["arms"].values()))["profile"])
+        lines += [
+            "",
+            heading(run),
+            "",
+            "| | bare products | " + " | ".join(kinds) + " |",
+            "|---" * (2 + len(kinds)) + "|",
+        ]
+        for arm, f in run["arms"].items():
+            shares = [f["share_of_products"], *f["profile"].values()]
+            lines.append(f"| {arm} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
+    put(lines, "measurements", "limit")
+
+
 def write_docs() -> None:
     """Put the figures of the result file into the docs."""
     lines = [
@@ -754,10 +817,7 @@ def write_docs() -> None:
                 f"| {arm} | " + " | ".join(f"{f['shares'][part]:.1%}" for part in PARTS) + " |"
                 for arm, f in run["arms"].items()
             ]
-    page = RESULTS.parents[2] / "docs" / "measurements.md"
-    before, rest = page.read_text().split("<!-- engine:begin -->\n")
-    after = rest.split("<!-- engine:end -->")[1]
-    page.write_text("\n".join([before + "<!-- engine:begin -->", *lines, "<!-- engine:end -->" + after]))
+    put(lines, "measurements", "engine")
 
 
 def write_objective_docs() -> None:
@@ -779,10 +839,7 @@ def write_objective_docs() -> None:
             "|---|---|---|",
             *(f"| {arm} | {f['cpu_time']:.2f} | {f['memory']:.2f} |" for arm, f in run["arms"].items()),
         ]
-    page = RESULTS.parents[2] / "docs" / "objectives.md"
-    before, rest = page.read_text().split("<!-- objectives:begin -->\n")
-    after = rest.split("<!-- objectives:end -->")[1]
-    page.write_text("\n".join([before + "<!-- objectives:begin -->", *lines, "<!-- objectives:end -->" + after]))
+    put(lines, "objectives", "objectives")
 
 
 def write(path: Path, run: dict[str, Any], program: str = "benchmarks/engine.py") -> None:
@@ -836,19 +893,19 @@ def main() -> None:
     parser.add_argument(
         "--docs",
         action="store_true",
-        help="run nothing; write the last results into docs/measurements.md or objectives.md",
+        help="run nothing; write the last results into their page of docs/",
     )
     given = parser.parse_args()
-    if given.docs:
-        write_objective_docs() if given.objectives else write_docs()
-        return
     what = next((name for name in ("objectives", "sparse", "limit") if getattr(given, name)), "engine")
-    path, make = {
-        "engine": (RESULTS, arms),
-        "objectives": (OBJECTIVES, objective_arms),
-        "sparse": (SPARSE, sparse_arms),
-        "limit": (LIMIT, limit_arms),
+    path, make, document = {
+        "engine": (RESULTS, arms, write_docs),
+        "objectives": (OBJECTIVES, objective_arms, write_objective_docs),
+        "sparse": (SPARSE, sparse_arms, write_sparse_docs),
+        "limit": (LIMIT, limit_arms, write_limit_docs),
     }[what]
+    if given.docs:
+        document()
+        return
     output = given.output or path
     wanted = ["plain, ", *given.arms] if given.arms else [""]
 

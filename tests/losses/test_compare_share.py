@@ -56,14 +56,21 @@ def fixed(chosen: tuple[bool, ...]) -> Callable[..., list[bool]]:
     return lambda owner, examples, share: [chosen[number] for number in owner]
 
 
-@pytest.mark.parametrize("batch", [POINTWISE, LISTWISE, IN_BATCH], ids=["pointwise", "listwise", "in-batch"])
+HINGE, FULL = PairwiseHinge(), HingeRegularized(2.0, task="full")
+
+
 @pytest.mark.parametrize(
-    ("ablations", "objective"),
-    [(STEPS, PairwiseHinge()), (STEPS, HingeRegularized(2.0, task="full")), (IndependentCopies(STEPS[1]), RDrop())],
-    ids=["hinge", "full", "outputs"],
+    ("batch", "ablations", "objective"),
+    [
+        (POINTWISE, STEPS, HINGE),
+        (POINTWISE, IndependentCopies(STEPS[1]), RDrop()),
+        (LISTWISE, STEPS, FULL),
+        (IN_BATCH, STEPS, FULL),
+    ],
+    ids=["pointwise", "with outputs", "listwise", "in-batch"],
 )
 def test_the_expectation_is_that_of_comparing_all(
-    ablations: Any, objective: Any, batch: Any, tiny_model: CrossEncoder
+    batch: Any, ablations: Any, objective: Any, tiny_model: CrossEncoder
 ) -> None:
     """The oracle: the loss and the gradient of every possible draw, each times its probability."""
     model = tiny_model.double().train()
