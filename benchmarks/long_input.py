@@ -6,8 +6,8 @@
 
 A step is the forward and the backward pass of one document. Memory is how far the resident memory of the process
 rises above what it was before the step, weights and gradients left out; on a GPU it is what is allocated. A way is
-not measured at a length where a line through its last two lengths says that it would take more than ``--most`` GiB.
-What 24 GB can train on is the same line, with weights, gradients and both moments of AdamW beside it: an
+not measured at a length where a curve through its last three lengths says that it would need more than ``--most``
+GiB. What 24 GB can train on is the same curve, with weights, gradients and both moments of AdamW beside it: an
 extrapolation, except where a length was measured. Results go to ``benchmarks/results/long_input.json``.
 """
 
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import engine
+import numpy as np
 import torch
 import transformers
 from sentence_transformers import CrossEncoder
@@ -106,15 +107,15 @@ def one_step(loss: nn.Module, columns: list[list[str]]) -> float:
     return clock() - start
 
 
-def line(cells: list[dict[str, Any]]) -> tuple[float, float]:
-    """Bytes beside the tokens and bytes of a token, of the last two lengths of a way.
+def curve(cells: list[dict[str, Any]]) -> np.polynomial.Polynomial:
+    """Bytes by tokens, through the last three lengths of a way: some beside the tokens, some for each of them, and
+    where attention has masks, some for each pair.
 
-    >>> line([{"tokens": 100, "bytes": 500}, {"tokens": 200, "bytes": 700}])
-    (300.0, 2.0)
+    >>> [round(c) for c in curve([{"tokens": n, "bytes": 7 + 5 * n + n * n} for n in (8, 16, 32, 64)])]
+    [7, 5, 1]
     """
-    first, last = cells[-2:]
-    slope = (last["bytes"] - first["bytes"]) / (last["tokens"] - first["tokens"])
-    return last["bytes"] - slope * last["tokens"], slope
+    tokens, size = ([cell[name] for cell in cells[-3:]] for name in ("tokens", "bytes"))
+    return np.polynomial.Polynomial.fit(tokens, size, len(tokens) - 1).convert()
 
 
 def main() -> None:
@@ -150,7 +151,7 @@ def main() -> None:
         columns = [[text] for text in document(model, tokens)]
         for way in given.ways:
             known = cells[way]
-            expected = sum(a * b for a, b in zip(line(known), (1, tokens), strict=True)) if len(known) > 1 else 0
+            expected = curve(known)(tokens) if known else 0
             if known and (known[-1]["tokens"] < sorted(given.lengths)[len(known) - 1] or expected > given.most * GIB):
                 continue
             loss = trained(model, way)
@@ -165,22 +166,23 @@ def main() -> None:
             known.append(cell)
             print(f"{way}: {cell}", flush=True)
             run["ways"] = {
-                way: {"cells": each} | (_longest(each, parameters) if len(each) > 1 else {})
+                way: {"cells": each} | (_longest(each, parameters) if len(each) > 2 else {})
                 for way, each in cells.items()
             }
             engine.write(given.output, dict(run), program="benchmarks/long_input.py")
 
 
 def _longest(cells: list[dict[str, Any]], parameters: int) -> dict[str, Any]:
-    """What 24 GB can train on, weights, gradients and AdamW included."""
-    beside, slope = line(cells)
-    if slope <= 0:  # documents too short to see anything
+    """What 24 GB can train on, weights, gradients and AdamW included; the window at most."""
+    found = curve(cells)
+    sizes = [root.real for root in (found - (24e9 - 16 * parameters)).roots() if abs(root.imag) < 1e-6]
+    longest = min(int(max(sizes, default=0)), max(LENGTHS))
+    if longest <= 0 or min(found) < 0:  # the documents were too short to tell
         return {}
-    tokens = int((24e9 - 16 * parameters - beside) / slope)
     return {
-        "bytes_per_token": round(slope),
-        "tokens_of_24_gb": tokens,
-        "extrapolated": tokens > cells[-1]["tokens"],
+        "bytes_beside_by_token_by_pair": [round(float(c), 3) for c in found],
+        "tokens_of_24_gb": longest,
+        "extrapolated": longest > cells[-1]["tokens"],
     }
 
 
