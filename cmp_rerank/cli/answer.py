@@ -46,7 +46,9 @@ def answer(
         typer.Option(help="Logits by which an answer must score above 'no answer'; default: that of the reader."),
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Also write the best answers to this file, in the format of SQuAD.")
+        Path | None,
+        typer.Option(help="Also write the best answers to this file, in the format of SQuAD."),
+        options.NEW_FILE,
     ] = None,
     hotpotqa: Annotated[bool, typer.Option("--hotpotqa", help="Write them in the format of HotpotQA.")] = False,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0; '': a GPU where there is one.")] = "",
@@ -74,8 +76,6 @@ def answer(
         raise ValueError("--threshold decides when there is no answer; got --always-answer, too; leave one out")
     if hotpotqa and predictions is None:
         raise ValueError("--hotpotqa is a format of --predictions; got no such file; give one by --predictions")
-    if predictions is not None and not predictions.parent.is_dir():
-        raise ValueError(f"{predictions.parent}: no such directory; create it for {predictions.name}")
     from cmp_rerank.reader.reader import Reader
 
     asked = _questions(question, passage, file, questions, queries, run, corpus, k)
@@ -84,8 +84,10 @@ def answer(
     if no_answer is None:
         no_answer = reader.options.threshold is not None
     from cmp_rerank.reader.prediction_files import one_line, write_hotpotqa, write_squad
+    from cmp_rerank.reader.windows import WindowCounts
 
-    found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50)
+    counts = WindowCounts()
+    found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50, counts=counts)
     best = {}
     for one, answers in zip(asked, found, strict=True):
         spans = reader.top(answers, top_k, no_answer)
@@ -99,6 +101,7 @@ def answer(
         typer.echo(one_line({"id": one.id, "question": one.question, "answers": rows}))
     if predictions is not None:
         (write_hotpotqa if hotpotqa else write_squad)(predictions, best)
+    options.warn(counts.notes())
 
 
 def _questions(

@@ -23,9 +23,9 @@ def curves(
     depth: Annotated[int, typer.Option(min=1, help="How many candidates of each query are reranked.")] = 100,
     max_queries: Annotated[int, typer.Option(min=0, help="Only so many queries; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="What the masks derive from.")] = 0,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the numbers go; the plot goes beside them.")] = Path(
-        "curves.json"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the numbers go; the plot goes beside them."), options.NEW_FILE
+    ] = Path("curves.json"),
     plot: Annotated[str, typer.Option(help="Format of the plot: svg, png or pdf; 'none': no plot.")] = "svg",
 ) -> None:
     """Draw utility curves of one or more checkpoints.
@@ -50,7 +50,7 @@ def curves(
     if max_queries:
         candidates = dict(list(candidates.items())[:max_queries])
     judged = read_qrels(qrels)
-    named = dict(_named(given) for given in model)
+    named = {name or Path(path).name: path for name, path in map(options.named_path, model)}
     if len(named) < len(model):
         raise ValueError("two models have the same name; name them: NAME=CHECKPOINT")
     result = utility_curves(
@@ -76,11 +76,6 @@ def curves(
             kept = "all" if point.segments is None else point.segments
             for measure, value in point.means.items():
                 typer.echo(f"{name}\tsegments={kept}\tlevel={point.level}\t{measure}\t{value:.4f}")
-
-
-def _named(given: str) -> tuple[str, str]:
-    name, separator, path = given.partition("=")
-    return (name, path) if separator else (Path(given).name, given)
 
 
 def _numbers(option: str, given: str) -> list[int]:

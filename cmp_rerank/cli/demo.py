@@ -19,6 +19,7 @@ def demo(
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Where the folders fast and full go; an interrupted one is gone on with."),
+        options.NEW_FOLDERS,
     ] = Path("cmp-rerank-demo"),
     fast: Annotated[bool, typer.Option("--fast", help="The short form, which shows that everything runs.")] = False,
     seed: Annotated[
@@ -89,20 +90,21 @@ def _table(metrics: Mapping[str, Any]) -> Any:
     """One row for each ranking, readable in 80 columns."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from cmp_rerank.evaluation.comparison import p_text
 
     compared = metrics["against_first_stage"]
     measures = compared["measures"]
-    table = Table(title=metrics["collection"], title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(metrics["collection"]), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("system", overflow="fold", min_width=8)
     for title in (*measures, f"{measures[0]} against {compared['baseline']}"):
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(Text(title), justify="right", no_wrap=True)
     for system in compared["systems"]:
         means = {e["measure"]: e["mean"] for e in compared["means"] if e["system"] == system}
         tests = (c for c in compared["contrasts"] if (c["system"], c["measure"]) == (system, measures[0]))
         test = next((f"{c['difference']:+.3f} (p {p_text(c['t_p_holm'])})" for c in tests), "")
-        table.add_row(system, *(f"{means[measure]:.3f}" for measure in measures), test)
+        table.add_row(Text(system), *(f"{means[measure]:.3f}" for measure in measures), test)
     return table
 
 

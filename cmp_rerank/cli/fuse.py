@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 def fuse(
     runs: Annotated[list[Path], typer.Argument(help="Two runs or more: TREC, MS MARCO, top1000 or JSON.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the run goes: TREC, or .tsv (MS MARCO) or .json.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Where the run goes: TREC, or .tsv (MS MARCO) or .json."),
+        options.NEW_FILE,
+    ],
     by: Annotated[
         str,
         typer.Option(help="'rank': reciprocal ranks; or scores on a scale: 'max', 'minmax', 'z', or 'none'."),

@@ -35,7 +35,9 @@ def guard(
     qrels: Annotated[Path | None, typer.Option(help="Judgments that the choice is made on.")] = None,
     test_qrels: Annotated[Path | None, typer.Option(help="Judgments that the choice is tested on.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the checkpoint that is handed over; new or empty.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the checkpoint that is handed over; new or empty."),
+        options.NEW_FOLDER,
     ] = None,
     measure: Annotated[str, typer.Option("--measure", "-m", help="The measure that decides.")] = "nDCG@10",
     had: Annotated[

@@ -11,6 +11,7 @@ from cmp_rerank.cli.curves import curves
 from cmp_rerank.cli.demo import demo
 from cmp_rerank.cli.doctor import doctor
 from cmp_rerank.cli.evaluate import evaluate
+from cmp_rerank.cli.evaluate_answers import evaluate_answers
 from cmp_rerank.cli.fuse import fuse
 from cmp_rerank.cli.guard import guard
 from cmp_rerank.cli.mine import mine
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "views": views,
     "train-reader": train_reader,
     "answer": answer,
+    "evaluate-answers": evaluate_answers,
     "demo": demo,
     "doctor": doctor,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,11 @@ def mine(
         str,
         typer.Argument(help="A collection: beir:FOLDER, msmarco:FOLDER, table:FILE, ir_datasets:NAME and others."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the data goes: .jsonl, .parquet or a folder.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Where the data goes: .jsonl, .parquet or a folder."),
+        options.NEW_FILE,  # or a folder that is not there
+    ],
     split: Annotated[str, typer.Option(help="The split whose queries are mined for.")] = "train",
     run: Annotated[
         list[str] | None,
@@ -115,6 +118,7 @@ def mine(
     `cmp_rerank.mining.take_support` takes it out before training.
     """
     from cmp_rerank import collections, mining
+    from cmp_rerank.ir.lines import unfinished_folder
     from cmp_rerank.mining.write import about_path, check_target
     from cmp_rerank.reranking.loading import load_reranker
 
@@ -144,7 +148,7 @@ def mine(
     data = collections.load(collection, missing_texts=missing_texts)
     # The rows wait on disk, beside where they go, so that memory does not grow with them.
     with (
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as waiting,
+        unfinished_folder(out) as waiting,
         progress("Mining", "queries") as show,
     ):
         mined = mining.mine(
@@ -193,9 +197,8 @@ def _runs(given: list[str], data: Collection) -> dict[str, Any]:
         if one in data.runs:
             name, run = one, data.run(one)
         else:
-            # A path may hold "=" itself; what exists as it stands is a path.
-            before, equals, after = one.partition("=")
-            name, path = (before, after) if equals and not exists(one) else (Path(one).stem, one)
+            given_name, path = options.named_path(one)
+            name = Path(one).stem if given_name is None else given_name
             if not exists(path):
                 own = f"; the collection has {', '.join(data.runs)}" if data.runs else ""
                 raise ValueError(f"{path}: no such file{own}")

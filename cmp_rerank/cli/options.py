@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -29,7 +30,10 @@ Missing = Annotated[
     str, typer.Option(help="A judged query without results: 'zero' counts 0, 'skip' leaves it out, or 'error'.")
 ]
 Duplicates = Annotated[
-    str, typer.Option(help="A document twice in a query: 'error', or keep 'first', 'last' or 'max'.")
+    str,
+    typer.Option(
+        help="A document twice in a query, of a run or of the judgments: 'error', or keep 'first', 'last' or 'max'."
+    ),
 ]
 Nan = Annotated[str, typer.Option(help="A score that is NaN: 'error', rank it 'lowest', or 'drop' the line.")]
 NoRelevant = Annotated[
@@ -48,12 +52,37 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PerQuery = Annotated[bool, typer.Option("--per-query", "-q", help="Also the values of every query.")]
 DEFAULT_MEASURES = ["nDCG@10"]
 
+# torch.save says only where in its file it is, and where it should be.
+_FULL_DISK_OF_TORCH = ("PytorchStreamWriter failed writing file", "unexpected pos")
+
+
+@dataclass(frozen=True)
+class Written:
+    """Marks an argument as a place that a command writes to; it is checked before the command begins.
+
+    Attributes:
+        folder: Whether it is a folder.
+        parents: Whether the folders above it are made, too.
+    """
+
+    folder: bool = False
+    parents: bool = False
+
+
+NEW_FILE = Written()
+NEW_FOLDER = Written(folder=True)
+NEW_FOLDERS = Written(folder=True, parents=True)
+
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
 
 
 def with_debug(function: Callable[..., None]) -> Callable[..., None]:
-    """The command with one more option, ``--debug``; its errors end as :func:`clean_exit` says."""
+    """The command with one more option, ``--debug``; its errors end as :func:`clean_exit` says.
+
+    Where nothing can be written, as :class:`Written` marks it, the command does not begin.
+    """
     hints = get_type_hints(function, include_extras=True)
+    places = written_places(function)
     hints["debug"] = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
     signature = inspect.signature(function)
     parameters = [
@@ -66,6 +95,11 @@ def with_debug(function: Callable[..., None]) -> Callable[..., None]:
         token = _debug.set(debug)
         try:
             with clean_exit():
+                from cmp_rerank.ir.lines import check_place  # not for --help
+
+                for name, place in places.items():
+                    if arguments[name] is not None:
+                        check_place(arguments[name], folder=place.folder, parents=place.parents)
                 function(**arguments)
         finally:
             _debug.reset(token)
@@ -76,6 +110,17 @@ def with_debug(function: Callable[..., None]) -> Callable[..., None]:
     )
     command.__annotations__ = hints
     return command
+
+
+def written_places(function: Callable[..., None]) -> dict[str, Written]:
+    """The arguments of a command that are places to write to, by name."""
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: mark
+        for name, hint in hints.items()
+        for mark in getattr(hint, "__metadata__", ())
+        if isinstance(mark, Written)
+    }
 
 
 @contextlib.contextmanager
@@ -109,7 +154,8 @@ def _full_disk(error: Exception) -> bool:
     Libraries written in other languages have errors of their own for it, with the words of the system.
     """
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
+    words = (*map(os.strerror, codes), *_FULL_DISK_OF_TORCH)
+    return getattr(error, "errno", None) in codes or any(word in str(error) for word in words)
 
 
 def _one_line(error: Exception, expected: bool) -> str:
@@ -139,13 +185,30 @@ def told(text: str, out: Path) -> None:
     typer.echo(text, err=str(out) == "-")
 
 
+def named_path(given: str) -> tuple[str | None, str]:
+    """The name and the path of a NAME=PATH argument; the name is None where there is only a path.
+
+    Names and paths may hold "=" themselves, such as bm25[k1=0.9]: what exists decides, and else the first "=".
+
+    Example:
+        >>> named_path("bm25[k1=0.9]=/dev/null"), named_path("/dev/null"), named_path("a=b=c")
+        (('bm25[k1=0.9]', '/dev/null'), (None, '/dev/null'), ('a', 'b=c'))
+    """
+    from cmp_rerank.ir.lines import exists
+
+    if exists(given) or "=" not in given:
+        return None, given
+    parts = given.split("=")
+    splits = [("=".join(parts[:place]), "=".join(parts[place:])) for place in range(1, len(parts))]
+    return next(((name, path) for name, path in splits if exists(path)), splits[0])
+
+
 def systems(runs: Sequence[str]) -> dict[str, Any]:
     """Paths and NAME=PATH arguments as systems; several paths of one name are its training seeds."""
     from cmp_rerank.evaluation.compare import system_names
     from cmp_rerank.ir.lines import exists
 
-    # A path may hold "=" itself; what exists as it stands is a path.
-    named = [(None, run) if exists(run) or "=" not in run else tuple(run.split("=", 1)) for run in runs]
+    named = [named_path(run) for run in runs]
     plain = [path for name, path in named if name is None]
     short = iter(system_names(plain))
     grouped: dict[str, list[str]] = {}

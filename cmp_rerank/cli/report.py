@@ -16,7 +16,9 @@ def report(
     qrels: options.Qrels,
     runs: options.Runs,
     measures: options.Measures = options.DEFAULT_MEASURES,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write."), options.NEW_FILE] = Path(
+        "report.html"
+    ),
     queries: Annotated[Path | None, typer.Option(help="Query texts: BEIR JSONL or TSV.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Document texts: BEIR JSONL or TSV.")] = None,
     curves: Annotated[
@@ -72,7 +74,7 @@ def report(
         _check_texts("documents on the page", texts, sorted(shown))
     if queries is not None:
         asked = read_queries(queries)
-        _check_texts("judged queries", asked, list(read_qrels(qrels)))
+        _check_texts("judged queries", asked, list(read_qrels(qrels, duplicates=duplicates)))
     comparison = write_report(
         out,
         systems,

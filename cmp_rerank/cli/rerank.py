@@ -32,7 +32,9 @@ def rerank(
     queries: Annotated[Path | None, typer.Option(help="Texts of the queries: BEIR JSON lines or TSV.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Texts of the documents: BEIR JSON lines or TSV.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The new run; .trec, .tsv or .json, also .gz. Default: stdout.")
+        Path | None,
+        typer.Option("--out", "-o", help="The new run; .trec, .tsv or .json, also .gz. Default: stdout."),
+        options.NEW_FILE,
     ] = None,
     depth: Annotated[
         int | None, typer.Option(min=1, help="Candidates of each query that are scored; default: 100.")
@@ -51,7 +53,9 @@ def rerank(
         ),
     ] = None,
     passages: Annotated[
-        Path | None, typer.Option(help="Also write each document's passages, as JSON lines; with --long-documents.")
+        Path | None,
+        typer.Option(help="Also write each document's passages, as JSON lines; with --long-documents."),
+        options.NEW_FILE,
     ] = None,
     mix: Annotated[
         bool,

@@ -22,7 +22,11 @@ _BLOCK = 256
 
 
 def retrieve(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the run goes: TREC, or .tsv (MS MARCO) or .json.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Where the run goes: TREC, or .tsv (MS MARCO) or .json."),
+        options.NEW_FILE,
+    ],
     collection: Annotated[str, typer.Argument(help="A collection, such as beir:FOLDER; or use plain files.")] = "",
     split: Annotated[str, typer.Option(help="Whose queries; default: test.")] = "",
     corpus: Annotated[Path | None, typer.Option(help="Texts of the documents: BEIR JSON lines or TSV.")] = None,
@@ -39,7 +43,9 @@ def retrieve(
         typer.Option("--set", help="An option of the first stage: NAME=VALUE; may be given several times."),
     ] = None,
     index: Annotated[
-        Path | None, typer.Option(help="Folder of the index: opened where there is one, else built and kept.")
+        Path | None,
+        typer.Option(help="Folder of the index: opened where there is one, else built and kept."),
+        options.NEW_FOLDER,
     ] = None,
     depth: Annotated[int, typer.Option(min=1, help="At most so many documents for each query.")] = 100,
     tag: Annotated[str, typer.Option(help="Name of the system in a TREC run; default: the first stage.")] = "",
@@ -75,8 +81,6 @@ def retrieve(
 
     if str(out) == "-" and (measures or as_json):
         raise ValueError("--measure and --json need --out, since the run itself goes to stdout; got -; give a path")
-    if not out.parent.is_dir():
-        raise ValueError(f"{out.parent}: no such directory; create it for {out.name}")
     documents, texts, judged = _inputs(collection, split, corpus, queries, qrels, index)
     if measures:
         parse_measures(" ".join(measures))  # before hours of work, not after

@@ -23,6 +23,7 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="The run folder: new or empty, or with --resume an earlier one."),
+        options.NEW_FOLDERS,
     ] = None,
     collection: Annotated[
         str | None, typer.Option(help="A collection: beir:FOLDER, msmarco:FOLDER, table:FILE, ir_datasets:NAME, ...")
@@ -192,10 +193,11 @@ def _show(results: Results, as_json: bool) -> None:
     console.print(results.comparison)
     if verdict is not None:
         test = verdict["test"]
-        console.print(verdict["sentence"], style="bold", highlight=False)
-        console.print(*([test["sentence"]] if test else []), verdict["cost"]["sentence"], highlight=False)
-    console.print(f"The model to use: {results.model}", highlight=False, soft_wrap=True)
-    console.print(f"The report: {results.folder / 'result' / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(verdict["sentence"], style="bold", highlight=False, markup=False)
+        sentences = [*([test["sentence"]] if test else []), verdict["cost"]["sentence"]]
+        console.print(*sentences, highlight=False, markup=False)
+    for line in (f"The model to use: {results.model}", f"The report: {results.folder / 'result' / 'report.html'}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -13,7 +13,11 @@ from cmp_rerank.version import package_version
 
 def train_reader(
     train: Annotated[Path, typer.Argument(help="Training questions: SQuAD, HotpotQA or a table (see below).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint, predictions and metrics.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder for the checkpoint, predictions and metrics."),
+        options.NEW_FOLDERS,
+    ],
     model: Annotated[str, typer.Option("--model", help="Checkpoint to start from: an encoder or a reader.")],
     dev: Annotated[Path | None, typer.Option(help="Questions to evaluate on; default: no evaluation.")] = None,
     format: Annotated[str, typer.Option(help="'squad', 'hotpotqa' or 'table'; '': by content.")] = "",
@@ -170,10 +174,12 @@ def _train(
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
+    from cmp_rerank.ir.checkpoints import loading_checkpoint
     from cmp_rerank.reader.digest import questions_digest
     from cmp_rerank.reader.reader import Reader, ReaderOptions
     from cmp_rerank.training import ComparativeTrainer, TimedCheckpoints
     from cmp_rerank.training import resume as resuming
+    from cmp_rerank.training.complete import last_checkpoint
 
     known = [question for question in questions if question.answers or question.kind != "span"]
     if not known:
@@ -184,7 +190,7 @@ def _train(
     if len(known) < len(questions):
         options.warn([f"{len(questions) - len(known)} questions without a known answer are left out of training"])
     folder = out / "trainer"
-    checkpoint = resuming.last_checkpoint(folder)
+    checkpoint = last_checkpoint(folder)
     # The settings are written first: a training that ended before its first checkpoint begins again.
     if resume and not (out / "settings.json").exists():
         raise ValueError(f"--resume needs a training that was begun; got none in {out}; leave --resume out")
@@ -194,11 +200,13 @@ def _train(
             "another --out"
         )
     transformers.set_seed(settings["seed"])
-    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
-    model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
+    with loading_checkpoint(settings["model"]):
+        tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+        model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
+        max_length = min(settings["max_length"], tokenizer.model_max_length)
     several = any(len(question.passages) > 1 for question in known)
     reading = ReaderOptions(
-        max_length=min(settings["max_length"], tokenizer.model_max_length),
+        max_length=max_length,
         stride=settings["stride"],
         pack=several if settings["pack"] is None else settings["pack"],
         yes_no=any(question.kind in ("yes", "no") for question in known),
@@ -242,7 +250,7 @@ def _train(
         callbacks=[TimedCheckpoints(save_minutes)],
     )
     begin = time.perf_counter()
-    resuming.train(trainer, checkpoint)
+    trainer.train(None if checkpoint is None else str(checkpoint))
     record = {
         "windows": vars(windows.counts),
         "training": {
@@ -259,13 +267,12 @@ def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
     """Evaluate a reader: measures, predictions and, where questions have no answer, a tuned threshold."""
     from dataclasses import replace
 
+    from cmp_rerank.cli.evaluate_answers import summary_lines
     from cmp_rerank.reader.answers import best_threshold, predictions
-    from cmp_rerank.reader.measures import evaluate_answers, summary
+    from cmp_rerank.reader.measures import evaluate_answers, rules_of, summary
     from cmp_rerank.reader.prediction_files import write_hotpotqa, write_no_answer, write_squad
 
-    rules = questions.format if questions.format in ("squad2", "hotpotqa") else "squad"
-    if any(not question.texts for question in questions):
-        rules = "squad2"
+    rules = rules_of(questions)
     answers = reader.predict(questions, show_progress_bar=True)
     result: dict[str, Any] = {}
     threshold = None
@@ -280,11 +287,7 @@ def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
     (write_hotpotqa if rules == "hotpotqa" else write_squad)(out / "predictions.json", found)
     evaluation = evaluate_answers(questions, found, rules=rules)
     measures = summary(questions, evaluation)
-    for part, values in measures.items():
-        for measure in evaluation.measures:
-            value = values[measure]
-            name = measure if part == "all" else f"{part}-{measure}"
-            typer.echo(f"{name}\t{value['mean']:.4f}\t[{value['low']:.4f}, {value['high']:.4f}]")
+    typer.echo("\n".join(summary_lines(measures, evaluation.measures)))
     return result | {"rules": rules, "measures": measures, "per_question": evaluation.per_query}
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cmp_rerank.collections.cache import cache_folder
+from cmp_rerank.collections.cache import cache_folder, in_cache
 from cmp_rerank.collections.store import VERSION, Records, TextStore
 from cmp_rerank.ir.lines import PathLike, malformed
 from cmp_rerank.ir.texts import numbered_texts
@@ -23,7 +23,8 @@ def open_texts(
     """The texts of a file, by id: BEIR or Anserini JSONL, TSV (id, text); plain or gzip.
 
     A file of more than ``large`` bytes is read once, into a store in the cache, and opened from there afterwards. The
-    store is known by the size and time of the file and a hash of its first and last 64 KB.
+    store is known by the size and time of the file and a hash of its first and last 64 KB. One that is damaged is
+    built again, with a warning.
 
     Args:
         path: The file; .tsv is TSV, everything else JSONL.
@@ -65,7 +66,7 @@ def open_records(
     if len(sizes) < len(paths) or sum(sizes) <= large:
         return _dictionary(records, source)
     folder = cache_folder(cache_dir) / f"texts-{_key(paths, about)}"
-    return TextStore(folder) if folder.is_dir() else TextStore.build(folder, records, source)
+    return in_cache(folder, lambda place: TextStore.of(place, records, source))
 
 
 def _dictionary(records: Records, source: str) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cmp_rerank.collections.base import Split
 from cmp_rerank.ir import Qrels, read_queries
+from cmp_rerank.ir.json_text import parse_json
 from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix
 from cmp_rerank.ir.texts import ID_FIELDS
 
@@ -37,7 +37,7 @@ class QueryFile:
         if stem_suffix(path) != ".tsv":
             for number, line in numbered_lines(path):
                 if b'"weight"' in line:
-                    record = json.loads(line)
+                    record = parse_json(path, line, number)
                     if "weight" in record:
                         name = next(record[key] for key in ID_FIELDS if key in record)
                         weights[str(name)] = _weight(path, number, record["weight"])
@@ -51,6 +51,7 @@ class QueryFile:
 
 
 def _weight(path: PathLike, number: int, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= sys.float_info.max:  # type: ignore[operator]
         raise malformed(path, number, f"the weight of a query must be a number above 0; got {value!r}; correct it")
-    return float(value)
+    return float(value)  # type: ignore[arg-type]

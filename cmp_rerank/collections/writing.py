@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmp_rerank.ir import Qrels, write_corpus, write_qrels, write_queries
-from cmp_rerank.ir.lines import unfinished_folder, write_lines
+from cmp_rerank.ir.lines import check_name, unfinished_folder, write_lines
 
 
 def write_beir(
@@ -46,6 +46,7 @@ def write_beir(
         _write_queries(unfinished / "queries.jsonl", queries, weights or {})
         (unfinished / "qrels").mkdir()
         for split, judged in qrels.items():
+            check_name("the split of a collection", split)
             write_qrels(unfinished / "qrels" / f"{split}.tsv", judged)
         about = json.dumps(dict(metadata or {}), indent=2, ensure_ascii=False)
         (unfinished / "metadata.json").write_text(about + "\n", encoding="utf-8")

@@ -25,6 +25,7 @@ from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.hooks.checkpointing import is_reentrant
 from cmp_rerank.hooks.dropout import dropout_rates
+from cmp_rerank.hooks.turns import turn
 from cmp_rerank.hooks.wrappers import is_compiled, is_sharded, without_data_parallel
 from cmp_rerank.text.checks import check_whole
 
@@ -149,8 +150,11 @@ class Scorer:
         Raises:
             ValueError: if the strategy cannot be used with this model; the message says why.
         """
-        step = Step.of(examples, views, self._identity(self.adapter.inner(model)), idle)
-        scores = self._score_within_memory(model, step)
+        inner = self.adapter.inner(model)
+        step = Step.of(examples, views, self._identity(inner), idle)
+        # What is found out about a model, its hooks and its configuration would be in the way of another thread.
+        with turn(inner):
+            scores = self._score_within_memory(model, step)
         if torch.finfo(scores.dtype).bits < 32:
             scores = scores.float()
         return scores[torch.from_numpy(step.index).to(scores.device)]

@@ -28,6 +28,7 @@ from cmp_rerank.ir.arguments import check_count, kind
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.version import package_version
 
+MOST_RESAMPLES = 1_000_000
 TESTS = ("t", "randomisation")
 SystemLike = RunLike | Evaluation | Sequence[RunLike | Evaluation]
 
@@ -127,7 +128,7 @@ def compare(
     defaults = evaluate.__kwdefaults__ or {}
     options = {name: value for name, value in policies.items() if value != defaults[name]}  # what the result records
     specs = parse_measures(measures)
-    judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, no_relevant)
+    judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, no_relevant, duplicates)
     evaluations = {name: _evaluations(name, runs[name], judged, specs, options) for name in runs}
     return compare_evaluations(
         evaluations,
@@ -276,6 +277,11 @@ def _check_options(alpha: float, level: float, power: float, test: str, resample
             raise ValueError(f"{name} must be between {low:g} and 1; got {value!r}")
     check_choice("test", test, TESTS)
     check_count("resamples", resamples)
+    if resamples > MOST_RESAMPLES:
+        raise ValueError(
+            f"resamples must be at most {MOST_RESAMPLES:,}, more of which change no figure that is shown; got "
+            f"{resamples:,}"
+        )
 
 
 def _evaluations(

@@ -135,13 +135,14 @@ class Comparison:
         """How the figures were made, in a few sentences for a caption."""
         config = self.config
         seeds = max(len(values) for values in self.values.values())
+        unit = next(iter(self.evaluations.values()))[0].unit
         family = f"{len(self.contrasts)} comparison{'s' * (len(self.contrasts) > 1)}"
         text = (
-            f"{len(self.queries)} queries. Intervals: {config['level']:.0%} percentile bootstrap over queries"
+            f"{len(self.queries)} {unit}. Intervals: {config['level']:.0%} percentile bootstrap over {unit}"
             f"{' and seeds' if seeds > 1 else ''}, {config['resamples']:,} resamples. p: paired t-test and paired "
             f"randomisation test, two-sided, after Holm's correction over {family}; the "
             f"{config['test']} test decides at {config['alpha']:g}. d: mean difference / its standard deviation over "
-            f"queries. MDE: minimum detectable effect, the smallest true difference that a test at "
+            f"{unit}. MDE: minimum detectable effect, the smallest true difference that a test at "
             f"{config['alpha']:g} finds in {config['power']:.0%} of samples."
         )
         if seeds > 1:
@@ -236,7 +237,11 @@ def _table(title: str, rows: Sequence[Mapping[str, tuple[str, str]]], columns: S
     from rich.text import Text
 
     table = Table(
-        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     # Only a name may be broken; a figure that is cut says something else.
     table.add_column("system", overflow="fold", min_width=8)

@@ -62,7 +62,8 @@ def evaluate(
         unjudged: A query of the run without judgments: "ignore" or "error".
         no_relevant: A judged query without any document of grade 1 or more: "keep" counts it as every other
             (trec_eval), "skip" leaves it out, "error".
-        duplicates: A document twice in one query of the file: "error", "first", "last" or "max".
+        duplicates: A document twice in one query of a file, the run or the qrels: "error", or keep the "first",
+            "last" or "max" score and grade. A pair that is judged twice alike is no error.
         nan: A score of the file that is NaN: "error", "lowest" or "drop". In memory it is always an error.
         empty: A run without any document: "error" or "allow" (all values are 0, if `missing` is "zero").
         format: Format of the run file; None looks at it.
@@ -92,12 +93,13 @@ def evaluate(
         check_choice(name, value, choices)
     _check_run_and_qrels(run, qrels)
     parsed = parse_measures(measures)
-    judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, no_relevant)
+    judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels, no_relevant, duplicates)
     scorer = RunScorer(judged, parsed, rank_order, precision)
     if isinstance(run, Mapping):
         scorer.add(blocks_of(run))
     else:
         policies: dict[str, Any] = {"duplicates": duplicates, "nan": nan, "empty": empty, "format": format}
+        policies["ranks"] = rank_order == "given" or any(getattr(m, "by_given_rank", False) for m in parsed)
         try:
             scorer.add(stream_run(run, **policies))
         except UngroupedError:

@@ -23,6 +23,8 @@ from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Run, rank
 from cmp_rerank.ir.arguments import check_count, check_number
 from cmp_rerank.ir.as_texts import as_texts
+from cmp_rerank.ir.lines import check_name
+from cmp_rerank.reranking.result import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +136,8 @@ class RunEvaluator(BaseEvaluator):
         self.alpha, self.batch_size, self.show_progress_bar = alpha, batch_size, show_progress_bar
         self.predict_options = dict(predict_options or {})
         self.write_csv = write_csv
+        if name:
+            check_name("the name of an evaluator", name)
         self.name = name
         self.primary_metric = f"{name}_{self.primary}" if name else self.primary
         self.first_stage = evaluate(self.candidates, self.judged, self.measures)
@@ -159,6 +163,7 @@ class RunEvaluator(BaseEvaluator):
         Returns:
             Each measure, and ``base_`` each measure of the first stage, with the name in front.
         """
+        counts = Counts()
         self.last_run = rerank(
             model,
             self.queries,
@@ -168,7 +173,10 @@ class RunEvaluator(BaseEvaluator):
             batch_size=self.batch_size,
             show_progress_bar=self.show_progress_bar,
             predict_options=self.predict_options,
+            counts=counts,
         )
+        if counts.cut and not self.history:  # the texts are the same each time
+            logger.warning("%s", counts)
         result = self.last = evaluate(self.last_run, self.judged, self.measures)
         means = result.means
         self.history.append((epoch, steps, means))

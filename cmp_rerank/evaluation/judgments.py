@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from cmp_rerank.ir import Block, Qrels, read_qrels
 from cmp_rerank.ir.arguments import check_run
 from cmp_rerank.ir.blocks import fingerprints, with_query
+from cmp_rerank.ir.grades import LARGEST, as_grade
 from cmp_rerank.ir.ranking import check_choice
 
 NO_RELEVANT = ("keep", "skip", "error")
@@ -22,6 +23,7 @@ class Judgments:
     Args:
         qrels: Query id -> document id -> grade, or the path of a qrels file.
         no_relevant: As for :func:`cmp_rerank.evaluation.evaluate`.
+        duplicates: A pair judged twice in the file, as for :func:`cmp_rerank.ir.read_qrels`.
 
     Attributes:
         queries: Ids of the judged queries; the denominator.
@@ -32,16 +34,18 @@ class Judgments:
         ValueError: There is no judged query, a grade is no integer, or what the policy refuses.
     """
 
-    def __init__(self, qrels: Qrels | str | os.PathLike[str], no_relevant: str = "keep") -> None:
+    def __init__(
+        self, qrels: Qrels | str | os.PathLike[str], no_relevant: str = "keep", duplicates: str = "error"
+    ) -> None:
         check_choice("no_relevant", no_relevant, NO_RELEVANT)
         if isinstance(qrels, str | os.PathLike):
-            qrels = read_qrels(qrels)
+            qrels = read_qrels(qrels, duplicates=duplicates)
         check_run("qrels", qrels)
         kept = {query: grades for query, grades in qrels.items() if grades}
         self.float_grade: Any = None
         for query, grades in kept.items():
             for doc, grade in grades.items():
-                if not isinstance(doc, str) or type(grade) is not int:
+                if not isinstance(doc, str) or type(grade) is not int or not -LARGEST <= grade <= LARGEST:
                     self._check(query, doc, grade)
         without = [query for query, grades in kept.items() if not any(grade > 0 for grade in grades.values())]
         if without and no_relevant == "error":
@@ -72,11 +76,13 @@ class Judgments:
     def _check(self, query: str, doc: object, grade: Any) -> None:
         if not isinstance(doc, str):
             raise ValueError(f"query {query!r}: document ids must be strings; got {doc!r}; convert them")
-        if isinstance(grade, bool) or not isinstance(grade, Real) or not float(grade).is_integer():
+        try:
+            as_grade(grade)
+        except ValueError as error:
             raise ValueError(
-                f"query {query!r}, document {doc!r}: a grade must be an integer; got {grade!r}; were run and qrels "
-                "swapped? Grades belong into the qrels, scores into the run"
-            )
+                f"query {query!r}, document {doc!r}: {error}; were run and qrels swapped? Grades belong into the "
+                "qrels, scores into the run"
+            ) from None
         if not isinstance(grade, Integral):
             self.float_grade = grade
 
@@ -132,7 +138,22 @@ class Judgments:
         return {self.doc_names[doc]: grade for doc, grade in zip(docs, self.grades[part].tolist(), strict=True)}
 
     def coded(self, query: int) -> dict[str, int]:
-        """The judgments of one query, with document numbers for ids."""
+        """The judgments of one query, with document numbers for ids, for trec_eval's code.
+
+        Where all grades of a query are negative, that code reads and writes outside of the array in which it counts
+        documents by grade: it gives the counts of another query, never ends, or ends the process. A document of grade
+        0 that no run holds prevents it; without a relevant document all values are 0 anyway.
+        """
         part = slice(int(self.starts[query]), int(self.starts[query + 1]))
         docs = (self.keys[part] & 0xFFFFFFFF).tolist()
-        return {f"d{doc}": grade for doc, grade in zip(docs, self.grades[part].tolist(), strict=True)}
+        grades = self.grades[part].tolist()
+        padding = {"": 0} if max(grades) < 0 else {}
+        return {f"d{doc}": grade for doc, grade in zip(docs, grades, strict=True)} | padding
+
+    def grade_above(self, most: int) -> tuple[str, str, int] | None:
+        """A query, its document and its grade, if there is a grade above ``most``."""
+        above = np.flatnonzero(self.grades > most)
+        if not len(above):
+            return None
+        key = int(self.keys[above[0]])
+        return self.queries[key >> 32], self.doc_names[key & 0xFFFFFFFF], int(self.grades[above[0]])

@@ -15,13 +15,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.msmarco import MsMarcoMRR
 from cmp_rerank.evaluation.provided import ProvidedMeasure, grouped, parse_provided
 from cmp_rerank.evaluation.ranked import RankedBlock
 from cmp_rerank.ir.arguments import check_count, kind
-from cmp_rerank.text.suggest import did_you_mean
+from cmp_rerank.text.suggest import closest
 
 _SPACE = re.compile(r"\s+(?![^(]*\))")  # between names, not between the parameters of one
+# A name with a cut-off in other ways of writing: nDCG_10, ndcg@10, NDCG10.
+_NUMBERED = re.compile(r"(.*?)[@_\-. ]*(\d+)?", re.DOTALL)
 _NAME = re.compile(r"([A-Za-z][\w-]*)(?:@(\d+))?")
 
 
@@ -98,6 +101,10 @@ class OwnMeasure:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    def without_results(self, judged: Judgments) -> np.ndarray:
+        """(queries,) The values of judged queries for which the run has no document."""
+        return np.full(len(judged.queries), float(self.default))
 
     def on_block(self, ranked: RankedBlock) -> np.ndarray:
         """(queries,) The values of the queries of a block, one query at a time; 0 for those without judgments."""
@@ -221,10 +228,16 @@ def _meant(item: str) -> str:
 
     with suppress(ValueError):
         return f"; did you mean {ir_measures.parse_trec_measure(item)[0]}?"
-    name, _, cutoff = item.partition("@")
+    name, cutoff = _NUMBERED.fullmatch(item).groups()  # type: ignore[union-attr]
     # Several names stand for one measure, such as NDCG for nDCG: the one that is printed is proposed.
-    meant = did_you_mean(name, [*map(str, ir_measures.measures.registry.values()), *_REGISTRY])
-    return f"{meant[:-1]}@{cutoff}?" if meant and cutoff else meant
+    meant = closest(name, [*map(str, ir_measures.measures.registry.values()), *_REGISTRY])
+    if meant is None:
+        return ""
+    with suppress(ValueError):  # not every measure has a cut-off
+        return (
+            f"; did you mean {parse_measures(f'{meant}@{cutoff}')[0].name}?" if cutoff else f"; did you mean {meant}?"
+        )
+    return f"; did you mean {meant}?"
 
 
 def computations(measures: Sequence[Parsed]) -> list[tuple[list[int], Callable[[RankedBlock], np.ndarray]]]:

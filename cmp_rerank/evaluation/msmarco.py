@@ -9,6 +9,7 @@ import numpy as np
 from cmp_rerank.ir.arguments import check_count
 
 if TYPE_CHECKING:
+    from cmp_rerank.evaluation.judgments import Judgments
     from cmp_rerank.evaluation.ranked import RankedBlock
 
 
@@ -25,6 +26,8 @@ class MsMarcoMRR:
     Source: https://github.com/microsoft/MSMARCO-Passage-Ranking, ``ms_marco_eval.py``.
     """
 
+    #: The rank column of a file is read, and must hold ranks.
+    by_given_rank = True
     default = 0.0
     is_sum = False
 
@@ -41,6 +44,10 @@ class MsMarcoMRR:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    def without_results(self, judged: Judgments) -> np.ndarray:
+        """(queries,) The values of judged queries for which the run has no document."""
+        return np.zeros(len(judged.queries))
 
     def on_block(self, ranked: RankedBlock) -> np.ndarray:
         """(queries,) The values of the queries of a block."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.ranked import RankedBlock
 
 # With a cut-off these depend on the documents above it only, and of those only on the judged ones and their
@@ -20,6 +21,11 @@ _TOP_JUDGED = {"P", "AP", "nDCG", "R", "RR", "Success"}
 _TOP_ALL = {"Judged"}
 # Without a cut-off these change only where a judged document stands.
 _JUDGED = {"AP", "nDCG", "RR", "Rprec", "IPrec", "Bpref", "infAP"}
+# What they count is in the judgments alone; a query that the run lacks counts, too, as in trec_eval -c.
+_OF_JUDGMENTS = {"NumQ", "NumRel"}
+# The script gdeval, which computes ERR and nDCG(dcg='exp-log2'), takes no grade above this one.
+_GDEVAL_GRADES = 4
+_MOST_CUTOFF = 1_000_000_000  # providers hold it as a 32-bit number
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,30 @@ class ProvidedMeasure:
         """The value of a query for which the run has no document."""
         return float(self.ir.DEFAULT)
 
+    def without_results(self, judged: Judgments) -> np.ndarray:
+        """(queries,) The values of judged queries for which the run has no document.
+
+        Raises:
+            ValueError: A grade is beyond what the measure takes.
+        """
+        if self.ir.NAME == "ERR" or dict(self.ir.params).get("dcg") == "exp-log2":
+            found = judged.grade_above(_GDEVAL_GRADES)
+            if found is not None:
+                query, doc, grade = found
+                raise ValueError(
+                    f"{self.name} takes grades of at most {_GDEVAL_GRADES}; got {grade} for query {query!r}, "
+                    f"document {doc!r}; map the grades to fewer levels, or take nDCG"
+                )
+        values = np.full(len(judged.queries), self.default)
+        if self.ir.NAME in _OF_JUDGMENTS:
+            import ir_measures
+
+            qrels = {str(query): judged.coded(query) for query in range(len(values))}
+            nothing = {query: {"": 0.0} for query in qrels}
+            for metric in ir_measures.evaluator([self.ir], qrels).iter_calc(nothing):
+                values[int(metric.query_id)] = metric.value
+        return values
+
 
 def parse_provided(item: Any) -> ProvidedMeasure:
     """Read a name in ir-measures' notation, or take one of its objects.
@@ -61,7 +91,7 @@ def parse_provided(item: Any) -> ProvidedMeasure:
     import ir_measures
 
     try:
-        ir = ir_measures.parse_measure(item)
+        ir: Any = ir_measures.parse_measure(item)
         ir.validate_params()
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
@@ -74,8 +104,12 @@ def parse_provided(item: Any) -> ProvidedMeasure:
             "for the package that does"
         )
     cutoff: int | None = dict(ir.params).get("cutoff")
-    if cutoff is not None and cutoff < 1:
-        raise ValueError(f"the cut-off must be at least 1; got {item!r}")
+    if cutoff is not None and not 1 <= cutoff <= _MOST_CUTOFF:
+        raise ValueError(f"the cut-off must be at least 1, and at most {_MOST_CUTOFF:,}; got {item!r}")
+    recall = dict(ir.params).get("recall")
+    if recall is not None and not (0 <= recall <= 1 and recall == round(recall, 2)):
+        # The provider writes it with two digits, and would compute another one.
+        raise ValueError(f"the recall must be from 0 to 1, with at most two digits after the point; got {item!r}")
     judged = False
     depth: int | None = None
     # With judged_only the provider removes unjudged documents before it cuts, so every rank can matter.

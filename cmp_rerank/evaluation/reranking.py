@@ -11,6 +11,7 @@ from cmp_rerank.ir import Run
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker, text_of
+from cmp_rerank.reranking.result import Counts
 
 __all__ = ["PairScorer", "check_inputs", "check_reranker", "rerank", "text_of"]
 
@@ -25,6 +26,7 @@ def rerank(
     batch_size: int = 32,
     show_progress_bar: bool = False,
     predict_options: Mapping[str, Any] | None = None,
+    counts: Counts | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score the top k candidates of each query; those below keep their order and stay below.
 
@@ -42,6 +44,7 @@ def rerank(
             which hold a number of tokens, not of pairs.
         show_progress_bar: Whether to show a bar with the pairs that are done.
         predict_options: More options for ``predict``, which must take them.
+        counts: Gets what was read added, such as how many pairs exceed the window.
 
     Returns:
         The new run, over the same documents.
@@ -77,4 +80,5 @@ def rerank(
             batch_size=batch_size,
             predict_options=predict_options,
             progress=progress,
+            counts=counts,
         )

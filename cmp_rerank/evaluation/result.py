@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,9 @@ class Evaluation:
     ties: tuple[Ties, ...] = ()
     sums: frozenset[str] = field(default_factory=frozenset)
     nothing_judged: str = ""
+
+    #: What is evaluated, in the plural.
+    unit: ClassVar[str] = "queries"
 
     @property
     def means(self) -> dict[str, float]:
@@ -118,12 +121,13 @@ class Evaluation:
     def __rich__(self) -> Any:
         """The means as a table, for rich."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=f"{len(self.queries)} queries")
         table.add_column("measure")
         table.add_column("value", justify="right")
         for name, value in self.means.items():
-            table.add_row(name, f"{value:.4f}")
+            table.add_row(Text(name), f"{value:.4f}")
         if notes := self.notes():
-            table.caption = "\n".join(notes)
+            table.caption = Text("\n".join(notes))
         return table

@@ -27,8 +27,7 @@ class RunScorer:
     def __init__(self, judged: Judgments, measures: Sequence[Parsed], rank_order: str, precision: str) -> None:
         self.judged, self.measures = judged, tuple(measures)
         self.rank_order, self.precision = rank_order, precision
-        self.values = np.empty((len(judged.queries), len(self.measures)))
-        self.values[:] = [measure.default for measure in self.measures]
+        self.values = np.stack([measure.without_results(judged) for measure in self.measures], axis=1)
         self.found = np.zeros(len(judged.queries), dtype=bool)
         self.unjudged: list[str] = []
         self.rows, self.judged_rows = 0, 0

@@ -270,7 +270,7 @@ class Verdict:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("candidate", overflow="fold", min_width=8)
         for column in (self.measure, "gain", "error", "picked", ""):
-            table.add_column(column, justify="right", no_wrap=True)
+            table.add_column(Text(column), justify="right", no_wrap=True)
         for row in self.rows:
             roles = [role for role, name in (("had", self.had), ("handed over", self.chosen)) if name == row.name]
             table.add_row(
@@ -279,7 +279,7 @@ class Verdict:
                 "" if row.name == self.had else f"{row.gain:+.4f}",
                 "" if row.name == self.had or row.error is None else f"{row.error:.4f}",
                 f"{row.share:.0%}",
-                ", ".join(roles),
+                Text(", ".join(roles)),
                 style="bold" if row.name == self.chosen else "",
             )
         return table

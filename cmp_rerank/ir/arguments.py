@@ -46,7 +46,7 @@ def check_texts(name: str, texts: object, *, empty: bool = False) -> None:
         empty: Whether there may be none.
 
     Raises:
-        ValueError: It is no mapping, an id or a text is not a string, or there is none.
+        ValueError: It is no mapping, an id or a text is not a string or no Unicode, or there is none.
     """
     if not isinstance(texts, Mapping):
         raise ValueError(f"{name} must map ids to texts; got {kind(texts)}; {_as_mapping(texts)}")
@@ -60,6 +60,27 @@ def check_texts(name: str, texts: object, *, empty: bool = False) -> None:
                 f"{name} must map ids (strings) to texts (strings); got {kind(text)} for the id {key!r}; "
                 "convert both to strings"
             )
+        check_characters(f"the text of {key!r} in {name}", text)
+
+
+def check_characters(what: str, text: str) -> None:
+    """Refuse half of a surrogate pair, which no file, tokenizer or page can hold.
+
+    Raises:
+        ValueError: With ``what`` it stands in.
+
+    Example:
+        >>> check_characters("the query", "\\N{OWL}")
+    """
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} must be Unicode; got half of a surrogate pair, {text[error.start]!r}, at character "
+            f'{error.start}; remove it: text.encode(errors="replace").decode()'
+        ) from None
 
 
 def _as_mapping(texts: object) -> str:
@@ -112,7 +133,10 @@ def check_number(name: str, value: object, low: float, high: float | None = None
     Raises:
         ValueError: For any other value, also True, NaN and text.
     """
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = False
     if not number or not low <= value or (high is not None and value > high):  # type: ignore[operator]
         bounds = f"of at least {low:g}" if high is None else f"between {low:g} and {high:g}"
         raise ValueError(f"{name} must be a number {bounds}; got {value!r}")

@@ -10,7 +10,9 @@ import numpy as np
 
 from cmp_rerank.ir.arguments import check_run
 from cmp_rerank.ir.blocks import DUPLICATES, Block
+from cmp_rerank.ir.grades import as_grade, read_grade
 from cmp_rerank.ir.lines import (
+    COMMENT,
     PathLike,
     malformed,
     numbered_lines,
@@ -59,7 +61,7 @@ def read_run(
         ValueError: With file and line, for lines that cannot be read and for what a policy refuses.
     """
     check_choice("rank_order", rank_order, RANK_ORDERS)
-    policies: dict[str, Any] = {"duplicates": duplicates, "nan": nan, "empty": empty}
+    policies: dict[str, Any] = {"duplicates": duplicates, "nan": nan, "empty": empty, "ranks": rank_order == "given"}
     try:
         return _as_dict(stream_run(path, format, **policies), rank_order)
     except UngroupedError:
@@ -151,7 +153,7 @@ def _msmarco_lines(ranked: Iterable[tuple[str, Mapping[str, float]]]) -> Iterato
 
 def _places(ranked: Iterable[tuple[str, Mapping[str, float]]]) -> Iterator[tuple[str, int, str, float]]:
     for query, scores in ranked:
-        check_id("query id", query)
+        _check_query(query)
         for place, (doc, score) in enumerate(scores.items(), 1):
             check_id("document id", doc)
             yield query, place, doc, score
@@ -164,13 +166,14 @@ def read_qrels(
 
     Args:
         path: TREC qrels and MS MARCO TSV (4 columns: query, 0, document, grade), BEIR TSV (3 columns with or
-            without header) or JSON (query -> document -> grade); plain or gzip.
+            without header) or JSON (query -> document -> grade); plain or gzip. As for trec_eval 10, a line that
+            begins with "#" is a comment.
         format: One of "trec", "msmarco", "beir", "json"; None looks at the file.
-        duplicates: A pair judged twice: "error", or keep the "first", "last" or "max" grade.
+        duplicates: A pair judged twice with two grades: "error", or keep the "first", "last" or "max" grade.
         empty: A file without any judgment: "error" or "allow".
 
     Returns:
-        Query id -> document id -> grade. Grade 0 is judged and not relevant.
+        Query id -> document id -> grade. Grade 0 is judged and not relevant. A grade may be written 1.0.
 
     Raises:
         ValueError: With file and line, for lines that cannot be read and for what a policy refuses.
@@ -191,14 +194,14 @@ def read_qrels(
 def _read_qrels_lines(path: PathLike, format: str | None, duplicates: str) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     width = {None: 0, "trec": 4, "msmarco": 4, "beir": 3}[format]
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(path, comments=True):
         fields = line.split()
         if not qrels and width in (0, 3) and [field.decode("latin-1") for field in fields] == _BEIR_HEADER:
             width = 3
             continue
         if width == 0:
             width = len(fields)
-        if len(fields) == 6 and not qrels:
+        if len(fields) >= 6 and not qrels:
             raise malformed(
                 path,
                 number,
@@ -213,15 +216,15 @@ def _read_qrels_lines(path: PathLike, format: str | None, duplicates: str) -> di
             )
         query, doc = text(path, number, fields[0]), text(path, number, fields[-2])
         try:
-            grade = int(fields[-1])
-        except ValueError:
-            raise malformed(path, number, f"the grade is not an integer: {fields[-1][:80]!r}") from None
+            grade = read_grade(fields[-1])
+        except ValueError as error:
+            raise malformed(path, number, str(error)) from None
         grades = qrels.setdefault(query, {})
         if doc not in grades or duplicates == "last":
             grades[doc] = grade
         elif duplicates == "max":
             grades[doc] = max(grade, grades[doc])
-        elif duplicates == "error":
+        elif duplicates == "error" and grade != grades[doc]:
             raise malformed(
                 path,
                 number,
@@ -240,11 +243,10 @@ def _check_grades(path: PathLike, content: Any) -> dict[str, dict[str, int]]:
         if not isinstance(grades, dict):
             raise ValueError(f"{os.fspath(path)}: query {query!r} must map documents to grades; got {grades!r:.80}")
         for doc, grade in grades.items():
-            if isinstance(grade, bool) or not isinstance(grade, int):
-                raise ValueError(
-                    f"{os.fspath(path)}: query {query!r}, document {doc!r}: the grade is not an "
-                    f"integer: {grade!r:.80}"
-                )
+            try:
+                grades[doc] = as_grade(grade)
+            except ValueError as error:
+                raise ValueError(f"{os.fspath(path)}: query {query!r}, document {doc!r}: {error}") from None
     return content
 
 
@@ -267,8 +269,10 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
     check_run("qrels", qrels)
     for query, grades in qrels.items():
         for doc, grade in grades.items():
-            if isinstance(grade, bool) or int(grade) != grade:
-                raise ValueError(f"query {query!r}, document {doc!r}: a grade is an integer; got {grade!r}")
+            try:
+                as_grade(grade)
+            except ValueError as error:
+                raise ValueError(f"query {query!r}, document {doc!r}: {error}") from None
     if format == "json":
         _write_json(path, {query: {doc: int(g) for doc, g in grades.items()} for query, grades in qrels.items()})
         return
@@ -277,13 +281,20 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
         if format == "beir":
             yield "\t".join(_BEIR_HEADER) + "\n"
         for query, grades in qrels.items():
-            check_id("query id", query)
+            _check_query(query)
             for doc, grade in grades.items():
                 check_id("document id", doc)
                 yield template.format(query, doc, int(grade))
 
     template = {"trec": "{} 0 {} {}\n", "msmarco": "{}\t0\t{}\t{}\n", "beir": "{}\t{}\t{}\n"}[format]
     write_lines(path, lines())
+
+
+def _check_query(query: str) -> None:
+    """Refuse a query id that cannot begin a line."""
+    check_id("query id", query)
+    if query.startswith(COMMENT.decode()):
+        raise ValueError(f"the query id {query!r} would begin a comment, as of trec_eval 10; use another id, or JSON")
 
 
 def check_id(what: str, value: str) -> None:

@@ -11,9 +11,12 @@ import shutil
 import stat
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from cmp_rerank.ir.abandoned import UNFINISHED, locked, remove_abandoned
 
 PathLike = str | os.PathLike[str]
 
@@ -79,17 +82,26 @@ def open_bytes(path: PathLike) -> Iterator[BinaryIO]:
     with opened as file:
         try:
             yield file  # type: ignore[misc]
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{os.fspath(path)}: the gzip file is damaged ({error})") from error
 
 
-def numbered_lines(path: PathLike) -> Iterator[tuple[int, bytes]]:
-    """Number and content of every line that is not blank, without line end and byte order mark."""
+#: What a comment of a TREC file begins with, as of trec_eval 10.
+COMMENT = b"#"
+
+
+def numbered_lines(path: PathLike, *, comments: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Number and content of every line that is not blank, without line end and byte order mark.
+
+    Args:
+        path: The file.
+        comments: Whether lines that begin with "#" are comments, which are left out.
+    """
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             if number == 1 and line.startswith(b"\xef\xbb\xbf"):
                 line = line[3:]  # noqa: PLW2901
-            if not line.isspace():
+            if not line.isspace() and not (comments and line.startswith(COMMENT)):
                 yield number, line.rstrip(b"\r\n")
 
 
@@ -105,6 +117,8 @@ def text(path: PathLike, number: int, raw: bytes) -> str:
 def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
     """Write text to a temporary file beside `path`, rename it on success; gzip when the name ends in .gz.
 
+    What a killed process has left beside it is removed.
+
     "-" is standard output, where what is written cannot be taken back.
     """
     if os.fspath(path) == "-":
@@ -112,11 +126,12 @@ def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
         return
     target = Path(path)
     check_parent(target)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    remove_abandoned(target)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=UNFINISHED)
     try:
         # mkstemp makes the file private; a result should have the permissions that any new file gets.
         os.chmod(name, 0o666 & ~_umask())
-        with os.fdopen(handle, "wb") as raw:
+        with locked(Path(name)), os.fdopen(handle, "wb") as raw:
             # No name and time in the gzip header: the same content gives the same bytes.
             packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if target.suffix == ".gz" else None
             with io.TextIOWrapper(packed or raw, encoding="utf-8", newline="\n") as file:
@@ -137,10 +152,12 @@ def unfinished_folder(path: PathLike) -> Iterator[Path]:
     """
     target = Path(path).absolute()
     check_parent(target)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    remove_abandoned(target)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=UNFINISHED))
     try:
         folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        yield folder
+        with locked(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -184,6 +201,44 @@ def check_parent(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent}: no such directory; create it before writing {path.name}")
+
+
+def check_place(path: PathLike, *, folder: bool = False, parents: bool = False) -> None:
+    """Refuse, before any work is done, a place where nothing can be written.
+
+    Args:
+        path: Where a file or folder will be written; "-" is standard output.
+        folder: Whether it will be a folder, which may be there already.
+        parents: Whether the folders above it are made, too.
+
+    Raises:
+        ValueError: With what stands in the way.
+    """
+    if os.fspath(path) == "-":
+        return
+    place = Path(path).absolute()
+    if place.exists() and place.is_dir() != folder:
+        found = "file" if folder else "folder"
+        raise ValueError(f"{os.fspath(path)}: there is such a {found} already; remove it, or choose another name")
+    above = place.parent
+    while parents and not above.exists() and above != above.parent:
+        above = above.parent
+    if above.exists() and not above.is_dir():
+        raise ValueError(f"{above}: this is a file; {place.name} cannot be written below it; choose another place")
+    if not parents:
+        check_parent(Path(path))
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"{above}: no permission to write {place.name} here; choose another place")
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that would leave the folder in which a file is called by it.
+
+    Raises:
+        ValueError: It is empty, is "." or "..", or holds a slash, a backslash or a null character.
+    """
+    if not name or name in (".", "..") or any(character in name for character in "/\\\0"):
+        raise ValueError(f"{what} is the name of a file, and must have no slash and no backslash; got {name!r}")
 
 
 def _umask() -> int:

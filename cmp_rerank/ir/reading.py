@@ -7,9 +7,9 @@ accept is handed to the plain reader from that line on, which reads it or names 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,11 +23,13 @@ from cmp_rerank.ir.blocks import (
     apply_nan,
     whole_queries,
 )
-from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, open_bytes, stem_suffix, text
+from cmp_rerank.ir.json_text import parse_json
+from cmp_rerank.ir.lines import COMMENT, PathLike, malformed, numbered_lines, open_bytes, stem_suffix, text
 from cmp_rerank.ir.ranking import check_choice
 
 RUN_FORMATS = ("trec", "msmarco", "top1000", "json")
 EMPTY = ("error", "allow")
+_LARGEST_RANK = 2**53  # as far as integers and the scores made of them are the same numbers
 _LINES_PER_BLOCK = 200_000
 _BYTES_PER_BLOCK = 1 << 22
 _COLUMNS = {"trec": ["query", "q0", "doc", "rank", "score", "tag"], "msmarco": ["query", "doc", "rank"]}
@@ -41,7 +43,7 @@ def detect_run_format(path: PathLike) -> str:
     """
     if stem_suffix(path) == ".json":
         return "json"
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(path, comments=True):
         tabs, fields = line.split(b"\t"), line.split()
         if line.lstrip().startswith(b"{"):
             return "json"
@@ -53,7 +55,7 @@ def detect_run_format(path: PathLike) -> str:
             )
         if len(tabs) == 4 and len(fields) != 6:
             return "top1000"
-        if len(fields) == 6:
+        if len(fields) >= 6:
             return "trec"
         if len(fields) == 3:
             return "msmarco"
@@ -75,6 +77,7 @@ def stream_run(
     nan: str = "error",
     empty: str = "error",
     whole: bool = False,
+    ranks: bool = False,
 ) -> Iterator[Block]:
     """Read a run file as blocks of whole queries; memory is bounded by the block, not by the file.
 
@@ -82,7 +85,8 @@ def stream_run(
     format for streaming: it is read at once.
 
     Args:
-        path: TREC run (6 columns), MS MARCO run (3 columns: query, passage, rank; the score is then the
+        path: TREC run (6 columns; as for trec_eval 10, lines that begin with "#" are comments, and what stands
+            after the sixth column is ignored), MS MARCO run (3 columns: query, passage, rank; the score is then the
             negative rank), MS MARCO top1000 (query, passage and both texts; ranked as it stands) or JSON
             (query -> document -> score, as in ranx and BEIR); plain or gzip.
         format: One of "trec", "msmarco", "top1000", "json"; None looks at the file.
@@ -90,24 +94,28 @@ def stream_run(
         nan: A score that is NaN: "error"; "lowest" ranks it last (as -inf); "drop" leaves the line out.
         empty: A file without any line: "error" or "allow".
         whole: Read the whole file as one block, for a file whose lines are not grouped by query.
+        ranks: Whether the rank column of a TREC run is needed, and must hold integers. By default any other value
+            in it is taken, as by trec_eval, which does not look at it.
 
     Yields:
         Blocks, in the order of the file; a query is in one block only.
 
     Raises:
         UngroupedError: A query comes back after another one, and `whole` is not set.
-        ValueError: With file and line, for whatever a policy refuses and for lines that cannot be read.
+        ValueError: With file and line, for whatever a policy refuses and for lines that cannot be read; for three
+            columns of which the last looks like scores, if `format` is not given.
     """
     check_choice("duplicates", duplicates, DUPLICATES)
     check_choice("nan", nan, NAN)
     check_choice("empty", empty, EMPTY)
-    if format is None:
-        format = detect_run_format(path)
-    check_choice("format", format, RUN_FORMATS)
-    empty_file = True
+    detected = detect_run_format(path) if format is None else format
+    check_choice("format", detected, RUN_FORMATS)
+    empty_file, rises, falls = True, False, False
     seen: set[str] = set()
-    pieces = _json_pieces(path) if format == "json" else whole_queries(_columns(path, format), whole)
+    pieces = _json_pieces(path) if detected == "json" else whole_queries(_columns(path, detected, ranks), whole)
     for block, lines in pieces:
+        steps = _steps(block)
+        rises, falls = rises or bool((steps > 0).any()), falls or bool((steps < 0).any())
         empty_file = False
         for query in block.queries:
             if query in seen:
@@ -119,8 +127,23 @@ def stream_run(
         clean = apply_duplicates(path, *apply_nan(path, block, lines, nan), duplicates)
         if len(clean):
             yield clean
+    # The best comes first in whatever systems write: ranks rise and scores fall. Read as ranks, scores would turn the
+    # run upside down.
+    if format is None and detected == "msmarco" and falls and not rises:
+        raise ValueError(
+            f"{os.fspath(path)}: the third column falls from line to line in every query, as scores do; a run of "
+            "three columns has ranks, best first: 1, 2, ...; write scores in six: query Q0 document rank score tag; "
+            "if these are ranks, sort the file by them"
+        )
     if empty_file and empty == "error":
         raise ValueError(f"{os.fspath(path)}: the run is empty; pass empty='allow' if that is meant")
+
+
+def _steps(block: Block) -> np.ndarray:
+    """How the ranks change from line to line, within a query."""
+    inside = np.ones(max(len(block) - 1, 0), dtype=bool)
+    inside[block.bounds[1:-1] - 1] = False
+    return np.diff(block.ranks)[inside]
 
 
 class UngroupedError(ValueError):
@@ -130,7 +153,7 @@ class UngroupedError(ValueError):
 # --- columns: (line numbers, queries, docs, scores, ranks), in chunks of the file ---------------------------
 
 
-def _columns(path: PathLike, format: str) -> Iterator[Columns]:
+def _columns(path: PathLike, format: str, need_ranks: bool) -> Iterator[Columns]:
     done = 0
     delimiter = _plain_delimiter(path, format)
     if delimiter is not None:
@@ -146,7 +169,7 @@ def _columns(path: PathLike, format: str) -> Iterator[Columns]:
                 return
             except pyarrow.ArrowInvalid:
                 pass
-    yield from _line_columns(path, format, done)
+    yield from _line_columns(path, format, done, need_ranks)
 
 
 def _plain_delimiter(path: PathLike, format: str) -> str | None:
@@ -166,7 +189,8 @@ def _plain_delimiter(path: PathLike, format: str) -> str | None:
 class _Checked:
     """A file for pyarrow, which refuses what pyarrow would read in another way than the plain reader.
 
-    With these bytes absent and the number of columns right, a column is never empty and holds no white space.
+    With these bytes absent and the number of columns right, a column is never empty and holds no white space. A line
+    that begins with "#" may be a comment.
     """
 
     def __init__(self, file: BinaryIO, delimiter: str, refuse: type[Exception]) -> None:
@@ -180,6 +204,8 @@ class _Checked:
         white = np.frombuffer(self._last + chunk, dtype=np.uint8) <= 32
         if np.any(white[1:] & white[:-1]) or any(bad in chunk for bad in self._bad):
             raise self._refuse("white space that only the plain reader understands")
+        if b"\n" + COMMENT in self._last + chunk:
+            raise self._refuse("a comment that only the plain reader understands")
         self._last = chunk[-1:] or self._last
         return chunk
 
@@ -219,15 +245,15 @@ def _arrow_columns(path: PathLike, format: str, delimiter: str) -> Iterator[Colu
             first += rows
 
 
-def _line_columns(path: PathLike, format: str, skip: int) -> Iterator[Columns]:
+def _line_columns(path: PathLike, format: str, skip: int, need_ranks: bool) -> Iterator[Columns]:
     parsers: dict[str, Callable[[PathLike, int, bytes], tuple[str, str, float, int]]] = {
-        "trec": _trec_line,
+        "trec": partial(_trec_line, need_rank=need_ranks),
         "msmarco": _msmarco_line,
         "top1000": _Top1000Lines(),
     }
     parse = parsers[format]
     chunk: list[tuple[int, str, str, float, int]] = []
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(path, comments=format == "trec"):
         if number <= skip:
             continue
         chunk.append((number, *parse(path, number, line)))
@@ -243,15 +269,21 @@ def _to_columns(chunk: list[tuple[int, str, str, float, int]]) -> Columns:
     return np.array(numbers), list(queries), list(docs), np.array(scores, dtype=np.float64), np.array(ranks)
 
 
-def _trec_line(path: PathLike, number: int, line: bytes) -> tuple[str, str, float, int]:
-    fields = line.split()
-    if len(fields) != 6:
+def _trec_line(path: PathLike, number: int, line: bytes, need_rank: bool) -> tuple[str, str, float, int]:
+    fields = line.split(None, 6)
+    if len(fields) < 6:
         raise malformed(
             path,
             number,
             f"{len(fields)} fields in {line[:80]!r}; a TREC run line has 6: query Q0 document rank score tag",
         )
-    score, rank = _number(path, number, "score", fields[4]), _integer(path, number, "rank", fields[3])
+    score = _number(path, number, "score", fields[4])
+    try:
+        rank = _integer(path, number, "rank", fields[3])
+    except ValueError:
+        if need_rank or len(fields) > 6:  # with too many fields, the columns are shifted
+            raise
+        rank = 0  # nobody looks at it
     return text(path, number, fields[0]), text(path, number, fields[2]), score, rank
 
 
@@ -296,9 +328,12 @@ def _number(path: PathLike, number: int, what: str, raw: bytes) -> float:
 
 def _integer(path: PathLike, number: int, what: str, raw: bytes) -> int:
     try:
-        return int(raw)
+        value = int(raw)
+        if abs(value) > _LARGEST_RANK:
+            raise ValueError
     except ValueError:
         raise malformed(path, number, f"the {what} is not an integer: {raw[:80]!r}") from None
+    return value
 
 
 def _json_pieces(path: PathLike) -> Iterator[tuple[Block, np.ndarray]]:
@@ -318,27 +353,19 @@ def _json_pieces(path: PathLike) -> Iterator[tuple[Block, np.ndarray]]:
         n = len(scores)
         ranks = np.arange(1, n + 1)
         if n:
-            values = np.fromiter(scores.values(), dtype=np.float64, count=n)
+            try:
+                values = np.fromiter(scores.values(), dtype=np.float64, count=n)
+            except OverflowError:
+                raise ValueError(
+                    f"{os.fspath(path)}: query {query!r}: a score is too large for a 64-bit number; got "
+                    f"{max(scores.values(), key=abs)!r:.20}..."
+                ) from None
             # JSON has no lines to speak of: the place in the query stands for the line.
             yield Block([query], np.array([0, n]), list(scores), values, ranks, given=False), ranks
 
 
-def read_json(path: PathLike) -> Any:
-    """Parse a JSON file, plain or gzip, with file and line in the error; a key twice in one object is one."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            names = [name for name, _ in pairs]
-            double = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{os.fspath(path)}: the key {double!r} occurs twice in one JSON object")
-        return result
-
+def read_json(path: PathLike, *, halves: bool = False) -> Any:
+    """Parse a JSON file, plain or gzip; the errors, and ``halves``, are those of :func:`parse_json`."""
     with open_bytes(path) as file:
         raw = file.read()
-    try:
-        return json.loads(raw, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise malformed(path, error.lineno, f"not JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{os.fspath(path)}: not UTF-8 ({error.reason})") from error
+    return parse_json(path, raw, halves=halves)

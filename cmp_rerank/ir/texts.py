@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from cmp_rerank.ir.arguments import check_id, check_run
 from cmp_rerank.ir.files import Qrels, Run
+from cmp_rerank.ir.json_text import parse_json
 from cmp_rerank.ir.lines import (
     PathLike,
     malformed,
@@ -21,6 +22,7 @@ from cmp_rerank.ir.lines import (
 )
 from cmp_rerank.ir.mappings import with_title
 from cmp_rerank.ir.ranking import rank
+from cmp_rerank.ir.reading import read_json
 
 # Names of the fields: those of BEIR, then those of Anserini and TREC.
 ID_FIELDS = ("_id", "id", "docid", "docno", "doc_id", "qid", "query_id")
@@ -112,15 +114,15 @@ def _tsv_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[st
 
 
 def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[str, str]:
-    try:
-        record = json.loads(text(path, number, line))
-    except json.JSONDecodeError as error:
-        raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
+    record = parse_json(path, line, number)
     fields = record if isinstance(record, dict) else {}
     name, content = (next((fields[key] for key in keys if key in fields), None) for keys in (ID_FIELDS, _TEXT))
     if name is None or not isinstance(content, str):
         raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}; got {line[:80]!r}')
-    return str(name), with_title(fields.get("title"), content) if title else content
+    heading = fields.get("title") if title else None
+    if not isinstance(heading, str | None):
+        raise malformed(path, number, f"a title must be a text; got {heading!r:.80}; correct it, or leave it out")
+    return str(name), with_title(heading, content)
 
 
 def _write_texts(path: PathLike, texts: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:
@@ -236,18 +238,8 @@ def _json_list(path: PathLike) -> list[Any]:
     with open_bytes(path) as file:
         first = file.read(64).lstrip()[:1]
     if first != b"[":
-        records = []
-        for number, line in numbered_lines(path):
-            try:
-                records.append(json.loads(text(path, number, line)))
-            except json.JSONDecodeError as error:
-                raise malformed(path, number, f"not JSON ({error.msg}): {line[:80]!r}") from error
-        return records
-    with open_bytes(path) as file:
-        try:
-            return json.loads(file.read())
-        except json.JSONDecodeError as error:
-            raise malformed(path, error.lineno, f"not JSON: {error.msg}") from error
+        return [parse_json(path, line, number) for number, line in numbered_lines(path)]
+    return read_json(path)  # type: ignore[no-any-return]
 
 
 def _texts(where: str, sample: Mapping[str, Any], key: str) -> Sequence[str]:

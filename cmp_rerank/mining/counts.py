@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cmp_rerank.reranking.result import Counts
+
 
 @dataclass
 class MiningCounts:
@@ -28,6 +30,7 @@ class MiningCounts:
         missing_texts: Documents left out since they have no text.
         unscored: Documents without a score of the teacher.
         unlabelled: Queries left out since the teacher knows too few of their documents.
+        read: What models have scored, for filters and labels; of it, pairs that exceed the window.
     """
 
     queries: int = 0
@@ -47,6 +50,7 @@ class MiningCounts:
     missing_texts: int = 0
     unscored: int = 0
     unlabelled: int = 0
+    read: Counts = field(default_factory=Counts)
 
     def summary(self) -> str:
         """One line.
@@ -68,7 +72,8 @@ class MiningCounts:
             >>> MiningCounts(leaked=2, fewer=1).notes()
             ['queries left out, in the test split or nearly: 2', 'queries with fewer negatives: 1']
         """
-        return [f"{what}: {number:,}" for what, number in self._left_out() if number]
+        notes = [f"{what}: {number:,}" for what, number in self._left_out() if number]
+        return notes + ([f"scored by models: {self.read}"] if self.read.cut else [])
 
     def _left_out(self) -> list[tuple[str, int]]:
         return [

@@ -24,6 +24,7 @@ from cmp_rerank.mining.rows import RowFormat, take_support
 from cmp_rerank.mining.run_columns import RunColumns
 from cmp_rerank.mining.teacher import Scores, model_scores, run_scores
 from cmp_rerank.mining.write import write_rows
+from cmp_rerank.reranking.result import Counts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -143,9 +144,9 @@ def mine(
     for name, run in named.items():
         if len(run) and not any(query in queries for query in run):
             raise nothing_in_common(f"queries of the run {name!r}", list(run), "queries to mine for", list(wanted))
-    filtering = model_scores(model, queries, corpus, batch_size) if model is not None else None
+    filtering = model_scores(model, queries, corpus, batch_size, counts.read) if model is not None else None
     same = model is not None and teacher is model
-    teaching = filtering if same else _teacher(teacher, queries, corpus, batch_size, options.labels)
+    teaching = filtering if same else _teacher(teacher, queries, corpus, batch_size, options.labels, counts.read)
     miner = Miner(
         wanted,
         corpus,
@@ -290,7 +291,7 @@ def _without_leaks(
 
 
 def _teacher(
-    teacher: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int, labels: str
+    teacher: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int, labels: str, read: Counts
 ) -> Scores | None:
     if teacher is None:
         return None
@@ -299,7 +300,7 @@ def _teacher(
     if isinstance(teacher, Mapping):
         _check_run("the teacher's run", teacher)
         return run_scores(teacher)
-    return model_scores(teacher, queries, corpus, batch_size)
+    return model_scores(teacher, queries, corpus, batch_size, read)
 
 
 def _dataset(rows: Iterator[dict[str, Any]], form: RowFormat, folder: str | os.PathLike[str] | None) -> Dataset:

@@ -49,9 +49,9 @@ class RunColumns(Mapping[str, Mapping[str, float]]):
             ValueError: With file and line, for lines that cannot be read.
         """
         try:
-            return cls(stream_run(path), by_rank)
+            return cls(stream_run(path, ranks=by_rank), by_rank)
         except UngroupedError:
-            return cls(stream_run(path, whole=True), by_rank)
+            return cls(stream_run(path, whole=True, ranks=by_rank), by_rank)
 
     def __getitem__(self, query: str) -> dict[str, float]:
         number, row = self._place[query]

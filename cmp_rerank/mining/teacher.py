@@ -14,12 +14,19 @@ from cmp_rerank.evaluation.reranking import rerank
 from cmp_rerank.ir.files import Run
 from cmp_rerank.ir.ranking import rank
 from cmp_rerank.reranking.checks import check_reranker
+from cmp_rerank.reranking.result import Counts
 
 #: Scores of the documents that are asked for, by query; without those that it does not know.
 Scores = Callable[[Mapping[str, Sequence[str]]], dict[str, dict[str, float]]]
 
 
-def model_scores(model: Any, queries: Mapping[str, str], corpus: Mapping[str, str], batch_size: int = 32) -> Scores:
+def model_scores(
+    model: Any,
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    batch_size: int = 32,
+    read: Counts | None = None,
+) -> Scores:
     """The scores of a cross-encoder, or of any object with ``predict``.
 
     Args:
@@ -27,6 +34,7 @@ def model_scores(model: Any, queries: Mapping[str, str], corpus: Mapping[str, st
         queries: Query id -> text.
         corpus: Document id -> text.
         batch_size: Passed to ``predict``, where it takes it.
+        read: Gets what was read added, such as how many pairs exceed the window.
 
     Raises:
         ValueError: What is no model; later, as :func:`cmp_rerank.evaluation.rerank`.
@@ -42,7 +50,7 @@ def model_scores(model: Any, queries: Mapping[str, str], corpus: Mapping[str, st
 
     def scores(wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
         run = {query: dict.fromkeys(documents, 0.0) for query, documents in wanted.items()}
-        return rerank(model, queries, corpus, run, k=None, batch_size=batch_size)
+        return rerank(model, queries, corpus, run, k=None, batch_size=batch_size, counts=read)
 
     return scores
 

@@ -343,7 +343,11 @@ class LongDocumentReranker(CrossEncoder):
         device: str | torch.device | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Score pairs; unlike the plain model's, batches hold passages of all documents, in order of length."""
+        """Score pairs; unlike the plain model's, batches hold passages of all documents, in order of length.
+
+        `predict` of sentence-transformers 6.2 calls this. Earlier ones call `preprocess` and `forward` on batches of
+        documents, which gives the same scores, with more padding.
+        """
         device = self._resolve_inference_device(device)
         self.eval()
         results = []

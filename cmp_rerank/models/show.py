@@ -57,6 +57,7 @@ def show_views(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = console or Console()
     truncation = Truncation()
@@ -76,7 +77,7 @@ def show_views(
     for number, view in enumerate(views):
         name = _name(plan, views, number)
         table.add_row(
-            name, f"{len(view)} tokens", _text(example, view, decode, struck=console.color_system is not None)
+            Text(name), f"{len(view)} tokens", _text(example, view, decode, struck=console.color_system is not None)
         )
     console.print(table)
     if truncation.cut:

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ class Stages:
                     progress=progress,
                 )
             mined.rows.save_to_disk(folder / "rows")
-            counts = {"summary": mined.counts.summary(), "counts": vars(mined.counts), "notes": mined.notes()}
+            counts = {"summary": mined.counts.summary(), "counts": asdict(mined.counts), "notes": mined.notes()}
             folders.write_json(folder / "counts.json", counts)
             logger.info("%s", mined.counts.summary())
 
@@ -200,9 +200,9 @@ class Stages:
         name = f"seed-{seed}"
 
         def train(folder: Path | None) -> None:
-            from datasets import load_from_disk
+            from cmp_rerank.ir.dataset_folders import open_dataset
 
-            rows, support = take_support(load_from_disk(str(self.training_data.folder / "rows")))
+            rows, support = take_support(open_dataset(self.training_data.folder / "rows"))
             with self.report(f"Training: seed {seed}") as progress:
                 model, record = tune(
                     self.config,

@@ -6,15 +6,19 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cmp_rerank.collections.matching import nothing_in_common, some
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.evaluation.statistics import bootstrap_means, interval
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.reader.checks import check_predictions
 from cmp_rerank.reader.records import Question
+
+if TYPE_CHECKING:
+    from cmp_rerank.reader.files import Questions
 
 RULES = ("squad", "squad2", "hotpotqa")
 MEASURES = ("EM", "F1")
@@ -123,13 +127,49 @@ def check_gold(questions: Iterable[Question]) -> None:
             raise ValueError(f"question {question.id!r} has no gold answer; leave it out, or give it kind='none'")
 
 
+def rules_of(questions: Questions) -> str:
+    """Whose rules questions are evaluated by: those of their format; of SQuAD 2.0 where one has no answer.
+
+    Example:
+        >>> from cmp_rerank.reader.files import Questions
+        >>> answered = Question("q1", "Who?", ("Bees.",), texts=("bees",))
+        >>> rules_of(Questions([answered], "table", {}))
+        'squad'
+        >>> rules_of(Questions([answered, Question("q2", "Who?", ("Bees.",), kind="none")], "table", {}))
+        'squad2'
+    """
+    if any(not question.texts for question in questions):
+        return "squad2"
+    return questions.format if questions.format in RULES else "squad"
+
+
+class AnswerEvaluation(Evaluation):
+    """Values of EM and F1 by question, as :class:`cmp_rerank.evaluation.Evaluation` has values by query.
+
+    ``queries`` are the ids of the questions, ``missing`` those without a prediction, and ``unjudged`` is the number
+    of predictions of other questions.
+    """
+
+    unit = "questions"
+
+    def notes(self) -> list[str]:
+        """Questions without a prediction, and predictions of other questions."""
+        notes = []
+        if self.missing:
+            number = f"{len(self.missing):,} of {len(self.queries):,} questions"
+            notes.append(f"{number} have no prediction, and count 0 ({some(self.missing)})")
+        if self.unjudged:
+            notes.append(f"{self.unjudged:,} predictions are of no question here, and do not count")
+        return notes
+
+
 def evaluate_answers(
     questions: Iterable[Question],
     predictions: Mapping[str, str],
     *,
     rules: str = "squad",
     missing: str = "zero",
-) -> Evaluation:
+) -> AnswerEvaluation:
     """Evaluate predictions for questions.
 
     Args:
@@ -165,14 +205,15 @@ def evaluate_answers(
             values.append((0.0, 0.0))
     if not ids:
         raise ValueError("an evaluation needs questions; got none")
+    if len(lacking) == len(ids) and predictions:
+        raise nothing_in_common("questions", ids, "predictions", list(predictions))
     if lacking and missing == "error":
-        some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
         raise ValueError(
-            f"each question needs a prediction; got none for {len(lacking)} of {len(ids)} ({some}); missing='zero' "
-            "counts them as 0"
+            f"each question needs a prediction; got none for {len(lacking)} of {len(ids)} ({some(lacking)}); "
+            "missing='zero' counts them as 0"
         )
     unknown = len(predictions.keys() - set(ids))
-    return Evaluation(MEASURES, tuple(ids), np.array(values), tuple(lacking), unknown)
+    return AnswerEvaluation(MEASURES, tuple(ids), np.array(values), tuple(lacking), unknown)
 
 
 def summary(

@@ -82,7 +82,7 @@ def read_predictions(path: PathLike) -> dict[str, str]:
     Raises:
         ValueError: With the file, for anything else.
     """
-    content = read_json(path)
+    content = read_json(path, halves=True)
     if isinstance(content, dict) and isinstance(content.get("answer"), dict):
         content = content["answer"]
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):

@@ -14,6 +14,7 @@ import torch
 
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.inference import whole_scores
+from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.ir.lines import replacing
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.models.span_reader import SpanReaderAdapter
@@ -21,7 +22,7 @@ from cmp_rerank.reader.answers import SCALES, AnswerSpan, RankedAnswers, best_an
 from cmp_rerank.reader.checks import check_list, check_threshold, check_whole, described
 from cmp_rerank.reader.features import check_questions, make_windows
 from cmp_rerank.reader.records import Question
-from cmp_rerank.reader.windows import OUTSIDE, Window, Windows
+from cmp_rerank.reader.windows import OUTSIDE, Window, WindowCounts, Windows
 from cmp_rerank.reranking.loading import read_checkpoint
 from cmp_rerank.text.segmenters import Segmenter, TokenSegmenter
 
@@ -159,8 +160,10 @@ class Reader:
         from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
         read_checkpoint(path)
-        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path))
-        model, loading = AutoModelForQuestionAnswering.from_pretrained(os.fspath(path), output_loading_info=True)
+        with loading_checkpoint(path):
+            tokenizer = AutoTokenizer.from_pretrained(os.fspath(path))
+            model, loading = AutoModelForQuestionAnswering.from_pretrained(os.fspath(path), output_loading_info=True)
+            saved = _saved_options(os.fspath(path), tokenizer)
         # Parts of the encoder may be missing for good reasons, such as a pooler that no reader has.
         encoder = model.base_model_prefix + "."
         untrained = sorted(name for name in loading["missing_keys"] if not name.startswith(encoder))
@@ -171,12 +174,11 @@ class Reader:
             )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        chosen = _saved_options(os.fspath(path), tokenizer)
         unknown = set(options) - {field.name for field in fields(ReaderOptions)}
         if unknown:
             names = ", ".join(field.name for field in fields(ReaderOptions))
             raise ValueError(f"options of a reader must be among {names}; got {', '.join(sorted(unknown))}")
-        return cls(model.to(device), tokenizer, replace(chosen, **options), tokens_per_chunk=tokens_per_chunk)
+        return cls(model.to(device), tokenizer, replace(saved, **options), tokens_per_chunk=tokens_per_chunk)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write an ordinary checkpoint, with the options in a file beside it.
@@ -294,7 +296,12 @@ class Reader:
         return spans[:top_k]
 
     def predict(
-        self, questions: Sequence[Question], *, n_best: int = 20, show_progress_bar: bool = False
+        self,
+        questions: Sequence[Question],
+        *,
+        n_best: int = 20,
+        show_progress_bar: bool = False,
+        counts: WindowCounts | None = None,
     ) -> list[RankedAnswers]:
         """The best spans of each question, see `cmp_rerank.reader.answers.best_answers`.
 
@@ -302,6 +309,7 @@ class Reader:
             questions: A list of questions; a generator is refused.
             n_best: How many candidates of each question.
             show_progress_bar: Whether to show one.
+            counts: Gets what did not fit into a window added.
 
         Returns:
             For each question its candidates, best first; none where the tokenizer finds no token in its passages.
@@ -320,6 +328,8 @@ class Reader:
             for first in range(0, len(questions), _BLOCK):
                 block = questions[first : first + _BLOCK]
                 windows = self.windows(block)
+                if counts is not None:
+                    counts.add(windows.counts)
                 done = bar.n
 
                 def report(share: float, done: int = done, many: int = len(block)) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,25 @@ class WindowCounts:
     support_elsewhere: int = 0
     unknown: int = 0
     empty: int = 0
+
+    def add(self, other: WindowCounts) -> None:
+        """Add the counts of others."""
+        for each in fields(WindowCounts):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    def notes(self) -> list[str]:
+        """What a reader of the answers should know: what does not fit into a window, or cannot be read at all.
+
+        Example:
+            >>> WindowCounts(questions=9, split=2, questions_cut=1).notes()
+            ['passages longer than a window, and read in parts: 2', 'questions truncated to half of a window: 1']
+        """
+        what = {
+            "passages longer than a window, and read in parts": self.split,
+            "questions truncated to half of a window": self.questions_cut,
+            "questions without an answer, since their passages have no token": self.empty,
+        }
+        return [f"{text}: {number:,}" for text, number in what.items() if number]
 
     def __str__(self) -> str:
         return (

@@ -74,7 +74,9 @@ def scorer_of(
 
         if isinstance(model, LongDocumentReranker):
             return ByPassages(model, tokens_per_batch, passages)
-        own = any(getattr(type(model), name) is not getattr(package.CrossEncoder, name) for name in _INFERENCE)
+        own = any(
+            getattr(type(model), name, None) is not getattr(package.CrossEncoder, name, None) for name in _INFERENCE
+        )
         if not own and not passages:
             return ByPasses(model, tokens_per_batch)
     if passages:
@@ -84,7 +86,7 @@ def scorer_of(
     return ByPredict(model, defaults or {}, predict_options or {})
 
 
-#: What a class has of its own if it scores in a way of its own.
+#: What a class has of its own if it scores in a way of its own; `_inference` came with sentence-transformers 6.2.
 _INFERENCE = ("predict", "_inference", "forward")
 
 

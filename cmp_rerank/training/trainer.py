@@ -38,6 +38,7 @@ from cmp_rerank.models.pairs import Truncation
 from cmp_rerank.training import token_store
 from cmp_rerank.training.checkpoints import TimedCheckpoints
 from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, task_loss
+from cmp_rerank.training.complete import CompleteCheckpoints
 from cmp_rerank.training.retry import retry_on_oom
 from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches, with_company
 from cmp_rerank.training.token_store import Item, TokenStore
@@ -48,7 +49,7 @@ _BLOCK = 512  # rows of a dataset that are tokenised together
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-class RerankerTrainer(CrossEncoderTrainer):
+class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
     """Train a cross-encoder, with any loss of sentence-transformers or a `ComparativeLoss` around one.
 
     A drop-in replacement of ``CrossEncoderTrainer``: same arguments, same results up to the order of the data and
@@ -59,6 +60,8 @@ class RerankerTrainer(CrossEncoderTrainer):
     - The rows of a batch have similar lengths, see `LengthBatches`; and the pairs of a batch, whatever the loss,
       run in length-sorted chunks, see `cmp_rerank.engine.Scorer`.
     - When memory runs out, chunks are halved, activations recomputed instead of kept, and the step is repeated.
+    - Checkpoints are synced to the disk and marked; ``train(resume_from_checkpoint=True)`` takes the last one that
+      was saved whole, see `CompleteCheckpoints`.
 
     A loss that cannot be taken apart from its model (the log says which and why) is run as it is.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import resource
+import shutil
 import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,7 @@ from typer.testing import CliRunner
 from usages import USAGES, Usage, make_world
 
 from cmp_rerank.cli.main import COMMANDS, app
+from cmp_rerank.cli.options import written_places
 from cmp_rerank.ir import (
     read_corpus,
     read_qrels,
@@ -181,6 +185,53 @@ def test_the_traceback_is_shown_on_demand(usage: Usage, world: Mapping[str, Path
     assert result.exit_code == 2
     assert "Traceback (most recent call last)" in result.stderr
     assert said(result)[-1].startswith("cmp-rerank: ")
+
+
+# Places that cannot be written to --------------------------------------------------------------------------------
+
+#: Commands that make the folders above what they write.
+MAKES_FOLDERS = {"train", "train-reader", "demo"}
+
+
+@pytest.mark.parametrize("usage", [usage for usage in ALL if usage.out], ids=ids([u for u in ALL if u.out]))
+def test_outputs_are_checked_first(usage: Usage, tmp_path: Path) -> None:
+    """Before any input is looked at: here there is none of them."""
+    (tmp_path / "file").write_text("")
+    model = usage.command == "demo"  # typer itself looks for its model
+    nothing = defaultdict(lambda: tmp_path if model else tmp_path / "no such input")
+    places = {tmp_path / "file" / "below": "this is a file; below cannot be written below it"}
+    if usage.command not in MAKES_FOLDERS:
+        places[tmp_path / "nowhere" / usage.out] = f"no such directory; create it before writing {usage.out}"
+    if written_places(COMMANDS[usage.command])["predictions" if usage.command == "answer" else "out"].folder:
+        places[tmp_path / "file"] = "there is such a file already; remove it"
+    else:
+        (tmp_path / usage.out).mkdir()
+        places[tmp_path / usage.out] = "there is such a folder already; remove it"
+    for place, message in places.items():
+        arguments = [one.format_map(Files(nothing, out=place)) for one in usage.arguments.split()]
+        assert message in refused(call([usage.command, *arguments])), place
+
+
+class Files(dict):
+    """Any name of a file."""
+
+    def __init__(self, files: Mapping[str, Path], **more: Path) -> None:
+        super().__init__(more)
+        self.files = files
+
+    def __missing__(self, name: str) -> Path:
+        return self.files[name]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_place_to_write_to_is_marked(command: str) -> None:
+    """By the names of the options: a new one is thought of here."""
+    writing = {"out", "index", "passages", "predictions"}
+    arguments = inspect.signature(COMMANDS[command]).parameters
+    paths = {name for name in arguments if name in writing and not (command == "rerank" and name == "index")}
+    assert {name for name in paths if "list" not in str(arguments[name].annotation)} == set(
+        written_places(COMMANDS[command])
+    )
 
 
 # Ids that do not match -------------------------------------------------------------------------------------------
@@ -383,7 +434,9 @@ def long(world: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """The same files, where documents are longer than the window of the models, 128 tokens."""
     folder = tmp_path_factory.mktemp("long")
     write_corpus(folder / "corpus.jsonl", {doc: f"{text} " * 60 for doc, text in CORPUS.items()})
-    return {**world, "corpus": folder / "corpus.jsonl"}
+    shutil.copytree(world["beir"], folder / "beir")
+    shutil.copy(folder / "corpus.jsonl", folder / "beir" / "corpus.jsonl")
+    return {**world, "corpus": folder / "corpus.jsonl", "beir": folder / "beir"}
 
 
 @pytest.mark.parametrize(
@@ -393,6 +446,9 @@ def long(world: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         ("guard", 0, [" pairs exceed the window of the model, and were cut", "LongDocumentReranker"]),
         ("train", 1, ["pairs exceed the window of the model, and were cut", "LongDocumentReranker"]),
         ("curves", 0, ["28 of 28 passages were truncated"]),
+        ("mine", 1, ["scored by models: ", " of the pairs (", "exceed the window, and were cut"]),
+        ("mine", 2, ["scored by models: ", " of the pairs (", "exceed the window, and were cut"]),
+        ("answer", 0, ["passages longer than a window, and read in parts: "]),
     ],
 )
 def test_a_window_smaller_than_the_texts(

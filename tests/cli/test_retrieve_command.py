@@ -144,4 +144,4 @@ def test_wrong_arguments_are_named_in_one_line(folder: Path, arguments: list[str
 def test_the_folder_of_the_run_must_exist(folder: Path) -> None:
     result = run_command(app, ["retrieve", f"beir:{folder / 'beir'}", "-o", str(folder / "no" / "out.run")])
     assert result.exit_code == 2
-    assert "no: no such directory; create it for out.run" in result.stderr
+    assert "no: no such directory; create it before writing out.run" in result.stderr

@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 import tiny_models
+from optional_libraries import datasets
 from pipeline_data import CORPUS, QRELS, QUERIES, collection, settings
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
@@ -45,6 +47,9 @@ def make_world(folder: Path) -> dict[str, Path]:
     ]
     world["questions"] = folder / "questions.json"
     world["questions"].write_text(json.dumps(rows))
+    for name, answer in (("predictions", "honey"), ("answers", "bees")):
+        world[name] = folder / f"{name}.json"
+        world[name].write_text(json.dumps({row["id"]: answer for row in rows}))
     world["passage"] = folder / "passage.txt"
     world["passage"].write_text(tiny_models.TEXTS[0])
     world["curves"] = folder / "curves.json"
@@ -53,6 +58,10 @@ def make_world(folder: Path) -> dict[str, Path]:
     training = {"max_steps": 1, "eval_strategy": "no", "save_strategy": "no"}
     world["config"].write_text(dump(settings(world["model"], data={"collection": f"beir:{beir}"}, training=training)))
     return world
+
+
+#: What writes rows of training data, or trains on them.
+MAKING_ROWS = ("mine", "train", "demo")
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,21 @@ class Usage:
 
     def call(self, files: Mapping[str, object], out: Path) -> list[str]:
         """The arguments for these files."""
+        if self.command in MAKING_ROWS:
+            datasets.Dataset  # noqa: B018 - no rows without them: the test is skipped
         return [
             self.command,
             *(one.format(**files, out=out) for one in self.arguments.split()),
         ]
 
+    def names(self) -> list[str]:
+        """The names of the files that it reads, in the order of the arguments."""
+        fields = (field for _, field, _, _ in Formatter().parse(self.arguments) if field not in (None, "out"))
+        return list(dict.fromkeys(field for field in fields if field))
+
     def files(self, world: Mapping[str, object]) -> list[str]:
-        """The names of the files that it reads."""
-        return [name for name in world if f"{{{name}}}" in self.arguments]
+        """The same, in the order of the world."""
+        return [name for name in world if name in self.names()]
 
 
 TEXTS = "--queries {queries} --corpus {corpus}"
@@ -131,6 +147,10 @@ USAGES = {
         Usage("answer", f"{{reader}} {TEXTS} --run {{run}} --device cpu --predictions {{out}}", "answers.json"),
         Usage("answer", "{reader} --questions {questions} --device cpu"),
         Usage("answer", "{reader} -q honey -f {passage} --device cpu"),
+    ],
+    "evaluate-answers": [
+        Usage("evaluate-answers", "{questions} {predictions}"),
+        Usage("evaluate-answers", "{questions} first={predictions} second={answers}"),
     ],
     "demo": [Usage("demo", "--fast --model {encoder} --out {out} --cache {out}", "demo")],
     "doctor": [Usage("doctor", "--no-measure --json")],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as upstream
@@ -78,6 +78,7 @@ def rows(draw: st.DrawFn) -> tuple[Example, View]:
     return example, View(tokens, levels, replaced, draw(st.integers(0, 1)))
 
 
+@settings(deadline=None)
 @given(st.lists(rows(), min_size=1, max_size=12), st.booleans())
 def test_rows_are_pooled_by_what_their_scores_depend_on(many: list[tuple[Example, View]], by_position: bool) -> None:
     kept, index = pooled(

@@ -168,7 +168,7 @@ def test_curves_from_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"c\.json, line 2: not JSON"):
         read_curves(tmp_path / "c.json")
     (tmp_path / "bad.csv").write_text("steps,RR\n1,high\n")
-    with pytest.raises(ValueError, match=r"bad\.csv: a value is not a number"):
+    with pytest.raises(ValueError, match=r"bad\.csv, line 2: a value is not a number"):
         read_curves(tmp_path / "bad.csv")
 
 
@@ -401,3 +401,19 @@ def test_5000_queries_stay_usable(browser: Any, tmp_path: Path) -> None:
         "return [...document.querySelectorAll('.side:last-child .name')].map(e => e.textContent)"
     )
     assert docs == [doc for doc, _ in rank(parts["runs"]["tuned"]["q4999"])[:10]]
+
+
+def test_half_of_a_surrogate_pair_is_shown_as_the_replacement_character(tmp_path: Path) -> None:
+    run = {"q\ud83d": {"d\ud83d": 1.0}}
+    texts = {"d\ud83d": "text \udd89"}
+    write_report(
+        tmp_path / "page.html",
+        {"a": run, "b\ud83d": run},
+        {"q\ud83d": {"d\ud83d": 1}},
+        "RR",
+        queries={"q\ud83d": "asked \ud83d"},
+        corpus=texts,
+    )
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "asked \ufffd" in page
+    assert "text \ufffd" in str(unpacked(data_of(page), "docs"))

@@ -43,3 +43,11 @@ def test_kinds_of_values() -> None:
     assert [kind(value) for value in ((1, 2), {}, 0.5, str, (i for i in "ab"))] == [
         *("a tuple of 2", "a dict of 0", "0.5", "the class str", "a generator")
     ]
+
+
+def test_half_of_a_surrogate_pair_is_named() -> None:
+    check_texts("queries", {"q1": "whole: \N{OWL}"})
+    with pytest.raises(
+        ValueError, match=r"the text of 'q2' in queries must be Unicode; got half .* '\\ud83d', at char"
+    ):
+        check_texts("queries", {"q1": "fine", "q2": "half: \ud83d"})

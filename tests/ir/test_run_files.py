@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from cmp_rerank.ir import rank, read_qrels, read_run, write_qrels, write_run
 
 ids = st.text("abc123é/:#\"'\U0001f600", min_size=1, max_size=6)
+query_ids = ids.filter(lambda name: not name.startswith("#"))  # that begins a comment
 runs = st.dictionaries(
-    ids, st.dictionaries(ids, st.floats(allow_nan=False), min_size=1, max_size=5), min_size=1, max_size=4
+    query_ids, st.dictionaries(ids, st.floats(allow_nan=False), min_size=1, max_size=5), min_size=1, max_size=4
 )
 qrels_strategy = st.dictionaries(
-    ids, st.dictionaries(ids, st.integers(-2, 4), min_size=1, max_size=5), min_size=1, max_size=4
+    query_ids, st.dictionaries(ids, st.integers(-2, 4), min_size=1, max_size=5), min_size=1, max_size=4
 )
 tmp_ok = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -87,6 +88,7 @@ def test_gzip_is_the_same_every_time(tmp_path: Path) -> None:
         ({"q1": {"d1": 1.0}, "q2": {"d2": math.nan}}, "t", "'d2' is NaN"),
         ({"q1": {"d1": 1.0}}, "my run", "the tag 'my run' cannot"),
         ({"q1": {"d1": 1.0}, 7: {"d2": 1.0}}, "t", "a query id is a string; got 7"),
+        ({"q1": {"d1": 1.0}, "#2": {"d2": 1.0}}, "t", "the query id '#2' would begin a comment"),
     ],
 )
 def test_nothing_is_half_written(tmp_path: Path, run: dict, tag: str, message: str) -> None:
@@ -108,8 +110,8 @@ def test_folder_must_exist(tmp_path: Path) -> None:
     [
         ("q1 0 d1 1\nq1 0 d2\n", "qrels, line 2: 3 fields"),
         ("query-id\tcorpus-id\tscore\nq1\t0\td1\t1\n", "qrels, line 2: 4 fields"),
-        ("q1 0 d1 yes\n", "qrels, line 1: the grade is not an integer: b'yes'"),
-        ("q1 0 d1 0.5\n", "qrels, line 1: the grade is not an integer: b'0.5'"),
+        ("q1 0 d1 yes\n", "qrels, line 1: a grade must be an integer; got b'yes'"),
+        ("q1 0 d1 0.5\n", "qrels, line 1: a grade must be an integer; got 0.5"),
         ("q1 0 d1 1\nq1 0 d1 2\n", r"qrels, line 2: document 'd1' is judged twice for query 'q1' \(1 and 2\)"),
         ("query-id\tcorpus-id\tscore\n", "qrels: there is no judgment in it"),
         ("", "qrels: there is no judgment in it"),
@@ -128,10 +130,10 @@ def test_duplicates_in_qrels(tmp_path: Path, policy: str, grade: int) -> None:
 
 
 def test_grades_are_integers(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a grade is an integer; got 0\.5"):
+    with pytest.raises(ValueError, match=r"a grade must be an integer; got 0\.5"):
         write_qrels(tmp_path / "q", {"q1": {"d1": 0.5}})  # type: ignore[dict-item]
     (tmp_path / "q.json").write_text('{"q1": {"d1": 0.5}}')
-    with pytest.raises(ValueError, match=r"the grade is not an integer: 0\.5"):
+    with pytest.raises(ValueError, match=r"document 'd1': a grade must be an integer; got 0\.5"):
         read_qrels(tmp_path / "q.json")
 
 

@@ -99,3 +99,19 @@ def test_samples_of_sentence_transformers(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text('[{"query": "one"}]')
     with pytest.raises(ValueError, match="sample 0: 'positive' must be a text or a list of texts"):
         read_samples(tmp_path / "s.json")
+
+
+@pytest.mark.parametrize("name", ["queries.jsonl", "samples.json"])
+def test_half_of_a_surrogate_pair_is_named_with_its_line(tmp_path: Path, name: str) -> None:
+    whole, half = r'{"_id": "q1", "text": "\ud83e\udd89"}', r'{"_id": "q2", "text": "\ud83e"}'
+    path = tmp_path / name
+    if name == "samples.json":
+        path.write_text('[{"query": "\\ud83e", "positive": "x", "documents": []}]')
+        with pytest.raises(ValueError, match=r"samples\.json: half of a surrogate pair, '\\ud83e', is no character"):
+            read_samples(path)
+        return
+    path.write_text(f"{whole}\n{half}\n")
+    with pytest.raises(ValueError, match=r"queries\.jsonl, line 2: half of a surrogate pair, '\\ud83e'"):
+        read_queries(path)
+    path.write_text(f"{whole}\n")
+    assert read_queries(path) == {"q1": "\N{OWL}"}

@@ -121,7 +121,7 @@ def test_what_cannot_be_evaluated() -> None:
         evaluate_answers([], {})
     with pytest.raises(ValueError, match="question '1' has no gold answer; leave it out"):
         evaluate_answers([question("1")], {"1": "bee"})
-    with pytest.raises(ValueError, match="got none for 1 of 2 \\(2\\)"):
+    with pytest.raises(ValueError, match="got none for 1 of 2 \\('2'\\)"):
         evaluate_answers([question("1", "a"), question("2", "b")], {"1": "a"}, missing="error")
     assert evaluate_answers([question("1", "bee")], {"1": "bee"}, missing="error").means == {"EM": 1.0, "F1": 1.0}
     with pytest.raises(ValueError, match="'squad3'"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
@@ -26,11 +26,11 @@ from cmp_rerank.training import trainer as trainer_module
 from cmp_rerank.training.collator import Preparer, pair_key
 from cmp_rerank.training.sampler import DistributedBatchSampler
 
-POINTWISE = Dataset.from_dict(
+POINTWISE = datasets.Dataset.from_dict(
     {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
 )
-PAIRS = Dataset.from_dict({"query": QUERIES, "positive": PASSAGES})
-LISTS = Dataset.from_dict(
+PAIRS = datasets.Dataset.from_dict({"query": QUERIES, "positive": PASSAGES})
+LISTS = datasets.Dataset.from_dict(
     {
         "query": QUERIES,
         "docs": [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)],
@@ -304,7 +304,7 @@ def test_queries_without_documents(loss: str, tiny_checkpoint: Path, tmp_path: P
     """They train what the base trainer does; in batches of similar length they come with other rows."""
     lists = [[PASSAGES[0], OTHERS[0], OTHERS[1]], [], [OTHERS[2], PASSAGES[2]], []]
     columns = {"query": QUERIES * 2, "docs": lists * 2, "labels": [[2.0, 0.0, 1.0], [], [0.0, 1.0], []] * 2}
-    data = Dataset.from_dict(columns)
+    data = datasets.Dataset.from_dict(columns)
 
     def make(model: CrossEncoder) -> Any:
         plain = upstream.LambdaLoss(model)
@@ -342,7 +342,9 @@ def test_a_batch_with_nothing_to_learn_has_gradients(
     if loss == "comparative":
         plain = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)])
     args = arguments(tmp_path, strategy=strategy)
-    run = RerankerTrainer(model=tiny_model.train(), args=args, train_dataset=Dataset.from_dict(columns), loss=plain)
+    run = RerankerTrainer(
+        model=tiny_model.train(), args=args, train_dataset=datasets.Dataset.from_dict(columns), loss=plain
+    )
     (batch,) = run.get_train_dataloader()
     value = run.compute_loss(tiny_model, batch)
     value.backward()
@@ -493,7 +495,9 @@ def test_plain_arguments_and_an_own_collator_are_fine(tiny_model: CrossEncoder, 
 
 def test_an_empty_passage_is_left_to_the_loss(tiny_model: CrossEncoder, tmp_path: Path) -> None:
     """The base trainer scores empty passages; a plain loss must not fail on them here."""
-    data = Dataset.from_dict({"query": QUERIES, "passage": [*PASSAGES[:3], ""], "label": [1.0, 0.0, 1.0, 0.0]})
+    data = datasets.Dataset.from_dict(
+        {"query": QUERIES, "passage": [*PASSAGES[:3], ""], "label": [1.0, 0.0, 1.0, 0.0]}
+    )
     RerankerTrainer(model=tiny_model, args=arguments(tmp_path), train_dataset=data).train()
 
 
@@ -609,7 +613,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [[1.0, None], [[1.0, 0.5], [0.0, None]]])
 def test_a_label_that_is_missing_is_named(labels: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Upstream's collator ends in torch's "Could not infer dtype of NoneType"."""
-    data = Dataset.from_dict({"query": ["q"], "docs": [["a", "b"]], "labels": [labels]})
+    data = datasets.Dataset.from_dict({"query": ["q"], "docs": [["a", "b"]], "labels": [labels]})
     model = CrossEncoder(str(tiny_checkpoint), device="cpu")
     trainer = RerankerTrainer(
         model=model, args=arguments(tmp_path), train_dataset=data, loss=upstream.ListNetLoss(model)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import os
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
-from cmp_rerank.collections.cache import cache_folder
+from cmp_rerank.collections.cache import cache_folder, warn_unwritable
 from cmp_rerank.collections.docstrings import cleaning, sources
 from cmp_rerank.collections.docstrings.cleaning import known_item, template
 from cmp_rerank.collections.docstrings.sources import (
@@ -26,6 +28,7 @@ from cmp_rerank.ir.lines import replacing
 from cmp_rerank.text import near_duplicates as duplicates
 from cmp_rerank.text.near_duplicates import near_duplicates, same_keys, words
 
+logger = logging.getLogger(__name__)
 DEFAULT_PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers", STDLIB)
 
 QUERY_WORDS = (5, 40)
@@ -163,16 +166,22 @@ def _builder_version() -> str:
 
 
 def _read_cache(path: Path) -> list[Row] | None:
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         rows = json.loads(gzip.decompress(path.read_bytes()))
+        if not rows or not isinstance(rows, list):
+            raise ValueError("no list of docstrings")
         return [(name, owner, query, document) for name, owner, query, document in rows]
-    except (OSError, EOFError, ValueError):  # a damaged file is built again
+    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:  # gzip has a checksum of its content
+        logger.warning("%s: this cache is damaged (%s); it is built again now", path, error)
         return None
 
 
 def _write_cache(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        json.dump(rows, file, ensure_ascii=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            json.dump(rows, file, ensure_ascii=False)
+    except OSError as error:
+        warn_unwritable(path, error)

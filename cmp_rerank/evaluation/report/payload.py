@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from cmp_rerank.ir import Qrels, Run, UngroupedError, blocks_of, stream_run
 
 QUERIES_PER_CHUNK = 50
 DOCS_PER_CHUNK = 400
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _RELEVANT_BELOW = 8  # relevant documents below the depth that are listed by name
 
 
@@ -31,6 +33,7 @@ def rankings(
         blocks = blocks_of(run)
     else:
         reading = {name: options[name] for name in ("duplicates", "nan", "empty", "format") if name in options}
+        reading["ranks"] = options.get("rank_order") == "given"
         try:
             for block in stream_run(run, **reading):
                 yield from _of_block(block, judged, options)
@@ -119,7 +122,7 @@ def payload(
             [[*item(doc), _short(score)] for doc, score in zip(*entry["tops"][name], strict=True)] for name in systems
         ]
         records.append([tops, [item(doc) for doc in entry["below"]], entry["more"]])
-    docs = [[doc, clip(corpus.get(doc, ""), text_chars)] for doc in number]
+    docs = [[written(doc), clip(written(corpus.get(doc, "")), text_chars)] for doc in number]
     return {
         "systems": list(systems),
         "baseline": systems.index(comparison.baseline),
@@ -139,6 +142,16 @@ def payload(
         "detail": _pack(records, QUERIES_PER_CHUNK),
         "docs": _pack(docs, DOCS_PER_CHUNK),
     }
+
+
+def written(text: str) -> str:
+    """A text as a page can hold it: the replacement character stands for half of a surrogate pair.
+
+    Example:
+        >>> written("half: \\ud83d")
+        'half: �'
+    """
+    return text if text.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def clip(text: str, length: int) -> str:
