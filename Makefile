@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := demo,retrieval,report,test
+EXTRAS := demo,retrieval,report,serve,test
 # No model hub is needed by anything below.
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help venv demo test test-slow test-faults test-rounding test-versions soak mutants study-smoke lint format bench \
-	dist clean
+.PHONY: help venv demo test test-slow test-faults test-rounding test-versions test-integrations soak mutants \
+	study-smoke lint format bench dist clean
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -43,6 +43,16 @@ soak: $(STAMP)   ## Two hours of mixed commands and 10,000 training steps: nothi
 test-versions: $(STAMP)  ## The test suite with the lowest, older and pinned versions (ARGS: python tests/versions/run_versions.py -h)
 	$(BIN)/python tests/versions/run_versions.py $(ARGS)
 
+test-integrations: .venv-integrations/.installed  ## The tests with LangChain, LlamaIndex, Haystack, PyTerrier and ranx
+	.venv-integrations/bin/python -m pytest tests/integrations tests/test_docs.py -m "slow or not slow"
+
+.venv-integrations/.installed: pyproject.toml constraints.txt constraints/integrations.txt
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/pip install -q --upgrade pip
+	.venv-integrations/bin/pip install -q -c constraints.txt torch
+	.venv-integrations/bin/pip install -q -c constraints.txt -c constraints/integrations.txt -e '.[integrations,test]'
+	touch $@
+
 mutants: $(STAMP) ## Break the core in small ways, one at a time: the tests must notice each (about 15 minutes)
 	$(BIN)/python tests/mutants/run_mutants.py --out benchmarks/results/mutants.json
 
@@ -71,4 +81,4 @@ dist: $(STAMP)   ## Wheel and sdist in dist/, checked; the version is that of th
 	$(BIN)/python -m twine check --strict dist/*
 
 clean:           ## Remove what the other targets made
-	rm -rf .venv .versions dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-integrations .versions dist .pytest_cache .mypy_cache .ruff_cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ from cmp_rerank.reranking.checks import PairScorer
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+    from cmp_rerank.ablations import Example
     from cmp_rerank.models.long_document import LongDocumentReranker
 
 
@@ -93,6 +94,9 @@ _INFERENCE = ("predict", "_inference", "forward")
 class ByPasses:
     """Passes of a CrossEncoder, in order of length, each of as many pairs as fit into a number of tokens.
 
+    Tokenising and scoring can be had apart: a server scores pairs of several requests together. A
+    LongDocumentReranker divides documents into passages within a pass.
+
     Args:
         model: The model.
         tokens_per_batch: How many tokens, padding included, one pass holds; None: what suits the device.
@@ -108,12 +112,13 @@ class ByPasses:
         budget = Budget.without_gradients(tokens_per_batch, model.device)
         self.scorer = Scorer(self.adapter, tokens_per_chunk=budget.tokens)
 
-    def __call__(self, pairs: list[tuple[str, str]]) -> PairScores:
-        """Score pairs of texts."""
-        import torch
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Example], list[bool]]:
+        """Tokenise pairs of texts.
 
+        Returns:
+            The examples, which `score` takes, and for each pair whether the window has cut it.
+        """
         from cmp_rerank.ablations import Example
-        from cmp_rerank.engine.inference import whole_scores
 
         prompt = self.model.prompts.get(self.model.default_prompt_name or "")
         encoded = self.adapter.encode(
@@ -123,10 +128,22 @@ class ByPasses:
             Example(features, np.full(len(features["input_ids"]), -1), shared=encoded.shared)
             for features in encoded.features
         ]
+        return examples, [layout.truncated for layout in encoded.layouts]
+
+    def score(self, examples: Sequence[Example]) -> np.ndarray:
+        """Logits of examples, (pairs,) float64, whichever calls of `encode` they come from."""
+        import torch
+
+        from cmp_rerank.engine.inference import whole_scores
+
         with torch.inference_mode():
             found = whole_scores(self.scorer, self.model, examples, range(len(examples)), block=len(examples))
-        scores = np.stack([scores for _, scores in found])  # (pairs, labels)
-        return PairScores(one_score(scores), cut=sum(layout.truncated for layout in encoded.layouts))
+        return one_score(np.stack([scores for _, scores in found]))  # from (pairs, labels)
+
+    def __call__(self, pairs: list[tuple[str, str]]) -> PairScores:
+        """Score pairs of texts."""
+        examples, cut = self.encode(pairs)
+        return PairScores(self.score(examples), cut=sum(cut))
 
 
 class ByPassages:

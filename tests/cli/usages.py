@@ -131,6 +131,7 @@ USAGES = {
         Usage("rerank", f"{TEXTS} --run {{run}} --model {{model}} --depth 3 --device cpu -o {{out}}", "new.trec"),
         Usage("rerank", "beir:{beir} --run {run} --model {model} --depth 3 --device cpu"),
     ],
+    "serve": [Usage("serve", "{model} --device cpu --check")],
     "evaluate": [Usage("evaluate", "{qrels} {run}")],
     "compare": [Usage("compare", "{qrels} {run} {second}")],
     "report": [Usage("report", f"{{qrels}} {{run}} {{second}} {TEXTS} --curves {{curves}} -o {{out}}", "page.html")],
