@@ -50,7 +50,7 @@ test-integrations: .venv-integrations/.installed  ## The tests with LangChain, L
 	$(PYTHON) -m venv .venv-integrations
 	.venv-integrations/bin/pip install -q --upgrade pip
 	.venv-integrations/bin/pip install -q -c constraints.txt torch
-	.venv-integrations/bin/pip install -q -c constraints.txt -c constraints/integrations.txt -e '.[integrations,test]'
+	.venv-integrations/bin/pip install -q -c constraints.txt -c constraints/integrations.txt -e '.[test-integrations,test]'
 	touch $@
 
 mutants: $(STAMP) ## Break the core in small ways, one at a time: the tests must notice each (about 15 minutes)

@@ -16,9 +16,15 @@ tomllib = pytest.importorskip("tomllib")  # of Python 3.11
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: They are no part of what is installed for use.
-DEVELOPMENT = ("test",)
+DEVELOPMENT = ("test", "test-integrations")
 #: Imported from the package that another one brings, and stands for: these two are released together.
-TOGETHER = {"pydantic-core": "pydantic"}
+TOGETHER = {
+    "pydantic-core": "pydantic",
+    "starlette": "fastapi",
+    "pandas": "pyterrier",
+    "haystack": "haystack-ai",
+    "llama-index": "llama-index-core",
+}
 #: Read as text, not imported: its docstrings are part of the collection of the demo.
 TEXTS = {"scikit-learn"}
 

@@ -29,7 +29,7 @@ from uv_environments import Uv, run
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-EXTRAS = "demo,retrieval,report,test"
+EXTRAS = "demo,retrieval,report,serve,test"
 SHOWN = ("torch", "transformers", "sentence-transformers", "datasets", "numpy")
 #: Torch is that of the interpreter which the environment is made from.
 PRESENT = "present"
