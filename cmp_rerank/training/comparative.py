@@ -71,6 +71,7 @@ class ComparativeTrainer(CompleteCheckpoints):
         baseline: See `ComparativeLoss`.
         reduction: See `ComparativeLoss`.
         objective: See `ComparativeLoss`.
+        compare_share: See `ComparativeLoss`.
         adapter: Knows the kind of model. Default: by the signature of the model's forward, a reader or a classifier.
         strategy: How the steps are run; see `cmp_rerank.engine.Scorer`.
         activation_bytes: How many bytes of activations ``strategy="auto"`` may keep; see there.
@@ -117,6 +118,7 @@ class ComparativeTrainer(CompleteCheckpoints):
         baseline: Baseline | None = None,
         reduction: Reduction | None = None,
         objective: Objective | None = None,
+        compare_share: float = 1.0,
         adapter: TokenRowsAdapter | None = None,
         strategy: Strategy | None = None,
         tokens_per_batch: int | None = None,
@@ -155,7 +157,7 @@ class ComparativeTrainer(CompleteCheckpoints):
             activation_bytes=activation_bytes,
         )
         #: Scores the views and compares them.
-        self.comparison = Comparison(self.plan, chosen, scorer, self.args.seed)
+        self.comparison = Comparison(self.plan, chosen, scorer, self.args.seed, compare_share)
         self._scorer = Scorer(self.adapter, tokens_per_chunk=tokens_per_chunk)
         self._means = Means()
         if data_collator is None:

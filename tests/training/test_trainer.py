@@ -391,13 +391,15 @@ def test_batches_have_similar_lengths(tiny_model: CrossEncoder, tmp_path: Path) 
     assert not isinstance(sampler(batch_sampler="no_duplicates"), TokenisedBatches)  # what the caller chose
 
 
-def test_resume_is_the_uninterrupted_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_resume_is_the_uninterrupted_run(share: float, tiny_checkpoint: Path, tmp_path: Path) -> None:
     def run(folder: str, steps: int, resume: bool) -> CrossEncoder:
         model = CrossEncoder(str(tiny_checkpoint), device="cpu")
         args = arguments(
             tmp_path / folder, max_steps=steps, save_strategy="steps", save_steps=3, lr_scheduler_type="constant"
         )
-        loss = ComparativeLoss(model, upstream.BinaryCrossEntropyLoss(model), [CmpDrop(p=0.2)])
+        task = upstream.BinaryCrossEntropyLoss(model)
+        loss = ComparativeLoss(model, task, [CmpDrop(p=0.2)], compare_share=share)
         trainer = RerankerTrainer(model=model, args=args, train_dataset=POINTWISE, loss=loss)
         trainer.train(resume_from_checkpoint=resume)
         return model
