@@ -125,6 +125,17 @@ def test_one_loss_of_several_datasets_has_one_set_of_names(
     assert names == set(loss.diagnostics)  # the trainer does not say which dataset a batch is of
 
 
+@pytest.mark.parametrize("cls", TRAINERS)
+def test_a_dataset_that_was_one_of_several_is_alone_now(cls: Any, tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    """The other trainer has left the name in it."""
+    data = pairs()
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpDrop()])
+    train(cls, tiny_model, tmp_path / "a", datasets.DatasetDict({"b": data, "c": pairs()}), {"b": loss, "c": loss})
+    (entry,) = train(cls, tiny_model, tmp_path / "b", data, loss)
+    assert "task_loss_full" in entry
+    assert not any(name.startswith("b_") for name in entry)
+
+
 class Parts(nn.Module):
     """A loss that says what it is made of, one part of which is not always a number."""
 
