@@ -26,7 +26,7 @@ from cmp_rerank.objectives._checks import (
     check_baseline,
     check_reduction,
 )
-from cmp_rerank.objectives.base import violations
+from cmp_rerank.objectives.base import beaten, violations
 from cmp_rerank.objectives.divergences import (
     adaptive_alpha,
     intra_distillation_divergence,
@@ -43,6 +43,7 @@ __all__ = [
     "Baseline",
     "Reduction",
     "adaptive_alpha",
+    "beaten",
     "check_baseline",
     "check_reduction",
     "comparative_loss",

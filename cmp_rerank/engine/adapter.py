@@ -22,9 +22,13 @@ class Adapter(Protocol):
 
     Attributes:
         one_pass: whether one call of the model is one pass of its layers over the rows.
+        by_position: whether a row's scores depend on the original positions of its tokens also where nothing is
+            ablated, as those of a model with a score for each token do. If not, rows that read the same tokens are
+            one computation, of whatever examples they are.
     """
 
     one_pass: bool
+    by_position: bool
 
     def inner(self, model: nn.Module) -> Any:
         """The model inside of wrappers (distributed, compiled), or the model itself.

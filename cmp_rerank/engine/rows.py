@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,15 +48,46 @@ class RowBatch:
         return [levels[number] if number < len(levels) else 0 for levels in self.levels]
 
 
+def computation(row: Row, by_position: bool = False) -> Hashable:
+    """What the scores of a row depend on: rows of which this is equal are one computation.
+
+    Masks derive from the row's seed and the original positions of its tokens, and there are none where no ablation
+    acts on the model. So rows of several examples may be equal, such as documents that differ in what is cropped.
+
+    Args:
+        row: the row.
+        by_position: whether scores depend on the original positions anyway; see `Adapter`.
+
+    Example:
+        >>> tokens, segment = {"input_ids": np.array([7, 8, 9])}, np.array([-1, 0, 1])
+        >>> one, other = Example(tokens, segment, seed=1), Example(tokens, segment, seed=2)
+        >>> view, dropped = View(np.array([0, 1])), View(np.array([0, 1]), (1,))
+        >>> computation((one, view)) == computation((other, view))
+        True
+        >>> computation((one, dropped)) == computation((other, dropped))
+        False
+    """
+    example, view = row
+    ablated = any(view.levels)
+    inputs = tuple(
+        (name, view.feature(example, name).astype(np.int64).tobytes()) for name in sorted(example.features)
+    )
+    where = view.tokens.tobytes() if ablated or by_position else len(view)
+    masks = (example.seed_of(view.copy), *np.trim_zeros(view.levels, "b")) if ablated else None
+    return inputs, where, masks, view.copy
+
+
 def pooled(
-    examples: Sequence[Example], views: Sequence[Sequence[View]], merge: bool = True
+    examples: Sequence[Example],
+    views: Sequence[Sequence[View]],
+    identity: Callable[[int, int, Row], Hashable],
 ) -> tuple[list[Row], np.ndarray]:
-    """All views of all examples as rows; a view that is the same computation as the one before it is no new row.
+    """All views of all examples as rows; a view that is the same computation as an earlier one is no new row.
 
     Args:
         examples: n examples.
         views: for each example its views, the same number for all.
-        merge: whether equal computations become one row.
+        identity: what is equal for rows that are one computation, from the numbers of example and view, and the row.
 
     Returns:
         The rows, and for each example and view the number of its row, (n, views) int64.
@@ -64,17 +95,22 @@ def pooled(
     Example:
         >>> example = Example({"input_ids": np.arange(3)}, segment=np.array([-1, 0, 1]))
         >>> full, again, dropped = View(np.arange(3)), View(np.arange(3)), View(np.arange(3), (1,))
-        >>> rows, index = pooled([example, example], [[full, again, dropped], [full, dropped, dropped]])
+        >>> batch = [example, example], [[full, again, dropped], [full, dropped, dropped]]
+        >>> rows, index = pooled(*batch, lambda i, k, row: computation(row))
+        >>> len(rows), index.tolist()
+        (2, [[0, 0, 1], [0, 1, 1]])
+        >>> rows, index = pooled(*batch, lambda i, k, row: (i, computation(row)))
         >>> len(rows), index.tolist()
         (4, [[0, 0, 1], [2, 3, 3]])
     """
     rows: list[Row] = []
+    known: dict[Hashable, int] = {}
     index = np.empty((len(examples), len(views[0]) if len(views) else 0), dtype=np.int64)
     for i, (example, steps) in enumerate(zip(examples, views, strict=True)):
         for k, view in enumerate(steps):
-            if k == 0 or not merge or not view.same_as(steps[k - 1]):
+            index[i, k] = known.setdefault(identity(i, k, (example, view)), len(rows))
+            if index[i, k] == len(rows):
                 rows.append((example, view))
-            index[i, k] = len(rows) - 1
     return rows, index
 
 
@@ -87,18 +123,33 @@ class Step:
         index: for each example and view the number of its row, (n, views) int64.
         longest: tokens of the longest example.
         shares: whether there are rows that read the same tokens.
+        idle: the rows of views that are expected to get no gradient, and of no other views.
     """
 
     rows: list[Row]
     index: np.ndarray
     longest: int
     shares: bool
+    idle: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, examples: Sequence[Example], views: Sequence[Sequence[View]], merge: bool = True) -> Step:
-        """The rows of examples; see `pooled`."""
-        rows, index = pooled(examples, views, merge)
-        return cls(rows, index, max(map(len, examples)), len(forks(rows)) < len(rows))
+    def of(
+        cls,
+        examples: Sequence[Example],
+        views: Sequence[Sequence[View]],
+        identity: Callable[[int, int, Row], Hashable],
+        idle: Sequence[int] = (),
+    ) -> Step:
+        """The rows of examples; see `pooled`. ``idle`` are numbers of views."""
+        rows, index = pooled(examples, views, identity)
+        busy = np.delete(index, list(idle), axis=1)
+        return cls(
+            rows,
+            index,
+            max(map(len, examples)),
+            len(forks(rows)) < len(rows),
+            frozenset(range(len(rows))) - {*busy.flat},
+        )
 
 
 def shortened(row: Row, most: int, *cuts: int) -> list[Row]:

@@ -19,6 +19,7 @@ from cmp_rerank.engine import Scorer, Strategy
 from cmp_rerank.ir.arguments import kind
 from cmp_rerank.losses.core import Comparison, chosen_objective
 from cmp_rerank.losses.decompose import decompose
+from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.prepared import Prepared
 from cmp_rerank.losses.replay import Pair, Replay, addressed
 from cmp_rerank.models.base import ExampleLosses
@@ -42,7 +43,8 @@ class ComparativeLoss(nn.Module):
     weighted sum of the gradients of single examples. The same weights then weigh the compared examples.
 
     Per-step task losses and the rates of violations and of zero weights go to the log of the trainer, and to
-    `diagnostics`; they do not enter the loss.
+    `diagnostics`; they do not enter the loss. With a loss for each of several datasets, their names in the log begin
+    with that of the dataset: ``{dataset}_task_loss_full``.
 
     Args:
         model: the CrossEncoder to be trained.
@@ -56,6 +58,8 @@ class ComparativeLoss(nn.Module):
         objective: what is made of the task losses of an example's steps: an object of `cmp_rerank.objectives`, or one
             of its shape. Default: `PairwiseHinge`, the comparative loss.
         seed: what all random choices derive from, together with the training step and the texts.
+        compare_share: the share of the examples that is compared, drawn by the seed; the others are scored in full
+            only. The expected loss and gradient are those of comparing all, with more variance; see `Comparison`.
         tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`. Default: what
             the trainer's arguments say, see `RerankerTrainingArguments`; so, too, for the next two.
         strategy: how the steps are run: what is kept, recomputed or shared. All give equal gradients; see `Scorer`.
@@ -91,6 +95,7 @@ class ComparativeLoss(nn.Module):
         *,
         objective: Objective | None = None,
         seed: int = 0,
+        compare_share: float = 1.0,
         tokens_per_chunk: int | None = None,
         strategy: Strategy | None = None,
         unpadded: bool | None = None,
@@ -111,7 +116,9 @@ class ComparativeLoss(nn.Module):
             activation_bytes=activation_bytes,
         )
         #: Scores the views and compares them.
-        self.comparison = Comparison(plan, chosen_objective(objective, baseline, reduction), scorer, seed)
+        self.comparison = Comparison(
+            plan, chosen_objective(objective, baseline, reduction), scorer, seed, compare_share
+        )
         #: What the model's window has cut of the passages so far.
         self.truncation = Truncation()
         self._method = "unreduced"
@@ -172,7 +179,7 @@ class ComparativeLoss(nn.Module):
         inner = cross_encoder(self.model)
         replay = Replay(self.loss, inner, columns, labels, recording=recording, **extra)
         pairs = replay.recording.pairs
-        trainer = calling_trainer()
+        trainer, dataset = calling_trainer()
         state = None if trainer is None else trainer.state
         draw = self.comparison.draw(*(state.global_step, state.max_steps) if state else (None, None))
         if prepared is not None:
@@ -189,9 +196,11 @@ class ComparativeLoss(nn.Module):
                 **replay.recording.preprocess,
             )
         self._report_truncation()
-        loss, _ = self.comparison(self.model, examples, lambda scores, views: [self._split(replay, scores, views)])
+        loss, _ = self.comparison(
+            self.model, examples, lambda scores, views: [self._split(replay, scores, views)], replay.owner.tolist()
+        )
         if trainer is not None:
-            trainer.track_loss_components(self.diagnostics)
+            LossLog.of(trainer).add(self.diagnostics, dataset)
         return loss
 
     def _split(self, replay: Replay, scores: Tensor, views: Sequence[Sequence[View]]) -> ExampleLosses:
@@ -219,6 +228,7 @@ class ComparativeLoss(nn.Module):
             "ablations": repr(list(self.plan.ablations)),
             "objective": repr(self.objective),
             "seed": self.comparison.seed,
+            "compare_share": self.comparison.compare_share,
         }
 
     @property
@@ -254,19 +264,20 @@ def _check_arguments(model: Any, loss: Any) -> None:
         raise ValueError(f"{type(loss).__name__} was built on another model: build it on the one to be trained.")
 
 
-def calling_trainer() -> BaseTrainer | None:
-    """The trainer that this call comes from; None where there is none.
+def calling_trainer() -> tuple[BaseTrainer | None, str | None]:
+    """The trainer that this call comes from, and the name of the dataset of its batch; None where there is none.
 
     The trainers of sentence-transformers give a loss no handle on themselves, and sum what it returns into the loss.
-    The training step and the log are needed here, so the trainer is looked up among the callers.
+    The training step and the log are needed here, so the trainer is looked up among the callers. Its method
+    ``compute_loss`` knows the name of the dataset, where there are several.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, BaseTrainer):
-            return caller
+            return caller, frame.f_locals.get("dataset_name")
         frame = frame.f_back
-    return None
+    return None, None
 
 
 def relevance(
@@ -282,7 +293,7 @@ def relevance(
     by_place = isinstance(labels, list) and any(query_row for query_row in columns[1:] if _is_list(query_row))
     if by_place:
         assert isinstance(labels, list)
-        first = [label.reshape(len(label), -1)[:, 0].tolist() for label in labels]
+        first = [label.unsqueeze(-1).flatten(1)[:, 0].tolist() for label in labels]
         asked = [first[d.address[1]][d.address[2]] for _, d in pairs]
         graded = all(label >= 0 for label in asked)
         return [not graded or label > 0 for label in asked]

@@ -3,6 +3,9 @@
 Each example's loss is read off the loss's own criterion, unreduced, or where there is none, by running the loss for
 one example at a time. That this adds up is measured on every batch: the gradient of the batch value with respect to
 the scores must be a weighted sum of the gradients of single examples, each of which depends on its own scores alone.
+
+An example may have no gradient anywhere: its query has no documents, or a single one that the loss gives a constant.
+Its weight is what is left of the value of the batch; the loss of an example without scores is 0.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from cmp_rerank.losses.replay import Replay
 
 #: Above this share of the gradient left unexplained, a loss is said not to decompose (rounding leaves about 1e-6).
 TOLERANCE = 1e-3
+#: A smaller share of the value of a batch is rounding.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -68,27 +73,48 @@ def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Deco
 
 
 def _measure(replay: Replay, scores: Tensor, method: str) -> Decomposition | None:
-    here = _weights(replay, scores.detach(), method)
+    here = _gradients(replay, scores.detach(), method)
     # An example with a single score fits any gradient with some weight. A weight that is one (a share of what the
     # loss averages over) stays when all scores move and keep their order.
-    moved = _weights(replay, 1.1 * scores.detach() + 0.5, method)
+    moved = _gradients(replay, 1.1 * scores.detach() + 0.5, method)
     if here is None or moved is None:
         return None
-    weights, residual, without_gradient = here
-    both = ~(without_gradient | moved[2])
-    residual = max(residual, _relative((moved[0] - weights)[both], weights[both]))
+    weights, without_gradient = here.weights, here.without_gradient
+    both = ~(without_gradient | moved.without_gradient)
+    residual = max(here.residual, _relative((moved.weights - weights)[both], weights[both]))
     if without_gradient.any() and residual <= TOLERANCE:
         # An example without a gradient here (saturated, or none of its pairs is comparable) shows its weight at
         # random scores, if it has one.
         generator = torch.Generator().manual_seed(0)
-        elsewhere = _weights(replay, torch.randn(scores.shape, generator=generator).to(scores), method)
+        elsewhere = _gradients(replay, torch.randn(scores.shape, generator=generator).to(scores), method)
         if elsewhere is not None:
-            weights = torch.where(without_gradient, elsewhere[0], weights)
+            weights = torch.where(without_gradient, elsewhere.weights, weights)
+            constant = without_gradient & moved.without_gradient & elsewhere.without_gradient & (here.losses != 0)
+            weights = torch.where(constant, _weight_by_value(here, weights, constant), weights)
     return Decomposition(method, weights, residual)
 
 
-def _weights(replay: Replay, at: Tensor, method: str) -> tuple[Tensor, float, Tensor] | None:
-    """Weights (examples,), the residual, and which examples have no gradient; None where the method fails."""
+@dataclass(frozen=True)
+class _Gradients:
+    """A loss at some scores, and what its gradient says of its examples.
+
+    Attributes:
+        total: the loss of the batch.
+        losses: (examples,) the losses of the examples.
+        weights: (examples,) what the gradients of the examples must be weighted with to be that of the batch.
+        residual: the share of the gradient that this leaves unexplained.
+        without_gradient: (examples,) which examples have none.
+    """
+
+    total: Tensor
+    losses: Tensor
+    weights: Tensor
+    residual: float
+    without_gradient: Tensor
+
+
+def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
+    """Take gradients at some scores; None where the method fails."""
     with torch.enable_grad():
         scores = at.clone().requires_grad_()
         try:
@@ -113,7 +139,19 @@ def _weights(replay: Replay, at: Tensor, method: str) -> tuple[Tensor, float, Te
     without_gradient = power == 0
     weights = per_example(whole * own) / power.masked_fill(without_gradient, 1.0)
     unexplained = _relative(whole - weights[owner, None] * own, whole)
-    return weights, max(entangled, unexplained), without_gradient
+    return _Gradients(total.detach(), losses.detach(), weights, max(entangled, unexplained), without_gradient)
+
+
+def _weight_by_value(found: _Gradients, weights: Tensor, constant: Tensor) -> Tensor:
+    """The weight of examples with a loss that no score changes: gradients say nothing of them, the value does.
+
+    One weight for all of them, such that they make up for what the others leave of the value of the batch.
+    """
+    losses = found.losses.to(weights.dtype)
+    left = found.total - (weights * losses)[~constant].sum()
+    weight = left / losses[constant].sum()
+    rounding = left.abs() <= ROUNDING * found.total.abs()
+    return weight.masked_fill(rounding | ~weight.isfinite(), 0.0)  # not finite where a loss of no scores is NaN
 
 
 def _gradient(value: Tensor, scores: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ served scores for exactly these pairs. No loss is known by name here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -118,7 +119,8 @@ class Replay:
         **extra: handed to the loss as they are (``prompt``, ``task``).
 
     Raises:
-        ValueError: if the labels do not fit the columns, or the loss never asks the model for a pair.
+        ValueError: if the labels do not fit the columns, no row has a passage, or the loss never asks the model for
+            a pair.
     """
 
     def __init__(
@@ -133,6 +135,11 @@ class Replay:
     ) -> None:
         if labels is not None and len(labels) != len(columns[0]):
             raise ValueError(f"Got {len(labels)} labels for {len(columns[0])} rows: each row needs its own.")
+        if len(columns) > 1 and not any(passages for column in columns[1:] for passages in column):
+            raise ValueError(
+                f"No row of the batch has a passage; got {len(columns[0])} rows with an empty list: drop such rows, "
+                "or make batches larger."
+            )
         self.loss = loss
         self.model = model
         self.columns = columns
@@ -142,6 +149,9 @@ class Replay:
         self.examples = len(columns[0])
         #: For each pair, the example it belongs to: that of its query.
         self.owner = torch.tensor([query.address[1] for query, _ in self.recording.pairs], device=model.device)
+        #: Which examples have a pair: (examples,).
+        self.scored = torch.zeros(self.examples, dtype=torch.bool, device=model.device)
+        self.scored[self.owner] = True
         self._where = {(q.address, d.address): i for i, (q, d) in enumerate(self.recording.pairs)}
 
     def _record(self) -> Recording:
@@ -167,15 +177,22 @@ class Replay:
 
     def value(self, scores: Tensor) -> Tensor:
         """The loss of the whole batch, as the loss itself reduces it, for scores of shape (pairs, labels)."""
-        return _total(self.returned(scores))
+        with self.recording.random_state.restored():
+            return _total(self._run(self.columns, self.labels, self._serve_whole(scores)))
 
     def returned(self, scores: Tensor) -> Tensor | dict[str, Tensor]:
-        """What the loss itself returns for the whole batch, for scores of shape (pairs, labels)."""
+        """What the loss itself returns for the whole batch, for scores of shape (pairs, labels).
+
+        The loss is called as a trainer calls it, with its hooks.
+        """
         with self.recording.random_state.restored():
-            return self._run(self.columns, self.labels, self._serve_whole(scores))  # type: ignore[no-any-return]
+            return self._run(self.columns, self.labels, self._serve_whole(scores), self.loss)  # type: ignore[no-any-return]
 
     def per_example(self, scores: Tensor) -> Tensor | None:
-        """The whole batch once, unreduced: (examples,), or None where the loss's own criterion cannot do that."""
+        """The whole batch once, unreduced: (examples,), or None where the loss's own criterion cannot do that.
+
+        The loss of an example without a pair is 0, as in `one_by_one`.
+        """
         with ExitStack() as stack:
             stack.enter_context(self.recording.random_state.restored())
             criteria = [m for m in _own_modules(self.loss) if getattr(m, "reduction", None) in ("mean", "sum")]
@@ -190,7 +207,8 @@ class Replay:
                 return None
         if losses.ndim == 0 or len(losses) != self.examples:
             return None
-        return losses.reshape(self.examples, -1).mean(dim=1)
+        # What a loss makes of an example without scores, such as a query without documents, may be NaN.
+        return losses.reshape(self.examples, -1).mean(dim=1).masked_fill(~self.scored, 0.0)
 
     def one_by_one(self, scores: Tensor) -> Tensor:
         """Each example as a batch of its own: (examples,)."""
@@ -207,7 +225,10 @@ class Replay:
             return scores[rows]
 
         losses = []
-        for i in range(self.examples):
+        for i, scored in enumerate(self.scored.tolist()):
+            if not scored:  # nor would a loss run on no pair at all
+                losses.append(scores.new_zeros(()))
+                continue
             labels = None if self.labels is None else self.labels[i : i + 1]
             with self.recording.random_state.restored():
                 losses.append(_total(self._run([column[i : i + 1] for column in self.columns], labels, serve)))
@@ -230,17 +251,29 @@ class Replay:
 
         return serve
 
-    def _run(self, columns: list[list[Any]], labels: Any, serve: Callable[..., Tensor]) -> Any:
+    def _run(
+        self,
+        columns: list[list[Any]],
+        labels: Any,
+        serve: Callable[..., Tensor],
+        call: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Run the loss with a stand-in for its model, by ``call`` or by its forward."""
         stand_in = _StandIn(self.model, serve)
         with ExitStack() as stack:
             for module in _own_modules(self.loss):
                 if isinstance(module._modules.get("model"), nn.Module):
                     stack.callback(module._modules.__setitem__, "model", module._modules["model"])
                     module._modules["model"] = stand_in
-            forward = _plain_forward(self.loss)
+            stack.enter_context(_without_gradient_cache(self.loss))
             # Fresh lists: a loss may extend the ones that it is given.
             inputs = [[list(v) if isinstance(v, list) else v for v in column] for column in columns]
-            return forward(self.loss, inputs, labels, **self.extra)
+            return (call or self.loss.forward)(inputs, labels, **self.extra)
+
+
+def replaced_forward(loss: nn.Module) -> bool:
+    """Whether the forward of a loss, or of a loss inside of it, was replaced on the object."""
+    return any("forward" in vars(module) for module in _own_modules(loss))
 
 
 def _own_modules(loss: nn.Module) -> Iterator[nn.Module]:
@@ -251,16 +284,31 @@ def _own_modules(loss: nn.Module) -> Iterator[nn.Module]:
             yield from _own_modules(child)
 
 
-def _plain_forward(loss: nn.Module) -> Callable[..., Any]:
-    """The forward of a loss; of one that caches gradients, that of its plain parent.
+@contextmanager
+def _without_gradient_cache(loss: nn.Module) -> Iterator[None]:
+    """A loss that caches gradients has the forward of its plain parent inside.
 
     Such a loss calls the model again from a hook in the backward pass, which a stand-in cannot serve. Its parent
     class is the same loss without the cache.
+
+    Raises:
+        ValueError: if it has no such parent, or a forward of its own that the parent's would pass by.
     """
-    for cls in type(loss).__mro__:
-        if "forward" in vars(cls) and not getattr(cls, "uses_gradient_cache", False):
-            return vars(cls)["forward"]  # type: ignore[no-any-return]
-    raise ValueError(f"{type(loss).__name__} caches gradients and has no plain parent class: wrap its uncached form.")
+    if not getattr(loss, "uses_gradient_cache", False):
+        yield
+        return
+    cached, *others = (cls for cls in type(loss).__mro__ if "forward" in vars(cls))
+    plain = next(cls for cls in others if not getattr(cls, "uses_gradient_cache", False))
+    if plain is nn.Module or "uses_gradient_cache" not in vars(cached) or replaced_forward(loss):
+        raise ValueError(
+            f"{type(loss).__name__} caches gradients, and no parent class is the same loss without the cache: use "
+            "its uncached form."
+        )
+    loss.forward = MethodType(vars(plain)["forward"], loss)
+    try:
+        yield
+    finally:
+        del loss.forward
 
 
 def _total(loss: Any) -> Tensor:

@@ -23,9 +23,11 @@ class ModelAdapter:
 
     Attributes:
         one_pass: whether one call of the model is one pass of its layers over the rows.
+        by_position: whether a row's scores depend on the original positions of its tokens; see there.
     """
 
     one_pass = True
+    by_position = True
 
     def inner(self, model: nn.Module) -> Any:
         """The model inside of wrappers (distributed, compiled), or the model itself."""

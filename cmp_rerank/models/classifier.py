@@ -23,6 +23,8 @@ _LABEL_NAMES = ("labels", "label", "label_ids")
 class ClassifierAdapter(TokenRowsAdapter):
     """Sequence classifiers: a row of labels."""
 
+    by_position = False
+
     def labels(self, rows: Sequence[Any]) -> dict[str, Tensor]:
         """Classes or numbers, whichever of the usual names their column has."""
         for name in _LABEL_NAMES:

@@ -17,6 +17,8 @@ from cmp_rerank.models.encoding import Encoded, encode
 class CrossEncoderAdapter(ModelAdapter):
     """Cross-encoders of sentence-transformers: one row of labels for each pair."""
 
+    by_position = False
+
     def inner(self, model: nn.Module) -> CrossEncoder:
         """The cross-encoder inside of wrappers."""
         return cross_encoder(model)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cmp_rerank.objectives._checks import checked
 from cmp_rerank.objectives.progress import TrainingProgress
 
-__all__ = ["FunctionObjective", "Objective", "Outputs", "at", "check_objective", "violations"]
+__all__ = ["FunctionObjective", "Objective", "Outputs", "at", "beaten", "check_objective", "violations"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +148,7 @@ class Objective(ABC):
         tensor([[ 1.4000, -0.4000],
                 [ 1.0000,  0.0000]])
         >>> SquaredHinge().diagnostics(losses)
-        {'violation_rate': tensor(0.5000), 'zero_weight_rate': tensor(0.2500)}
+        {'violation_rate': tensor(0.5000), 'beaten_rate': tensor(0.5000), 'zero_weight_rate': tensor(0.2500)}
     """
 
     #: Whether the objective looks at the scores or logits, too. Then it is called with `Outputs`, else with None.
@@ -226,15 +226,19 @@ class Objective(ABC):
             losses: Task losses, shape (batch, 1 + steps), full model first.
 
         Returns:
-            Scalars, without a graph: ``violation_rate``, the share of examples for which `violations` is True, and
-            ``zero_weight_rate``, the share of (example, step) whose weight is exactly 0.
+            Scalars, without a graph: ``violation_rate``, the share of examples for which `violations` is True;
+            ``beaten_rate``, that for which `beaten` is True; and ``zero_weight_rate``, the share of (example, step)
+            whose weight is exactly 0.
 
         Raises:
             ValueError: As for `weights`, without what concerns outputs.
         """
         losses = checked(losses).detach()
-        rates = {"violation_rate": violations(losses).to(losses.dtype).mean()}
-        if not self.needs_outputs or type(self).weights is not Objective.weights:
+        rates = {
+            "violation_rate": violations(losses).to(losses.dtype).mean(),
+            "beaten_rate": beaten(losses).to(losses.dtype).mean(),
+        }
+        if _tells_weights(self):
             rates["zero_weight_rate"] = (self.weights(losses) == 0).to(losses.dtype).mean()
         return rates
 
@@ -344,6 +348,61 @@ def violations(losses: Tensor) -> Tensor:
     """
     losses = checked(losses)
     return (losses[..., :-1] > losses[..., 1:]).any(dim=-1)  # all is in order if all neighbours are
+
+
+def beaten(losses: Tensor) -> Tensor:
+    """Tell for which examples some ablated step has a lower loss than the full model: l(0) > l(j) for some j.
+
+    Each of them is one of the `violations`; these also have examples with steps in the wrong order among each other.
+
+    Args:
+        losses: Task losses, shape (batch, 1 + steps), full model first.
+
+    Returns:
+        Booleans, shape (batch,).
+
+    Raises:
+        ValueError: If the losses make no sense; the message says what was got.
+
+    Example:
+        >>> beaten(torch.tensor([[0.1, 0.1, 0.4], [0.1, 0.5, 0.4], [0.3, 0.5, 0.2]]))
+        tensor([False, False,  True])
+    """
+    losses = checked(losses)
+    return losses[..., 0] > losses.amin(dim=-1)
+
+
+def idle_steps(objective: Objective, steps: int) -> list[int]:
+    """The ablation steps that have no weight where all steps are in order, which is what training aims for.
+
+    Rows of such a step get a gradient only where they violate the comparison principle. In random order that is two
+    rows of three or fewer.
+
+    Args:
+        objective: The objective.
+        steps: How many ablation steps there are.
+
+    Returns:
+        Numbers of steps, from 1; none where the objective cannot tell from losses alone.
+
+    Example:
+        >>> from cmp_rerank.objectives import HingeRegularized, PairwiseHinge
+        >>> idle_steps(HingeRegularized(task="full"), 2), idle_steps(PairwiseHinge(), 2)
+        ([1, 2], [])
+    """
+    if not _tells_weights(objective):
+        return []
+    try:
+        weights = objective.weights(torch.linspace(1.0, 2.0, 1 + steps)[None])[0].tolist()
+    except Exception:  # it saves time at most; what is wrong with an objective shows in the losses of a batch
+        return []
+    return [step for step, weight in enumerate(weights) if step and not weight]
+
+
+def _tells_weights(objective: Objective) -> bool:
+    """Whether the weights can be had from the losses alone."""
+    method = getattr(type(objective), "weights", None)
+    return method is not None and (not objective.needs_outputs or method is not Objective.weights)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

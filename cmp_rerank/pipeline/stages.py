@@ -200,9 +200,9 @@ class Stages:
         name = f"seed-{seed}"
 
         def train(folder: Path | None) -> None:
-            from datasets import load_from_disk
+            from cmp_rerank.ir.dataset_folders import open_dataset
 
-            rows, support = take_support(load_from_disk(str(self.training_data.folder / "rows")))
+            rows, support = take_support(open_dataset(self.training_data.folder / "rows"))
             with self.report(f"Training: seed {seed}") as progress:
                 model, record = tune(
                     self.config,

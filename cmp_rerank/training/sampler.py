@@ -154,6 +154,25 @@ class DistributedBatchSampler(BatchSampler):
                 yield batch[process * share : (process + 1) * share]
 
 
+def with_company(lengths: np.ndarray) -> np.ndarray:
+    """Lengths of rows, where those of rows without tokens, such as queries without documents, are taken from others.
+
+    So they come in batches with other rows. A batch of such rows alone would have no loss. Where no row has any, each
+    counts as one token.
+
+    Args:
+        lengths: tokens of each row.
+
+    Example:
+        >>> with_company(np.array([0, 9, 0, 8, 7])).tolist()
+        [9, 9, 8, 8, 7]
+    """
+    empty = lengths == 0
+    if empty.all():
+        return np.ones_like(lengths)
+    return np.where(empty, np.resize(lengths[~empty], len(lengths))[np.cumsum(empty) - 1], lengths)
+
+
 def _checked_lengths(lengths: Any) -> np.ndarray:
     """The lengths as an array; a ValueError unless each is a whole number of at least 1, and there are any."""
     try:

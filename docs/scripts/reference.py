@@ -26,6 +26,7 @@ PACKAGES = {
     "mining": "Training data; see [training data](../mining.md).",
     "guard": "What is handed over; see [guard](../guard.md).",
     "reranking": "Runs of any size; see [reranking](../reranking.md).",
+    "serving": "Requests over HTTP; see [serving](../serve.md).",
     "pipeline": "The whole way by a configuration; see [training](../train.md).",
 }
 

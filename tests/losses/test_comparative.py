@@ -164,6 +164,7 @@ def test_the_full_model_runs_without_dropout_and_the_steps_differ(tiny_model: Cr
         "task_loss_step_2",
         "task_loss_step_3",
         "violation_rate",
+        "beaten_rate",
         "zero_weight_rate",
     ]
     assert 0 <= loss.diagnostics["violation_rate"] <= 1

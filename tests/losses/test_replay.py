@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as upstream
 from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, cross_encoder
@@ -59,6 +61,13 @@ CASES: dict[str, tuple[str, dict[str, Any], list[list[Any]], Any]] = {
 }
 
 
+class Scoreless(nn.Module):
+    """A model that is never asked for a score: a stand-in is."""
+
+    num_labels = 1
+    device = torch.device("cpu")
+
+
 def replay_of(model: CrossEncoder, loss: nn.Module, columns: list[list[Any]], labels: Any) -> Replay:
     torch.manual_seed(1)
     return Replay(loss, model, addressed(columns), labels)
@@ -104,6 +113,45 @@ def test_the_mean_over_examples_is_the_batch_value(case: str, tiny_model: CrossE
     scores = random_scores(replay)
     losses = decompose(replay, scores).losses(replay, scores)
     torch.testing.assert_close(losses.mean(), replay.value(scores))
+
+
+LIST_LOSSES: dict[str, Any] = {
+    "listnet": upstream.ListNetLoss,
+    "listmle": upstream.ListMLELoss,
+    "plistmle": upstream.PListMLELoss,
+    "ranknet": upstream.RankNetLoss,
+    "lambda": upstream.LambdaLoss,
+    "lambda-ndcg-1": lambda m: upstream.LambdaLoss(m, weighting_scheme=upstream.NDCGLoss1Scheme()),
+    "lambda-ndcg-2": lambda m: upstream.LambdaLoss(m, weighting_scheme=upstream.NDCGLoss2Scheme()),
+    "adr-mse": upstream.ADRMSELoss,
+}
+GRADES = st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=4).filter(any)
+
+
+@pytest.mark.parametrize("name", LIST_LOSSES)
+@settings(max_examples=15, deadline=None)
+@given(grades=GRADES, seed=st.integers(0, 3))
+def test_weighted_losses_are_the_batch_value(name: str, grades: list[list[int]], seed: int) -> None:
+    """Whatever lists a batch has: empty ones, single documents, equal grades, constant losses."""
+    queries = [f"query {i}" for i in range(len(grades))]
+    lists = [[f"document {i} {j}" for j in range(len(each))] for i, each in enumerate(grades)]
+    labels = [torch.tensor(each, dtype=torch.float32) for each in grades]
+    replay = replay_of(Scoreless(), LIST_LOSSES[name](Scoreless()), [queries, lists], labels)  # type: ignore[arg-type]
+    scores = torch.randn(len(replay.owner), 1, generator=torch.Generator().manual_seed(seed))
+    split = decompose(replay, scores)
+    found = split.weights @ split.losses(replay, scores)
+    expected = replay.value(scores)
+    if expected.isnan():  # ListNet, of a list without documents; the mean counts it
+        kept = [i for i, each in enumerate(grades) if each]
+        alone = replay_of(
+            replay.model,
+            replay.loss,
+            [[queries[i] for i in kept], [lists[i] for i in kept]],
+            [labels[i] for i in kept],
+        )
+        expected = alone.value(scores) * len(kept) / len(grades)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert all(weight == 0 for weight, each in zip(split.weights.tolist(), grades, strict=True) if not each)
 
 
 def test_weights_are_shares_of_what_the_loss_averages_over(tiny_model: CrossEncoder) -> None:

@@ -110,10 +110,28 @@ def pairs(loss: type, labels: Tensor, relevant: list[bool], **comparative: Any) 
     return Case(loss, options, [QUERIES, PASSAGES], labels, [1.0] * 4, relevant, comparative=comparative)
 
 
+def without_documents(loss: type, weights: list[float], labels: list[list[float]], **options: Any) -> Case:
+    """The second query has no documents, the third has one."""
+    lists = [[PASSAGES[0], OTHERS[0], OTHERS[1]], [], [OTHERS[2]], [OTHERS[3], PASSAGES[2]]]
+    relevant = [label > 0 for each in labels for label in each]
+    tensors = [torch.tensor(each) for each in labels]
+    return Case(loss, options, [QUERIES, lists], tensors, weights, relevant, double=False)
+
+
+GRADES = [[2.0, 0.0, 1.0], [], [1.0], [0.0, 3.0]]
 CASES = {
     "ranknet": listwise(upstream.RankNetLoss),
     "ranknet, paper": listwise(upstream.RankNetLoss, reduction="sum"),
     "lambda": listwise(upstream.LambdaLoss),
+    # A query without documents has a share in none of these, and one with a single document a loss of 0.
+    "ranknet, no documents": without_documents(upstream.RankNetLoss, [3 / 4, 0.0, 0.0, 1 / 4], GRADES),
+    "listnet, no documents": without_documents(upstream.ListNetLoss, [1 / 4, 0.0, 0.0, 1 / 4], GRADES),
+    "list mle, no documents": without_documents(upstream.ListMLELoss, [1 / 4, 0.0, 0.0, 1 / 4], GRADES),
+    "adr mse, no documents": without_documents(upstream.ADRMSELoss, [3 / 6, 0.0, 0.0, 2 / 6], GRADES),
+    # A mean over all pairs of a query's documents, in any order; that of a document with itself is a constant.
+    "lambda of nDCG 1": without_documents(
+        upstream.LambdaLoss, [9 / 14, 0.0, 1 / 14, 4 / 14], GRADES, weighting_scheme=upstream.NDCGLoss1Scheme()
+    ),
     "class weights": classes([1 / 13, 2 / 13, 5 / 13, 5 / 13]),
     "class weights, sum": classes([1.0, 2.0, 5.0, 5.0], reduction="sum"),
     "bce, sum": pairs(upstream.BinaryCrossEntropyLoss, BINARY, [True, False, True, True]),
@@ -162,6 +180,9 @@ def slow_losses(model: CrossEncoder, case: Case, plan: Plan, draw: str) -> list[
     for i, steps in enumerate(scores):
         losses.append([])
         for step in steps:
+            if not step:
+                losses[-1].append(torch.zeros(()))
+                continue
             alone.model = Served(torch.stack(step))
             losses[-1].append(alone([column[i : i + 1] for column in case.columns], case.labels[i : i + 1]))
     return losses
@@ -200,7 +221,7 @@ def test_value_gradients_and_diagnostics_are_those_of_the_slow_loop(name: str, t
     compared = [slow_comparison(steps, **options) for steps in losses]
     # The canary: examples differ, and so do the sum of this loss and the plain mean over examples.
     expected = sum(weight * total for weight, (total, _) in zip(case.weights, compared, strict=True))
-    if set(case.weights) != {1 / len(case.weights)}:
+    if set(case.weights) - {0.0} != {1 / len(case.weights)}:
         plain = sum(total for total, _ in compared) / len(compared)
         assert (expected - plain).abs().item() > 1e-4 * plain.abs().item()
     expected.backward()
@@ -216,6 +237,8 @@ def test_value_gradients_and_diagnostics_are_those_of_the_slow_loop(name: str, t
     entering = [k for k, weight in enumerate(case.weights) if weight]
     violated = [any(a > b for a, b in pairwise(losses[k])) for k in entering]
     assert loss.diagnostics["violation_rate"].item() == pytest.approx(sum(violated) / len(violated))
+    lost = [any(losses[k][0] > other for other in losses[k][1:]) for k in entering]
+    assert loss.diagnostics["beaten_rate"].item() == pytest.approx(sum(lost) / len(lost))
     zeros = [pull == 0 for k in entering for pull in compared[k][1]]
     assert loss.diagnostics["zero_weight_rate"].item() == pytest.approx(sum(zeros) / len(zeros))
 

@@ -54,6 +54,7 @@ CORE = ("tests/losses/test_core.py",)
 RANDOM = ("tests/losses/test_random_state.py",)
 COMPARATIVE = "tests/losses/test_comparative.py"
 STRATEGIES = "tests/engine/test_strategies.py"
+EQUAL = "tests/engine/test_equal_rows.py"
 MEMORY = "tests/engine/test_memory.py"
 CHUNKS = ("tests/engine/test_chunks.py",)
 LOOKUPS = ("tests/engine/test_embedding_gradients.py",)
@@ -754,18 +755,34 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "loss-weight-that-moves",
         "cmp_rerank/losses/decompose.py",
-        "residual = max(residual, _relative((moved[0] - weights)[both], weights[both]))",
-        "residual = max(residual, 0.0)",
+        "residual = max(here.residual, _relative((moved.weights - weights)[both], weights[both]))",
+        "residual = here.residual",
         REPLAY,
         "a function of the mean would be taken for a weighted sum",
     ),
     Mutant(
         "loss-saturated-examples",
         "cmp_rerank/losses/decompose.py",
-        "weights = torch.where(without_gradient, elsewhere[0], weights)",
+        "weights = torch.where(without_gradient, elsewhere.weights, weights)",
         "pass",
         REPLAY,
         "a saturated example would lose its weight",
+    ),
+    Mutant(
+        "loss-constant-examples",
+        "cmp_rerank/losses/decompose.py",
+        "weights = torch.where(constant, _weight_by_value(here, weights, constant), weights)",
+        "pass",
+        REPLAY,
+        "a query with a constant loss would lose its value",
+    ),
+    Mutant(
+        "loss-without-documents",
+        "cmp_rerank/losses/replay.py",
+        ".masked_fill(~self.scored, 0.0)",
+        "",
+        REPLAY,
+        "a query without documents could make the loss of all others NaN",
     ),
     Mutant(
         "loss-one-example-of-a-batch",
@@ -850,11 +867,27 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "engine-equal-rows",
-        "cmp_rerank/engine/rows.py",
-        "if k == 0 or not merge or not view.same_as(steps[k - 1]):",
-        "if True:",
-        (f"{COMPARATIVE}::test_repeated_views_are_scored_once",),
+        "cmp_rerank/engine/scorer.py",
+        "return lambda _, __, row: computation(row, by_position)",
+        "return lambda i, k, row: (i, k)",
+        (f"{COMPARATIVE}::test_repeated_views_are_scored_once", EQUAL),
         "what is the same computation would run twice",
+    ),
+    Mutant(
+        "engine-equal-rows-of-other-seeds",
+        "cmp_rerank/engine/rows.py",
+        "masks = (example.seed_of(view.copy), *",
+        "masks = (view.copy, *",
+        (EQUAL,),
+        "texts of which a crop leaves the same would have the same masks",
+    ),
+    Mutant(
+        "engine-equal-rows-share-dropout",
+        "cmp_rerank/engine/scorer.py",
+        "if not self.ablations and inner.training and dropout_rates(inner):",
+        "if False:",
+        (EQUAL,),
+        "equal texts would share what the model's own dropout draws",
     ),
     Mutant(
         "engine-budget-not-halved",

@@ -5,6 +5,7 @@ import math
 import pickle
 from dataclasses import FrozenInstanceError, dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ from cmp_rerank.objectives import (
     Objective,
     Outputs,
     PairwiseHinge,
+    RDrop,
     check_objective,
 )
-from cmp_rerank.objectives.base import violations
+from cmp_rerank.objectives.base import beaten, idle_steps, violations
 
 OBJECTIVES = [
     *(PairwiseHinge(baseline, reduction) for baseline in BASELINES for reduction in ("mean", "sum")),
@@ -132,8 +134,14 @@ def test_options_cannot_be_changed_afterwards(objective):
 # Diagnostics ---------------------------------------------------------------------------------------------
 
 
-def assert_rates(found: dict[str, Tensor], violation_rate: float, zero_weight_rate: float | None) -> None:
-    expected = {"violation_rate": violation_rate, "zero_weight_rate": zero_weight_rate}
+def assert_rates(
+    found: dict[str, Tensor], violation_rate: float, zero_weight_rate: float | None, beaten_rate: float | None = None
+) -> None:
+    """Of one step, a violation is a full model that was beaten; of several, say how often that was."""
+    beaten_rate = violation_rate if beaten_rate is None else beaten_rate
+    expected = {
+        "violation_rate": violation_rate, "beaten_rate": beaten_rate, "zero_weight_rate": zero_weight_rate
+    }  # fmt: skip
     expected = {name: rate for name, rate in expected.items() if rate is not None}
     assert {name: rate.item() for name, rate in found.items()} == pytest.approx(expected)
     assert all(rate.dim() == 0 and not rate.requires_grad for rate in found.values())
@@ -144,8 +152,11 @@ def assert_rates(found: dict[str, Tensor], violation_rate: float, zero_weight_ra
 def test_diagnostics_count_violations_and_zero_weights(objective, make):
     losses = make(batch=30)
     wrong = [any(row[i] > row[j] for j in range(len(row)) for i in range(j)) for row in losses.tolist()]
+    lost = [any(row[0] > other for other in row[1:]) for row in losses.tolist()]
+    assert 0 < sum(lost) < sum(wrong) < 30
     idle = [weight == 0 for row in objective.weights(losses).tolist() for weight in row]
-    assert_rates(objective.diagnostics(losses.clone().requires_grad_()), sum(wrong) / 30, sum(idle) / 120)
+    rates = objective.diagnostics(losses.clone().requires_grad_())
+    assert_rates(rates, sum(wrong) / 30, sum(idle) / 120, sum(lost) / 30)
 
 
 class Halved(Objective):
@@ -339,7 +350,12 @@ def test_a_function_is_wrapped(function):
     assert torch.equal(objective(losses, None), losses.sum(dim=1))
     assert torch.equal(objective(losses, Outputs(SCORES, ROWS)), losses.sum(dim=1))
     assert torch.equal(objective.weights(losses), torch.ones_like(losses))
-    assert_rates(objective.diagnostics(losses), violations(losses).double().mean().item(), 0)
+    assert_rates(
+        objective.diagnostics(losses),
+        violations(losses).double().mean().item(),
+        0,
+        beaten(losses).double().mean().item(),
+    )
 
 
 def test_a_function_of_losses_and_outputs_is_wrapped():
@@ -347,7 +363,7 @@ def test_a_function_of_losses_and_outputs_is_wrapped():
     assert objective.needs_outputs is True
     losses = random_losses(batch=3, columns=2)
     assert torch.equal(objective(losses, Outputs(SCORES + 1, torch.arange(3))), losses.sum(dim=1) + 10)
-    assert set(objective.diagnostics(losses)) == {"violation_rate"}
+    assert set(objective.diagnostics(losses)) == {"violation_rate", "beaten_rate"}
 
 
 def test_the_repr_of_a_function_has_no_address():
@@ -401,3 +417,22 @@ def test_a_task_loss_is_no_objective():
 def test_violation_rate_does_not_depend_on_the_objective(losses):
     rates = {objective.diagnostics(losses)["violation_rate"].item() for objective in OBJECTIVES}
     assert rates == {violations(losses).double().mean().item()}
+
+
+def test_idle_steps() -> None:
+    """Steps without weight where all is in order; none where that is not known."""
+
+    class Fails(Objective):
+        def __call__(self, losses: Tensor, outputs: Any = None) -> Tensor:
+            raise IndexError("a batch of one")
+
+    class OnlyCalled:
+        needs_outputs = False
+
+        def __call__(self, losses: Tensor, outputs: Any = None) -> Tensor:
+            return losses[:, 0]
+
+    assert idle_steps(FunctionObjective(lambda losses: losses[:, 0] + losses[:, 2]), 3) == [1, 3]
+    assert idle_steps(MeanOfSteps(), 2) == idle_steps(RDrop(), 1) == idle_steps(Fails(), 2) == []
+    assert idle_steps(OnlyCalled(), 2) == []  # type: ignore[arg-type]
+    assert idle_steps(FunctionObjective(lambda losses: losses[:, 0]), 0) == []

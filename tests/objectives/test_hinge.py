@@ -21,6 +21,7 @@ from objective_oracles import (
 )
 
 from cmp_rerank.objectives import Objective
+from cmp_rerank.objectives.base import beaten
 from cmp_rerank.objectives.hinge import PairwiseHinge, comparative_loss, comparative_weights, violations
 from cmp_rerank.objectives.listwise import listwise_comparative_loss
 from cmp_rerank.objectives.regularized import hinge_regularized_loss
@@ -130,7 +131,7 @@ def test_a_step_that_does_too_well_is_pushed_up():
 def test_the_batch_is_independent_examples_in_any_leading_shape():
     losses = random_losses(batch=6, columns=3)
     folded = losses.view(2, 3, 3)
-    for function in (comparative_loss, comparative_weights, violations, hinge_regularized_loss):
+    for function in (comparative_loss, comparative_weights, violations, beaten, hinge_regularized_loss):
         together = function(losses)
         alone = torch.cat([function(row[None]) for row in losses])
         assert torch.equal(together, alone), function
@@ -233,6 +234,12 @@ def test_violations_are_pairs_in_the_wrong_order(losses):
     # Seen from the loss: a hinge between real steps is left.
     hinges = hinge_regularized_loss(losses, weight=1.0) - losses.mean(dim=1)
     assert (hinges > 1e-12).tolist() == expected
+
+
+@fast
+@given(loss_rows())
+def test_beaten_is_the_full_model_above_some_step(losses):
+    assert beaten(losses).tolist() == [any(row[0] > other for other in row[1:]) for row in losses.tolist()]
 
 
 def test_violations_by_hand():

@@ -116,7 +116,9 @@ def test_listwise_defaults():
 
 def test_listwise_has_zero_weights_only_where_a_choice_is_certain():
     rates = Listwise().diagnostics(torch.tensor([[0.1, 0.2, 0.3], [0.5, 0.5, 0.5]]))
-    assert {name: rate.item() for name, rate in rates.items()} == {"violation_rate": 0, "zero_weight_rate": 0}
+    assert {name: rate.item() for name, rate in rates.items()} == {
+        "violation_rate": 0, "beaten_rate": 0, "zero_weight_rate": 0
+    }  # fmt: skip
     # Without steps and without the dummy there is nothing to choose from.
     assert Listwise(baseline=None).diagnostics(torch.tensor([[0.1]]))["zero_weight_rate"] == 1
 

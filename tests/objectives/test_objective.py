@@ -8,6 +8,7 @@ from objective_oracles import gradient, random_losses
 
 from cmp_rerank import objective
 from cmp_rerank.objective import (
+    beaten,
     check_baseline,
     check_reduction,
     comparative_loss,
@@ -62,7 +63,7 @@ def test_double_precision_stays():
 
 of_losses = pytest.mark.parametrize(
     "function",
-    [comparative_loss, comparative_weights, violations, hinge_regularized_loss, listwise_comparative_loss],
+    [comparative_loss, comparative_weights, violations, beaten, hinge_regularized_loss, listwise_comparative_loss],
 )
 
 

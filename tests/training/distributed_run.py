@@ -1,4 +1,4 @@
-"""What test_distributed.py runs in one process and in two: trains by a scenario and writes the weights.
+"""What test_distributed.py runs in one process and in several: trains by a scenario and writes the weights.
 
 python distributed_run.py CHECKPOINT OUTPUT SCENARIO...
 """
@@ -16,26 +16,34 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
-from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss, ListMLELoss
 from tiny_models import OTHERS, PASSAGES, QUERIES, TEXTS
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
-from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
-from cmp_rerank.training.sampler import DistributedBatchSampler
+from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
+from cmp_rerank.training.windows import WindowBatches
 
 QUESTIONS = [*QUERIES, *reversed(QUERIES)] * 4
 # Lengths differ a lot, so that processes have other numbers of chunks.
 ANSWERS = [*PASSAGES, "Bees.", *OTHERS[:2], f"{TEXTS[1]} {TEXTS[3]}"] * 4
-POINTWISE = Dataset.from_dict({"query": QUESTIONS, "passage": ANSWERS, "label": [1.0, 0.0] * 16})
-LISTS = Dataset.from_dict(
+POINTWISE = datasets.Dataset.from_dict({"query": QUESTIONS, "passage": ANSWERS, "label": [1.0, 0.0] * 16})
+LISTS = datasets.Dataset.from_dict(
     {
         "query": QUESTIONS,
         "docs": [[a, b] for a, b in zip(ANSWERS, reversed(ANSWERS), strict=True)],
         "labels": [[1, 0]] * 32,
+    }
+)
+# From no document to three.
+RAGGED = datasets.Dataset.from_dict(
+    {
+        "query": QUESTIONS,
+        "docs": [[ANSWERS[(3 * i + j) % 32] for j in range(0 if i % 16 == 5 else 1 + i % 3)] for i in range(32)],
+        "labels": [[float(j == 0) for j in range(0 if i % 16 == 5 else 1 + i % 3)] for i in range(32)],
     }
 )
 ABLATIONS = [CmpCrop(), CmpDrop(p=0.2, layers="top:1")]
@@ -48,11 +56,24 @@ def bce(model: CrossEncoder, strategy: Any = None) -> Any:
     return ComparativeLoss(model, loss, ABLATIONS, strategy=strategy, tokens_per_chunk=60)
 
 
+def list_mle(model: CrossEncoder) -> Any:
+    """A mean over queries, so that the mean of processes is that of all of their queries."""
+    return ComparativeLoss(model, ListMLELoss(model), ABLATIONS, strategy="hybrid", tokens_per_chunk=60)
+
+
 SCENARIOS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "plain": (POINTWISE, bce, {}),
     "plain-small-chunks": (POINTWISE, bce, {"tokens_per_chunk": 60, "length_bucketing": False}),
     "plain-token-budget": (POINTWISE, bce, {"tokens_per_batch": 200}),
     "lists": (LISTS, LambdaLoss, {}),
+    "ragged": (RAGGED, list_mle, {}),
+    "ragged-token-budget": (RAGGED, list_mle, {"tokens_per_batch": 400}),
+    "ragged-accumulating": (RAGGED, list_mle, {"gradient_accumulation_steps": 2, "max_steps": 2}),
+    "mixed": (
+        datasets.DatasetDict({"lists": RAGGED, "pairs": POINTWISE}),
+        lambda m: {"lists": list_mle(m), "pairs": bce(m)},
+        {"max_steps": 6},
+    ),
     "stacked": (POINTWISE, lambda m: bce(m, "stacked"), {"length_bucketing": False}),
     "hybrid": (POINTWISE, lambda m: bce(m, "hybrid"), {"length_bucketing": False}),
     "trunk": (POINTWISE, lambda m: bce(m, "trunk"), {"length_bucketing": False}),
@@ -65,13 +86,15 @@ SCENARIOS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 
 class OneProcess(RerankerTrainer):
-    """Trains on the batches that two processes have together."""
+    """Trains on the batches that several processes have together."""
 
     def get_batch_sampler(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         sampler = super().get_batch_sampler(dataset, *args, **kwargs)
-        if isinstance(sampler, DistributedBatchSampler) and self.args.tokens_per_batch:
-            whole = sampler.sampler
-            return LengthBatches(whole.lengths, tokens=whole.tokens, world=2, seed=whole.seed)
+        if isinstance(sampler, WindowBatches) and self.args.tokens_per_batch:
+            window, world = sampler.window, int(os.environ["PROCESSES"])
+            return WindowBatches(
+                len(dataset), sampler.lengths, tokens=sampler.tokens, window=window, world=world, seed=sampler.seed
+            )
         return sampler
 
 
@@ -85,7 +108,7 @@ def run(checkpoint: str, output: Path, scenario: str) -> None:
     args = RerankerTrainingArguments(**(dict(
         output_dir=str(output / "run"), per_device_train_batch_size=8 // world, max_steps=4, report_to="none",
         use_cpu=True, ddp_backend="gloo" if world > 1 else None, seed=1, save_strategy="no", disable_tqdm=True,
-        learning_rate=0.1, optim="sgd", dataloader_drop_last=True, dataloader_pin_memory=False,
+        learning_rate=0.1, optim="sgd", logging_steps=1, dataloader_drop_last=True, dataloader_pin_memory=False,
         eval_strategy="no" if "FSDP_VERSION" in os.environ else "steps", eval_steps=2,
     ) | options))  # fmt: skip
     loss = make_loss(model)
@@ -117,7 +140,12 @@ def run(checkpoint: str, output: Path, scenario: str) -> None:
     trainer.train()
     CrossEncoderClassificationEvaluator.__call__ = called  # type: ignore[method-assign]
     rank = int(os.environ.get("RANK", "0"))
-    facts = {"passes": len(passes), "evaluations": len(evaluations), "wrapper": type(trainer.model_wrapped).__name__}
+    facts = {
+        "passes": len(passes),
+        "evaluations": len(evaluations),
+        "wrapper": type(trainer.model_wrapped).__name__,
+        "log": [entry for entry in trainer.state.log_history if "loss" in entry],
+    }
     (output / f"{scenario}-{rank}-of-{world}.json").write_text(json.dumps(facts))
     write(trainer.model_wrapped, output / f"{scenario}-of-{world}.pt")
 

@@ -1,4 +1,4 @@
-"""Two processes train the weights that one process trains on the same batches, under DDP and FSDP."""
+"""Several processes train the weights that one process trains on the same batches, under DDP and FSDP."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
-FAST = ["plain-token-budget", "hybrid", "recomputing", "out-of-memory-3", "out-of-memory-4", "fsdp-stacked"]
+FAST = ["plain-token-budget", "ragged", "hybrid", "recomputing", "out-of-memory-3", "out-of-memory-4", "fsdp-stacked"]
 SLOW = ["plain", "plain-small-chunks", "lists", "stacked", "trunk", "accumulating", "checkpointing", "fsdp-trunk"]
+RAGGED = ["ragged", "ragged-token-budget", "ragged-accumulating", "mixed", "accumulating", "plain-token-budget"]
 
 
 def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int, **env: str) -> None:
@@ -27,20 +28,20 @@ def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int, **e
         command += ["-m", "torch.distributed.run", f"--nproc_per_node={world}", f"--master_port={port}"]
     ran = subprocess.run(
         [*command, str(SCRIPT), str(checkpoint), str(output), *scenarios],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PROCESSES": "2"} | env,
         capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-4000:]
 
 
-def facts(output: Path, scenario: str) -> list[dict[str, Any]]:
-    return [json.loads((output / f"{scenario}-{rank}-of-2.json").read_text()) for rank in (0, 1)]
+def facts(output: Path, scenario: str, world: int = 2) -> list[dict[str, Any]]:
+    return [json.loads((output / f"{scenario}-{rank}-of-{world}.json").read_text()) for rank in range(world)]
 
 
-def compare(output: Path, scenario: str) -> None:
+def compare(output: Path, scenario: str, world: int = 2) -> None:
     one = torch.load(output / f"{scenario}-of-1.pt")
-    two = torch.load(output / f"{scenario}-of-2.pt")
-    assert (one - two).abs().max() < 1e-5
+    several = torch.load(output / f"{scenario}-of-{world}.pt")
+    assert (one - several).abs().max() < 1e-5
     start = torch.load(output / "start.pt")
     assert (one - start).abs().max() > 1e-3  # there was something to get wrong
 
@@ -68,6 +69,29 @@ def test_two_processes_train_what_one_does(scenarios: list[str], tiny_checkpoint
             assert theirs["evaluations"] == 0 < ours["evaluations"]  # on the main process only
         if scenario == "hybrid":
             assert ours["passes"] != theirs["passes"]  # no process waits for the other's chunks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_uneven_rows_in_several_processes(world: int, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Queries with none to three documents, and two datasets; the log has the means over all processes."""
+    start(tiny_checkpoint, tmp_path)
+    for processes in (1, world):
+        launch(tiny_checkpoint, tmp_path, RAGGED, processes, PROCESSES=str(world))
+    for scenario in RAGGED:
+        compare(tmp_path, scenario, world)
+        (one,) = facts(tmp_path, scenario, 1)
+        first, *others = facts(tmp_path, scenario, world)
+        assert first["wrapper"] == "DistributedDataParallel"
+        assert len(others) == world - 1
+        names = ("loss", "lists_task_loss_full", "task_loss_full", "task_loss_step_1", "task_loss_step_2")
+        for alone, together in zip(one["log"], first["log"], strict=True):
+            assert alone.keys() == together.keys()
+            for name in names:
+                assert together.get(name) == pytest.approx(alone.get(name), abs=2e-4)
+        if scenario == "mixed":
+            kinds = {"lists_task_loss_full" in entry for entry in first["log"]}
+            assert kinds == {True, False}
 
 
 @pytest.mark.slow
