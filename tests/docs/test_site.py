@@ -111,6 +111,13 @@ def test_the_committed_figures_are_drawn_from_the_results(tmp_path: Path) -> Non
         )
 
 
+def test_images_are_small_and_shown() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    for image in figures.IMAGES.iterdir():
+        assert image.stat().st_size < 150_000
+        assert f"](images/{image.name})" in text
+
+
 def test_links_out_of_the_docs_are_told_from_others() -> None:
     hooks = pytest.importorskip("site_hooks", reason="mkdocs is not installed", exc_type=ImportError)
     assert hooks.outside("how-to/lora.md", "../../examples/lora.py") == "examples/lora.py"
