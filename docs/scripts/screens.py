@@ -1,4 +1,4 @@
-"""Pictures of the report at two widths, for docs/evaluation.md: a report on docstrings of numpy, in a real browser.
+"""Pictures of the report at two widths: of docstrings of numpy, in a real browser.
 
     python docs/scripts/screens.py
 
