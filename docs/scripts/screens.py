@@ -2,7 +2,7 @@
 
     python docs/scripts/screens.py
 
-It needs chromium, chromedriver and selenium. The pictures are committed, so that a build of the site needs no browser.
+It needs chromium, chromedriver and selenium. The pictures are committed, so that building the site needs no browser.
 """
 
 from __future__ import annotations
