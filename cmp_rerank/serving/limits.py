@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cmp_rerank.ir.arguments import check_count
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -34,5 +32,8 @@ class Limits:
     waiting_pairs: int = 10_000
 
     def __post_init__(self) -> None:
+        # The help of a command shows the defaults, and must not wait for numpy.
+        from cmp_rerank.ir.arguments import check_count
+
         for name, value in vars(self).items():
             check_count(name, value)

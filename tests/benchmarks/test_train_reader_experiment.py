@@ -15,6 +15,8 @@ import tiny_models
 from tiny_models import PASSAGES, QUERIES
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
+from cmp_rerank.training.complete import mark_complete
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "experiments" / "train_reader.py"
 GOLD = ["bamboo", "Bees", "an hour", "The river rose"]
 
@@ -122,6 +124,7 @@ def test_other_settings_are_neither_resumed_nor_compared(
     checkpoint = tmp_path / "again" / "plain-0" / "trainer" / "checkpoint-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+    mark_complete(checkpoint)
     (tmp_path / "again" / "plain-0" / "settings.json").write_text('{"rate": 0.5}')
     with pytest.raises(SystemExit, match=r"started with other settings \(rate was 0.5, now 0.0001; "):
         call(monkeypatch, again)

@@ -148,7 +148,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(config: Path, tmp_path: 
         (["CONFIG", "-o", "OUT", "--qrels", "qrels.tsv"], ["--qrels takes SPLIT=FILE; got 'qrels.tsv'"]),
         (["CONFIG", "-o", "OUT", "--ablations", ""], ["--ablations must name a step"]),
         (["CONFIG", "-o", "OUT", "--collection", "bier:x"], ["beir"]),
-        (["CONFIG", "-o", "CONFIG"], ["this is a file, a folder is needed"]),
+        (["CONFIG", "-o", "CONFIG"], ["there is such a file already"]),
         (["CONFIG", "-o", "HERE"], ["holds something else than a run"]),
     ],
 )  # fmt: skip

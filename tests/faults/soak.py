@@ -148,7 +148,7 @@ def grown(rounds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         >>> grown([*flat, {**flat[0], "threads": 3}])
         {'threads': 'from 2 to 3'}
         >>> grown([{**each, "memory": 100 + i} for i, each in enumerate(flat)])
-        {'memory': 'from 105 to 117'}
+        {'memory': 'from 104 to 118'}
     """
     warm, later = rounds[:WARM], rounds[WARM:]
     if len(later) < 4:

@@ -340,4 +340,4 @@ def test_bad_passes(call: Any, message: str) -> None:
 def test_reprs_parse_back_and_diagnostics_tell_of_losses(objective: Objective) -> None:
     assert eval(repr(objective), vars(objectives)) == objective
     assert check_objective(objective) is objective
-    assert set(objective.diagnostics(random_losses())) == {"violation_rate"}
+    assert set(objective.diagnostics(random_losses())) == {"violation_rate", "beaten_rate"}

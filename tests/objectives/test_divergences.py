@@ -260,7 +260,7 @@ def test_objectives_of_outputs_gradcheck_and_diagnostics(kind, passes, width):
     losses = random_losses(3, passes).requires_grad_()
     scores = random_logits(len(EXAMPLE), passes, width).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, y: kind(0.5)(x, Outputs(y, EXAMPLE)), (losses, scores))
-    assert set(kind().diagnostics(losses)) == {"violation_rate"}
+    assert set(kind().diagnostics(losses)) == {"violation_rate", "beaten_rate"}
     equal = scores.detach()[:, :1].expand(-1, passes, -1)
     task = losses.mean(dim=1) if kind is IntraDistillation else losses.sum(dim=1)
     torch.testing.assert_close(kind(7.0)(losses, Outputs(equal, EXAMPLE)), task)
