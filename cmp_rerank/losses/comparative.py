@@ -26,6 +26,7 @@ from cmp_rerank.models.base import ExampleLosses
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.objectives import Baseline, Objective, Outputs, Reduction
+from cmp_rerank.version import package_version
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +222,7 @@ class ComparativeLoss(nn.Module):
             "ablations": repr(list(self.plan.ablations)),
             "objective": repr(self.objective),
             "seed": self.comparison.seed,
+            "cmp_rerank": package_version(),
         }
 
     @property

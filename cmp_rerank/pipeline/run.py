@@ -14,6 +14,7 @@ from cmp_rerank.evaluation import Comparison
 from cmp_rerank.guard.contestants import has_new_head
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
+from cmp_rerank.pipeline.card import add_run
 from cmp_rerank.pipeline.config import Config, load, to_dict
 from cmp_rerank.pipeline.data import task_of
 from cmp_rerank.pipeline.environment import environment, processes
@@ -68,6 +69,7 @@ def run(
     - ``first_stage/``: the candidates of each part of the data; ``training_data/``: the rows, and what was left out;
     - ``seed-N-training/``: checkpoints, ``metrics.jsonl`` and ``values.jsonl`` (values by query) by step;
     - ``seed-N/``: the tuned model of a seed; ``guard/``: the verdict, and the model that it hands over;
+      The model cards say how each was made, what it came to, and how to repeat it;
     - ``runs/``: rankings of the test queries; ``result/``: the comparison and ``report.html``; ``results.json``.
 
     Every stage has its settings, its seconds and the time when it was made in a file ``stage.json``.
@@ -198,7 +200,7 @@ def plan(stages: Stages) -> list[str]:
 
 
 def _results(stages: Stages, notes: list[str]) -> Results:
-    """Write ``results.json``, and give back what it says."""
+    """Write ``results.json`` and the cards of the models, and give back what it says."""
     config, folder = stages.config, stages.folder
     comparison = stages.comparison()
     guarded = stages.guarded
@@ -217,6 +219,9 @@ def _results(stages: Stages, notes: list[str]) -> Results:
         "environment": read_json(folder.path / ENVIRONMENT),
     }
     if folder.makes:
+        models = {stages.tuned(seed).folder for seed in config.seeds} | {chosen.folder}
+        for made in models:
+            add_run(made / MODEL, config, stages.task, comparison, values)
         write_json(folder.path / RESULTS, values)
     return Results(folder.path, chosen.folder / MODEL, comparison, values)
 
