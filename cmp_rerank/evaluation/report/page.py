@@ -15,7 +15,7 @@ from typing import Any
 from cmp_rerank.evaluation.compare import SystemLike, check_systems, compare
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, p_text
 from cmp_rerank.evaluation.judgments import Judgments
-from cmp_rerank.evaluation.measures import Measure
+from cmp_rerank.evaluation.measures import Measure, parse_measures, relevance_level
 from cmp_rerank.evaluation.report.payload import details, payload, rankings, written
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Qrels, read_qrels
@@ -84,8 +84,10 @@ def build_report(
     if isinstance(qrels, str | os.PathLike):
         qrels = read_qrels(qrels, duplicates=options.get("duplicates", "error"))
     judged = Judgments(qrels, options.get("no_relevant", "keep"))
+    parsed = parse_measures(measures)  # once: what is given may be an iterator
     first = {name: _first_run(name, system) for name, system in runs.items()}
-    comparison = compare(runs, judged, measures, baseline=baseline, **options)
+    comparison = compare(runs, judged, parsed, baseline=baseline, **options)
+    levels = [relevance_level(measure) for measure in parsed]
     shown = details(first, judged, qrels, depth, options)
     while True:
         texts = (corpus or {}) if text_chars else {}
@@ -97,6 +99,7 @@ def build_report(
             texts,
             depth=depth,
             text_chars=text_chars,
+            levels=levels,
         )
         html = environment.get_template("report.html").render(
             title=title,
