@@ -43,6 +43,7 @@ def section(config: Config, task: Task, comparison: Comparison, values: Mapping[
             f"### Results on the {values['part']} queries",
             *(_results(comparison, measure) for measure in comparison.measures),
             comparison.method(),
+            *([] if values["learning_curve"] is None else [values["learning_curve"]["sentence"]]),
             "### Repeat it",
             f"```console\n{shlex.join(['cmp-rerank', 'train', 'config.yaml', '-o', 'run'])}\n```",
             f"With `config.yaml`; the command was `{shlex.join(start['command'])}`.",

@@ -47,6 +47,7 @@ def build_report(
     corpus: Mapping[str, str] | None = None,
     baseline: str | None = None,
     curves: Curves | None = None,
+    about_curves: str = "",
     title: str = "Comparison of rankings",
     depth: int = 10,
     text_chars: int = 500,
@@ -64,6 +65,7 @@ def build_report(
         corpus: Document id -> text; None shows ids only.
         baseline: Name of the system to compare with; None takes the first.
         curves: Chart -> series -> (x, y) points, for example from :func:`read_curves`.
+        about_curves: What the page says above the curves.
         title: Heading of the page.
         depth: How many documents of each ranking are shown.
         text_chars: Longest text of a document that is kept.
@@ -115,6 +117,7 @@ def build_report(
             data=_embed(data),
             curves=_embed(_checked_curves(curves or {})),
             has_curves=bool(curves),
+            about_curves=about_curves,
         )
         html = written(html)
         if len(html.encode()) <= max_bytes:
