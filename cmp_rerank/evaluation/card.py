@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
@@ -65,8 +66,9 @@ def add_section(path: PathLike, title: str, body: str, results: Sequence[EvalRes
         return  # upstream could not write it, and has logged why
     card = ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True)
     if results is not None:
-        card.data.model_name = card.data.model_name or "reranker"
-        card.data.eval_results = list(results)
+        data: Any = card.data  # a ModelCardData, whatever the type of the base class
+        data.model_name = data.model_name or "reranker"
+        data.eval_results = list(results)
     card.content = with_section(str(card), title, body)
     with replacing(path) as file:
         file.write(card.content)

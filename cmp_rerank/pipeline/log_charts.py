@@ -1,4 +1,4 @@
-"""The log of trainings as the charts of a report: losses and rates by step, and the measure on the validation split."""
+"""The log of trainings as charts: losses and rates by step, and the measure on the validation split."""
 
 from __future__ import annotations
 
