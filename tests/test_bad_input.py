@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tiny_models import PASSAGES, QUERIES
@@ -38,10 +38,13 @@ from cmp_rerank.ir import BM25, Dense
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.training import LengthBatches
 
-TABLE = Dataset.from_dict({"query": QUERIES, "document": PASSAGES})
 PAIRS = list(zip(QUERIES, PASSAGES, strict=True))
 QRELS = {"q1": {"d1": 1, "d2": 0}, "q2": {"d3": 2}}
 RUN = {"q1": {"d1": 1.5, "d2": 3.0}, "q2": {"d3": 0.5}}
+
+
+def table() -> Any:
+    return datasets.Dataset.from_dict({"query": QUERIES, "document": PASSAGES})
 
 
 def refused(call: Callable[[], Any], message: str) -> None:
@@ -250,7 +253,7 @@ def test_options_of_the_comparative_trainer(tiny_checkpoint: Path, tmp_path: Pat
             "Input 0 must be a pair of texts (query, document); got a generator. Make a",
         ),
         (lambda: zip(QUERIES, PASSAGES, strict=True), "got a zip. Make a list of it: predict(list(pairs))."),
-        (lambda: TABLE, 'got a Dataset of 4. Make pairs of the columns: list(zip(data["query"], data["document"])).'),
+        (table, 'got a Dataset of 4. Make pairs of the columns: list(zip(data["query"], data["document"])).'),
         (lambda: {"query": QUERIES}, "got a dict of 1. Give a list of pairs: [(query, document), ...]."),
         (lambda: set(PAIRS[0]), "got a set of 2."),
         (lambda: "a query", "got the string 'a query'."),
@@ -272,7 +275,7 @@ def test_what_long_documents_predict(inputs: Callable[[], Any], message: str, ti
         ),
         (lambda: PASSAGES[0], "For a single document write [document]."),
         (lambda: {"d1": PASSAGES[0]}, "got a dict of 1. Give its texts: list(documents.values())."),
-        (lambda: TABLE, 'got a Dataset of 4. Give a column of it: data["document"].'),
+        (table, 'got a Dataset of 4. Give a column of it: data["document"].'),
         (lambda: None, "documents must be a list of texts; got None."),
     ],
     ids=["generator", "text", "dict", "dataset", "None"],
@@ -292,7 +295,7 @@ def test_what_fits_is_taken(tiny_model: CrossEncoder) -> None:
         assert reranker.predict(same) == pytest.approx(expected, abs=1e-6)
     assert reranker.predict(PAIRS[0]) == pytest.approx(expected[0], abs=1e-6)
     ranked = tiny_model.rank(QUERIES[0], PASSAGES, return_documents=True)
-    for same_documents in (PASSAGES, tuple(PASSAGES), TABLE["document"]):
+    for same_documents in (PASSAGES, tuple(PASSAGES), table()["document"]):
         found = reranker.rank(QUERIES[0], same_documents, 2, return_documents=True)
         assert [hit["text"] for hit in found] == [hit["text"] for hit in ranked[:2]]
         assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in ranked[:2]], abs=1e-6)
@@ -322,5 +325,5 @@ def test_documents_of_first_stages(tiny_model: CrossEncoder) -> None:
     model: Any = tiny_model
     for make in (BM25, lambda documents: Dense(documents, model)):
         refused(lambda make=make: make(PASSAGES), "documents must map ids to texts; got a list of 4; give each text")
-        refused(lambda make=make: make(TABLE), "documents need a column of _id, id")
+        refused(lambda make=make: make(table()), "documents need a column of _id, id")
     refused(lambda: Dense({"d": "text"}, model), "model must be a bi-encoder with encode_query and encode_document")

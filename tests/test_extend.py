@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from extensions.found_early import FoundEarly
 from extensions.margin import Margin
 from extensions.mask_tokens import MaskTokens
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as upstream
 from tiny_models import OTHERS, PASSAGES, QUERIES
@@ -93,7 +93,9 @@ def test_masked_views_are_scored_as_the_masked_text(strategy: Any, tiny_model: C
 
 
 def test_ablation_and_objective_in_the_trainers(tiny_model: CrossEncoder, tmp_path: Path) -> None:
-    data = Dataset.from_dict({"query": QUERIES * 2, "passage": PASSAGES + OTHERS, "label": [1.0] * 4 + [0.0] * 4})
+    data = datasets.Dataset.from_dict(
+        {"query": QUERIES * 2, "passage": PASSAGES + OTHERS, "label": [1.0] * 4 + [0.0] * 4}
+    )
     loss = ComparativeLoss(
         tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [MASK, CmpDrop()], objective=Margin()
     )

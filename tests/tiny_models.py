@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from sentence_transformers import CrossEncoder
@@ -189,7 +190,6 @@ def families() -> dict[str, Callable[[], transformers.PreTrainedModel]]:
 
     All take ids in 5..63, with 1 as padding, and give one logit a row (``T5 encoder``: hidden states).
     """
-    t = transformers
     vocabulary = dict(
         vocab_size=64, pad_token_id=1, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3, num_labels=1
     )
@@ -209,31 +209,42 @@ def families() -> dict[str, Callable[[], transformers.PreTrainedModel]]:
         share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0
     )
     windows = dict(sliding_window=64, layer_types=["sliding_attention", "sliding_attention", "full_attention"])
-    configs: dict[str, tuple[Any, Any]] = {
-        "BERT": (t.BertForSequenceClassification, t.BertConfig(**sizes)),
-        "RoBERTa": (t.RobertaForSequenceClassification, t.RobertaConfig(**sizes)),
-        "XLM-R": (t.XLMRobertaForSequenceClassification, t.XLMRobertaConfig(**sizes)),
-        "ELECTRA": (t.ElectraForSequenceClassification, t.ElectraConfig(**sizes, embedding_size=16)),
-        "MPNet": (t.MPNetForSequenceClassification, t.MPNetConfig(**sizes)),
-        "DistilBERT": (t.DistilBertForSequenceClassification, t.DistilBertConfig(**distil)),
-        "ALBERT": (t.AlbertForSequenceClassification, t.AlbertConfig(**(sizes | dropout), embedding_size=16)),
-        "DeBERTa-v2": (t.DebertaV2ForSequenceClassification, t.DebertaV2Config(**(sizes | v2))),
-        "DeBERTa-v3": (t.DebertaV2ForSequenceClassification, t.DebertaV2Config(**(sizes | v3))),
-        "BigBird": (t.BigBirdForSequenceClassification, t.BigBirdConfig(**sizes, attention_type="original_full")),
-        "Longformer": (t.LongformerForSequenceClassification, t.LongformerConfig(**sizes, attention_window=16)),
-        "ModernBERT": (t.ModernBertForSequenceClassification, t.ModernBertConfig(**(sizes | modern))),
-        "NomicBERT": (t.NomicBertForSequenceClassification, t.NomicBertConfig(**(sizes | dropout), head_dim=8)),
-        "EuroBERT": (t.EuroBertForSequenceClassification, t.EuroBertConfig(**grouped, mask_token_id=4)),
-        "GTE": (t.GteForSequenceClassification, t.GteConfig(**(sizes | dropout))),
-        "Jina-v3": (t.JinaEmbeddingsV3ForSequenceClassification, t.JinaEmbeddingsV3Config(**sizes)),
-        "T5 encoder": (t.T5EncoderModel, t.T5Config(**t5)),
-        "T5": (t.T5ForSequenceClassification, t.T5Config(**t5, decoder_start_token_id=1)),
-        "BART": (t.BartForSequenceClassification, t.BartConfig(**bart)),
-        "Qwen2": (t.Qwen2ForSequenceClassification, t.Qwen2Config(**grouped)),
-        "Qwen3": (t.Qwen3ForSequenceClassification, t.Qwen3Config(**grouped)),
-        "Gemma3": (t.Gemma3TextForSequenceClassification, t.Gemma3TextConfig(**(grouped | windows))),
+    configs: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "BERT": ("BertForSequenceClassification", "BertConfig", sizes),
+        "RoBERTa": ("RobertaForSequenceClassification", "RobertaConfig", sizes),
+        "XLM-R": ("XLMRobertaForSequenceClassification", "XLMRobertaConfig", sizes),
+        "ELECTRA": ("ElectraForSequenceClassification", "ElectraConfig", sizes | dict(embedding_size=16)),
+        "MPNet": ("MPNetForSequenceClassification", "MPNetConfig", sizes),
+        "DistilBERT": ("DistilBertForSequenceClassification", "DistilBertConfig", distil),
+        "ALBERT": ("AlbertForSequenceClassification", "AlbertConfig", sizes | dropout | dict(embedding_size=16)),
+        "DeBERTa-v2": ("DebertaV2ForSequenceClassification", "DebertaV2Config", sizes | v2),
+        "DeBERTa-v3": ("DebertaV2ForSequenceClassification", "DebertaV2Config", sizes | v3),
+        "BigBird": (
+            "BigBirdForSequenceClassification",
+            "BigBirdConfig",
+            sizes | dict(attention_type="original_full"),
+        ),
+        "Longformer": ("LongformerForSequenceClassification", "LongformerConfig", sizes | dict(attention_window=16)),
+        "ModernBERT": ("ModernBertForSequenceClassification", "ModernBertConfig", sizes | modern),
+        "NomicBERT": ("NomicBertForSequenceClassification", "NomicBertConfig", sizes | dropout | dict(head_dim=8)),
+        "EuroBERT": ("EuroBertForSequenceClassification", "EuroBertConfig", grouped | dict(mask_token_id=4)),
+        "GTE": ("GteForSequenceClassification", "GteConfig", sizes | dropout),
+        "Jina-v3": ("JinaEmbeddingsV3ForSequenceClassification", "JinaEmbeddingsV3Config", sizes),
+        "T5 encoder": ("T5EncoderModel", "T5Config", t5),
+        "T5": ("T5ForSequenceClassification", "T5Config", t5 | dict(decoder_start_token_id=1)),
+        "BART": ("BartForSequenceClassification", "BartConfig", bart),
+        "Qwen2": ("Qwen2ForSequenceClassification", "Qwen2Config", grouped),
+        "Qwen3": ("Qwen3ForSequenceClassification", "Qwen3Config", grouped),
+        "Gemma3": ("Gemma3TextForSequenceClassification", "Gemma3TextConfig", grouped | windows),
     }
-    return {name: partial(random_model, *pair) for name, pair in configs.items()}
+    return {name: partial(_family, *parts) for name, parts in configs.items()}
+
+
+def _family(cls: str, config: str, arguments: dict[str, Any]) -> transformers.PreTrainedModel:
+    """A random model, by the names of its classes: older versions of transformers lack some."""
+    if not hasattr(transformers, cls):
+        pytest.skip(f"transformers {transformers.__version__} has no {cls}")
+    return random_model(getattr(transformers, cls), getattr(transformers, config)(**arguments))
 
 
 def random_model(cls: Any, config: transformers.PretrainedConfig, seed: int = 0) -> transformers.PreTrainedModel:

@@ -58,8 +58,8 @@ from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
 from cmp_rerank.text.segmenters import Sentences
 from cmp_rerank.training import ComparativeTrainer
-from cmp_rerank.training.resume import check_settings, last_checkpoint, weights_digest
-from cmp_rerank.training.resume import train as run_training
+from cmp_rerank.training.complete import last_checkpoint
+from cmp_rerank.training.resume import check_settings, weights_digest
 
 ARMS = ("plain", "comparative")
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -219,7 +219,7 @@ def train(
         callbacks=[Steps(folder.name, options.print_steps)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    run_training(trainer, checkpoint)
+    trainer.train(None if checkpoint is None else str(checkpoint))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     record = {
         "windows": vars(windows.counts),

@@ -19,6 +19,7 @@ from cmp_rerank.cli.options import with_debug
 from cmp_rerank.cli.report import report
 from cmp_rerank.cli.rerank import rerank
 from cmp_rerank.cli.retrieve import retrieve
+from cmp_rerank.cli.serve import serve
 from cmp_rerank.cli.train import train
 from cmp_rerank.cli.train_reader import train_reader
 from cmp_rerank.cli.views import views
@@ -54,6 +55,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "guard": guard,
     "rerank": rerank,
+    "serve": serve,
     "evaluate": evaluate,
     "compare": compare,
     "report": report,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,6 +118,7 @@ def mine(
     `cmp_rerank.mining.take_support` takes it out before training.
     """
     from cmp_rerank import collections, mining
+    from cmp_rerank.ir.lines import unfinished_folder
     from cmp_rerank.mining.write import about_path, check_target
     from cmp_rerank.reranking.loading import load_reranker
 
@@ -148,7 +148,7 @@ def mine(
     data = collections.load(collection, missing_texts=missing_texts)
     # The rows wait on disk, beside where they go, so that memory does not grow with them.
     with (
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as waiting,
+        unfinished_folder(out) as waiting,
         progress("Mining", "queries") as show,
     ):
         mined = mining.mine(

@@ -52,6 +52,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PerQuery = Annotated[bool, typer.Option("--per-query", "-q", help="Also the values of every query.")]
 DEFAULT_MEASURES = ["nDCG@10"]
 
+# torch.save says only where in its file it is, and where it should be.
+_FULL_DISK_OF_TORCH = ("PytorchStreamWriter failed writing file", "unexpected pos")
+
 
 @dataclass(frozen=True)
 class Written:
@@ -151,7 +154,8 @@ def _full_disk(error: Exception) -> bool:
     Libraries written in other languages have errors of their own for it, with the words of the system.
     """
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
+    words = (*map(os.strerror, codes), *_FULL_DISK_OF_TORCH)
+    return getattr(error, "errno", None) in codes or any(word in str(error) for word in words)
 
 
 def _one_line(error: Exception, expected: bool) -> str:

@@ -9,15 +9,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cmp_rerank.cli import options
 from cmp_rerank.cli.progress import progress
-
-if TYPE_CHECKING:
-    from cmp_rerank.guard import Mix
 
 DEPTH = 100
 
@@ -104,10 +101,11 @@ def rerank(
     if not exists(run) and not collection:
         raise ValueError(f"{run}: no such file")
     texts, documents, first_stage = _inputs(collection, split, queries, corpus, run)
+    from cmp_rerank.guard.save import read_mix
     from cmp_rerank.reranking import Counts, rerank_run
     from cmp_rerank.reranking.loading import load_reranker
 
-    joined = _mix(model) if mix else None
+    joined = read_mix(model) if mix else None
     loaded: Any = _Unread()
     if joined is None or joined.weight:
         loaded = load_reranker(model, max_length=max_length, device=_device(device), long_documents=long_documents)
@@ -193,14 +191,6 @@ def _device(device: str) -> str | None:
     import torch
 
     return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else None
-
-
-def _mix(model: str) -> Mix | None:
-    """How the guard joins the scores of a model with the first stage; None where it has said nothing."""
-    from cmp_rerank.guard.save import FILE, load_guard
-
-    unread: Any = _Unread()
-    return load_guard(model, model=unread).mix if (Path(model) / FILE).is_file() else None
 
 
 class _Unread:

@@ -174,10 +174,12 @@ def _train(
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
+    from cmp_rerank.ir.checkpoints import loading_checkpoint
     from cmp_rerank.reader.digest import questions_digest
     from cmp_rerank.reader.reader import Reader, ReaderOptions
     from cmp_rerank.training import ComparativeTrainer, TimedCheckpoints
     from cmp_rerank.training import resume as resuming
+    from cmp_rerank.training.complete import last_checkpoint
 
     known = [question for question in questions if question.answers or question.kind != "span"]
     if not known:
@@ -188,7 +190,7 @@ def _train(
     if len(known) < len(questions):
         options.warn([f"{len(questions) - len(known)} questions without a known answer are left out of training"])
     folder = out / "trainer"
-    checkpoint = resuming.last_checkpoint(folder)
+    checkpoint = last_checkpoint(folder)
     # The settings are written first: a training that ended before its first checkpoint begins again.
     if resume and not (out / "settings.json").exists():
         raise ValueError(f"--resume needs a training that was begun; got none in {out}; leave --resume out")
@@ -198,11 +200,13 @@ def _train(
             "another --out"
         )
     transformers.set_seed(settings["seed"])
-    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
-    model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
+    with loading_checkpoint(settings["model"]):
+        tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+        model = AutoModelForQuestionAnswering.from_pretrained(settings["model"], num_labels=2)
+        max_length = min(settings["max_length"], tokenizer.model_max_length)
     several = any(len(question.passages) > 1 for question in known)
     reading = ReaderOptions(
-        max_length=min(settings["max_length"], tokenizer.model_max_length),
+        max_length=max_length,
         stride=settings["stride"],
         pack=several if settings["pack"] is None else settings["pack"],
         yes_no=any(question.kind in ("yes", "no") for question in known),
@@ -246,7 +250,7 @@ def _train(
         callbacks=[TimedCheckpoints(save_minutes)],
     )
     begin = time.perf_counter()
-    resuming.train(trainer, checkpoint)
+    trainer.train(None if checkpoint is None else str(checkpoint))
     record = {
         "windows": vars(windows.counts),
         "training": {

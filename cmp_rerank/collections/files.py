@@ -23,7 +23,8 @@ def open_texts(
     """The texts of a file, by id: BEIR or Anserini JSONL, TSV (id, text); plain or gzip.
 
     A file of more than ``large`` bytes is read once, into a store in the cache, and opened from there afterwards. The
-    store is known by the size and time of the file and a hash of its first and last 64 KB.
+    store is known by the size and time of the file and a hash of its first and last 64 KB. One that is damaged is
+    built again, with a warning.
 
     Args:
         path: The file; .tsv is TSV, everything else JSONL.
@@ -65,9 +66,7 @@ def open_records(
     if len(sizes) < len(paths) or sum(sizes) <= large:
         return _dictionary(records, source)
     folder = cache_folder(cache_dir) / f"texts-{_key(paths, about)}"
-    if folder.is_dir():
-        return TextStore(folder)
-    return in_cache(folder, lambda place: TextStore.build(place, records, source))
+    return in_cache(folder, lambda place: TextStore.of(place, records, source))
 
 
 def _dictionary(records: Records, source: str) -> dict[str, str]:

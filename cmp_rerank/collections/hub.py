@@ -12,6 +12,7 @@ from cmp_rerank.collections.files import in_usual_order
 from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.rows import Row
 from cmp_rerank.collections.table import from_rows
+from cmp_rerank.ir.dataset_folders import open_dataset
 from cmp_rerank.ir.dataset_texts import DatasetTexts
 
 _QUERY, _DOCUMENT = ("query-id", "query_id", "qid"), ("corpus-id", "corpus_id", "doc_id", "document_id", "pid")
@@ -47,8 +48,8 @@ def open_hub(where: str, options: LoadOptions) -> Collection:
     name = folder.resolve().name if folder.is_dir() else place
     if folder.is_dir() and (_is_saved(folder) or all(_is_saved(folder / part) for part in ("corpus", "queries"))):
         if _is_saved(folder):
-            return from_datasets(datasets.load_from_disk(str(folder)), options, name=name)
-        parts = {path.name: datasets.load_from_disk(str(path)) for path in folder.iterdir() if _is_saved(path)}
+            return from_datasets(open_dataset(folder), options, name=name)
+        parts = {path.name: open_dataset(path) for path in folder.iterdir() if _is_saved(path)}
         return _retrieval(name, parts, options)
     try:
         known = datasets.get_dataset_config_names(place)
@@ -57,9 +58,10 @@ def open_hub(where: str, options: LoadOptions) -> Collection:
         parts = {part: datasets.load_dataset(place, part) for part in ("corpus", "queries", *_QRELS) if part in known}
         if not any(part in known for part in _QRELS):
             parts["qrels"] = datasets.load_dataset(f"{place}-qrels")
-    except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
-            f"hf:{where}: no dataset of this name in a folder, in the cache or on the hub ({error!s:.150}); "
+            f"hf:{where}: no dataset of this name in a folder, in the cache or on the hub, or a damaged one "
+            f"({' '.join(str(error).split()):.150}); "
             "check the name and the network"
         ) from error
     return _retrieval(name, parts, options)

@@ -51,7 +51,7 @@ class QueryFile:
 
 
 def _weight(path: PathLike, number: int, value: object) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= sys.float_info.max:  # type: ignore[operator]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= sys.float_info.max:  # type: ignore[operator]
         raise malformed(path, number, f"the weight of a query must be a number above 0; got {value!r}; correct it")
     return float(value)  # type: ignore[arg-type]

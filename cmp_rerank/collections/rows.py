@@ -20,11 +20,12 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _LONGEST_CELL = 1 << 30
 
 
-def read_rows(path: PathLike) -> Iterator[Row]:
+def read_rows(path: PathLike, *, halves: bool = False) -> Iterator[Row]:
     """Read a table, row by row.
 
     Args:
         path: The file; its suffix says what it is. CSV and TSV have a line of column names and may have quoted cells.
+        halves: Whether JSON lines may hold half of a surrogate pair, see `cmp_rerank.ir.json_text.parse_json`.
 
     Yields:
         Where the row stands, and its cells by column: text in CSV and TSV, any JSON or parquet value elsewhere.
@@ -43,7 +44,7 @@ def read_rows(path: PathLike) -> Iterator[Row]:
     if suffix in (".csv", ".tsv"):
         return _csv_rows(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".jsonl":
-        return _json_lines(path)
+        return _json_lines(path, halves)
     if suffix == ".json":
         return _json_list(path)
     if suffix == ".parquet":
@@ -82,9 +83,9 @@ def _csv_rows(path: PathLike, delimiter: str) -> Iterator[Row]:
         csv.field_size_limit(before)
 
 
-def _json_lines(path: PathLike) -> Iterator[Row]:
+def _json_lines(path: PathLike, halves: bool) -> Iterator[Row]:
     for number, line in numbered_lines(path):
-        cells = parse_json(path, line, number)
+        cells = parse_json(path, line, number, halves=halves)
         if not isinstance(cells, dict):
             raise malformed(path, number, f"expected an object, {{column: value}}; got {line[:80]!r}")
         yield f"{os.fspath(path)}, line {number}", cells
@@ -102,8 +103,7 @@ def _json_list(path: PathLike) -> Iterator[Row]:
 
 
 def _parquet_rows(path: PathLike) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
     if not Path(path).is_file():
         raise ValueError(f"{os.fspath(path)}: no such file")
@@ -114,5 +114,7 @@ def _parquet_rows(path: PathLike) -> Iterator[Row]:
                 for cells in batch.to_pylist():
                     number += 1
                     yield f"{os.fspath(path)}, row {number}", cells
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{os.fspath(path)}: not a parquet file ({error!s:.120}); is it whole?") from error
+    # Damage in the pages is an OSError, and in a text an error of its decoding.
+    except (ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{os.fspath(path)}: not a parquet file ({first:.120}); is it whole?") from error

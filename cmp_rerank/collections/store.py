@@ -1,19 +1,25 @@
-"""Texts on disk: millions of them are opened in a moment and read one by one, without being held in memory."""
+"""Texts on disk: millions of them are opened in a moment and read one by one, without being held in memory.
+
+A store is a cache. What is damaged in it is noticed before it is handed out, and the store is built again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import glob
 import json
+import logging
 import mmap
 import os
 import shutil
 import time
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -23,9 +29,19 @@ from cmp_rerank.ir.mappings import Texts
 
 #: A source of texts: each call gives all (place, id, text), where the place is a line or a row, for errors.
 Records = Callable[[], Iterable[tuple[int, str, str]]]
-VERSION = 1
+VERSION = 2
 _ABOUT = "about.json"
+_AT_ONCE = 256  # texts
 _ABANDONED = 3600.0  # seconds without a write
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class DamagedStore(ValueError):
+    """A store that does not hold what was written to it."""
+
+    def __init__(self, folder: Path, what: object) -> None:
+        super().__init__(f"{folder}: not a store of texts, or damaged ({what}); remove it, so that it is built again")
 
 
 class TextStore(Texts):
@@ -35,11 +51,15 @@ class TextStore(Texts):
     with its row (12 bytes), in which an id is found by binary search. What is read stays in the page cache of the
     operating system, which takes it back when memory is needed. A store is pickled by its path.
 
+    Each text is read with its checksum. That of the ids and hashes is computed once, before they are listed or one of
+    them is said to be missing. So a store is opened without reading it, and no wrong text comes out of it.
+
     Args:
         folder: A folder that :meth:`build` has made.
 
     Raises:
-        ValueError: The folder is not there, or holds something else.
+        DamagedStore: The folder is not there, or holds something else; while reading: it is damaged. A store of
+            :meth:`of` is built again instead.
 
     Example:
         >>> import tempfile
@@ -51,18 +71,52 @@ class TextStore(Texts):
 
     def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
+        self._build_again: Callable[[], object] | None = None
+        self._open()
+
+    def _open(self) -> None:
         try:
             about = json.loads((self.folder / _ABOUT).read_text(encoding="utf-8"))
             self._texts = _Pieces.open(self.folder, "texts")
             self._names = _Pieces.open(self.folder, "ids")
-            hashes, rows = (_mapped(self.folder / f"{name}.npy") for name in ("hashes", "rows"))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{self.folder}: not a store of texts ({error}); remove it, so that it is built again"
-            ) from None
-        if about.get("version") != VERSION or not len(self._texts) == len(self._names) == len(hashes) == len(rows):
-            raise ValueError(f"{self.folder}: a store of texts of another form; remove it, so that it is built again")
+            hashes = _mapped(self.folder / "hashes.npy", np.uint64)
+            rows = _mapped(self.folder / "rows.npy", np.uint32, np.uint64)
+            self._checksums = _mapped(self.folder / "checksums.npy", np.uint32)
+            lengths = {len(part) for part in (self._texts, self._names, hashes, rows, self._checksums)}
+            if about["version"] != VERSION or lengths != {about["count"]}:
+                raise ValueError("of another form")
+            self._index_checksum = int(about["index"])
+        except Exception as error:  # of numpy, for what a damaged head of a file may say: any
+            raise DamagedStore(self.folder, error) from None
         self._index = IdIndex(hashes, rows, self._names.__getitem__)
+        self._index_is_whole = False
+
+    @classmethod
+    def of(cls, folder: PathLike, records: Records, source: str) -> TextStore:
+        """The store of a folder, built where there is none, and built again where it is damaged, with a warning.
+
+        Args:
+            folder: Where.
+            records: As for :meth:`build`.
+            source: As for :meth:`build`.
+
+        Raises:
+            ValueError: As :meth:`build`.
+        """
+        folder = Path(folder)
+
+        def again() -> TextStore:
+            with contextlib.suppress(FileNotFoundError), unfinished_folder(folder) as old:
+                folder.replace(old)  # it is removed with it
+            return cls.build(folder, records, source)
+
+        try:
+            store = cls(folder) if folder.is_dir() else cls.build(folder, records, source)
+        except DamagedStore as error:
+            _warn(error)
+            store = again()
+        store._build_again = again
+        return store
 
     @classmethod
     def build(cls, folder: PathLike, records: Records, source: str) -> TextStore:
@@ -82,38 +136,96 @@ class TextStore(Texts):
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        with unfinished_folder(folder) as partial:
-            hashes = array("Q")
-            with _Writer(partial, "texts") as texts, _Writer(partial, "ids") as names:
+        with unfinished_folder(folder) as unfinished:
+            hashes, checksums = array("Q"), array("I")
+            with _Writer(unfinished, "texts") as texts, _Writer(unfinished, "ids") as names:
                 for _, name, text in records():
-                    texts.add(text)
-                    names.add(name)
+                    checksums.append(_checksum(names.add(name), texts.add(text)))
                     hashes.append(id_hash(name))
             if not hashes:
                 raise ValueError(f"{source}: there is no text in it; is it the right file?")
-            written = _Pieces.open(partial, "ids")
+            written = _Pieces.open(unfinished, "ids")
             index = IdIndex.of(np.frombuffer(hashes, dtype=np.uint64), written.__getitem__)
             double = index.duplicate()
             if double:
                 raise _double(source, records, *double)
-            np.save(partial / "hashes.npy", index.hashes)
-            np.save(partial / "rows.npy", index.rows)
-            about = {"version": VERSION, "source": source, "count": len(hashes)}
-            (partial / _ABOUT).write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
+            np.save(unfinished / "hashes.npy", index.hashes)
+            np.save(unfinished / "rows.npy", index.rows)
+            np.save(unfinished / "checksums.npy", np.frombuffer(checksums, dtype=np.uint32))
+            about = {
+                "version": VERSION,
+                "source": source,
+                "count": len(hashes),
+                "index": _checksum(*written.buffers(), index.hashes, index.rows),
+            }
+            (unfinished / _ABOUT).write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
             with contextlib.suppress(OSError):  # another process was faster: its folder is as good
-                partial.rename(folder)
+                unfinished.rename(folder)
             return cls(folder)
 
-    @cached_property
-    def ids(self) -> Sequence[str]:
-        """The ids by row; each is read when it is asked for."""
-        return self._names
+    def _whole(self, read: Callable[[], T]) -> T:
+        """What is read; where the store turns out to be damaged, it is built again first."""
+        try:
+            return read()
+        except DamagedStore as error:
+            if self._build_again is None:
+                raise
+            _warn(error)
+        self._build_again()
+        self._open()
+        return read()
 
-    def __getitem__(self, name: str) -> str:
-        row = self._index.row(name)
+    def _row(self, name: object) -> int | None:
+        """The row of an id."""
+        return self._rows([name])[0] if isinstance(name, str) else None
+
+    def _rows(self, names: Sequence[str]) -> list[int | None]:
+        """The row of each id, or None."""
+        try:
+            rows = list(self._index.find(names))
+        except (UnicodeDecodeError, IndexError) as error:  # what the rows or ends say is nowhere
+            raise DamagedStore(self.folder, error) from None
+        if None in rows:
+            self._check_index()
+        return rows
+
+    def _check_index(self) -> None:
+        """Compute the checksum of ids and hashes, once."""
+        if self._index_is_whole:
+            return
+        if _checksum(*self._names.buffers(), self._index.hashes, self._index.rows) != self._index_checksum:
+            raise DamagedStore(self.folder, "the checksum of the ids differs")
+        self._index_is_whole = True
+
+    def _records(self, first: int, stop: int) -> list[tuple[str, str]]:
+        """Id and text of some rows that follow each other."""
+        found: list[tuple[str, str]] = []
+        checksums = self._checksums[first:stop].tolist()
+        for name, text, known in zip(
+            self._names.raw(first, stop), self._texts.raw(first, stop), checksums, strict=True
+        ):
+            if zlib.crc32(text, zlib.crc32(name)) != known:
+                raise DamagedStore(self.folder, f"the checksum of text {first + len(found):,} differs")
+            found.append((name.decode("utf-8", "surrogatepass"), text.decode("utf-8", "surrogatepass")))
+        return found
+
+    def _text(self, name: object) -> str:
+        row = self._row(name)
         if row is None:
             raise KeyError(name)
-        return self._texts[row]
+        return self._records(row, row + 1)[0][1]
+
+    def _known_ids(self) -> Sequence[str]:
+        self._check_index()
+        return self._names
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids by row; each is read when it is asked for."""
+        return self._whole(self._known_ids)
+
+    def __getitem__(self, name: str) -> str:
+        return self._whole(lambda: self._text(name))
 
     def get_many(self, ids: Iterable[str]) -> list[str]:
         """The texts of some ids, in their order, with one search for all of them.
@@ -122,27 +234,33 @@ class TextStore(Texts):
             KeyError: An id is not known.
         """
         names = list(ids)
-        rows = list(self._index.find(names))
-        if None in rows:
-            raise KeyError(names[rows.index(None)])
-        return [self._texts[row] for row in rows]  # type: ignore[index]
+
+        def read() -> list[str]:
+            rows = self._rows(names)
+            if None in rows:
+                raise KeyError(names[rows.index(None)])
+            return [self._records(row, row + 1)[0][1] for row in rows if row is not None]
+
+        return self._whole(read)
 
     def known(self, ids: Iterable[str]) -> list[bool]:
         """Whether there is a text, for each of some ids."""
-        return [row is not None for row in self._index.find(ids)]
+        names = list(ids)
+        return self._whole(lambda: [row is not None for row in self._rows(names)])
 
     def __contains__(self, name: object) -> bool:
-        return self._index.row(name) is not None
+        return self._whole(lambda: self._row(name)) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self.ids)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """All (id, text), in the order of the source."""
-        return zip(self._names, self._texts, strict=True)
+        for first in range(0, len(self), _AT_ONCE):
+            yield from self._whole(partial(self._records, first, min(first + _AT_ONCE, len(self))))
 
     def __eq__(self, other: object) -> bool:
         # Two stores of one folder are equal without reading them.
@@ -157,13 +275,25 @@ class TextStore(Texts):
         return TextStore, (self.folder,)
 
 
+def _warn(error: DamagedStore) -> None:
+    logger.warning("%s; this is done now", error)
+
+
+def _checksum(*parts: Any) -> int:
+    """The CRC-32 of bytes and arrays, one after the other."""
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
 def _remove_leftovers(folder: Path) -> None:
     """Remove what builders of this store have left that were killed; one that is at work has written lately."""
-    for partial in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
         with contextlib.suppress(OSError):  # its builder may finish just now
-            written = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
+            written = max(path.stat().st_mtime for path in (left, *left.iterdir()))
             if time.time() - written > _ABANDONED:
-                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(left, ignore_errors=True)
 
 
 class _Pieces(Sequence[str]):
@@ -174,7 +304,7 @@ class _Pieces(Sequence[str]):
 
     @classmethod
     def open(cls, folder: Path, name: str) -> _Pieces:
-        ends = _mapped(folder / f"{name}_ends.npy")
+        ends = _mapped(folder / f"{name}_ends.npy", np.uint64)
         with open(folder / f"{name}.bin", "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size != (int(ends[-1]) if len(ends) else 0):
@@ -189,8 +319,16 @@ class _Pieces(Sequence[str]):
         if isinstance(row, slice):
             return [self[place] for place in range(*row.indices(len(self)))]
         place = range(len(self))[row]
-        start = int(self._ends[place - 1]) if place else 0
-        return self._content[start : int(self._ends[place])].decode("utf-8", "surrogatepass")
+        return self.raw(place, place + 1)[0].decode("utf-8", "surrogatepass")
+
+    def raw(self, first: int, stop: int) -> list[bytes]:
+        """The bytes of some strings that follow each other."""
+        bounds = self._ends[first - 1 : stop].tolist() if first else [0, *self._ends[:stop].tolist()]
+        return [self._content[start:end] for start, end in pairwise(bounds)]
+
+    def buffers(self) -> tuple[Any, np.ndarray]:
+        """All bytes, and where each string ends."""
+        return self._content, self._ends
 
     def __iter__(self) -> Iterator[str]:
         start = 0
@@ -210,21 +348,26 @@ class _Writer:
         self._file: BinaryIO = open(self._folder / f"{self._name}.bin", "wb", buffering=1 << 20)
         return self
 
-    def add(self, text: str) -> None:
+    def add(self, text: str) -> bytes:
+        """Write a string, and return its bytes."""
         # Half of a surrogate pair, which JSON may hold, comes back as it was.
         raw = text.encode("utf-8", "surrogatepass")
         self._file.write(raw)
         self._end += len(raw)
         self._ends.append(self._end)
+        return raw
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
         np.save(self._folder / f"{self._name}_ends.npy", np.frombuffer(self._ends, dtype=np.uint64))
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path, *kinds: type[np.generic]) -> np.ndarray:
     # A plain view: an element of a memmap takes several times as long.
-    return np.asarray(np.load(path, mmap_mode="r"))
+    array = np.asarray(np.load(path, mmap_mode="r"))
+    if array.ndim != 1 or array.dtype not in kinds:
+        raise ValueError(f"{path.name} has {array.ndim} dimensions of {array.dtype}")
+    return array
 
 
 def _double(source: str, records: Records, first: int, second: int) -> ValueError:

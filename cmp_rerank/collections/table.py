@@ -67,6 +67,7 @@ def open_table(where: str, options: LoadOptions) -> Collection:
         bare_name(path.resolve(), (".gz", *SUFFIXES)),
         {name: read_rows(files[name]) for name in in_usual_order(files)},
         options,
+        source=str(path),
     )
 
 
@@ -74,13 +75,14 @@ def _is_table(path: Path) -> bool:
     return path.is_file() and stem_suffix(path) in SUFFIXES and not path.name.startswith(".")
 
 
-def from_rows(name: str, parts: Mapping[str, Iterable[Row]], options: LoadOptions) -> Collection:
+def from_rows(name: str, parts: Mapping[str, Iterable[Row]], options: LoadOptions, *, source: str = "") -> Collection:
     """A collection of rows, by the columns of :func:`open_table`.
 
     Args:
         name: Of the collection.
         parts: Rows by split; where a row names another split itself, that counts.
         options: As :func:`cmp_rerank.collections.load` has them.
+        source: What an error calls the source; "": the name.
 
     Returns:
         The collection; the rows have been read.
@@ -93,7 +95,7 @@ def from_rows(name: str, parts: Mapping[str, Iterable[Row]], options: LoadOption
         for where, cells in rows:
             pairs.add(split, where, cells)
     if not pairs.splits:
-        raise ValueError(f"{name}: a table needs a row; got none; is it the right file?")
+        raise ValueError(f"{source or name}: a table needs a row; got none; is it the right file?")
     return Collection(
         name,
         pairs.corpus,
@@ -156,8 +158,10 @@ class _Pairs:
         if given is not None and len(contents) > 1:
             raise ValueError(f"{where}: one id cannot stand for {len(contents)} positives; write one row for each")
         grades = part.qrels.setdefault(query, {})
+        title = _optional(cells, ("title",)) if self._titles else None
+        title = None if title is None else _text(where, "title", title)
         for content in contents:
-            text = with_title(cells.get("title") if self._titles else None, content)
+            text = with_title(title, content)
             document = self._id("d", where, text, given, self.corpus)
             if grades.setdefault(document, grade) != grade:
                 raise ValueError(

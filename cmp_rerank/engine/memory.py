@@ -156,7 +156,7 @@ def kept_bytes(model: nn.Module) -> Iterator[list[int]]:
         if where not in own and where not in seen:
             seen[where] = x.detach()
             total[0] += x.untyped_storage().nbytes()
-        return x
+        return x.detach()  # an output of its own node would hold the graph, and the node it: for ever
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         yield total

@@ -123,12 +123,14 @@ class Step:
         index: for each example and view the number of its row, (n, views) int64.
         longest: tokens of the longest example.
         shares: whether there are rows that read the same tokens.
+        idle: the rows of views that are expected to get no gradient, and of no other views.
     """
 
     rows: list[Row]
     index: np.ndarray
     longest: int
     shares: bool
+    idle: frozenset[int] = frozenset()
 
     @classmethod
     def of(
@@ -136,10 +138,18 @@ class Step:
         examples: Sequence[Example],
         views: Sequence[Sequence[View]],
         identity: Callable[[int, int, Row], Hashable],
+        idle: Sequence[int] = (),
     ) -> Step:
-        """The rows of examples; see `pooled`."""
+        """The rows of examples; see `pooled`. ``idle`` are numbers of views."""
         rows, index = pooled(examples, views, identity)
-        return cls(rows, index, max(map(len, examples)), len(forks(rows)) < len(rows))
+        busy = np.delete(index, list(idle), axis=1)
+        return cls(
+            rows,
+            index,
+            max(map(len, examples)),
+            len(forks(rows)) < len(rows),
+            frozenset(range(len(rows))) - {*busy.flat},
+        )
 
 
 def shortened(row: Row, most: int, *cuts: int) -> list[Row]:

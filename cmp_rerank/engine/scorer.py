@@ -25,6 +25,7 @@ from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.hooks.checkpointing import is_reentrant
 from cmp_rerank.hooks.dropout import dropout_rates
+from cmp_rerank.hooks.turns import turn
 from cmp_rerank.hooks.wrappers import is_compiled, is_sharded, without_data_parallel
 from cmp_rerank.text.checks import check_whole
 
@@ -48,8 +49,8 @@ class Scorer:
     - ``"trunk"``: stacked, but the layers below the ablated ones run once for rows that read the same tokens.
     - ``"naive"``: one pass for each step, of the whole batch, as slow as it is obvious. For tests.
     - ``"auto"``: ``"trunk"`` where there are layers to share and it is right for the model; else ``"hybrid"``, with
-      the activations of as many other rows kept, too, as are expected to fit into the memory that is free. If that
-      is all of them, it is ``"stacked"``.
+      the activations of as many other rows kept, too, as are expected to get a gradient, and to fit into the memory
+      that is free. If that is all of them, it is ``"stacked"``.
 
     When memory runs out, the size of chunks is halved permanently, activations are recomputed from then on instead
     of kept, and the pass is repeated; this is logged.
@@ -126,13 +127,21 @@ class Scorer:
         if self._given["unpadded"] is None:
             self._unpadded = unpadded
 
-    def __call__(self, model: nn.Module, examples: Sequence[Example], views: Sequence[Sequence[View]]) -> Tensor:
+    def __call__(
+        self,
+        model: nn.Module,
+        examples: Sequence[Example],
+        views: Sequence[Sequence[View]],
+        idle: Sequence[int] = (),
+    ) -> Tensor:
         """Score every view of every example, with gradients where they are enabled.
 
         Args:
             model: the model, or a wrapper of it.
             examples: n examples.
             views: for each example its views, the same number for all; the first is the full model's.
+            idle: numbers of the views of which most are expected to get no gradient. ``"auto"`` keeps no activations
+                of their rows. Gradients do not depend on it.
 
         Returns:
             Scores of shape (n, number of views, width) in float32 or better, on the model's device; of a
@@ -141,8 +150,11 @@ class Scorer:
         Raises:
             ValueError: if the strategy cannot be used with this model; the message says why.
         """
-        step = Step.of(examples, views, self._identity(self.adapter.inner(model)))
-        scores = self._score_within_memory(model, step)
+        inner = self.adapter.inner(model)
+        step = Step.of(examples, views, self._identity(inner), idle)
+        # What is found out about a model, its hooks and its configuration would be in the way of another thread.
+        with turn(inner):
+            scores = self._score_within_memory(model, step)
         if torch.finfo(scores.dtype).bits < 32:
             scores = scores.float()
         return scores[torch.from_numpy(step.index).to(scores.device)]
@@ -187,7 +199,7 @@ class Scorer:
             at = len(passes.modifiers) - len(known.ablations)  # outside of the ablations, which see tokens as rows
             unpadded = known.verified.of(Unpadded)
             passes.modifiers = (*passes.modifiers[:at], unpadded, *passes.modifiers[at:])
-        kept = self._kept(known, passes, rows, np.unique(step.index[:, 0]).tolist(), strategy)
+        kept = self._kept(known, passes, step, strategy)
         again = sorted(set(range(len(rows))) - set(kept))
         parts: list[Tensor] = []
         order: list[int] = []
@@ -292,10 +304,9 @@ class Scorer:
 
     # Which activations are kept ----------------------------------------------------------------------------
 
-    def _kept(
-        self, known: _Known, passes: Passes, rows: Sequence[Row], full: list[int], strategy: Strategy
-    ) -> Sequence[int]:
+    def _kept(self, known: _Known, passes: Passes, step: Step, strategy: Strategy) -> Sequence[int]:
         """The rows whose activations are kept for the backward pass; the others run again there."""
+        rows = step.rows
         everything = range(len(rows))
         if not torch.is_grad_enabled() or is_sharded(passes.model) or strategy == "naive":
             return everything
@@ -305,14 +316,18 @@ class Scorer:
             return [] if without_data_parallel(passes.model) is passes.model else [shortest]
         if strategy != "hybrid":
             return everything
-        return self._as_many_as_fit(known, passes, rows, full) if self.strategy == "auto" else full
+        full = np.unique(step.index[:, 0]).tolist()
+        return self._as_many_as_fit(known, passes, step, full) if self.strategy == "auto" else full
 
-    def _as_many_as_fit(
-        self, known: _Known, passes: Passes, rows: Sequence[Row], full: Sequence[int]
-    ) -> Sequence[int]:
-        """The rows of the full model, and of the others, the longest first, as many as memory is expected to hold."""
+    def _as_many_as_fit(self, known: _Known, passes: Passes, step: Step, full: Sequence[int]) -> Sequence[int]:
+        """The rows of the full model, and of the others, the longest first, as many as memory is expected to hold.
+
+        A kept row costs its backward pass whether or not its gradient is zero. A row that is not kept costs a second
+        forward pass where it is not: that is less work where over a third of the rows have no gradient.
+        """
+        rows = step.rows
         room = available(known.inner.device) if self.activation_bytes is None else self.activation_bytes
-        others = sorted(set(range(len(rows))) - set(full), key=lambda i: len(rows[i][1]), reverse=True)
+        others = sorted(set(range(len(rows))) - set(full) - step.idle, key=lambda i: len(rows[i][1]), reverse=True)
         if room is None or not others:
             return full
         if known.footprint is None:

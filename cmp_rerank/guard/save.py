@@ -138,17 +138,37 @@ def load_guard(folder: PathLike, *, model: CrossEncoder | None = None, device: s
             guarded = load_guard("tuned/guarded")
             run = guarded.rerank(queries, corpus, bm25.search(queries, 100))
     """
+    mix, rest = _read(Path(folder) / FILE)
+    if model is None:
+        from cmp_rerank.reranking.loading import load_reranker
+
+        model = load_reranker(folder, device=device)
+    return Guarded(model, mix, **rest)
+
+
+def read_mix(folder: PathLike) -> Mix | None:
+    """How the scores of a checkpoint are joined with the first stage, without loading it.
+
+    Args:
+        folder: A folder, or a name on the hub.
+
+    Returns:
+        The share of the score; None where there is no ``guard.json``: the guard has said nothing.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
     path = Path(folder) / FILE
+    return _read(path)[0] if path.is_file() else None
+
+
+def _read(path: Path) -> tuple[Mix, dict[str, Any]]:
+    """The mix, and what else there is."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give the folder that the guard wrote")
     try:
         read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         mix = Mix(read["weight"], read["scale"], read["depth"])
-        rest = read["batch_size"], read["measure"], read["validation"]
+        return mix, {name: read[name] for name in ("batch_size", "measure", "validation")}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: this is no file of the guard ({error}); run the guard again") from error
-    if model is None:
-        from cmp_rerank.reranking.loading import load_reranker
-
-        model = load_reranker(folder, device=device)
-    return Guarded(model, mix, *rest)

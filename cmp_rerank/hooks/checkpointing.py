@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Generic, TypeVar
@@ -27,8 +28,7 @@ class PassHooks(Generic[State]):
         apply: puts the hooks on the model, and takes them off on leaving.
         copy: copies a state that the hooks change during a pass.
 
-    Attributes:
-        now: the state of the pass that runs; None outside of passes.
+    The state is that of the thread which runs the pass: another one that calls the model meanwhile is left alone.
     """
 
     def __init__(
@@ -37,11 +37,17 @@ class PassHooks(Generic[State]):
         apply: Callable[[], AbstractContextManager[Any]],
         copy: Callable[[State], State] = lambda state: state,
     ) -> None:
-        self.now: State | None = None
         self._model = model
         self._apply = apply
         self._copy = copy
         self._applied = False
+        self._states = threading.local()
+
+    @property
+    def now(self) -> State | None:
+        """The state of the pass that this thread runs; None outside of passes."""
+        state: State | None = getattr(self._states, "now", None)
+        return state
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -52,11 +58,11 @@ class PassHooks(Generic[State]):
     @contextmanager
     def at(self, state: State | None) -> Iterator[None]:
         """Inside is the pass of a state."""
-        before, self.now = self.now, state
+        before, self._states.now = self.now, state
         try:
             yield
         finally:
-            self.now = before
+            self._states.now = before
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:

@@ -110,6 +110,8 @@ class DatasetTexts(Texts):
                 f"texts must be strings; got {text!r:.80} for the id {key!r} in column {self._text!r}; "
                 "take the row out, or fill it in"
             )
+        if not isinstance(title, str | None):
+            raise ValueError(f"titles must be strings; got {title!r:.80} for the id {key!r}; convert the column")
         return with_title(title, text)
 
 

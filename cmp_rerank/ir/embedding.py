@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ import numpy as np
 
 from cmp_rerank.ir.arguments import Progress
 from cmp_rerank.ir.id_list import IdList
+from cmp_rerank.ir.index_folder import BUILDING, checksum_of
 from cmp_rerank.ir.lines import write_lines
 from cmp_rerank.ir.postings import texts_in_blocks
 from cmp_rerank.ir.ranking import check_choice
 
+logger = logging.getLogger(__name__)
 DTYPES = ("float32", "float16")
 SIMILARITIES = ("cosine", "dot")
-_FILE, _STATE = "embeddings.bin", "building.json"
+_FILE = "embeddings.bin"
 # Texts that are sorted by length and then kept at once. More would waste more work when it is interrupted.
 _BLOCK = 4096
 
@@ -126,7 +130,7 @@ def embed_to_file(
     """
     digest, ids, first, done = hashlib.blake2b(digest_size=16), list[IdList](), "", 0
     settings = {"dtype": dtype, "similarity": embedder.similarity, "documents": len(documents), "block": _BLOCK}
-    state = _State.read(folder) or _State(settings, 0, 0, "")
+    state = _State.read(folder) or _State(settings, 0, 0, "", 0)
     if state.settings != settings:
         raise _other(folder, f"was begun with {state.settings}; got {settings}")
     state.write(folder)
@@ -151,22 +155,24 @@ def embed_to_file(
             if not state.rows:
                 file.truncate(0)
             embedded = stored(embedder.documents(texts, progress, done - len(texts), len(documents)), dtype)
-            file.write(embedded.tobytes())
+            raw = embedded.tobytes()
+            file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-            state = _State(settings, done, embedded.shape[1], digest.hexdigest())
+            checksum = zlib.crc32(raw, state.checksum)
+            state = _State(settings, done, embedded.shape[1], digest.hexdigest(), checksum)
             state.write(folder)
     return IdList.joined(ids), _mapped(folder, dtype, done, state.dimensions), first
 
 
 def is_being_built(folder: Path) -> bool:
     """Whether the folder has embeddings of some of the documents."""
-    return (folder / _STATE).is_file()
+    return (folder / BUILDING).is_file()
 
 
 def building_is_done(folder: Path) -> None:
     """Remove the note how far the embeddings are."""
-    (folder / _STATE).unlink(missing_ok=True)
+    (folder / BUILDING).unlink(missing_ok=True)
 
 
 def save_embeddings(folder: Path, embeddings: np.ndarray) -> None:
@@ -212,17 +218,38 @@ def stored(embeddings: np.ndarray, dtype: str) -> np.ndarray:
 class _State:
     """How far the embeddings of a folder are."""
 
-    def __init__(self, settings: Mapping[str, Any], rows: int, dimensions: int, digest: str) -> None:
+    def __init__(self, settings: Mapping[str, Any], rows: int, dimensions: int, digest: str, checksum: int) -> None:
         self.settings, self.rows, self.dimensions, self.digest = dict(settings), rows, dimensions, digest
+        self.checksum = checksum
 
     @classmethod
     def read(cls, folder: Path) -> _State | None:
+        """How far they are; None where there are none, or other ones than were written."""
         if not is_being_built(folder):
             return None
-        return cls(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
+        try:
+            content = json.loads((folder / BUILDING).read_text(encoding="utf-8"))
+            own = content.pop("own_checksum")
+            if own != checksum_of(content):
+                raise ValueError(f"{BUILDING} is not what was written")
+            state = cls(**content)
+            if state.rows and not state._is_whole(folder / _FILE):
+                raise ValueError(f"{_FILE} is not what was written")
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            logger.warning("%s: the index that was begun here is damaged (%s); it is begun again", folder, error)
+            return None
+        return state
+
+    def _is_whole(self, path: Path) -> bool:
+        left, checksum = self.rows * self.dimensions * np.dtype(self.settings["dtype"]).itemsize, 0
+        with path.open("rb") as file:
+            while left and (part := file.read(min(left, 1 << 20))):
+                left, checksum = left - len(part), zlib.crc32(part, checksum)
+        return not left and checksum == self.checksum
 
     def write(self, folder: Path) -> None:
-        write_lines(folder / _STATE, [json.dumps(vars(self)) + "\n"])
+        content = {**vars(self), "own_checksum": checksum_of(vars(self))}
+        write_lines(folder / BUILDING, [json.dumps(content) + "\n"])
 
 
 def _mapped(folder: Path, dtype: str, rows: int, dimensions: int) -> np.ndarray:

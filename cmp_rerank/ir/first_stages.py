@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +14,17 @@ from typing import Any, Protocol
 from cmp_rerank.ir.arguments import Progress, check_count, check_run, kind
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.bm25 import ANSERINI, BM25
+from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.ir.dense import Dense
 from cmp_rerank.ir.files import Run, read_run
 from cmp_rerank.ir.id_list import IdList
-from cmp_rerank.ir.index_folder import check_replaceable, is_index
+from cmp_rerank.ir.index_folder import DamagedIndex, check_replaceable, is_index
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.ranking import check_choice, rank
 from cmp_rerank.ir.sparse import Sparse
 from cmp_rerank.text.suggest import closest
 
+logger = logging.getLogger(__name__)
 KINDS = ("bm25", "anserini", "dense", "sparse")
 
 
@@ -107,7 +111,7 @@ def first_stage(
         corpus: text by document id; may be None where ``folder`` has an index already.
         model: of "dense" and "sparse": the model, its folder, or its name on the hub.
         folder: where the index is; it is built there where there is none yet, and an interrupted dense one is gone on
-            with. None: the index is in memory.
+            with. One that is damaged is built again, with a warning. None: the index is in memory.
         progress: called while the index is built.
         options: arguments of :class:`BM25`, :class:`Dense` or :class:`Sparse`, such as ``k1=0.9`` or ``index="ivf"``.
 
@@ -139,9 +143,16 @@ def first_stage(
         name, options = "bm25", {**ANSERINI, **options}
     corpus = as_texts("documents", corpus)
     if folder is not None and is_index(folder):
-        opened = _open(name, folder, model, options)
-        _check_same(opened, corpus, folder, options)
-        return opened
+        try:
+            opened = _open(name, folder, model, options)
+        except DamagedIndex as error:
+            if corpus is None:
+                raise
+            logger.warning("%s; this is done now", error)
+            shutil.rmtree(folder)
+        else:
+            _check_same(opened, corpus, folder, options)
+            return opened
     if corpus is None:
         raise ValueError("a first stage needs documents, or a folder with its index; got neither; give the corpus")
     if name == "dense":
@@ -172,9 +183,9 @@ def _loaded(name: str, model: Any) -> Any:
         return model
     import sentence_transformers
 
-    return (sentence_transformers.SentenceTransformer if name == "dense" else sentence_transformers.SparseEncoder)(
-        str(model)
-    )
+    kinds = {"dense": sentence_transformers.SentenceTransformer, "sparse": sentence_transformers.SparseEncoder}
+    with loading_checkpoint(model):
+        return kinds[name](str(model))
 
 
 def _check_same(

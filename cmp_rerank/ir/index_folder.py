@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.ir.file_marks import changed_file, marks_of
 from cmp_rerank.ir.lines import PathLike, check_parent, replacing_folder, write_lines
 
 # The last file to be written: a folder without it is not an index, or not a whole one.
 _MANIFEST = "first_stage.json"
-_FORMAT = 1
+#: A note how far an index is, which is there until it is whole.
+BUILDING = "building.json"
+_FORMAT = 2
+
+
+class DamagedIndex(ValueError):
+    """An index that does not hold what was written to it."""
 
 
 def is_index(folder: PathLike) -> bool:
@@ -54,7 +62,14 @@ def write_manifest(folder: Path, kind: str, settings: Mapping[str, Any]) -> None
         kind: Which first stage wrote it, such as "bm25".
         settings: What it needs to open it again; written as JSON.
     """
-    content = {"kind": kind, "format": _FORMAT, "settings": dict(settings)}
+    content = {
+        "kind": kind,
+        "format": _FORMAT,
+        "settings": dict(settings),
+        "files": marks_of(folder, (BUILDING, _MANIFEST)),
+    }
+    content = json.loads(json.dumps(content))  # as it will be read: keys that are numbers become texts, for instance
+    content["checksum"] = checksum_of(content)
     write_lines(folder / _MANIFEST, [json.dumps(content, ensure_ascii=False, indent=1) + "\n"])
 
 
@@ -69,10 +84,11 @@ def kind_of_index(folder: PathLike) -> str:
 
 
 def read_manifest(folder: PathLike, kind: str) -> dict[str, Any]:
-    """The settings that were written by :func:`write_manifest`.
+    """The settings that were written by :func:`write_manifest`. All files of the index are compared with their marks.
 
     Raises:
-        ValueError: There is no index, only a part of one, one of another kind, or one of a later format.
+        DamagedIndex: The manifest or a file is not what was written.
+        ValueError: There is no index, only a part of one, one of another kind, or one of another format.
     """
     content = _manifest(Path(folder))
     if content["kind"] != kind:
@@ -80,6 +96,9 @@ def read_manifest(folder: PathLike, kind: str) -> dict[str, Any]:
             f"{os.fspath(folder)} must hold an index of kind {kind!r}; got {content['kind']!r}; name another "
             "folder, or open it with the first stage that wrote it"
         )
+    changed = changed_file(Path(folder), content["files"])
+    if changed is not None:
+        raise DamagedIndex(f"{Path(folder) / changed}: this file of an index is damaged; build the index again")
     settings: dict[str, Any] = content["settings"]
     return settings
 
@@ -92,9 +111,17 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} must hold a whole index; got a folder without {_MANIFEST}; build the index again")
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        readable = content["format"] == _FORMAT and {"kind", "settings"} <= set(content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not the description of an index ({error}); build the index again") from error
-    if not readable:
-        raise ValueError(f"{path}: the format must be {_FORMAT}; got {content['format']!r}; build the index again")
+        checksum, version = content.pop("checksum", None), content["format"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedIndex(f"{path}: not the description of an index ({error}); build the index again") from error
+    # One of another format has no checksum, or one that is right.
+    if version != _FORMAT and checksum in (None, checksum_of(content)):
+        raise ValueError(f"{path}: the format must be {_FORMAT}; got {version!r}; build the index again")
+    if checksum != checksum_of(content):
+        raise DamagedIndex(f"{path}: the description of an index is damaged; build the index again")
     return content
+
+
+def checksum_of(content: Mapping[str, Any]) -> int:
+    """The CRC-32 of what is written as JSON; the order of keys does not matter."""
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())

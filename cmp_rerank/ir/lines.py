@@ -11,9 +11,12 @@ import shutil
 import stat
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from cmp_rerank.ir.abandoned import UNFINISHED, locked, remove_abandoned
 
 PathLike = str | os.PathLike[str]
 
@@ -79,7 +82,7 @@ def open_bytes(path: PathLike) -> Iterator[BinaryIO]:
     with opened as file:
         try:
             yield file  # type: ignore[misc]
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{os.fspath(path)}: the gzip file is damaged ({error})") from error
 
 
@@ -114,6 +117,8 @@ def text(path: PathLike, number: int, raw: bytes) -> str:
 def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
     """Write text to a temporary file beside `path`, rename it on success; gzip when the name ends in .gz.
 
+    What a killed process has left beside it is removed.
+
     "-" is standard output, where what is written cannot be taken back.
     """
     if os.fspath(path) == "-":
@@ -121,11 +126,12 @@ def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
         return
     target = Path(path)
     check_parent(target)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    remove_abandoned(target)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=UNFINISHED)
     try:
         # mkstemp makes the file private; a result should have the permissions that any new file gets.
         os.chmod(name, 0o666 & ~_umask())
-        with os.fdopen(handle, "wb") as raw:
+        with locked(Path(name)), os.fdopen(handle, "wb") as raw:
             # No name and time in the gzip header: the same content gives the same bytes.
             packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if target.suffix == ".gz" else None
             with io.TextIOWrapper(packed or raw, encoding="utf-8", newline="\n") as file:
@@ -146,10 +152,12 @@ def unfinished_folder(path: PathLike) -> Iterator[Path]:
     """
     target = Path(path).absolute()
     check_parent(target)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    remove_abandoned(target)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=UNFINISHED))
     try:
         folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        yield folder
+        with locked(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -119,7 +119,10 @@ def _json_text(path: PathLike, number: int, line: bytes, title: bool) -> tuple[s
     name, content = (next((fields[key] for key in keys if key in fields), None) for keys in (ID_FIELDS, _TEXT))
     if name is None or not isinstance(content, str):
         raise malformed(path, number, f'expected {{"_id": ..., "text": ...}}; got {line[:80]!r}')
-    return str(name), with_title(fields.get("title"), content) if title else content
+    heading = fields.get("title") if title else None
+    if not isinstance(heading, str | None):
+        raise malformed(path, number, f"a title must be a text; got {heading!r:.80}; correct it, or leave it out")
+    return str(name), with_title(heading, content)
 
 
 def _write_texts(path: PathLike, texts: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:

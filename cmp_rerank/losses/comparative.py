@@ -59,6 +59,8 @@ class ComparativeLoss(nn.Module):
         objective: what is made of the task losses of an example's steps: an object of `cmp_rerank.objectives`, or one
             of its shape. Default: `PairwiseHinge`, the comparative loss.
         seed: what all random choices derive from, together with the training step and the texts.
+        compare_share: the share of the examples that is compared, drawn by the seed; the others are scored in full
+            only. The expected loss and gradient are those of comparing all, with more variance; see `Comparison`.
         tokens_per_chunk: how many tokens, padding included, one forward pass may hold; see `Scorer`. Default: what
             the trainer's arguments say, see `RerankerTrainingArguments`; so, too, for the next two.
         strategy: how the steps are run: what is kept, recomputed or shared. All give equal gradients; see `Scorer`.
@@ -94,6 +96,7 @@ class ComparativeLoss(nn.Module):
         *,
         objective: Objective | None = None,
         seed: int = 0,
+        compare_share: float = 1.0,
         tokens_per_chunk: int | None = None,
         strategy: Strategy | None = None,
         unpadded: bool | None = None,
@@ -114,7 +117,9 @@ class ComparativeLoss(nn.Module):
             activation_bytes=activation_bytes,
         )
         #: Scores the views and compares them.
-        self.comparison = Comparison(plan, chosen_objective(objective, baseline, reduction), scorer, seed)
+        self.comparison = Comparison(
+            plan, chosen_objective(objective, baseline, reduction), scorer, seed, compare_share
+        )
         #: What the model's window has cut of the passages so far.
         self.truncation = Truncation()
         self._method = "unreduced"
@@ -192,7 +197,9 @@ class ComparativeLoss(nn.Module):
                 **replay.recording.preprocess,
             )
         self._report_truncation()
-        loss, _ = self.comparison(self.model, examples, lambda scores, views: [self._split(replay, scores, views)])
+        loss, _ = self.comparison(
+            self.model, examples, lambda scores, views: [self._split(replay, scores, views)], replay.owner.tolist()
+        )
         if trainer is not None:
             LossLog.of(trainer).add(self.diagnostics, dataset)
         return loss
@@ -222,6 +229,7 @@ class ComparativeLoss(nn.Module):
             "ablations": repr(list(self.plan.ablations)),
             "objective": repr(self.objective),
             "seed": self.comparison.seed,
+            "compare_share": self.comparison.compare_share,
             "cmp_rerank": package_version(),
         }
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import Example, Plan, View
+from cmp_rerank.ablations.base import derived_seed
 from cmp_rerank.engine import Scorer
+from cmp_rerank.ir.arguments import check_number
 from cmp_rerank.models import ExampleLosses
 from cmp_rerank.objectives import (
     Baseline,
     Objective,
+    Outputs,
     PairwiseHinge,
     Reduction,
     TrainingProgress,
     check_objective,
 )
-from cmp_rerank.objectives.base import at
+from cmp_rerank.objectives.base import at, idle_steps
 from cmp_rerank.text.checks import check_whole
 
 #: Takes scores (rows, 1 + steps, width) and the views that they are of. A reader has two parts: starts and ends.
@@ -33,6 +37,12 @@ class Comparison:
         objective: what is made of the task losses of an example's steps.
         scorer: runs the model on the views.
         seed: what all random choices derive from, together with the training step and the examples.
+        compare_share: the share of the examples that is compared, above 0; at 1 all are. The others are scored in
+            full only, and count as if their ablations changed nothing. What comparing changes in the value of an
+            example is then divided by the share, so that the expected loss and gradient are those of comparing all.
+
+    Raises:
+        ValueError: if an argument is out of its range.
 
     Attributes:
         diagnostics: of the last batch, task losses by step and what the objective says of itself.
@@ -40,7 +50,13 @@ class Comparison:
         progress: how far training had come at the last batch.
     """
 
-    def __init__(self, plan: Plan, objective: Objective, scorer: Scorer, seed: int = 0) -> None:
+    def __init__(
+        self, plan: Plan, objective: Objective, scorer: Scorer, seed: int = 0, compare_share: float = 1.0
+    ) -> None:
+        check_number("compare_share", compare_share, 0, 1)
+        if not compare_share:
+            raise ValueError("compare_share must be above 0; got 0. For plain training leave the ablations out.")
+        self.compare_share = float(compare_share)
         self.plan = plan
         self.objective = objective
         self.scorer = scorer
@@ -64,13 +80,21 @@ class Comparison:
         self.progress = TrainingProgress(now, total or None)
         return f"{self.seed} {self.drawn}"
 
-    def __call__(self, model: nn.Module, examples: Sequence[Example], split: Split) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self,
+        model: nn.Module,
+        examples: Sequence[Example],
+        split: Split,
+        owner: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Compare examples.
 
         Args:
             model: the model, or a wrapper of it.
             examples: the examples of a batch, with seeds of this draw.
             split: makes the task losses of examples from scores.
+            owner: for each example the number of the loss that it is part of, such as that of its query. Default:
+                each has its own.
 
         Returns:
             The loss of the batch, and the scores, (rows, 1 + steps, width).
@@ -80,19 +104,26 @@ class Comparison:
         """
         objective = at(self.objective, self.progress)
         views = [self.plan.views(example, self.progress) for example in examples]
-        scores = self.scorer(model, examples, views)
+        if self.compare_share < 1:
+            compared = sampled(range(len(examples)) if owner is None else owner, examples, self.compare_share)
+            views = [own if each else own[:1] * len(own) for own, each in zip(views, compared, strict=True)]
+        scores = self.scorer(model, examples, views, idle_steps(objective, len(views[0]) - 1) if views else [])
         parts = split(scores, views)
         self.diagnostics = self._diagnostics(objective, parts)
-        return reaching(torch.stack([_compared(objective, part) for part in parts]).mean(), scores), scores
+        loss = torch.stack([_compared(objective, part, self.compare_share) for part in parts]).mean()
+        return reaching(loss, scores), scores
 
     @torch.no_grad()
     def _diagnostics(self, objective: Objective, parts: Sequence[ExampleLosses]) -> dict[str, Tensor]:
         task = torch.stack([part.weights @ part.losses.to(part.weights.dtype) for part in parts]).mean(dim=0)
+        task = task[0] + (task - task[0]) / self.compare_share
         # The log averages over batches. A step that a schedule has not added yet is what the step before it is.
         task = torch.cat([task, task[-1:].expand(1 + len(self.plan) - len(task))])
         names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(task)))]
         found = dict(zip(names, task.unbind(), strict=True))
         losses = torch.cat([part.losses[part.weights != 0] for part in parts])  # others are ignored
+        if self.compare_share < 1:
+            losses = losses[(losses != losses[:, :1]).any(dim=1)]  # of others it is not known what ablations do
         if not len(losses):  # nothing to tell a rate of
             return found
         return found | {name: value.to(task.dtype) for name, value in objective.diagnostics(losses).items()}
@@ -107,7 +138,31 @@ def reaching(loss: Tensor, scores: Tensor) -> Tensor:
     return loss + 0.0 * scores.sum()
 
 
-def _compared(objective: Objective, part: ExampleLosses) -> Tensor:
+def sampled(owner: Sequence[int], examples: Sequence[Example], share: float) -> list[bool]:
+    """Whether each example is among a random share of them; those of one owner are so together.
+
+    Each owner is drawn by itself, from the seeds of its examples: so it does not depend on the batch around it.
+
+    Args:
+        owner: for each example, whose it is.
+        examples: the examples, with seeds of this draw.
+        share: how likely an owner is drawn.
+
+    Example:
+        >>> import numpy as np
+        >>> examples = [Example({}, np.zeros(1), seed=derived_seed(str(i))) for i in range(1000)]
+        >>> drawn = sampled([i // 2 for i in range(1000)], examples, share=0.25)
+        >>> sum(drawn), drawn[::2] == drawn[1::2]
+        (236, True)
+    """
+    seeds: dict[int, list[int]] = {}
+    for number, example in zip(owner, examples, strict=True):
+        seeds.setdefault(number, []).append(example.seed)
+    drawn = {number: derived_seed(f"compare {sorted(own)}") < share * 2**62 for number, own in seeds.items()}
+    return [drawn[number] for number in owner]
+
+
+def _compared(objective: Objective, part: ExampleLosses, share: float) -> Tensor:
     outputs = None
     if objective.needs_outputs:
         if part.outputs is None:
@@ -116,7 +171,17 @@ def _compared(objective: Objective, part: ExampleLosses) -> Tensor:
                 "them: choose an objective of losses alone, such as PairwiseHinge()."
             )
         outputs = part.outputs()
-    values = objective(part.losses, outputs)
+    values = _values(objective, part, part.losses, outputs)
+    if share < 1:
+        # Examples that are not compared have this value already, and it cancels out.
+        unchanged = _values(objective, part, _as_in_full(part.losses), outputs and _outputs_as_in_full(outputs))
+        values = unchanged + (values - unchanged) / share
+    return (part.weights * values).sum()
+
+
+def _values(objective: Objective, part: ExampleLosses, losses: Tensor, outputs: Outputs | None) -> Tensor:
+    """The values of the objective, checked: (n,)."""
+    values = objective(losses, outputs)
     if not isinstance(values, Tensor) or values.shape != part.weights.shape:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(
@@ -127,7 +192,17 @@ def _compared(objective: Objective, part: ExampleLosses) -> Tensor:
             f"The values of an objective must be finite; {objective!r} gave {values.tolist()}: look for "
             "roots, logarithms and divisions at 0."
         )
-    return (part.weights * values).sum()
+    return values
+
+
+def _as_in_full(x: Tensor) -> Tensor:
+    """What stands in (n, 1 + steps, ...) if no step changes anything."""
+    return x[:, :1].expand_as(x)
+
+
+def _outputs_as_in_full(outputs: Outputs) -> Outputs:
+    kept = outputs.kept
+    return replace(outputs, scores=_as_in_full(outputs.scores), kept=None if kept is None else _as_in_full(kept))
 
 
 def chosen_objective(

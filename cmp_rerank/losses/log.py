@@ -67,10 +67,12 @@ class LossLog(TrainerCallback):
     Args:
         together: whether all processes have this callback when the first of them logs. Then the means are those of
             all; if not, each process has its own, and the log is that of the main process.
+        several: whether there are several datasets, by whose names the numbers go. One that another trainer has mixed
+            with others keeps its name there.
     """
 
-    def __init__(self, together: bool) -> None:
-        self.together = together
+    def __init__(self, together: bool, several: bool = True) -> None:
+        self.together, self.several = together, several
         self._means = Means()
 
     @classmethod
@@ -84,13 +86,19 @@ class LossLog(TrainerCallback):
         callbacks = trainer.callback_handler.callbacks
         found = next((each for each in callbacks if isinstance(each, cls)), None)
         if found is None:
-            found = cls(not isinstance(trainer.loss, dict) if together is None else together)
+            several = isinstance(getattr(trainer, "train_dataset", None), dict)
+            found = cls(not isinstance(trainer.loss, dict) if together is None else together, several)
             callbacks.insert(0, found)  # before those that report the log
         return found
 
     def add(self, values: Mapping[str, Tensor], dataset: str | None = None) -> None:
-        """Add the numbers of a batch of a dataset; None: there is one dataset, without a name."""
-        self._means.add({name if dataset is None else f"{dataset}_{name}": value for name, value in values.items()})
+        """Add the numbers of a batch of a dataset; None: it has no name."""
+        self._means.add(
+            {
+                name if dataset is None or not self.several else f"{dataset}_{name}": value
+                for name, value in values.items()
+            }
+        )
 
     def on_log(
         self,

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmp_rerank.ir.abandoned import remove_abandoned
 from cmp_rerank.ir.lines import replacing, unfinished_folder, write_lines
 from cmp_rerank.version import package_version
 
@@ -33,6 +34,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
         )
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent}: no such directory; create it before writing {path.name}")
+    remove_abandoned(path)  # of a process that was killed when only this was left to do
     if path.is_dir():
         raise ValueError(f"{path}: there is such a folder already; remove it, or choose another name")
 
@@ -84,8 +86,11 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[st
         else:
             with _without_bars():
                 (dataset.to_parquet if path.suffix == ".parquet" else dataset.save_to_disk)(written)
+        versions = {"cmp-rerank": package_version()} | {name: version(name) for name in ("datasets", "pyarrow")}
+        described = partial / about_path(path).name
+        with replacing(described) as file:
+            json.dump({**about, "versions": versions}, file, indent=1, allow_nan=False)
+            file.write("\n")
+        # The rows come last: where they are, all is.
+        os.replace(described, about_path(path))
         os.replace(written, path)
-    versions = {"cmp-rerank": package_version()} | {name: version(name) for name in ("datasets", "pyarrow")}
-    with replacing(about_path(path)) as file:
-        json.dump({**about, "versions": versions}, file, indent=1, allow_nan=False)
-        file.write("\n")

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ class LongDocumentReranker(CrossEncoder):
             passage has, as in Dai and Callan.
         max_passages: how many passages of a document are scored at most, the first ones; None: all.
         tokens_per_chunk: how many tokens, padding included, one forward pass of a training step may hold. Default:
-            4,096 on a CPU, 65,536 elsewhere. At inference, ``batch_size`` counts passages.
+            4,096 on a CPU (512 without gradients), 65,536 elsewhere. In ``predict``, ``batch_size`` counts passages.
         device: where a checkpoint is loaded, such as "cpu"; None: a GPU where there is one.
         max_length: the window of a checkpoint that is loaded, in tokens; None: as it says.
 
@@ -312,7 +312,8 @@ class LongDocumentReranker(CrossEncoder):
             )
             for row, mask in enumerate(real)
         ]
-        chunking = Chunking(singles, Budget(self.tokens_per_chunk), self.device)
+        limits = Budget if torch.is_grad_enabled() else partial(Budget.without_gradients, device=self.device)
+        chunking = Chunking(singles, limits(self.tokens_per_chunk), self.device)
         begins = torch.from_numpy(real.argmax(axis=1))  # where the padding on the left ends
         scores = self._score(examples, chunking, begins, **kwargs)
         return input | {"scores": scores}
@@ -343,7 +344,11 @@ class LongDocumentReranker(CrossEncoder):
         device: str | torch.device | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Score pairs; unlike the plain model's, batches hold passages of all documents, in order of length."""
+        """Score pairs; unlike the plain model's, batches hold passages of all documents, in order of length.
+
+        `predict` of sentence-transformers 6.2 calls this. Earlier ones call `preprocess` and `forward` on batches of
+        documents, which gives the same scores, with more padding.
+        """
         device = self._resolve_inference_device(device)
         self.eval()
         results = []
@@ -478,8 +483,8 @@ class LongDocumentAdapter(CrossEncoderAdapter):
 
     def encode(self, inner: Any, pairs: Sequence[tuple[str, str]], **options: Any) -> Encoded:
         """Whole documents; the model divides them into passages itself."""
-        options.pop("truncation", None)
-        options.pop("locate", None)
+        for name in ("truncation", "locate", "layouts"):  # whole, and where the document stands is always asked
+            options.pop(name, None)
         encoded: Encoded = inner.encode_whole(pairs, **options)
         return encoded
 

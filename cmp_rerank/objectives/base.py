@@ -238,7 +238,7 @@ class Objective(ABC):
             "violation_rate": violations(losses).to(losses.dtype).mean(),
             "beaten_rate": beaten(losses).to(losses.dtype).mean(),
         }
-        if not self.needs_outputs or type(self).weights is not Objective.weights:
+        if _tells_weights(self):
             rates["zero_weight_rate"] = (self.weights(losses) == 0).to(losses.dtype).mean()
         return rates
 
@@ -370,6 +370,39 @@ def beaten(losses: Tensor) -> Tensor:
     """
     losses = checked(losses)
     return losses[..., 0] > losses.amin(dim=-1)
+
+
+def idle_steps(objective: Objective, steps: int) -> list[int]:
+    """The ablation steps that have no weight where all steps are in order, which is what training aims for.
+
+    Rows of such a step get a gradient only where they violate the comparison principle. In random order that is two
+    rows of three or fewer.
+
+    Args:
+        objective: The objective.
+        steps: How many ablation steps there are.
+
+    Returns:
+        Numbers of steps, from 1; none where the objective cannot tell from losses alone.
+
+    Example:
+        >>> from cmp_rerank.objectives import HingeRegularized, PairwiseHinge
+        >>> idle_steps(HingeRegularized(task="full"), 2), idle_steps(PairwiseHinge(), 2)
+        ([1, 2], [])
+    """
+    if not _tells_weights(objective):
+        return []
+    try:
+        weights = objective.weights(torch.linspace(1.0, 2.0, 1 + steps)[None])[0].tolist()
+    except Exception:  # it saves time at most; what is wrong with an objective shows in the losses of a batch
+        return []
+    return [step for step, weight in enumerate(weights) if step and not weight]
+
+
+def _tells_weights(objective: Objective) -> bool:
+    """Whether the weights can be had from the losses alone."""
+    method = getattr(type(objective), "weights", None)
+    return method is not None and (not objective.needs_outputs or method is not Objective.weights)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

@@ -13,6 +13,7 @@ from cmp_rerank.evaluation.comparison import p_text
 from cmp_rerank.pipeline.components import KIND
 from cmp_rerank.pipeline.config import Config
 from cmp_rerank.pipeline.data import Task
+from cmp_rerank.pipeline.folder import CARD
 from cmp_rerank.pipeline.template import template
 
 TITLE = "How this model was made"
@@ -28,7 +29,7 @@ def add_run(model: Path, config: Config, task: Task, comparison: Comparison, val
         comparison: its systems.
         values: what `results.json` says.
     """
-    add_section(model / "README.md", TITLE, section(config, task, comparison, values))
+    add_section(model / CARD, TITLE, section(config, task, comparison, values))
 
 
 def section(config: Config, task: Task, comparison: Comparison, values: Mapping[str, Any]) -> str:

@@ -391,11 +391,12 @@ def _text(error: Any, key: Key) -> str:
         return str(error["msg"])
     if kind == "value_error":
         return str(context["error"])
-    section = _section(key[:-1])
+    if kind == "missing" and isinstance(key[-1], int):
+        return f"the list needs {key[-1] + 1} items; got {error['input']!r:.80}"
     if kind == "missing":
-        return f"is needed: {section.model_fields[str(key[-1])].description}"
+        return f"is needed: {_section(key[:-1]).model_fields[str(key[-1])].description}"
     if kind == "extra_forbidden":
-        return f"there is no key {key[-1]!r}; {allowed_names(str(key[-1]), list(section.model_fields))}"
+        return f"there is no key {key[-1]!r}; {allowed_names(str(key[-1]), list(_section(key[:-1]).model_fields))}"
     if kind == "literal_error":
         return f"must be {context['expected']}; got {error['input']!r}"
     message = error["msg"]

@@ -150,13 +150,21 @@ def parse(text: str, name: str = "the configuration") -> Document:
         >>> document.values, document.place(("training", "learning_rate"))
         ({'training': {'learning_rate': 1e-05}}, 'line 2')
     """
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        places: dict[Key, str] = {}
-        if node is not None:
-            _walk(node, (), places, name)
-        values = {} if node is None else loader.construct_document(node)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            places: dict[Key, str] = {}
+            if node is not None:
+                _walk(node, (), places, name)
+            values = {} if node is None else _constructed(loader, node, name)
+        finally:
+            loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(
+            f"{name}, line {line}: this is not YAML: {error.reason}; take out {text[error.position]!r}"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}"
@@ -164,8 +172,6 @@ def parse(text: str, name: str = "the configuration") -> Document:
         raise ValueError(f"{name}{where}: this is not YAML: {what}") from None
     except RecursionError:
         raise ValueError(f"{name}: an anchor that holds itself is no configuration; write the value out") from None
-    finally:
-        loader.dispose()
     if not isinstance(values, dict):
         raise ValueError(f"{name}: a configuration is a mapping of sections, `data:` and so on; got {values!r:.80}")
     return Document(values, places, name)
@@ -232,10 +238,22 @@ def plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
+def _constructed(loader: Any, node: yaml.Node, name: str) -> Any:
+    """The values of a node; a tag may ask for what a text cannot be: ``!!int x``."""
+    try:
+        return loader.construct_document(node)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{name}: a value cannot be read ({error!s:.120}); leave out its tag (!!...)") from None
+
+
 def _walk(node: yaml.Node, key: Key, places: dict[Key, str], name: str) -> None:
     """Note the line of each key; refuse one that comes twice, of which YAML would keep the last."""
     if isinstance(node, yaml.MappingNode):
         for at, inner in node.value:
+            if not isinstance(at, yaml.ScalarNode):
+                raise ValueError(
+                    f"{name}, line {at.start_mark.line + 1}: a key must be a word; got a list or a mapping; write one"
+                )
             here = (*key, at.value)
             line = at.start_mark.line + 1
             if here in places:

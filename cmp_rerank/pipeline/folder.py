@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.ir.file_marks import changed_file, marks_of
 from cmp_rerank.ir.lines import PathLike, open_bytes, replacing, replacing_folder
 from cmp_rerank.ir.reading import read_json
 
+logger = logging.getLogger(__name__)
 #: In the folder of a stage: what made it.
 RECORD = "stage.json"
+#: A model card. What comes later is added to it and no stage depends on it, so it may change after its stage.
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class RunFolder:
     """A folder of stages.
 
     A stage is made in a temporary folder beside its own, and renamed when it is complete. So a stage that is there is
-    whole, whatever happened. One that was made with other settings is made again.
+    whole, whatever happened. One that was made with other settings is made again, and so is one whose files are not
+    as they were written (:func:`cmp_rerank.ir.file_marks.mark_of`), with a warning.
 
     Args:
         path: the folder; made with the first stage, where it is missing.
@@ -66,18 +72,28 @@ class RunFolder:
     def __init__(self, path: PathLike, *, makes: bool = True, wait: float = 0.2) -> None:
         self.path = Path(path).resolve()
         self.makes, self._wait = makes, wait
+        self._whole: set[tuple[str, str]] = set()  # names and digests of stages whose files have been looked at
 
     def done(self, name: str, settings: Mapping[str, Any]) -> Done | None:
-        """A complete stage with these settings; None where there is none."""
+        """A complete stage with these settings; None where there is none, or where its files are not as written."""
         folder = self.path / name
+        if not (folder / RECORD).is_file():
+            return None
         digest = digest_of(settings)
         try:
             record = read_json(folder / RECORD)
-        except ValueError:
+            if record["digest"] != digest:
+                return None
+            found = Done(folder, digest, float(record["seconds"]), record["settings"])
+            changed = None if (name, digest) in self._whole else changed_file(folder, record["files"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("%s: not the record of a stage (%s); the stage is made again", folder / RECORD, error)
             return None
-        if record.get("digest") != digest:
+        if changed is not None:
+            logger.warning("%s: this file is not as it was written; the stage is made again", folder / changed)
             return None
-        return Done(folder, digest, record["seconds"], record["settings"])
+        self._whole.add((name, digest))
+        return found
 
     def stage(self, name: str, settings: Mapping[str, Any], make: Callable[[Path], object]) -> Done:
         """A complete stage, made where it is missing or was made with other settings.
@@ -106,6 +122,7 @@ class RunFolder:
                 "digest": digest_of(settings),
                 "seconds": round(time.perf_counter() - begin, 3),
                 "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "files": marks_of(folder, without=(CARD,)),
             }
             write_json(folder / RECORD, record)
         found = self.done(name, settings)
@@ -115,6 +132,8 @@ class RunFolder:
     def stages(self) -> dict[str, dict[str, Any]]:
         """The records of all complete stages by name, in the order in which they were made."""
         records = {path.parent: read_json(path) for path in self.path.rglob(RECORD)}
+        for record in records.values():
+            record.pop("files", None)
         order = sorted(records, key=lambda folder: (folder / RECORD).stat().st_mtime_ns)
         return {folder.relative_to(self.path).as_posix(): records[folder] for folder in order}
 

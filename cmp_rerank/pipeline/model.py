@@ -8,6 +8,7 @@ import transformers
 from sentence_transformers import CrossEncoder
 from torch import nn
 
+from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, build
 from cmp_rerank.pipeline.config import Config, Model
@@ -29,12 +30,12 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
     options = dict(model.options) if device is None else {**model.options, "device": device}
     transformers.set_seed(seed)
     try:
-        loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
-    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+        with loading_checkpoint(model.name):
+            loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
+    except ValueError as error:
         raise ValueError(
-            f"model.name must be a folder or a name on the hub of a cross-encoder or an encoder; got {model.name!r}: "
-            f"{first}"
+            "model.name must be a folder or a name on the hub of a cross-encoder or an encoder; got "
+            f"{model.name!r}: {error}"
         ) from error
     if loaded.num_labels != 1:
         raise ValueError(

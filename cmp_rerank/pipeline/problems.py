@@ -65,5 +65,5 @@ def allowed_names(name: str, allowed: Sequence[str], show: int = 40) -> str:
     """
     more = f" and {len(allowed) - show} more" if len(allowed) > show else ""
     listed = f"are {', '.join(allowed[:show])}{more}" if allowed else "is none"
-    meant = closest(name, allowed)
+    meant = closest(str(name), allowed)
     return f"there {listed}" if meant is None else f"did you mean {meant!r}? There {listed}"

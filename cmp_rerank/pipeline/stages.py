@@ -230,9 +230,9 @@ class Stages:
 
     def _rows(self) -> Any:
         """The training data."""
-        from datasets import load_from_disk
+        from cmp_rerank.ir.dataset_folders import open_dataset
 
-        return load_from_disk(str(self.training_data.folder / "rows"))
+        return open_dataset(self.training_data.folder / "rows")
 
     @cached_property
     def learning_curve(self) -> Done | None:

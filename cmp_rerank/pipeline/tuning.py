@@ -19,6 +19,7 @@ from cmp_rerank.pipeline.config import Config
 from cmp_rerank.pipeline.model import loss_of, start_model
 from cmp_rerank.pipeline.steps import Record
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments, resume
+from cmp_rerank.training.complete import last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def tune(
     Raises:
         ValueError: the checkpoints in the folder are of a training with other settings.
     """
-    checkpoint = resume.last_checkpoint(folder)
+    checkpoint = last_checkpoint(folder)
     arguments = arguments_of(config, seed, folder, begins=checkpoint is None, evaluates=evaluator is not None)
     if arguments.process_index == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def tune(
     begin = time.perf_counter()
     if checkpoint is not None:
         logger.info("resumed from %s", checkpoint)
-    resume.train(trainer, checkpoint)
+    trainer.train(None if checkpoint is None else str(checkpoint))
     return model, {
         "seed": seed,
         "steps": trainer.state.global_step,

@@ -10,7 +10,9 @@ from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cmp_rerank.ir.lines import PathLike, malformed, numbered_lines, stem_suffix, text
+from cmp_rerank.collections.rows import read_rows
+from cmp_rerank.ir.dataset_folders import open_dataset
+from cmp_rerank.ir.lines import PathLike, stem_suffix
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.ir.reading import read_json
 from cmp_rerank.reader.checks import described
@@ -338,34 +340,11 @@ def _answers(record: _Record, given: Any) -> tuple[list[GoldAnswer], list[str]]:
 
 
 def _table(path: PathLike) -> Iterable[Mapping[str, Any]]:
-    if stem_suffix(path) == ".jsonl":
-        return _json_lines(path)
-    try:
-        from datasets import Dataset, load_from_disk
-    except ImportError as error:
-        raise ImportError(f"{os.fspath(path)}: reading this needs datasets: pip install datasets") from error
     if not Path(path).is_dir():
-        if not Path(path).exists():
-            raise ValueError(f"{os.fspath(path)}: no such file")
-        return Dataset.from_parquet(os.fspath(path))  # type: ignore[no-any-return]
-    try:
-        loaded = load_from_disk(os.fspath(path))
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{os.fspath(path)} must be a folder written by datasets.Dataset.save_to_disk; got one without a table"
-        ) from error
-    if not isinstance(loaded, Dataset):
+        return [cells for _, cells in read_rows(path, halves=True)]
+    loaded = open_dataset(path)
+    if isinstance(loaded, Mapping):
         raise ValueError(
             f"{os.fspath(path)} must hold one table; got several ({', '.join(loaded)}); give one of them"
         )
-    return loaded
-
-
-def _json_lines(path: PathLike) -> list[Mapping[str, Any]]:
-    rows = []
-    for number, line in numbered_lines(path):
-        try:
-            rows.append(json.loads(text(path, number, line)))
-        except json.JSONDecodeError as error:
-            raise malformed(path, number, f"not JSON: {error.msg}") from error
-    return rows
+    return loaded  # type: ignore[no-any-return]

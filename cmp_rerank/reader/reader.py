@@ -14,6 +14,7 @@ import torch
 
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.inference import whole_scores
+from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.ir.lines import replacing
 from cmp_rerank.ir.ranking import check_choice
 from cmp_rerank.models.span_reader import SpanReaderAdapter
@@ -159,8 +160,10 @@ class Reader:
         from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
         read_checkpoint(path)
-        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path))
-        model, loading = AutoModelForQuestionAnswering.from_pretrained(os.fspath(path), output_loading_info=True)
+        with loading_checkpoint(path):
+            tokenizer = AutoTokenizer.from_pretrained(os.fspath(path))
+            model, loading = AutoModelForQuestionAnswering.from_pretrained(os.fspath(path), output_loading_info=True)
+            saved = _saved_options(os.fspath(path), tokenizer)
         # Parts of the encoder may be missing for good reasons, such as a pooler that no reader has.
         encoder = model.base_model_prefix + "."
         untrained = sorted(name for name in loading["missing_keys"] if not name.startswith(encoder))
@@ -171,12 +174,11 @@ class Reader:
             )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        chosen = _saved_options(os.fspath(path), tokenizer)
         unknown = set(options) - {field.name for field in fields(ReaderOptions)}
         if unknown:
             names = ", ".join(field.name for field in fields(ReaderOptions))
             raise ValueError(f"options of a reader must be among {names}; got {', '.join(sorted(unknown))}")
-        return cls(model.to(device), tokenizer, replace(chosen, **options), tokens_per_chunk=tokens_per_chunk)
+        return cls(model.to(device), tokenizer, replace(saved, **options), tokens_per_chunk=tokens_per_chunk)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write an ordinary checkpoint, with the options in a file beside it.

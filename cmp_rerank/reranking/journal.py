@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +17,15 @@ from filelock import FileLock, Timeout
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.reranking.result import Counts, Scored
 
+logger = logging.getLogger(__name__)
+
 
 class Journal:
     """The finished groups of one shard: a line for the settings, then one for each group, in the order of the run.
 
-    A line counts when it is whole. What a kill or a full disk has left of the last one is cut off when the file is
-    opened again. While a journal is open, no other process opens it.
+    A line counts when it is whole and its checksum is right. What comes after the last that counts is cut off when
+    the file is opened again: what a kill or a full disk has left, or damage. While a journal is open, no other
+    process opens it.
 
     Args:
         path: The file.
@@ -48,6 +53,7 @@ class Journal:
         self.finished: dict[int, str] = {}
         #: What the finished groups have counted.
         self.counts = Counts()
+        self._checksum: int = 0
         self._lock = FileLock(f"{self.path}.lock")
         try:
             self._lock.acquire(timeout=0)
@@ -81,14 +87,16 @@ class Journal:
             self._lock.release()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n")
+        # Each checksum begins with that of the line before: lines that have changed places are damage, too.
+        self._checksum = zlib.crc32(_dumped(record), self._checksum)
+        self._file.write(_dumped({**record, "crc": self._checksum}) + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def _opened(self, settings: dict[str, Any], resume: bool) -> BinaryIO:
         end = 0
         if resume and self.path.exists():
-            for number, (record, position) in enumerate(_records(self.path)):
+            for number, (record, position, checksum) in enumerate(_records(self.path)):
                 if number == 0:
                     self._compare(record.get("settings", {}), settings)
                 elif "end" in record:
@@ -96,7 +104,7 @@ class Journal:
                 else:
                     self.finished[record["group"]] = record["digest"]
                     self.counts.add(Counts(**record["counts"]))
-                end = position
+                end, self._checksum = position, checksum
         file = self.path.open("r+b" if end else "wb")
         file.truncate(end)
         file.seek(end)
@@ -135,22 +143,46 @@ def is_complete(path: Path) -> bool:
 
 
 def groups_of(path: Path) -> Iterator[Scored]:
-    """The groups of a journal, in their order, one at a time."""
-    for record, _ in _records(path):
+    """The groups of a journal that is complete, in their order, one at a time.
+
+    Raises:
+        ValueError: A line in it is damaged.
+    """
+    record: dict[str, Any] = {}
+    for record, _, _ in _records(path):
         if "group" in record:
             yield Scored.from_json(record)
+    if "end" not in record:
+        raise ValueError(
+            f"{path}: a line of this file is damaged; give the command for its shard again, which goes on from there"
+        )
 
 
-def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Whole lines, each with the place where it ends; the first one that is none ends the file."""
-    position = 0
+def _dumped(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def _record(line: bytes, before: int) -> tuple[dict[str, Any], int] | None:
+    """What a line holds, and its checksum; None where it is not what was written after the line before."""
+    try:
+        record = json.loads(line)
+        checksum = record.pop("crc")
+        right = line.endswith(b"\n") and checksum == zlib.crc32(_dumped(record), before)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return (record, checksum) if right else None
+
+
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Whole lines, each with the place where it ends and its checksum; the first one that is none ends the file."""
+    position, checksum, size = 0, 0, path.stat().st_size
     with path.open("rb") as file:
         for line in file:
             position += len(line)
-            try:
-                record = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
+            found = _record(line, checksum)
+            if found is None:
+                if position < size:
+                    logger.warning("%s: a line of this file is damaged; what comes from there on is done again", path)
                 return
-            yield record, position
+            record, checksum = found
+            yield record, position, checksum

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.ir.lines import PathLike
 
 if TYPE_CHECKING:
@@ -36,9 +37,8 @@ def load_reranker(
 
     options: dict[str, Any] = {"device": device, "max_length": max_length}
     divided = bool(read_settings(name)) if long_documents is None else long_documents
-    if divided:
-        return LongDocumentReranker(os.fspath(name), **options)
-    return CrossEncoder(os.fspath(name), **options)
+    with loading_checkpoint(name):
+        return (LongDocumentReranker if divided else CrossEncoder)(os.fspath(name), **options)
 
 
 def check_checkpoint(name: PathLike) -> None:
@@ -49,15 +49,16 @@ def check_checkpoint(name: PathLike) -> None:
     """
     config, modules = read_checkpoint(name)
     if modules is not None:
-        kind = (_read(name, "config_sentence_transformers.json") or {}).get("model_type", "SentenceTransformer")
+        about = _read(name, "config_sentence_transformers.json")
+        kind = about.get("model_type", "SentenceTransformer") if isinstance(about, dict) else "SentenceTransformer"
         if kind != "CrossEncoder":
             raise ValueError(
                 f"{os.fspath(name)}: a reranker must be a cross-encoder; got a {kind}, whose head would be random; "
                 "rank with it by cmp_rerank.ir.Dense, or fine-tune a cross-encoder from it first"
             )
         return
-    kinds = (config or {}).get("architectures") or ["a model without a name of its class"]
-    if not any("ForSequenceClassification" in kind for kind in kinds):
+    kinds = config.get("architectures") or ["a model without a name of its class"]
+    if not any("ForSequenceClassification" in str(kind) for kind in kinds):
         raise ValueError(
             f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification); got "
             f"{kinds[0]}, whose head would be random; fine-tune it first"
@@ -77,6 +78,8 @@ def read_checkpoint(name: PathLike) -> tuple[Any, Any]:
         ValueError: There is no checkpoint of that name, or it is damaged.
     """
     config, modules = _read(name, "config.json"), _read(name, "modules.json")
+    if config is not None and not isinstance(config, dict):
+        raise ValueError(f"{os.fspath(name)}: config.json must be an object; got {config!r:.80}; is it whole?")
     if config is None and modules is None:
         what = "this folder holds no checkpoint" if Path(name).is_dir() else "no such checkpoint"
         raise ValueError(f"{os.fspath(name)}: {what}; give a folder with config.json, or a name on the hub")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ from cmp_rerank.reranking.checks import PairScorer
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+    from cmp_rerank.ablations import Example
     from cmp_rerank.models.long_document import LongDocumentReranker
 
 
@@ -74,7 +75,9 @@ def scorer_of(
 
         if isinstance(model, LongDocumentReranker):
             return ByPassages(model, tokens_per_batch, passages)
-        own = any(getattr(type(model), name) is not getattr(package.CrossEncoder, name) for name in _INFERENCE)
+        own = any(
+            getattr(type(model), name, None) is not getattr(package.CrossEncoder, name, None) for name in _INFERENCE
+        )
         if not own and not passages:
             return ByPasses(model, tokens_per_batch)
     if passages:
@@ -84,12 +87,15 @@ def scorer_of(
     return ByPredict(model, defaults or {}, predict_options or {})
 
 
-#: What a class has of its own if it scores in a way of its own.
+#: What a class has of its own if it scores in a way of its own; `_inference` came with sentence-transformers 6.2.
 _INFERENCE = ("predict", "_inference", "forward")
 
 
 class ByPasses:
     """Passes of a CrossEncoder, in order of length, each of as many pairs as fit into a number of tokens.
+
+    Tokenising and scoring can be had apart: a server scores pairs of several requests together. A
+    LongDocumentReranker divides documents into passages within a pass.
 
     Args:
         model: The model.
@@ -106,12 +112,13 @@ class ByPasses:
         budget = Budget.without_gradients(tokens_per_batch, model.device)
         self.scorer = Scorer(self.adapter, tokens_per_chunk=budget.tokens)
 
-    def __call__(self, pairs: list[tuple[str, str]]) -> PairScores:
-        """Score pairs of texts."""
-        import torch
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Example], list[bool]]:
+        """Tokenise pairs of texts.
 
+        Returns:
+            The examples, which `score` takes, and for each pair whether the window has cut it.
+        """
         from cmp_rerank.ablations import Example
-        from cmp_rerank.engine.inference import whole_scores
 
         prompt = self.model.prompts.get(self.model.default_prompt_name or "")
         encoded = self.adapter.encode(
@@ -121,10 +128,22 @@ class ByPasses:
             Example(features, np.full(len(features["input_ids"]), -1), shared=encoded.shared)
             for features in encoded.features
         ]
+        return examples, [layout.truncated for layout in encoded.layouts]
+
+    def score(self, examples: Sequence[Example]) -> np.ndarray:
+        """Logits of examples, (pairs,) float64, whichever calls of `encode` they come from."""
+        import torch
+
+        from cmp_rerank.engine.inference import whole_scores
+
         with torch.inference_mode():
             found = whole_scores(self.scorer, self.model, examples, range(len(examples)), block=len(examples))
-        scores = np.stack([scores for _, scores in found])  # (pairs, labels)
-        return PairScores(one_score(scores), cut=sum(layout.truncated for layout in encoded.layouts))
+        return one_score(np.stack([scores for _, scores in found]))  # from (pairs, labels)
+
+    def __call__(self, pairs: list[tuple[str, str]]) -> PairScores:
+        """Score pairs of texts."""
+        examples, cut = self.encode(pairs)
+        return PairScores(self.score(examples), cut=sum(cut))
 
 
 class ByPassages:

@@ -29,7 +29,11 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
         save_minutes: a checkpoint is saved every so many minutes, the first after at most one, besides those of
             ``save_strategy``; see `TimedCheckpoints`. Default: none by time.
         token_cache: folder in which tokenised datasets are kept for other runs; not those that depend on a segmenter
-            or scorer whose ``repr`` does not describe what it does. Default: temporary files.
+            or scorer whose ``repr`` does not describe what it does. Any number of trainings may use it at the same
+            time. Default: temporary files.
+        tokenise_workers: processes that tokenise while training runs, where the data is larger than a window; 0: the
+            training process does, in pauses between steps. Default: 1 where processes are forked (Linux), else 0,
+            since a script must be written for other ways to start one (``if __name__ == "__main__"``).
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -42,6 +46,7 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
     length_bucketing: bool = field(default=True, metadata={"help": "Put rows of similar length into a batch."})
     save_minutes: float | None = field(default=None, metadata={"help": "Minutes between two checkpoints by time."})
     token_cache: str | None = field(default=None, metadata={"help": "Folder that keeps tokenised datasets."})
+    tokenise_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise ahead."})
 
     def __post_init__(self) -> None:
         """Check what was given."""
@@ -50,6 +55,8 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, check_whole(name, value))
+        if self.tokenise_workers is not None:
+            self.tokenise_workers = check_whole("tokenise_workers", self.tokenise_workers, 0)
         for name in ("unpadded", "length_bucketing"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}.")

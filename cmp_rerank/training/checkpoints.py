@@ -16,7 +16,8 @@ from cmp_rerank.ir.arguments import check_number
 class TimedCheckpoints(TrainerCallback):
     """Save a checkpoint after the first minute, and then every so many minutes, besides those by steps or epochs.
 
-    A checkpoint of any kind begins a new interval. The processes of a distributed training agree on the clock of
+    None is saved at the end of an epoch that is evaluated next: resumed from it, the evaluation would be missed. A
+    checkpoint of any kind begins a new interval. The processes of a distributed training agree on the clock of
     the first, so that all of them save at the same step. Saving draws no random number: the training goes on as
     without it.
 
@@ -32,7 +33,7 @@ class TimedCheckpoints(TrainerCallback):
     Example:
         >>> now = iter([0.0, 30.0, 61.0, 65.0, 600.0, 665.0])
         >>> checkpoints = TimedCheckpoints(10, clock=lambda: next(now))
-        >>> args, state, control = None, TrainerState(), TrainerControl()
+        >>> args, state, control = TrainingArguments("checkpoints"), TrainerState(), TrainerControl()
         >>> checkpoints.on_train_begin(args, state, control)
         >>> def due():
         ...     control.should_save = False
@@ -66,8 +67,14 @@ class TimedCheckpoints(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for a checkpoint when it is time."""
-        if _as_the_first(self._clock() >= self._due, args):
+        due = self._clock() >= self._due
+        if _as_the_first(due, args) and not _evaluated_next(args, state):
             control.should_save = True
+
+
+def _evaluated_next(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether an evaluation by epoch follows this step."""
+    return args.eval_strategy == "epoch" and float(state.epoch or 0).is_integer()
 
 
 def _as_the_first(decision: bool, args: TrainingArguments) -> bool:

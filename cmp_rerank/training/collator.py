@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +21,18 @@ from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.prepared import Prepared
 from cmp_rerank.losses.replay import Pair, Replay, addressed, replaced_forward
 from cmp_rerank.models.pairs import Truncation, tokenise
-from cmp_rerank.training.token_store import TokenStore
 
 logger = logging.getLogger(__name__)
 
 #: Where a batch carries what was prepared for it.
 PREPARED = "__prepared__"
+#: Where a row carries the tokens of its own pairs.
+TOKENS = "__tokens__"
 #: What is in a batch beside its text columns.
 BESIDE = ("label", "prompt", "task", "dataset_name", PREPARED)
+
+#: The tokens of the pairs of each row; None for a row of which they are not known.
+Tokens = Sequence[Sequence[Example] | None]
 
 
 def task_loss(loss: nn.Module) -> nn.Module:
@@ -46,7 +49,6 @@ class Preparer:
     Args:
         model: the cross-encoder.
         loss: the loss, or one for each name of a dataset.
-        store: pairs that are tokenised already.
         seed: what random negatives derive from, together with the texts.
         warned: the names of losses of which the log has said already that they cannot be prepared.
     """
@@ -55,13 +57,11 @@ class Preparer:
         self,
         model: CrossEncoder,
         loss: nn.Module | dict[str, nn.Module],
-        store: TokenStore | None = None,
         seed: int = 0,
         warned: set[str] | None = None,
     ) -> None:
         self.model = model
         self.loss = loss
-        self.store = store
         self.seed = seed
         #: What the model's window cut of the pairs that `own_pairs` tokenised.
         self.truncation = Truncation()
@@ -73,10 +73,15 @@ class Preparer:
             except Exception as error:
                 self._warn(each, error)
 
-    def __call__(self, batch: dict[str, Any]) -> Prepared | None:
-        """Prepare a collated batch; None where that is not possible, and the loss does all of its work itself."""
+    def __call__(self, batch: dict[str, Any], tokens: Tokens = ()) -> Prepared | None:
+        """Prepare a collated batch; None where that is not possible, and the loss does all of its work itself.
+
+        Args:
+            batch: columns.
+            tokens: what `own_pairs` gave for its rows, as far as it is known.
+        """
         columns = [value for name, value in batch.items() if name not in BESIDE]
-        extra = {name: batch[name] for name in ("prompt", "task") if name in batch}
+        extra: dict[str, Any] = {name: batch[name] for name in ("prompt", "task") if name in batch}
         loss = self._loss(batch)
         labels = batch.get("label")
         try:
@@ -86,46 +91,46 @@ class Preparer:
                 recording = Replay(twin, _OnCpu(self.model), texts, labels, **extra).recording  # type: ignore[arg-type]
             plan = _plan(loss)
             relevant = self._relevant(plan, recording.pairs, texts, labels)
-            examples, truncation = self.examples(recording.pairs, plan, relevant, recording.preprocess)
+            known: dict[Any, Example] = {}
+            if any(tokens) and _given(recording.preprocess) == _given(extra):
+                own = _own_pairs(texts)
+                flags = iter(self._relevant(plan, [pair for row in own for pair in row], texts, labels))
+                for pairs, examples_of_row in zip(own, tokens, strict=True):
+                    keys = [_key(pair, plan, next(flags)) for pair in pairs]
+                    known |= dict(zip(keys, examples_of_row or (), strict=False))
+            examples, truncation = self._examples(recording.pairs, plan, relevant, recording.preprocess, known)
         except Exception as error:  # whatever a loss does with what is not its model
             self._warn(loss, error)
             return None
         calls = tuple(tuple((q.address, d.address) for q, d in call) for call in recording.calls)
         return Prepared(calls, recording.random_state, recording.preprocess, examples, truncation)
 
-    def own_pairs(self, batch: dict[str, Any]) -> Iterator[tuple[list[tuple[int, Example]], int]]:
-        """For each row of a collated batch, its first column paired with all texts of its others, tokenised.
-
-        Yields:
-            The pairs of a row, each with its key, and how many tokens they have together.
-        """
+    def own_pairs(self, batch: dict[str, Any]) -> Iterator[list[Example]]:
+        """For each row of a collated batch, its first column paired with all texts of its others, tokenised."""
         loss = self._loss(batch)
         texts = addressed([value for name, value in batch.items() if name not in BESIDE])
         preprocess: dict[str, Any] = {name: batch[name] for name in ("prompt", "task") if name in batch}
         plan = _plan(loss)
-        rows: list[list[Pair]] = [[] for _ in texts[0]]
-        for column in texts[1:]:
-            for pairs_of_row, query, value in zip(rows, texts[0], column, strict=True):
-                passages = value if isinstance(value, list) else [value]
-                pairs_of_row += [(query, passage) for passage in passages]
+        rows = _own_pairs(texts)
         pairs = [pair for row in rows for pair in row]
         relevant = self._relevant(plan, pairs, texts, batch.get("label"))
-        keys = [pair_key(pair, plan, flag, preprocess) for pair, flag in zip(pairs, relevant, strict=True)]
-        examples = tokenise(self.model, pairs, plan, relevant=relevant, truncation=self.truncation, **preprocess)
-        items = iter(zip(keys, examples, strict=True))
+        examples = iter(
+            tokenise(self.model, pairs, plan, relevant=relevant, truncation=self.truncation, **preprocess)
+        )
         for row in rows:
-            mine = [next(items) for _ in row]
-            yield mine, sum(len(example) for _, example in mine)
+            yield [next(examples) for _ in row]
 
-    def examples(
-        self, pairs: Sequence[Pair], plan: Plan, relevant: Sequence[bool], preprocess: dict[str, Any]
+    def _examples(
+        self,
+        pairs: Sequence[Pair],
+        plan: Plan,
+        relevant: Sequence[bool],
+        preprocess: dict[str, Any],
+        known: dict[Any, Example],
     ) -> tuple[list[Example], Truncation]:
-        """Examples of pairs, from the store where they are in it."""
-        found: list[Example | None] = [None] * len(pairs)
-        if self.store is not None:
-            keys = [pair_key(pair, plan, flag, preprocess) for pair, flag in zip(pairs, relevant, strict=True)]
-            found = [self.store.get(key) for key in keys]
-        missing = [i for i, known in enumerate(found) if known is None]
+        """Examples of pairs, tokenised unless they are known."""
+        found = [known.get(_key(pair, plan, flag)) for pair, flag in zip(pairs, relevant, strict=True)]
+        missing = [i for i, example in enumerate(found) if example is None]
         truncation = Truncation()
         made = tokenise(
             self.model,
@@ -193,14 +198,22 @@ class _OnCpu:
         return getattr(self.__dict__["_model"], name)
 
 
-def pair_key(pair: Pair, plan: Plan, relevant: bool, preprocess: dict[str, Any]) -> int:
-    """64 bits that stand for a pair and all that its tokens depend on."""
-    query, passage = pair
-    settings = sorted((name, value) for name, value in preprocess.items() if value is not None)
-    prepared = None if plan.preparing is None else (repr(plan.preparing), relevant)
-    text = f"{prepared}\0{settings}\0{len(query)}\0{query}{passage}"
-    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+def _own_pairs(texts: Sequence[Sequence[Any]]) -> list[list[Pair]]:
+    """For each row, its first column paired with all texts of its others."""
+    rows: list[list[Pair]] = [[] for _ in texts[0]]
+    for column in texts[1:]:
+        for pairs, query, value in zip(rows, texts[0], column, strict=True):
+            pairs += [(query, passage) for passage in (value if isinstance(value, list) else [value])]
+    return rows
+
+
+def _key(pair: Pair, plan: Plan, relevant: bool) -> tuple[str, str, bool]:
+    """A pair and all that its tokens depend on, within a batch."""
+    return str(pair[0]), str(pair[1]), plan.preparing is not None and relevant
+
+
+def _given(preprocess: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in preprocess.items() if value is not None}
 
 
 def _holds_none(labels: Any) -> bool:
@@ -231,7 +244,8 @@ class RerankerCollator(CrossEncoderDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Make a batch of rows of the dataset."""
-        batch = self.columns(features)
+        tokens = [row.get(TOKENS) for row in features]
+        batch = self.columns([{name: value for name, value in row.items() if name != TOKENS} for row in features])
         if self.preparer is not None:
-            batch[PREPARED] = self.preparer(batch)
+            batch[PREPARED] = self.preparer(batch, tokens)
         return batch

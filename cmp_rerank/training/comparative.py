@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from cmp_rerank.ablations import Ablation, Plan
 from cmp_rerank.engine import Scorer, Strategy
@@ -24,6 +24,7 @@ from cmp_rerank.models.span_reader import SpanReaderAdapter
 from cmp_rerank.models.token_rows import SEGMENT, SUPPORT, TokenRowsAdapter
 from cmp_rerank.objectives import Baseline, Objective, Reduction
 from cmp_rerank.text.checks import check_whole
+from cmp_rerank.training.complete import CompleteCheckpoints
 from cmp_rerank.training.example_collator import EXAMPLES, ExampleCollator
 from cmp_rerank.training.retry import retry_on_oom
 from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
@@ -32,13 +33,14 @@ from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
 ADAPTERS: tuple[type[TokenRowsAdapter], ...] = (SpanReaderAdapter, ClassifierAdapter)
 
 
-class ComparativeTrainer(Trainer):
+class ComparativeTrainer(CompleteCheckpoints):
     """Train a reader or a sequence classifier next to ablated copies of itself, and rank their task losses.
 
-    A ``transformers.Trainer``: its arguments, callbacks, evaluation, checkpoints and resume are its own. In training,
-    each example is scored in full and once for each ablation step, and the objective compares the task losses of one
-    example; of a reader the losses of the start and of the end each on their own, which are then averaged. In
-    evaluation the value is the model's own loss. The trained model is an ordinary checkpoint.
+    A ``transformers.Trainer``: its arguments, callbacks, evaluation and checkpoints are its own; it resumes from what
+    was saved whole, see `CompleteCheckpoints`. In training, each example is scored in full and once for each ablation
+    step, and the objective compares the task losses of one example; of a reader the losses of the start and of the
+    end each on their own, which are then averaged. In evaluation the value is the model's own loss. The trained model
+    is an ordinary checkpoint.
 
     Task losses by step and the rates of violations and of zero weights go to the log, and to `diagnostics`.
 
@@ -69,6 +71,7 @@ class ComparativeTrainer(Trainer):
         baseline: See `ComparativeLoss`.
         reduction: See `ComparativeLoss`.
         objective: See `ComparativeLoss`.
+        compare_share: See `ComparativeLoss`.
         adapter: Knows the kind of model. Default: by the signature of the model's forward, a reader or a classifier.
         strategy: How the steps are run; see `cmp_rerank.engine.Scorer`.
         activation_bytes: How many bytes of activations ``strategy="auto"`` may keep; see there.
@@ -115,6 +118,7 @@ class ComparativeTrainer(Trainer):
         baseline: Baseline | None = None,
         reduction: Reduction | None = None,
         objective: Objective | None = None,
+        compare_share: float = 1.0,
         adapter: TokenRowsAdapter | None = None,
         strategy: Strategy | None = None,
         tokens_per_batch: int | None = None,
@@ -153,7 +157,7 @@ class ComparativeTrainer(Trainer):
             activation_bytes=activation_bytes,
         )
         #: Scores the views and compares them.
-        self.comparison = Comparison(self.plan, chosen, scorer, self.args.seed)
+        self.comparison = Comparison(self.plan, chosen, scorer, self.args.seed, compare_share)
         self._scorer = Scorer(self.adapter, tokens_per_chunk=tokens_per_chunk)
         self._means = Means()
         if data_collator is None:

@@ -1,4 +1,4 @@
-"""Resume a training from its last complete checkpoint, with the same settings, up to its last step."""
+"""Resume a training with the settings and the weights that it was started with."""
 
 from __future__ import annotations
 
@@ -10,51 +10,6 @@ from typing import Any
 
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
-
-_STATE = "trainer_state.json"
-
-
-def last_checkpoint(folder: PathLike) -> Path | None:
-    """The complete checkpoint with the most steps in a folder of ``Trainer``.
-
-    ``Trainer`` writes the state of a checkpoint last. A checkpoint without a state that can be read is incomplete.
-
-    Args:
-        folder: The output folder of the trainer.
-
-    Returns:
-        The folder of the checkpoint; None without any.
-    """
-    complete: dict[int, Path] = {}
-    for path in Path(folder).glob(f"checkpoint-*/{_STATE}"):
-        try:
-            complete[int(json.loads(path.read_text(encoding="utf-8"))["global_step"])] = path.parent
-        except (ValueError, TypeError, KeyError):
-            continue
-    return complete[max(complete)] if complete else None
-
-
-def train(trainer: Any, checkpoint: Path | None) -> None:
-    """Train from a checkpoint, or from the start where there is none.
-
-    A training that has done all its steps is only loaded: its last checkpoint, or with ``load_best_model_at_end`` its
-    best one. ``Trainer`` would do one step more.
-
-    Args:
-        trainer: A ``transformers.Trainer``.
-        checkpoint: A checkpoint of the same training, see `last_checkpoint`; None: train from the start.
-    """
-    if checkpoint is not None:
-        from transformers import TrainerState
-
-        state = TrainerState.load_from_json(str(checkpoint / _STATE))
-        if state.global_step >= (trainer.args.max_steps if trainer.args.max_steps > 0 else state.max_steps):
-            trainer._load_from_checkpoint(str(checkpoint))
-            trainer.state = state
-            if trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None:
-                trainer._load_best_model()
-            return
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 def check_settings(path: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:

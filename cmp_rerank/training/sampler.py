@@ -157,7 +157,8 @@ class DistributedBatchSampler(BatchSampler):
 def with_company(lengths: np.ndarray) -> np.ndarray:
     """Lengths of rows, where those of rows without tokens, such as queries without documents, are taken from others.
 
-    So they come in batches with other rows. A batch of such rows alone would have no loss.
+    So they come in batches with other rows. A batch of such rows alone would have no loss. Where no row has any, each
+    counts as one token.
 
     Args:
         lengths: tokens of each row.
@@ -167,6 +168,8 @@ def with_company(lengths: np.ndarray) -> np.ndarray:
         [9, 9, 8, 8, 7]
     """
     empty = lengths == 0
+    if empty.all():
+        return np.ones_like(lengths)
     return np.where(empty, np.resize(lengths[~empty], len(lengths))[np.cumsum(empty) - 1], lengths)
 
 

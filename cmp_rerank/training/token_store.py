@@ -1,133 +1,172 @@
-"""Tokenised pairs in files: made once, found by what they were made of, read by any process through shared memory."""
+"""Tokenised rows of a dataset in a folder that any number of processes fill and read at the same time.
+
+A folder belongs to one dataset and one way of tokenising it. It holds parts, see `token_part`: each is written under
+a temporary name and renamed, never changed, and removed only if it is damaged. So nobody opens half of a file, and
+nobody takes away what another one uses. A row may stand in several parts, where processes made it at the same time.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
-import shutil
-import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import contextlib
+import hashlib
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cmp_rerank.ablations import Example
+from cmp_rerank.training.token_part import TokenisedRow, TokenPart, write_part
 
-Item = tuple[int, Example]
+logger = logging.getLogger(__name__)
+
+_SUFFIX = ".safetensors"
+
+
+class Place(NamedTuple):
+    """Where the tokens of a row are.
+
+    Attributes:
+        row: its number in the dataset.
+        part: the part that has it; "": none.
+        at: its place there.
+    """
+
+    row: int
+    part: str = ""
+    at: int = 0
 
 
 class TokenStore:
-    """Examples in a folder, by key.
-
-    Written with `write`, which renames the finished folder into place, so that there is never half of one. The files
-    hold pickled objects: open only what you wrote yourself.
+    """The parts of a folder.
 
     Args:
-        folder: what `write` made.
+        folder: it must exist.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        self._open()
-
-    def _open(self) -> None:
-        self.meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
-        self._keys = np.load(self.folder / "keys.npy", mmap_mode="r")
-        self._places = np.load(self.folder / "places.npy", mmap_mode="r")
-        size = (self.folder / "examples.bin").stat().st_size
-        self._data = (
-            np.memmap(self.folder / "examples.bin", dtype=np.uint8, mode="r") if size else np.empty(0, np.uint8)
-        )
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[str, TokenPart] = {}
 
     def __getstate__(self) -> Path:
         return self.folder  # a worker opens the files itself
 
     def __setstate__(self, folder: Path) -> None:
-        self.folder = folder
-        self._open()
+        self.folder, self._open = folder, {}
 
-    def __len__(self) -> int:
-        return len(self._keys)
+    def names(self) -> list[str]:
+        """The parts that are there now."""
+        return sorted(path.name for path in self.folder.glob(f"part-*{_SUFFIX}"))
 
-    def get(self, key: int) -> Example | None:
-        """The example of a key, without a seed; None if it is not here."""
-        at = int(np.searchsorted(self._keys, np.uint64(key)))
-        if at == len(self._keys) or int(self._keys[at]) != key:
-            return None
-        start, end = self._places[at]
-        found: Example = pickle.loads(self._data[start:end].tobytes())
-        return found
+    def has(self, rows: np.ndarray) -> str:
+        """The name of the part with exactly these rows, "" where there is none."""
+        name = _name(rows)
+        return name if (self.folder / name).exists() else ""
 
-    def lengths(self, name: str) -> np.ndarray:
-        """Tokens of each row of a dataset, by its name."""
-        return np.asarray(np.load(self.folder / f"lengths-{self.meta['datasets'].index(name)}.npy"))
-
-    @classmethod
-    def write(
-        cls,
-        folder: str | os.PathLike[str],
-        datasets: dict[str, Iterable[tuple[list[Item], int]]],
-        notes: Callable[[], dict[str, Any]] = dict,
-    ) -> TokenStore:
-        """Write a store.
+    def write(self, rows: Sequence[TokenisedRow], meta: dict[str, Any]) -> str:
+        """Add a part.
 
         Args:
-            folder: where; what is there already is replaced.
-            datasets: by name, for each row its items and its number of tokens.
-            notes: asked at the end for what else to keep; `meta` has it.
+            rows: tokenised.
+            meta: what else to keep, as JSON has it.
+
+        Returns:
+            Its name, which follows from the numbers of its rows.
+
+        Raises:
+            ValueError: an example cannot be kept, see `write_part`.
+            OSError: the folder cannot be written to, or is full.
         """
-        folder = Path(folder)
-        # Not by the number of the process: those of several machines may write to one place.
-        part = folder.with_name(f"{folder.name}.part-{uuid.uuid4().hex}")
-        part.mkdir(parents=True)
-        keys: list[int] = []
-        places: list[tuple[int, int]] = []
-        known: set[int] = set()
-        try:
-            with open(part / "examples.bin", "wb") as file:
-                for number, rows in enumerate(datasets.values()):
-                    lengths = []
-                    for items, length in rows:
-                        lengths.append(length)
-                        for key, example in items:
-                            if key in known:
-                                continue
-                            known.add(key)
-                            start = file.tell()
-                            file.write(pickle.dumps(_compact(example), pickle.HIGHEST_PROTOCOL))
-                            keys.append(key)
-                            places.append((start, file.tell()))
-                    np.save(part / f"lengths-{number}.npy", np.array(lengths, dtype=np.int64))
-            order = np.argsort(np.array(keys, dtype=np.uint64))
-            np.save(part / "keys.npy", np.array(keys, dtype=np.uint64)[order])
-            np.save(part / "places.npy", np.array(places, dtype=np.int64).reshape(-1, 2)[order])
-            (part / "meta.json").write_text(json.dumps({"datasets": list(datasets)} | notes()))
-            shutil.rmtree(folder, ignore_errors=True)
+        name = _name(np.array([row.row for row in rows], dtype=np.int64))
+        write_part(self.folder / name, rows, meta)
+        return name
+
+    def part(self, name: str, check: bool = False) -> TokenPart | None:
+        """A part by its name; None if it is not there, or damaged: then it is removed."""
+        if name not in self._open:
+            path = self.folder / name
             try:
-                part.rename(folder)
-            except OSError:
-                if not (folder / "meta.json").exists():
-                    raise
-                # Another process was faster.
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return cls(folder)
+                self._open[name] = TokenPart(path, check)
+            except FileNotFoundError:
+                return None
+            except (ValueError, OSError) as error:
+                logger.warning("%s. It is removed, and its rows are tokenised again.", error)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)  # who has it open keeps it, damaged as it is
+                return None
+        return self._open[name]
+
+    def examples(self, place: Place) -> list[Example] | None:
+        """The pairs of a row, in the order of its columns; None if they are not here (any more)."""
+        part = self.part(place.part) if place.part else None
+        return None if part is None else part.examples(place.at)
 
 
-def _compact(example: Example) -> Example:
-    """The same example, its whole numbers in as few bytes as they need."""
+class TokenIndex:
+    """Which row is where: 12 bytes of memory for each row of the dataset.
 
-    def narrow(array: Any) -> Any:
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or not len(array):
-            return array
-        low, high = int(array.min()), int(array.max())
-        kinds = (np.int8, np.int16, np.int32)
-        fitting = [k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max]
-        return array.astype(fitting[0]) if fitting else array
+    Args:
+        store: of the dataset.
+        rows: how many rows it has.
+    """
 
-    changed = {name: narrow(value) for name, value in vars(example).items() if isinstance(value, np.ndarray)}
-    features = {name: narrow(value) for name, value in example.features.items()}
-    return replace(example, seed=0, features=features, **changed)
+    def __init__(self, store: TokenStore, rows: int) -> None:
+        self.store = store
+        self._names: list[str] = []
+        self._seen: set[str] = set()
+        self._part = np.full(rows, -1, dtype=np.int32)
+        self._at = np.zeros(rows, dtype=np.int32)
+        self._lengths = np.full(rows, -1, dtype=np.int32)  # not known
+
+    def refresh(self) -> list[dict[str, Any]]:
+        """Take note of parts that have come in, from earlier runs or other processes.
+
+        Returns:
+            What was kept beside the rows of each part that brings new ones.
+        """
+        return [
+            part.meta
+            for name in self.store.names()
+            if name not in self._seen and (part := self.add(name)) is not None
+        ]
+
+    def add(self, name: str) -> TokenPart | None:
+        """Take note of a part; None if it brings nothing new."""
+        self._seen.add(name)
+        part = self.store.part(name, check=True)
+        if part is None:
+            return None
+        rows = part.rows.astype(np.int64)
+        if not len(rows) or rows.min() < 0 or rows.max() >= len(self._part):
+            return None
+        new = np.flatnonzero(self._part[rows] < 0)
+        if not len(new):
+            return None
+        self._part[rows[new]] = len(self._names)
+        self._at[rows[new]] = new
+        self._lengths[rows[new]] = part.lengths[new]
+        self._names.append(name)
+        return part
+
+    def set_lengths(self, rows: np.ndarray, lengths: np.ndarray) -> None:
+        """Note the tokens of rows that are not kept anywhere."""
+        self._lengths[rows] = lengths
+
+    def missing(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows of which the length is not known, in their order."""
+        return rows[self._lengths[rows] < 0]
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of rows, 0 of those without pairs; -1 where that is not known."""
+        return self._lengths[rows].astype(np.int64)
+
+    def place(self, row: int) -> Place:
+        """Where a row is."""
+        part = int(self._part[row])
+        return Place(row) if part < 0 else Place(row, self._names[part], int(self._at[row]))
+
+
+def _name(rows: np.ndarray) -> str:
+    digest = hashlib.blake2b(np.ascontiguousarray(rows, dtype=np.int64).tobytes(), digest_size=16)
+    return f"part-{digest.hexdigest()}{_SUFFIX}"

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import multiprocessing
 import re
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentence_transformers
 import torch
 import transformers
+from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import broadcast_object_list
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base import trainer as base_trainer
@@ -24,8 +24,9 @@ from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader
 from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
 
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import free
@@ -35,30 +36,45 @@ from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation
-from cmp_rerank.training import token_store
+from cmp_rerank.training import collator, token_part
+from cmp_rerank.training.ahead import (
+    WINDOW,
+    Ahead,
+    GivenBatches,
+    Numbers,
+    Rows,
+    TokenisedBatches,
+    TokenisedRows,
+    pairs_per_row,
+)
 from cmp_rerank.training.checkpoints import TimedCheckpoints
 from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, task_loss
+from cmp_rerank.training.complete import CompleteCheckpoints
 from cmp_rerank.training.retry import retry_on_oom
-from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches, with_company
-from cmp_rerank.training.token_store import Item, TokenStore
+from cmp_rerank.training.row_tokens import RowTokeniser
+from cmp_rerank.training.stream import StreamedBatches
+from cmp_rerank.training.token_store import TokenStore
+from cmp_rerank.training.windows import WindowBatches
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 512  # rows of a dataset that are tokenised together
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-class RerankerTrainer(CrossEncoderTrainer):
+class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
     """Train a cross-encoder, with any loss of sentence-transformers or a `ComparativeLoss` around one.
 
     A drop-in replacement of ``CrossEncoderTrainer``: same arguments, same results up to the order of the data and
     rounding. What differs is when things are done:
 
-    - Training data is tokenised once, before the first step (pairs that only come up in a batch, like in-batch
-      negatives, when the batch is collated, in the data loader workers where there are any).
-    - The rows of a batch have similar lengths, see `LengthBatches`; and the pairs of a batch, whatever the loss,
+    - Training data is tokenised once, a window of rows before its first step, and the next windows while training
+      runs, see `cmp_rerank.training.ahead` (pairs that only come up in a batch, like in-batch negatives, when the
+      batch is collated, in the data loader workers where there are any).
+    - The rows of a batch have similar lengths, see `WindowBatches`; and the pairs of a batch, whatever the loss,
       run in length-sorted chunks, see `cmp_rerank.engine.Scorer`.
     - When memory runs out, chunks are halved, activations recomputed instead of kept, and the step is repeated.
+    - Checkpoints are synced to the disk and marked; ``train(resume_from_checkpoint=True)`` takes the last one that
+      was saved whole, see `CompleteCheckpoints`.
 
     A loss that cannot be taken apart from its model (the log says which and why) is run as it is.
 
@@ -98,10 +114,13 @@ class RerankerTrainer(CrossEncoderTrainer):
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
+        streams = train_dataset is not None and not has_length(train_dataset)
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_dataset,
+            # The base class refuses streams, since accelerate cannot hand texts from process to process. Here each
+            # process reads the stream itself.
+            train_dataset=None if streams else train_dataset,
             eval_dataset=eval_dataset,
             loss=loss,
             evaluator=evaluator,
@@ -114,6 +133,8 @@ class RerankerTrainer(CrossEncoderTrainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        if streams:
+            self.train_dataset = self._checked_stream(train_dataset)
         tokens, unpadded = getattr(self.args, "tokens_per_chunk", None), getattr(self.args, "unpadded", False)
         adapter = pair_adapter(cross_encoder(self.model))
         self._scorer = Scorer(adapter, tokens_per_chunk=tokens, unpadded=unpadded)
@@ -124,9 +145,10 @@ class RerankerTrainer(CrossEncoderTrainer):
         minutes = getattr(self.args, "save_minutes", None)
         if minutes is not None:
             self.add_callback(TimedCheckpoints(minutes))
-        self._store: TokenStore | None = None
+        self._course = _Course()
+        self.add_callback(self._course)
+        self._ahead: Ahead | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._lengths: dict[int, Any] = {}
         self._dataset: str | None = None  # that of the batch at hand, where there are several
         self._training_data = False  # whether it is their loader that is being made
         self._warned: set[str] = set()
@@ -134,14 +156,123 @@ class RerankerTrainer(CrossEncoderTrainer):
     # Data ---------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
-        """The training data, tokenised."""
-        if self.train_dataset is not None:
-            self._tokenise(self.train_dataset)
-        self._training_data = True
-        try:
+        """The training data, tokenised ahead."""
+        preparer = self._attach()
+        if preparer is None or self.train_dataset is None:
             return super().get_train_dataloader()
-        finally:
-            self._training_data = False
+        tokeniser = RowTokeniser(preparer, self.data_collator)
+        if not has_length(self.train_dataset):
+            return self._streamed(tokeniser)
+        named = dict(self.train_dataset) if isinstance(self.train_dataset, dict) else {"": self.train_dataset}
+        rows = Rows(list(named.values()))
+        if self._ahead is None or [*map(id, self._ahead.rows.datasets)] != [*map(id, rows.datasets)]:
+            store, workers = TokenStore(self._token_folder(preparer, named)), self._workers(len(rows) > WINDOW)
+            turn = self.args.process_index / self.args.world_size
+            self._ahead = Ahead(rows, store, tokeniser, workers, turn, self._count)
+            self._course.ahead = self._ahead
+        plans = self._plans(list(named.values()))
+        if plans is None:  # batches that the caller has chosen
+            base: Any = super().get_train_dataloader()
+            if not isinstance(base, DataLoaderShard):  # on accelerators that accelerate wraps once more
+                return base
+            given = GivenBatches(self._ahead, base.batch_sampler, self._window(rows, 0), lambda: self._progress(base))
+            prepared = _rebuilt(base, TokenisedRows(rows, self._ahead.store), given)
+        else:
+            prepared = self._prepared(self._ahead, plans)
+        self._train_dataloader = prepared
+        return prepared
+
+    def _prepared(self, ahead: Ahead, plans: list[WindowBatches]) -> DataLoader:
+        """The loader of batches of similar length."""
+        mixed: BatchSampler = Numbers(plans[0])
+        if isinstance(self.train_dataset, dict):
+            generator = torch.Generator()
+            generator.manual_seed(self.args.seed)
+            mixed = self.get_multi_dataset_batch_sampler(
+                ConcatDataset(ahead.rows.datasets), [Numbers(plan) for plan in plans], generator, self.args.seed
+            )
+        batches = TokenisedBatches(
+            ahead, plans, mixed, world=self.args.world_size, process=self.args.process_index,
+            progress=lambda: self._progress(mixed),
+        )  # fmt: skip
+        loader: DataLoader[Any] = DataLoader(
+            TokenisedRows(ahead.rows, ahead.store),
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+        self.accelerator.even_batches = False  # as the base class has it; batches have other numbers of rows each
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def _checked_stream(self, stream: Any) -> Any:
+        if self.args.max_steps <= 0:
+            raise ValueError(
+                f"max_steps must be above 0 for a stream, whose length is not known; got {self.args.max_steps}."
+            )
+        if isinstance(self.loss, dict):
+            raise ValueError("A stream is one dataset, and has one loss; got a dictionary of losses.")
+        if getattr(stream, "column_names", None):
+            self.validate_column_names(stream, dataset_name="train")
+        return stream
+
+    def _streamed(self, tokeniser: RowTokeniser) -> DataLoader:
+        """The loader of a stream."""
+        if self.args.batch_sampler != BatchSamplers.BATCH_SAMPLER:
+            logger.warning("A stream has no batch sampler: %s is not used.", self.args.batch_sampler)
+        tokens = getattr(self.args, "tokens_per_batch", None)
+        batches = StreamedBatches(
+            self.train_dataset,
+            tokeniser,
+            None if tokens else self.args.train_batch_size,
+            tokens,
+            window=WINDOW,
+            by_length=getattr(self.args, "length_bucketing", True),
+            world=self.args.world_size,
+            process=self.args.process_index,
+            drop_last=self.args.dataloader_drop_last and not tokens,
+            seed=self.args.seed,
+            count=self._count,
+        )
+        # More than one worker would read the stream in parts, and mix them by their speed.
+        self._train_dataloader = DataLoaderShard(
+            batches,
+            device=self.accelerator.device,
+            batch_size=None,
+            collate_fn=self.data_collator,
+            num_workers=min(1, self.args.dataloader_num_workers or self._workers(True)),
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self._train_dataloader
+
+    def _workers(self, larger: bool) -> int:
+        """Processes that tokenise ahead: none for data that is no larger than a window."""
+        given: int | None = getattr(self.args, "tokenise_workers", None)
+        if not larger:
+            return 0
+        # Elsewhere each process would import the caller's script, which must be written for that.
+        return given if given is not None else int(multiprocessing.get_start_method() == "fork")
+
+    def _progress(self, batches: Any) -> tuple[int, int]:
+        """Where a resumed training goes on: the epoch, and how many of its batches are done. Asked for once."""
+        step, self._course.step = self._course.step, 0
+        if self.args.ignore_data_skip:
+            return 0, 0
+        accumulated = self.args.gradient_accumulation_steps
+        epoch, done = divmod(step, max(1, -(-len(batches) // accumulated)))
+        return epoch, done * accumulated
+
+    def _window(self, rows: Rows, first: int) -> int:
+        """Rows of a window, of a dataset that begins with row ``first``."""
+        sample = np.arange(first, min(first + 64, rows.ends[rows.dataset_of(first)]))
+        return max(1, WINDOW // pairs_per_row(rows, sample))
+
+    def _count(self, counts: Truncation) -> None:
+        for loss in self._comparative():
+            loss.truncation.add_counts(counts)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The evaluation data, tokenised as it is collated."""
@@ -152,54 +283,25 @@ class RerankerTrainer(CrossEncoderTrainer):
         """Give the collator what it needs to tokenise."""
         if not isinstance(self.data_collator, RerankerCollator):
             return None  # the caller's own
-        preparer = Preparer(cross_encoder(self.model), self.loss, self._store, self.args.seed, self._warned)
+        preparer = Preparer(cross_encoder(self.model), self.loss, self.args.seed, self._warned)
         self.data_collator.preparer = preparer
         return preparer
 
-    def _tokenise(self, dataset: Any) -> None:
-        named = dict(dataset) if isinstance(dataset, dict) else {"": dataset}
-        preparer = self._attach()
-        if preparer is None or (self._store is not None and all(id(d) in self._lengths for d in named.values())):
-            return
-        cache = getattr(self.args, "token_cache", None)
-        fingerprint = self._fingerprint(preparer, named)
+    def _token_folder(self, preparer: Preparer, named: dict[str, Any]) -> Path:
+        """Where tokens are kept: in the cache, or in a temporary folder."""
+        cache, fingerprint = getattr(self.args, "token_cache", None), self._fingerprint(preparer, named)
         if cache is not None and fingerprint is None:
             logger.warning("Nothing is kept in %s: a segmenter or scorer has no description of its contents.", cache)
-            cache = None
-        if cache is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="tokens-")
-        folder = Path(cache or self._temporary.name) / (fingerprint or "tokens")  # type: ignore[union-attr]
-        start = time.perf_counter()
-        # With a folder of their own the processes need not wait for each other.
-        with self.args.main_process_first(desc="tokenise") if cache else nullcontext():
-            if (folder / "meta.json").exists():
-                tokens = TokenStore(folder)
-            else:
-                try:
-                    tokens = TokenStore.write(
-                        folder,
-                        {name: self._rows(preparer, data) for name, data in named.items()},
-                        lambda: {"truncation": asdict(preparer.truncation)},
-                    )
-                except ValueError as error:
-                    logger.warning(
-                        "The training data could not be tokenised in advance (%s). It is tokenised batch by batch, "
-                        "and batches are not sorted by length.",
-                        error,
-                    )
-                    return
-                seconds = time.perf_counter() - start
-                logger.info("Tokenised %d pairs in %.1f s, to %s", len(tokens), seconds, folder)
-        self._store = preparer.store = tokens
-        self._lengths = {id(data): tokens.lengths(name) for name, data in named.items()}
-        for loss in self._comparative():
-            loss.truncation.add_counts(Truncation(**tokens.meta["truncation"]))
-
-    def _rows(self, preparer: Preparer, dataset: Any) -> Iterator[tuple[list[Item], int]]:
-        for start in range(0, len(dataset), _BLOCK):
-            block = dataset[start : start + _BLOCK]
-            rows = [dict(zip(block, values, strict=True)) for values in zip(*block.values(), strict=True)]
-            yield from preparer.own_pairs(self.data_collator.columns(rows))
+        elif cache is not None:
+            folder = Path(cache) / str(fingerprint)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+                return folder
+            except OSError as error:
+                logger.warning("Nothing is kept in %s, which cannot be written to (%s).", cache, error)
+        self._temporary = tempfile.TemporaryDirectory(prefix="tokens-")
+        return Path(self._temporary.name)
 
     def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> str | None:
         """Stands for all that the tokens depend on; None where an object is described by its address only."""
@@ -230,26 +332,45 @@ class RerankerTrainer(CrossEncoderTrainer):
         seed: int = 0,
     ) -> BatchSampler | None:
         """Batches of similar length for training data, unless the caller has chosen a sampler."""
-        lengths = self._lengths.get(id(dataset)) if self._training_data else None
-        default = self.args.batch_sampler == BatchSamplers.BATCH_SAMPLER
-        if lengths is None or not default or not getattr(self.args, "length_bucketing", True):
+        if not self._training_data or self._ahead is None:
             return super().get_batch_sampler(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
+        ahead = self._ahead
+        which = [*map(id, ahead.rows.datasets)].index(id(dataset))
+        first = ahead.rows.ends[which] - len(dataset)
         tokens = getattr(self.args, "tokens_per_batch", None)
-        world = self.args.world_size
-        batches = LengthBatches(
-            with_company(lengths), None if tokens else batch_size, tokens, world=world, drop_last=drop_last, seed=seed
+        return WindowBatches(
+            len(dataset),
+            lambda rows: ahead.lengths(rows + first),
+            None if tokens else batch_size,
+            tokens,
+            window=self._window(ahead.rows, first),
+            world=self.args.world_size,
+            drop_last=drop_last and not tokens,
+            seed=seed,
+            soon=lambda rows: ahead.begin(rows + first),
         )
-        return DistributedBatchSampler(batches, world)
 
-    def get_multi_dataset_batch_sampler(
-        self, dataset: Any, batch_samplers: list[Any], generator: torch.Generator | None = None, seed: int | None = 0
-    ) -> BatchSampler:
-        """Mix batches of several datasets; the processes of one step stay within one of them."""
-        if not all(isinstance(sampler, DistributedBatchSampler) for sampler in batch_samplers):
-            return super().get_multi_dataset_batch_sampler(dataset, batch_samplers, generator, seed)
-        whole = [sampler.sampler for sampler in batch_samplers]
-        mixed = super().get_multi_dataset_batch_sampler(dataset, whole, generator, seed)
-        return DistributedBatchSampler(mixed, self.args.world_size)
+    def _plans(self, datasets: list[Any]) -> list[WindowBatches] | None:
+        """The batches of each dataset; None where they are not batches of similar length."""
+        if self.args.batch_sampler != BatchSamplers.BATCH_SAMPLER or not getattr(self.args, "length_bucketing", True):
+            return None
+        self._training_data = True
+        try:
+            samplers = [
+                self.get_batch_sampler(
+                    dataset,
+                    self.args.train_batch_size,
+                    self.args.dataloader_drop_last,
+                    self.data_collator.valid_label_columns,
+                    torch.Generator().manual_seed(self.args.seed),
+                    self.args.seed,
+                )
+                for dataset in datasets
+            ]
+        finally:
+            self._training_data = False
+        plans = [sampler for sampler in samplers if isinstance(sampler, WindowBatches)]
+        return plans if len(plans) == len(samplers) else None
 
     # Steps --------------------------------------------------------------------------------------------------
 
@@ -327,11 +448,47 @@ class RerankerTrainer(CrossEncoderTrainer):
             self.evaluator = evaluator
 
 
+class _Course(TrainerCallback):
+    """Notes the step from which a training goes on, until someone has asked for it; ends what works ahead of it."""
+
+    step = 0
+    ahead: Ahead | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Steps that a checkpoint has."""
+        self.step = state.global_step
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """No process stays."""
+        if self.ahead is not None:
+            self.ahead.stop()
+
+
+def _rebuilt(loader: DataLoaderShard, dataset: TokenisedRows, batches: GivenBatches) -> DataLoaderShard:
+    """The same loader, of other rows."""
+    return DataLoaderShard(
+        dataset,
+        device=loader.device,
+        _non_blocking=loader._non_blocking,
+        rng_types=loader.rng_types,
+        synchronized_generator=loader.synchronized_generator,
+        batch_sampler=batches,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        persistent_workers=loader.persistent_workers,
+        prefetch_factor=loader.prefetch_factor,
+    )
+
+
 def _own_code() -> str:
     """Stands for the code that tokens come from: what another version of it made is not what this one makes."""
-    package = Path(token_store.__file__).parents[1]
+    package = Path(token_part.__file__).parents[1]
     folders = (package / name for name in ("ablations", "models", "text"))
-    sources = [*(path for folder in folders for path in sorted(folder.glob("*.py"))), Path(token_store.__file__)]
+    sources = [
+        *(path for folder in folders for path in sorted(folder.glob("*.py"))),
+        *map(Path, (collator.__file__, token_part.__file__)),
+    ]
     digest = hashlib.blake2b(digest_size=16)
     for source in sources:
         digest.update(source.read_bytes())

@@ -14,6 +14,7 @@ from drop_rows import ablated, batch, example, head, score, zeros
 from torch import Tensor, nn
 
 from cmp_rerank.ablations.drop import CmpDrop, DropHooks
+from cmp_rerank.hooks.dropout import dropout_disabled
 
 FAMILIES = tiny_models.families()
 DECODERS = ("Qwen2", "Qwen3", "Gemma3")
@@ -156,6 +157,15 @@ def test_masks_of_a_crop_are_those_of_its_tokens(name: str) -> None:
         assert (deeper | ~cropped).all()
 
 
+@cache
+def draws_by_itself(name: str) -> bool:
+    """Whether a pass without dropout draws random numbers: BART does in older transformers, for LayerDrop at 0."""
+    model, state = model_of(name).train(), torch.get_rng_state()
+    with torch.random.fork_rng(devices=[]), dropout_disabled(model):
+        head(model, batch(EXAMPLES)[0])
+        return not torch.equal(state, torch.get_rng_state())
+
+
 @family
 def test_own_dropout_is_disabled(name: str) -> None:
     model = model_of(name)
@@ -172,7 +182,7 @@ def test_own_dropout_is_disabled(name: str) -> None:
     close(full, plain)
     assert torch.equal(first, again)
     assert not torch.allclose(first, full, atol=1e-3)
-    assert torch.equal(state, torch.get_rng_state())
+    assert draws_by_itself(name) or torch.equal(state, torch.get_rng_state())
 
 
 def picture(model: nn.Module) -> dict[str, Any]:
@@ -214,7 +224,7 @@ def test_the_model_is_left_as_it_was(name: str, raises: bool) -> None:
         else:
             score(ablation, rows).backward()  # type: ignore[no-untyped-call]
         assert picture(model) == before
-    assert torch.equal(state, torch.get_rng_state())
+    assert draws_by_itself(name) or torch.equal(state, torch.get_rng_state())
 
 
 def gradients(model: nn.Module, ablation: DropHooks) -> dict[str, Tensor]:

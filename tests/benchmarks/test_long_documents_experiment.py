@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tiny_models import PASSAGES, QUERIES, TEXTS
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "experiments" / "long_documents.py"
 
 
 def test_the_short_form_compares_all_arms(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
     (tmp_path / "qrels").mkdir()
     documents = [f"{text} " * 6 for text in TEXTS]
     lines = [json.dumps({"_id": f"d{i}", "title": "", "text": text}) for i, text in enumerate(documents)]

@@ -29,6 +29,7 @@ from benchmarks.study.training import Cell, decode, make_start, run_cell
 
 @pytest.fixture(scope="module")
 def cache(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("datasets")
     folder = tmp_path_factory.mktemp("study")
     prepare("smoke", folder, folder)
     make_start(TASKS["smoke"], folder, str(tiny_checkpoint), layers=2)

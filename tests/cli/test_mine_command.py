@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, load_dataset, load_from_disk
+from optional_libraries import datasets
 from tiny_models import PASSAGES, QUERIES
 from typer.testing import CliRunner
 
@@ -67,8 +67,10 @@ def test_each_file_holds_the_same(folder: Path) -> None:
         assert result.stderr == ""
     rows = read(folder / "a.jsonl")
     assert len(rows) == 3
-    assert load_dataset("parquet", data_files="b.parquet", split="train", cache_dir="cache").to_list() == rows
-    assert load_from_disk("c").to_list() == rows
+    assert (
+        datasets.load_dataset("parquet", data_files="b.parquet", split="train", cache_dir="cache").to_list() == rows
+    )
+    assert datasets.load_from_disk("c").to_list() == rows
     result = run_command(app, [*command, "-o", "c"])
     assert result.exit_code == 2
     assert result.stderr == "cmp-rerank: c: there is such a folder already; remove it, or choose another name\n"
@@ -208,7 +210,7 @@ def test_support_is_a_column_of_the_file(folder: Path, monkeypatch: pytest.Monke
         app, ["mine", "beir:beir", "--run", "bm25.trec", "--negatives", "2", "--keep-leaks", "-o", "a.jsonl"]
     )
     assert result.exit_code == 0, result.stderr
-    data = Dataset.from_list(read(folder / "a.jsonl"))
+    data = datasets.Dataset.from_list(read(folder / "a.jsonl"))
     assert data[0]["support"] == [[[0, 17]], None, None]
     dataset, support = take_support(data)
     assert dataset.column_names == ["query", "docs", "labels"]

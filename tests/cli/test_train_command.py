@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from cmp_rerank.cli.main import app
 from cmp_rerank.pipeline import load
 from cmp_rerank.pipeline.document import dump
-from cmp_rerank.training.resume import last_checkpoint
+from cmp_rerank.training.complete import last_checkpoint
 
 
 def call(*arguments: Any) -> Result:

@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 import tiny_models
+from optional_libraries import datasets
 from pipeline_data import CORPUS, QRELS, QUERIES, collection, settings
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
@@ -58,6 +60,10 @@ def make_world(folder: Path) -> dict[str, Path]:
     return world
 
 
+#: What writes rows of training data, or trains on them.
+MAKING_ROWS = ("mine", "train", "demo")
+
+
 @dataclass(frozen=True)
 class Usage:
     """A command with its arguments.
@@ -76,14 +82,21 @@ class Usage:
 
     def call(self, files: Mapping[str, object], out: Path) -> list[str]:
         """The arguments for these files."""
+        if self.command in MAKING_ROWS:
+            datasets.Dataset  # noqa: B018 - no rows without them: the test is skipped
         return [
             self.command,
             *(one.format(**files, out=out) for one in self.arguments.split()),
         ]
 
+    def names(self) -> list[str]:
+        """The names of the files that it reads, in the order of the arguments."""
+        fields = (field for _, field, _, _ in Formatter().parse(self.arguments) if field not in (None, "out"))
+        return list(dict.fromkeys(field for field in fields if field))
+
     def files(self, world: Mapping[str, object]) -> list[str]:
-        """The names of the files that it reads."""
-        return [name for name in world if f"{{{name}}}" in self.arguments]
+        """The same, in the order of the world."""
+        return [name for name in world if name in self.names()]
 
 
 TEXTS = "--queries {queries} --corpus {corpus}"
@@ -118,6 +131,7 @@ USAGES = {
         Usage("rerank", f"{TEXTS} --run {{run}} --model {{model}} --depth 3 --device cpu -o {{out}}", "new.trec"),
         Usage("rerank", "beir:{beir} --run {run} --model {model} --depth 3 --device cpu"),
     ],
+    "serve": [Usage("serve", "{model} --device cpu --check")],
     "evaluate": [Usage("evaluate", "{qrels} {run}")],
     "compare": [Usage("compare", "{qrels} {run} {second}")],
     "report": [Usage("report", f"{{qrels}} {{run}} {{second}} {TEXTS} --curves {{curves}} -o {{out}}", "page.html")],

@@ -8,7 +8,7 @@ from typing import Any
 
 import ir_datasets
 import pytest
-from datasets import Dataset, DatasetDict
+from optional_libraries import datasets
 
 from cmp_rerank.collections import TextStore, files, load
 from cmp_rerank.collections.sgml import sgml_documents, sgml_topics
@@ -296,10 +296,12 @@ def test_without_ir_datasets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def retrieval() -> dict[str, Any]:
     return {
-        "corpus": Dataset.from_dict({"_id": list(CORPUS), "title": ["T", "", ""], "text": list(CORPUS.values())}),
-        "queries": Dataset.from_dict({"_id": list(QUERIES), "text": list(QUERIES.values())}),
+        "corpus": datasets.Dataset.from_dict(
+            {"_id": list(CORPUS), "title": ["T", "", ""], "text": list(CORPUS.values())}
+        ),
+        "queries": datasets.Dataset.from_dict({"_id": list(QUERIES), "text": list(QUERIES.values())}),
         # Integers, as in BEIR's datasets of qrels on the hub.
-        "qrels": Dataset.from_dict({"query-id": [1, 2], "corpus-id": [10, 11], "score": [1.0, 2.0]}),
+        "qrels": datasets.Dataset.from_dict({"query-id": [1, 2], "corpus-id": [10, 11], "score": [1.0, 2.0]}),
     }
 
 
@@ -313,11 +315,11 @@ def check_retrieval(source: Any) -> None:
 
 
 def test_datasets_in_the_layout_of_beir(tmp_path: Path) -> None:
-    check_retrieval(DatasetDict(retrieval()))
-    DatasetDict(retrieval()).save_to_disk(tmp_path / "whole")
+    check_retrieval(datasets.DatasetDict(retrieval()))
+    datasets.DatasetDict(retrieval()).save_to_disk(tmp_path / "whole")
     check_retrieval(f"hf:{tmp_path / 'whole'}")
     for name, part in retrieval().items():
-        (DatasetDict({"test": part}) if name == "qrels" else part).save_to_disk(tmp_path / "parts" / name)
+        (datasets.DatasetDict({"test": part}) if name == "qrels" else part).save_to_disk(tmp_path / "parts" / name)
     check_retrieval(f"hf:{tmp_path / 'parts'}")
 
 
@@ -337,7 +339,7 @@ def test_a_folder_as_the_hub_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_datasets_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    pairs = Dataset.from_dict(
+    pairs = datasets.Dataset.from_dict(
         {
             "anchor": [QUERIES["1"]],
             "positive": [CORPUS["10"]],
@@ -347,7 +349,7 @@ def test_datasets_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     (tmp_path / "data").mkdir()
     pairs.to_parquet(tmp_path / "data" / "train.parquet")
-    for source in (pairs, DatasetDict({"train": pairs}), f"hf:{tmp_path / 'data'}"):
+    for source in (pairs, datasets.DatasetDict({"train": pairs}), f"hf:{tmp_path / 'data'}"):
         collection = load(source)
         assert collection.splits == ("train",)
         assert collection.qrels("train") == {"q1": {"d1": 1}}
@@ -356,12 +358,12 @@ def test_datasets_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_datasets_of_another_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dataset, train, row 1: a table needs a column 'query'"):
-        load(Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"]}))
+        load(datasets.Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"]}))
     parts = retrieval()
     with pytest.raises(ValueError, match="dataset: a collection needs qrels; got 'corpus', 'queries'"):
-        load(DatasetDict({name: parts[name] for name in ("corpus", "queries")}))
-    parts["qrels"] = Dataset.from_dict({"q": ["1"], "d": ["10"]})
+        load(datasets.DatasetDict({name: parts[name] for name in ("corpus", "queries")}))
+    parts["qrels"] = datasets.Dataset.from_dict({"q": ["1"], "d": ["10"]})
     with pytest.raises(ValueError, match="qrels need the columns 'query-id' and 'corpus-id'; got q, d"):
-        load(DatasetDict(parts)).qrels("test")
+        load(datasets.DatasetDict(parts)).qrels("test")
     with pytest.raises(ValueError, match=r"hf:.*no dataset of this name in a folder, in the cache or on the hub"):
         load(f"hf:{tmp_path / 'no'}")

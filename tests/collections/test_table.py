@@ -217,7 +217,7 @@ def test_support_is_found_in_the_document(tmp_path: Path) -> None:
         ([{"query": "x", "positives": ["y", "z"], "doc_id": "1"}], r"one id cannot stand for 2 positives"),
         ([{"query": "x", "positive": "y", "negatives": '["z'}], r"line 1: 'negatives' must be a JSON list"),
         ([{"query": "x", "positive": "y", "support": "[[0, 1"}], r"line 1: 'support' must be a JSON list"),
-        ([], r"p: a table needs a row; got none"),
+        ([], r"p\.jsonl: a table needs a row; got none"),
     ],
 )
 def test_rows_that_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
@@ -233,7 +233,7 @@ def test_rows_that_are_refused(tmp_path: Path, rows: list[dict[str, Any]], messa
         ("p.csv", b'query,positive\na,"b\n', r"line 2: not CSV"),
         ("p.csv", b"query,query\na,b\n", r"line 1: each column needs a name of its own; got 'query' twice"),
         ("p.csv", b"query,positive\n\xff,b\n", r"p.csv: not UTF-8 text"),
-        ("p.csv", b"", r"p: a table needs a row; got none"),
+        ("p.csv", b"", r"p\.csv: a table needs a row; got none"),
         ("p.jsonl", b'{"query": "a", "positive": "b"}\n{"query":\n', r"line 2: not JSON"),
         ("p.jsonl", b"[1]\n", r"line 1: expected an object"),
         ("p.json", b"{}", r"p.json: expected a list of objects; got"),

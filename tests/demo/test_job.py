@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from datasets import load_from_disk
+from optional_libraries import datasets
 from safetensors.torch import load_file
 from tiny_demo import RECIPE
 from tiny_models import bert_config, save_checkpoint, wordpiece
@@ -112,7 +112,7 @@ def test_the_figures_are_those_of_the_runs(done: Path) -> None:
 
 
 def test_the_arms_differ_in_the_loss_only(done: Path) -> None:
-    rows = [load_from_disk(str(done / arm / "training_data" / "rows")).to_list() for arm in ARMS]
+    rows = [datasets.load_from_disk(str(done / arm / "training_data" / "rows")).to_list() for arm in ARMS]
     assert rows[0] == rows[1]
     logs = [
         [
@@ -136,7 +136,7 @@ def test_the_arms_differ_in_the_loss_only(done: Path) -> None:
 def test_texts_are_those_of_the_collection(done: Path) -> None:
     """Nothing is written into them, neither ranks nor extracts."""
     collection = load(f"beir:{done / 'collection'}")
-    rows = load_from_disk(str(done / PLAIN / "training_data" / "rows")).to_list()
+    rows = datasets.load_from_disk(str(done / PLAIN / "training_data" / "rows")).to_list()
     texts, queries = set(collection.corpus.values()), set(collection.queries("train").values())
     assert rows
     for row in rows:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tiny_models import QUERIES
 
+from cmp_rerank import ComparativeLoss, HingeRegularized, PairwiseHinge
 from cmp_rerank.ablations import CmpDrop, Plan
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import kept_bytes
+from cmp_rerank.engine.rows import Step
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.pairs import tokenise
 
@@ -58,3 +62,46 @@ def test_the_longest_rows_are_kept_and_the_shortest_run_again(share: float, tiny
     assert run_again  # the canary: some are kept, and some are not
     assert more == ablated[len(run_again) :]
     assert run_again == ablated[: len(run_again)]
+
+
+def test_rows_that_are_expected_to_get_no_gradient_are_not_kept(tiny_model: CrossEncoder) -> None:
+    """Gradients do not depend on it; a row that is a busy view, too, is kept."""
+    tiny_model.double().train()
+    plan = Plan([CmpDrop(p=0.3, steps=2)])
+    batch = tokenise(tiny_model, [(QUERIES[0], text) for text in TEXTS], plan)
+    views = [plan.views(example) for example in batch]
+    views[0] = [views[0][0], views[0][1], views[0][1]]  # one computation for a busy step and an idle one
+    kept: list[int] = []
+
+    def note(_: Any, args: Any) -> None:
+        if torch.is_grad_enabled():
+            kept.append(len(args[0]["input_ids"]))
+
+    found = []
+    for idle, rows in (((), 3 * len(TEXTS) - 1), ((2,), 2 * len(TEXTS)), ((1, 2), len(TEXTS))):
+        scorer = Scorer(CrossEncoderAdapter(), plan.on_model, activation_bytes=10**12)
+        scorer(tiny_model, batch, views)  # what it finds out once, it finds out here
+        kept.clear()
+        hook = tiny_model[0].register_forward_pre_hook(note)
+        scores = scorer(tiny_model, batch, views, idle)
+        hook.remove()
+        assert sum(kept) == rows
+        (scores[:, 0] + 2 * scores[::2, 1].sum() - scores[1, 2]).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in tiny_model.parameters() if p.grad is not None]))
+        tiny_model.zero_grad(set_to_none=True)
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0], rtol=1e-6, atol=1e-9)
+
+
+def test_steps_without_weight_in_order_are_not_kept(tiny_model: CrossEncoder) -> None:
+    """The comparison asks the objective which steps these are."""
+    tiny_model.train()
+    task = BinaryCrossEntropyLoss(tiny_model)
+    columns, labels = [QUERIES[:2], TEXTS[:2]], torch.tensor([1.0, 0.0])
+    asked: list[Any] = []
+    for objective in (PairwiseHinge(), HingeRegularized(task="full"), HingeRegularized(task="full", detached=True)):
+        loss = ComparativeLoss(tiny_model, task, [CmpDrop(p=0.3, steps=2)], objective=objective)
+        with patch.object(Step, "of", wraps=Step.of) as of:
+            loss(columns, labels)
+        asked.append(of.call_args.args[3])
+    assert asked == [[], [1, 2], [1, 2]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,6 +175,17 @@ def test_memory_that_is_free(tmp_path: Path) -> None:
     for limit, left in (("1000\n", 700), ("max\n", None), ("200\n", 0)):
         (tmp_path / "memory.max").write_text(limit)
         assert _free_in_container(tmp_path) == left
+
+
+def test_measuring_leaves_no_graph_behind() -> None:
+    """A tensor that autograd keeps of its own output, and that is handed back as it is, is never given free."""
+    layer = torch.nn.Linear(3, 3)
+    with kept_bytes(layer):
+        layer(torch.ones(2, 3, requires_grad=True)).tanh().softmax(1).exp()
+    left = weakref.ref(layer.weight)
+    del layer
+    gc.collect()
+    assert left() is None
 
 
 def test_kept_bytes_are_those_of_the_graph() -> None:

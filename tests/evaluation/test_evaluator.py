@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
@@ -185,7 +185,7 @@ def training(model: CrossEncoder, judge: RunEvaluator, folder: Path, **options: 
     return CrossEncoderTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=datasets.Dataset.from_dict(columns),
         loss=BinaryCrossEntropyLoss(model),
         evaluator=judge,
     )

@@ -168,7 +168,7 @@ def test_curves_from_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"c\.json, line 2: not JSON"):
         read_curves(tmp_path / "c.json")
     (tmp_path / "bad.csv").write_text("steps,RR\n1,high\n")
-    with pytest.raises(ValueError, match=r"bad\.csv: a value is not a number"):
+    with pytest.raises(ValueError, match=r"bad\.csv, line 2: a value is not a number"):
         read_curves(tmp_path / "bad.csv")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
@@ -33,7 +33,7 @@ def tiny(start: CrossEncoder) -> Tiny:
 def trained(model: CrossEncoder, tiny: Tiny, folder: Path, callback: GuardCallback, label: float, **arguments: Any):
     """Train so that relevant passages score higher (label 1), or lower (label 0)."""
     rows = [(q, d, label if d in tiny.qrels[q] else 1 - label) for q, s in tiny.first_stage.items() for d in s]
-    data = Dataset.from_dict(
+    data = datasets.Dataset.from_dict(
         {
             "query": [tiny.queries[q] for q, _, _ in rows],
             "passage": [tiny.corpus[d] for _, d, _ in rows],

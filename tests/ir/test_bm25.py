@@ -11,9 +11,9 @@ from typing import Any
 import bm25s
 import numpy as np
 import pytest
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from optional_libraries import datasets
 
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import ANSERINI, BM25, Dense, rank, read_corpus, read_qrels, read_queries
@@ -188,8 +188,8 @@ def test_texts_of_another_shape_are_refused(documents: Any, message: str) -> Non
 
 
 def test_a_dataset_is_taken_for_its_texts() -> None:
-    documents = Dataset.from_dict({"id": list(DOCUMENTS), "text": list(DOCUMENTS.values())})
-    queries = Dataset.from_dict({"id": list(QUERIES), "text": list(QUERIES.values())})
+    documents = datasets.Dataset.from_dict({"id": list(DOCUMENTS), "text": list(DOCUMENTS.values())})
+    queries = datasets.Dataset.from_dict({"id": list(QUERIES), "text": list(QUERIES.values())})
     assert BM25(documents).search(queries) == BM25(DOCUMENTS).search(QUERIES)  # type: ignore[arg-type]
 
 

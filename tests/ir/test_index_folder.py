@@ -85,7 +85,7 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     for text, message in (
         ("half", "not the description of an index"),
         ('{"kind": "bm25"}', "not the description of an index"),
-        ('{"kind": "bm25", "format": 9, "settings": {}}', "the format must be 1; got 9"),
+        ('{"kind": "bm25", "format": 9, "settings": {}}', "the format must be 2; got 9"),
     ):
         (folder / "first_stage.json").write_text(text)
         with pytest.raises(ValueError, match=message):

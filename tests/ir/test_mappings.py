@@ -9,9 +9,9 @@ from typing import Any
 import ir_datasets
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional_libraries import datasets
 
 from cmp_rerank.ir import id_index, rank, write_corpus, write_qrels, write_run, write_top1000
 from cmp_rerank.ir.arguments import check_run, check_texts
@@ -66,7 +66,7 @@ def test_an_id_has_the_same_hash_everywhere() -> None:
     ).filter(bool)
 )
 def test_a_dataset_is_the_dictionary_of_its_columns(rows: dict[str, tuple[str, str]]) -> None:
-    data = Dataset.from_dict(
+    data = datasets.Dataset.from_dict(
         {"other": [0] * len(rows), "doc_id": list(rows), "title": [t for t, _ in rows.values()]}
         | {"contents": [text for _, text in rows.values()]}
     )
@@ -84,7 +84,11 @@ def test_a_dataset_is_the_dictionary_of_its_columns(rows: dict[str, tuple[str, s
 
 
 def test_a_dataset_with_indices_and_a_format_is_read_as_it_stands() -> None:
-    data = Dataset.from_dict({"_id": ["a", "b", "c"], "text": ["x", "y", "z"]}).select([2, 0]).with_format("numpy")
+    data = (
+        datasets.Dataset.from_dict({"_id": ["a", "b", "c"], "text": ["x", "y", "z"]})
+        .select([2, 0])
+        .with_format("numpy")
+    )
     texts = as_texts("documents", data)
     assert dict(texts) == {"c": "z", "a": "x"}
     assert "b" not in texts
@@ -106,18 +110,18 @@ def test_a_dataset_with_indices_and_a_format_is_read_as_it_stands() -> None:
 )
 def test_datasets_that_are_no_texts_are_refused(columns: dict[str, Any], name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        as_texts(name, Dataset.from_dict(columns))
+        as_texts(name, datasets.Dataset.from_dict(columns))
 
 
 def test_a_missing_text_is_an_error_and_not_none() -> None:
-    texts = as_texts("documents", Dataset.from_dict({"_id": ["a", "b"], "text": ["x", None]}))
+    texts = as_texts("documents", datasets.Dataset.from_dict({"_id": ["a", "b"], "text": ["x", None]}))
     assert texts["a"] == "x"
     with pytest.raises(ValueError, match="texts must be strings; got None for the id 'b' in column 'text'"):
         list(texts.values())
 
 
 def test_several_splits_are_refused_with_their_names() -> None:
-    data = DatasetDict({"train": Dataset.from_dict({"_id": ["a"], "text": ["x"]})})
+    data = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"_id": ["a"], "text": ["x"]})})
     with pytest.raises(ValueError, match="documents must be one Dataset; got the splits 'train'; take one of them"):
         check_texts("documents", as_texts("documents", data))
 

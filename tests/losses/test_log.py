@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from sentence_transformers.cross_encoder import losses as upstream
@@ -22,14 +22,14 @@ from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, RerankerTrainer, Reran
 from cmp_rerank.losses.log import Means, _means
 
 
-def pairs() -> Dataset:
+def pairs() -> datasets.Dataset:
     """A new object each time: a trainer puts the name of the dataset into it."""
-    return Dataset.from_dict({"query": QUERIES, "passage": PASSAGES, "label": [1.0, 0.0, 1.0, 0.0]})
+    return datasets.Dataset.from_dict({"query": QUERIES, "passage": PASSAGES, "label": [1.0, 0.0, 1.0, 0.0]})
 
 
-def lists(labels: list[float]) -> Dataset:
+def lists(labels: list[float]) -> datasets.Dataset:
     both = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]
-    return Dataset.from_dict({"query": QUERIES, "passages": both, "label": [labels] * 4})
+    return datasets.Dataset.from_dict({"query": QUERIES, "passages": both, "label": [labels] * 4})
 
 
 RATES = {"violation_rate", "beaten_rate", "zero_weight_rate"}
@@ -94,7 +94,7 @@ def test_means_are_over_the_batches_that_had_a_number(batches: list[dict[str, fl
 @pytest.mark.parametrize("cls", TRAINERS)
 def test_each_dataset_has_its_own_names(cls: Any, tiny_model: CrossEncoder, tmp_path: Path) -> None:
     """One loss with two steps, one with one, and a plain one that tells nothing."""
-    data = DatasetDict({"pairs": pairs(), "lists": lists([1.0, 0.0]), "plain": pairs()})
+    data = datasets.DatasetDict({"pairs": pairs(), "lists": lists([1.0, 0.0]), "plain": pairs()})
     plain = upstream.BinaryCrossEntropyLoss(tiny_model)
     losses = {
         "pairs": ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop()]),
@@ -118,9 +118,22 @@ def test_one_loss_of_several_datasets_has_one_set_of_names(
     cls: Any, tiny_model: CrossEncoder, tmp_path: Path
 ) -> None:
     loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpDrop()])
-    (entry,) = train(cls, tiny_model, tmp_path, DatasetDict({"one": pairs(), "two": pairs()}), loss, logging_steps=2)
+    (entry,) = train(
+        cls, tiny_model, tmp_path, datasets.DatasetDict({"one": pairs(), "two": pairs()}), loss, logging_steps=2
+    )
     names = {name for name in entry if "task_loss" in name or "rate" in name} - {"learning_rate"}
     assert names == set(loss.diagnostics)  # the trainer does not say which dataset a batch is of
+
+
+@pytest.mark.parametrize("cls", TRAINERS)
+def test_a_dataset_that_was_one_of_several_is_alone_now(cls: Any, tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    """The other trainer has left the name in it."""
+    data = pairs()
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpDrop()])
+    train(cls, tiny_model, tmp_path / "a", datasets.DatasetDict({"b": data, "c": pairs()}), {"b": loss, "c": loss})
+    (entry,) = train(cls, tiny_model, tmp_path / "b", data, loss)
+    assert "task_loss_full" in entry
+    assert not any(name.startswith("b_") for name in entry)
 
 
 class Parts(nn.Module):
@@ -144,7 +157,7 @@ def test_parts_of_a_loss_are_logged_only_where_there_are_any(
     losses: dict[str, nn.Module] = {"parts": Parts(tiny_model), "plain": upstream.BinaryCrossEntropyLoss(tiny_model)}
     if comparative:
         losses["plain"] = ComparativeLoss(tiny_model, losses["plain"], [CmpDrop()])
-    data = DatasetDict({name: pairs() for name in losses})
+    data = datasets.DatasetDict({name: pairs() for name in losses})
     entries = train(RerankerTrainer, tiny_model, tmp_path, data, losses)
     assert sorted("parts_prior" in entry for entry in entries) == [False, True]
     assert all(("plain_task_loss_full" in entry) == (comparative and "parts_prior" not in entry) for entry in entries)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss, MarginMSELoss, MSELoss
 from slow_loop import gradients, same_gradients, slow_score
@@ -210,7 +210,7 @@ def test_reranker_trainer_follows_the_schedule(
     model = tiny_model.double()
     objective = ScheduledObjective(RDrop(9.0), {"alpha": LinearSchedule(0.0, 3.0)})
     loss = ComparativeLoss(model, BinaryCrossEntropyLoss(model), [IndependentCopies(DROP)], objective=objective)
-    data = Dataset.from_dict({"query": QUERIES, "passage": PASSAGES, "label": LABELS.tolist()})
+    data = datasets.Dataset.from_dict({"query": QUERIES, "passage": PASSAGES, "label": LABELS.tolist()})
     arguments = RerankerTrainingArguments(
         str(tmp_path), max_steps=3, per_device_train_batch_size=4, max_grad_norm=0, report_to=[], use_cpu=True,
         disable_tqdm=True, save_strategy="no",
@@ -245,7 +245,7 @@ def trained_reranker(checkpoint: Path, folder: Path, resume: bool = False, steps
         (query, text, float(text == own)) for query, own in zip(QUERIES, PASSAGES, strict=True) for text in PASSAGES
     ]
     query, passage, label = (list(column) for column in zip(*texts, strict=True))
-    data = Dataset.from_dict({"query": query, "passage": passage, "label": label})
+    data = datasets.Dataset.from_dict({"query": query, "passage": passage, "label": label})
     arguments = RerankerTrainingArguments(
         str(folder), max_steps=6, per_device_train_batch_size=4, learning_rate=1e-3, report_to=[], use_cpu=True,
         disable_tqdm=True, save_steps=3, logging_steps=1,

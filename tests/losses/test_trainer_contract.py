@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
@@ -24,15 +24,15 @@ STEPS = ["task_loss_full", "task_loss_step_1", "task_loss_step_2"]
 DIAGNOSTICS = [*STEPS, "violation_rate", "beaten_rate", "zero_weight_rate"]
 
 
-def pointwise() -> Dataset:
-    return Dataset.from_dict(
+def pointwise() -> datasets.Dataset:
+    return datasets.Dataset.from_dict(
         {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
     )
 
 
-def listwise() -> Dataset:
+def listwise() -> datasets.Dataset:
     lists = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]
-    return Dataset.from_dict({"query": QUERIES, "passages": lists, "label": [[1, 0]] * 4})
+    return datasets.Dataset.from_dict({"query": QUERIES, "passages": lists, "label": [[1, 0]] * 4})
 
 
 def trainer(model: CrossEncoder, loss: Any, data: Any, folder: Path, **options: Any) -> CrossEncoderTrainer:
@@ -111,7 +111,7 @@ def test_resumed_training_is_the_uninterrupted_one(tiny_checkpoint: Path, tmp_pa
 
 
 def test_listwise_in_batch_and_several_losses_train(tiny_model: CrossEncoder, tmp_path: Path) -> None:
-    data = DatasetDict({"pairs": pointwise(), "lists": listwise()})
+    data = datasets.DatasetDict({"pairs": pointwise(), "lists": listwise()})
     losses = {
         "pairs": comparative(tiny_model),
         "lists": comparative(tiny_model, upstream.ListNetLoss(tiny_model)),

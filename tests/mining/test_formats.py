@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
@@ -147,12 +148,10 @@ def test_a_comparative_loss_crops_mined_lists_by_their_support(tiny_model: Cross
 
 
 def test_take_support_refuses_other_data() -> None:
-    from datasets import Dataset
-
     with pytest.raises(ValueError, match=r"must be a datasets.Dataset; got a list of 1"):
         take_support([{}])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must have a column query, and one of document, positive, docs"):
-        take_support(Dataset.from_list([{"text": "a", "support": [[0, 1]]}]))
+        take_support(datasets.Dataset.from_list([{"text": "a", "support": [[0, 1]]}]))
 
 
 def test_the_table_of_the_docs_is_right() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mining_oracle import mine_slowly
+from optional_libraries import datasets
 
 from cmp_rerank.collections import TextStore
 from cmp_rerank.ir import write_run
@@ -341,8 +341,8 @@ def test_of_a_store_only_the_texts_that_are_mined_are_read(tmp_path: Path, monke
 
 
 def test_datasets_are_taken_for_texts() -> None:
-    queries = Dataset.from_dict({"_id": list(QUERIES), "text": list(QUERIES.values())})
-    corpus = Dataset.from_dict({"_id": list(CORPUS), "text": list(CORPUS.values())})
+    queries = datasets.Dataset.from_dict({"_id": list(QUERIES), "text": list(QUERIES.values())})
+    corpus = datasets.Dataset.from_dict({"_id": list(CORPUS), "text": list(CORPUS.values())})
     qrels = {"q0": {"d00": 1}}
     found = mine(queries, corpus, qrels, negatives=3).dataset  # type: ignore[arg-type]
     assert found.to_list() == mine(QUERIES, CORPUS, qrels, negatives=3).dataset.to_list()  # type: ignore[attr-defined]

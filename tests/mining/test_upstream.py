@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, concatenate_datasets
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.cross_encoder import losses
 from sentence_transformers.util import mine_hard_negatives
@@ -39,7 +39,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
 def test_the_same_negatives_in_the_same_columns(
     form: Any, encoder: SentenceTransformer, tiny_model: CrossEncoder, tmp_path: Path
 ) -> None:
-    pairs = Dataset.from_dict(
+    pairs = datasets.Dataset.from_dict(
         {"query": list(TEXTS.values()), "document": [CORPUS[next(iter(judged))] for judged in QRELS.values()]}
     )
     theirs = mine_hard_negatives(
@@ -58,5 +58,5 @@ def test_the_same_negatives_in_the_same_columns(
     if form == "lists":  # ours are sorted by label, and stable: the same order
         assert [row["docs"] for row in rows[0]] == [row["docs"] for row in rows[1]]
     assert rows[0] == rows[1]
-    both = concatenate_datasets([theirs.cast(ours.features), ours])
+    both = datasets.concatenate_datasets([theirs.cast(ours.features), ours])
     assert train(tiny_model, both, LOSSES[form](tiny_model), tmp_path) > 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss
@@ -44,14 +44,16 @@ MAKE = {
     "bart": (lambda folder: cross_encoder(folder, bart_config, byte_bpe), "BartForSequenceClassification"),
     "t5-encoder": (t5_encoder, "T5EncoderModel"),
 }
-LISTWISE = Dataset.from_dict(
+LISTWISE = datasets.Dataset.from_dict(
     {
         "query": QUERIES,
         "passages": [list(pair) for pair in zip(PASSAGES, OTHERS, strict=True)],
         "label": [[1.0, 0.0]] * 4,
     }
 )
-POINTWISE = Dataset.from_dict({"query": QUERIES * 2, "passage": PASSAGES + OTHERS, "label": [1.0] * 4 + [0.0] * 4})
+POINTWISE = datasets.Dataset.from_dict(
+    {"query": QUERIES * 2, "passage": PASSAGES + OTHERS, "label": [1.0] * 4 + [0.0] * 4}
+)
 
 
 @pytest.mark.parametrize("name", MAKE)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, ListNetLoss
 from tiny_models import QUERIES, TEXTS
@@ -232,13 +233,11 @@ def test_causal_rerankers_with_a_chat_template(tmp_path: Path) -> None:
 
 
 def dataset() -> Any:
-    from datasets import Dataset
-
     rows = [
         {"query": q, "doc": d, "label": float(i % 2)}
         for i, (q, d) in enumerate(zip(QUERIES, DOCUMENTS[:4], strict=True))
     ]
-    return Dataset.from_list(rows)
+    return datasets.Dataset.from_list(rows)
 
 
 def train(model: CrossEncoder, loss: torch.nn.Module, tmp_path: Path) -> list[float]:

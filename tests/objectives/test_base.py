@@ -5,6 +5,7 @@ import math
 import pickle
 from dataclasses import FrozenInstanceError, dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ from cmp_rerank.objectives import (
     Objective,
     Outputs,
     PairwiseHinge,
+    RDrop,
     check_objective,
 )
-from cmp_rerank.objectives.base import beaten, violations
+from cmp_rerank.objectives.base import beaten, idle_steps, violations
 
 OBJECTIVES = [
     *(PairwiseHinge(baseline, reduction) for baseline in BASELINES for reduction in ("mean", "sum")),
@@ -415,3 +417,22 @@ def test_a_task_loss_is_no_objective():
 def test_violation_rate_does_not_depend_on_the_objective(losses):
     rates = {objective.diagnostics(losses)["violation_rate"].item() for objective in OBJECTIVES}
     assert rates == {violations(losses).double().mean().item()}
+
+
+def test_idle_steps() -> None:
+    """Steps without weight where all is in order; none where that is not known."""
+
+    class Fails(Objective):
+        def __call__(self, losses: Tensor, outputs: Any = None) -> Tensor:
+            raise IndexError("a batch of one")
+
+    class OnlyCalled:
+        needs_outputs = False
+
+        def __call__(self, losses: Tensor, outputs: Any = None) -> Tensor:
+            return losses[:, 0]
+
+    assert idle_steps(FunctionObjective(lambda losses: losses[:, 0] + losses[:, 2]), 3) == [1, 3]
+    assert idle_steps(MeanOfSteps(), 2) == idle_steps(RDrop(), 1) == idle_steps(Fails(), 2) == []
+    assert idle_steps(OnlyCalled(), 2) == []  # type: ignore[arg-type]
+    assert idle_steps(FunctionObjective(lambda losses: losses[:, 0]), 0) == []

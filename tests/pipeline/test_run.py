@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from optional_libraries import datasets
 from pipeline_data import QRELS, collection, settings, split
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
@@ -297,8 +298,6 @@ def test_a_loss_and_an_ablation_of_the_users(
 
 
 def test_negatives_come_from_where_it_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from datasets import load_from_disk
-
     (tmp_path / "own.trec").write_text("".join(f"q{i} Q0 d3 1 2.0 x\nq{i} Q0 d8 2 1.0 x\n" for i in range(14)))
     values = settings(
         tiny_checkpoint,
@@ -308,7 +307,7 @@ def test_negatives_come_from_where_it_is_said(tiny_checkpoint: Path, tmp_path: P
     task_data = collection()
     stages, _ = prepare(load(values), tmp_path / "run", collection=task_data)
     assert set(stages.candidates("test")["q11"]) == {"d3", "d8"}
-    rows = load_from_disk(str(stages.training_data.folder / "rows"))
+    rows = datasets.load_from_disk(str(stages.training_data.folder / "rows"))
     documents = set(rows["document"]) - {task_data.corpus[doc] for query in QRELS for doc in QRELS[query]}
     assert documents <= {task_data.corpus["d3"], task_data.corpus["d8"]}
 

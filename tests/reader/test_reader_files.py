@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optional_libraries import datasets
 
 from cmp_rerank.reader.files import read_questions, read_table
 from cmp_rerank.reader.locate import find_answers
@@ -250,13 +251,11 @@ def test_none_is_missing_in_tables() -> None:
 
 
 def test_tables_of_datasets(tmp_path: Path) -> None:
-    from datasets import Dataset
-
     rows = [
         {"id": str(i), "question": "Who?", "context": CONTEXT, "title": "Honey", "answers": answers}
         for i, answers in enumerate([{"text": ["bees"], "answer_start": [17]}, {"text": [], "answer_start": []}])
     ]
-    table = Dataset.from_list(rows)
+    table = datasets.Dataset.from_list(rows)
     table.to_parquet(tmp_path / "file.parquet")
     table.save_to_disk(tmp_path / "table")
     for found in (read_table(table), read_questions(tmp_path / "file.parquet"), read_questions(tmp_path / "table")):

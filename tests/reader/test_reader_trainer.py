@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as t
+from optional_libraries import datasets
 from tiny_models import SIZES, TEXTS, OutOfMemoryOnce, random_model
 from tiny_readers import READERS, reader, windows, wordpiece
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
@@ -646,14 +647,12 @@ def test_the_checkpoint_is_an_ordinary_one(tmp_path: Path) -> None:
 
 
 def test_data_loader_workers_and_datasets(tmp_path: Path) -> None:
-    from datasets import Dataset
-
     model, tokenizer = reader("bert")
     rows = [row(w) | {"segment": w.example.segment.tolist(), "support": sorted(w.example.support), "id": "x"}
             for w in windows(tokenizer, crop=CROP)]  # fmt: skip
     args = arguments(tmp_path, dataloader_num_workers=1, num_train_epochs=1)
     trainer = ComparativeTrainer(
-        model, args, train_dataset=Dataset.from_list(rows),
+        model, args, train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer, ablations=[CROP, DROP], tokens_per_batch=200,
     )  # fmt: skip
     before = weights(model)

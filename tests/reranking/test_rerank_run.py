@@ -15,9 +15,9 @@ import pytest
 import tiny_models
 import torch
 from collection import CORPUS, QUERIES, RUN, write
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank.evaluation import rerank
@@ -331,9 +331,16 @@ def test_a_class_that_scores_in_its_own_way_is_asked(tmp_path: Path) -> None:
     assert found["q0"] == {doc: float(len(CORPUS[doc])) for doc in found["q0"]}
 
 
+def test_before_sentence_transformers_6_2(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CrossEncoder had no `_inference` then: all was in `predict`."""
+    found = rerank_run(model, QUERIES, CORPUS, RUN, **SMALL)
+    monkeypatch.delattr(CrossEncoder, "_inference", raising=False)
+    assert rerank_run(model, QUERIES, CORPUS, RUN, **SMALL) == found
+
+
 def test_datasets_are_texts(model: CrossEncoder) -> None:
     queries, corpus = (
-        Dataset.from_dict({"id": list(texts), "text": list(texts.values())}) for texts in (QUERIES, CORPUS)
+        datasets.Dataset.from_dict({"id": list(texts), "text": list(texts.values())}) for texts in (QUERIES, CORPUS)
     )
     assert rerank_run(model, queries, corpus, RUN, **SMALL) == rerank_run(model, QUERIES, CORPUS, RUN, **SMALL)
     assert rerank(model, queries, corpus, RUN, k=5) == rerank(model, QUERIES, CORPUS, RUN, k=5)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank import CmpCrop, ComparativeLoss
@@ -193,7 +194,6 @@ def test_the_repr_of_given_support_depends_on_its_contents_only() -> None:
 def test_a_column_of_support_reaches_the_crops_of_the_real_trainer(
     tiny_model: CrossEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datasets import Dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
@@ -201,7 +201,7 @@ def test_a_column_of_support_reaches_the_crops_of_the_real_trainer(
         {"query": QUERY, "passage": PASSAGE, "support": [[29, 40]], "label": 1.0},
         {"query": QUERY, "passage": "Rain fell. The river rose.", "support": [], "label": 0.0},
     ]
-    dataset = Dataset.from_list(rows)
+    dataset = datasets.Dataset.from_list(rows)
     support = GivenSupport.from_dataset(dataset)
     loss = ComparativeLoss(tiny_model, BinaryCrossEntropyLoss(tiny_model), [CmpCrop(support=support)])
     seen = {}

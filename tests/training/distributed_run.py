@@ -16,7 +16,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from datasets import Dataset, DatasetDict
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss, ListMLELoss
@@ -24,14 +24,14 @@ from tiny_models import OTHERS, PASSAGES, QUERIES, TEXTS
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
-from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
-from cmp_rerank.training.sampler import DistributedBatchSampler
+from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
+from cmp_rerank.training.windows import WindowBatches
 
 QUESTIONS = [*QUERIES, *reversed(QUERIES)] * 4
 # Lengths differ a lot, so that processes have other numbers of chunks.
 ANSWERS = [*PASSAGES, "Bees.", *OTHERS[:2], f"{TEXTS[1]} {TEXTS[3]}"] * 4
-POINTWISE = Dataset.from_dict({"query": QUESTIONS, "passage": ANSWERS, "label": [1.0, 0.0] * 16})
-LISTS = Dataset.from_dict(
+POINTWISE = datasets.Dataset.from_dict({"query": QUESTIONS, "passage": ANSWERS, "label": [1.0, 0.0] * 16})
+LISTS = datasets.Dataset.from_dict(
     {
         "query": QUESTIONS,
         "docs": [[a, b] for a, b in zip(ANSWERS, reversed(ANSWERS), strict=True)],
@@ -39,7 +39,7 @@ LISTS = Dataset.from_dict(
     }
 )
 # From no document to three.
-RAGGED = Dataset.from_dict(
+RAGGED = datasets.Dataset.from_dict(
     {
         "query": QUESTIONS,
         "docs": [[ANSWERS[(3 * i + j) % 32] for j in range(0 if i % 16 == 5 else 1 + i % 3)] for i in range(32)],
@@ -70,7 +70,7 @@ SCENARIOS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "ragged-token-budget": (RAGGED, list_mle, {"tokens_per_batch": 400}),
     "ragged-accumulating": (RAGGED, list_mle, {"gradient_accumulation_steps": 2, "max_steps": 2}),
     "mixed": (
-        DatasetDict({"lists": RAGGED, "pairs": POINTWISE}),
+        datasets.DatasetDict({"lists": RAGGED, "pairs": POINTWISE}),
         lambda m: {"lists": list_mle(m), "pairs": bce(m)},
         {"max_steps": 6},
     ),
@@ -90,10 +90,11 @@ class OneProcess(RerankerTrainer):
 
     def get_batch_sampler(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         sampler = super().get_batch_sampler(dataset, *args, **kwargs)
-        if isinstance(sampler, DistributedBatchSampler) and self.args.tokens_per_batch:
-            whole = sampler.sampler
-            world = int(os.environ["PROCESSES"])
-            return LengthBatches(whole.lengths, tokens=whole.tokens, world=world, seed=whole.seed)
+        if isinstance(sampler, WindowBatches) and self.args.tokens_per_batch:
+            window, world = sampler.window, int(os.environ["PROCESSES"])
+            return WindowBatches(
+                len(dataset), sampler.lengths, tokens=sampler.tokens, window=window, world=world, seed=sampler.seed
+            )
         return sampler
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from sentence_transformers.cross_encoder import losses as upstream
@@ -23,10 +23,10 @@ MAKE: dict[str, Callable[[CrossEncoder], nn.Module]] = {
 }
 
 
-def data(rows: int = 4) -> Dataset:
+def data(rows: int = 4) -> datasets.Dataset:
     """A new object each time: a trainer puts the name of the dataset into it."""
     columns = {"query": QUERIES, "passage": PASSAGES, "label": [1.0, 0.0, 1.0, 0.0]}
-    return Dataset.from_dict({name: values[:rows] for name, values in columns.items()})
+    return datasets.Dataset.from_dict({name: values[:rows] for name, values in columns.items()})
 
 
 def trainer(
@@ -118,7 +118,7 @@ class Subclass(upstream.CachedMultipleNegativesRankingLoss):
 def test_the_own_forward_of_a_loss_that_caches_gradients(
     tiny_model: CrossEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    columns = Dataset.from_dict({"query": QUERIES, "positive": PASSAGES, "negative": OTHERS})
+    columns = datasets.Dataset.from_dict({"query": QUERIES, "positive": PASSAGES, "negative": OTHERS})
     values = {}
     for cls in (upstream.CachedMultipleNegativesRankingLoss, Subclass):
         caplog.clear()
@@ -141,8 +141,8 @@ def test_each_dataset_has_its_own_prompt(by_name: bool, name: str, tiny_checkpoi
         model = without_dropout(tiny_checkpoint)
         sets = {"first": data(2), "second": data(3), "third": data(4)}
         loss = {each: MAKE[name](model) for each in sets} if by_name else MAKE[name](model)
-        options |= {"prompts": prompts, "eval_dataset": DatasetDict({each: data() for each in sets})}
-        run = trainer(model, loss, tmp_path, DatasetDict(sets), cls, **options)
+        options |= {"prompts": prompts, "eval_dataset": datasets.DatasetDict({each: data() for each in sets})}
+        run = trainer(model, loss, tmp_path, datasets.DatasetDict(sets), cls, **options)
         run.train()
         evaluated = run.evaluate()
         losses = {name: value for name, value in evaluated.items() if name.endswith("_loss")}

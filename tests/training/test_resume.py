@@ -1,76 +1,17 @@
-"""Resuming a training: from a complete checkpoint, with the same settings, and not beyond its last step."""
+"""Settings and weights of a training that is resumed: the same ones, or it is refused."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from tiny_readers import questions, reader, windows
-from transformers import TrainingArguments
+from tiny_readers import questions, reader
 
-from cmp_rerank.ablations import CmpDrop
 from cmp_rerank.reader.digest import questions_digest
 from cmp_rerank.reader.records import GoldAnswer, Question
-from cmp_rerank.training import ComparativeTrainer
-from cmp_rerank.training.resume import check_settings, last_checkpoint, train, weights_digest
-
-
-def trainer(folder: Path, **options: Any) -> ComparativeTrainer:
-    model, tokenizer = reader("bert")
-    defaults = dict(
-        per_device_train_batch_size=2, learning_rate=1e-2, save_steps=2, report_to=[], use_cpu=True,
-        disable_tqdm=True, logging_steps=1, lr_scheduler_type="constant",
-    )  # fmt: skip
-    args = TrainingArguments(str(folder), **(defaults | options))
-    return ComparativeTrainer(
-        model, args, train_dataset=windows(tokenizer), processing_class=tokenizer, ablations=[CmpDrop()]
-    )
-
-
-def weights(made: ComparativeTrainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in made.model.parameters()])
-
-
-@pytest.mark.parametrize(("length", "steps"), [({"max_steps": 2}, 2), ({"num_train_epochs": 1}, 3)])
-def test_a_finished_training_is_not_trained_further(length: dict[str, Any], steps: int, tmp_path: Path) -> None:
-    done = trainer(tmp_path, **length)
-    train(done, None)
-    assert done.state.global_step == steps  # in the middle of an epoch, or at its end
-    assert not torch.equal(weights(done), weights(trainer(tmp_path, **length)))  # there was something to learn
-    checkpoint = last_checkpoint(tmp_path)
-    assert checkpoint == tmp_path / f"checkpoint-{steps}"
-    again = trainer(tmp_path, **length)
-    train(again, checkpoint)
-    assert again.state.global_step == steps
-    assert torch.equal(weights(again), weights(done))
-    assert [e["loss"] for e in again.state.log_history if "loss" in e] == [
-        e["loss"] for e in done.state.log_history if "loss" in e
-    ]
-
-
-def test_an_interrupted_training_is_resumed_from_the_last_complete_checkpoint(tmp_path: Path) -> None:
-    done = trainer(tmp_path, max_steps=4)
-    train(done, None)
-    state = tmp_path / "checkpoint-4" / "trainer_state.json"
-    written = state.read_text()
-    for cut in ("", written[: len(written) // 2], "[]", "{}"):
-        state.write_text(cut)
-        assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
-    state.unlink()
-    (tmp_path / "checkpoint-10").mkdir()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
-    again = trainer(tmp_path, max_steps=4)
-    train(again, last_checkpoint(tmp_path))
-    assert again.state.global_step == 4
-    assert torch.equal(weights(again), weights(done))
-    # By number, not by name.
-    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_step": 10}')
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert last_checkpoint(tmp_path / "nothing") is None
+from cmp_rerank.training.resume import check_settings, weights_digest
 
 
 def test_a_training_is_resumed_with_the_same_settings_only(tmp_path: Path) -> None:

@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from cmp_rerank import CmpDrop, ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import TimedCheckpoints
 from cmp_rerank.training.checkpoints import _as_the_first
 
-DATA = Dataset.from_dict({"query": QUERIES * 2, "passage": [*PASSAGES, *OTHERS], "label": [1.0] * 4 + [0.0] * 4})
+DATA = datasets.Dataset.from_dict(
+    {"query": QUERIES * 2, "passage": [*PASSAGES, *OTHERS], "label": [1.0] * 4 + [0.0] * 4}
+)
 
 
 def trained(checkpoint: Path, out: Path, **options: Any) -> tuple[torch.Tensor, list[int]]:
@@ -42,7 +46,7 @@ def test_they_are_saved_by_time_and_change_nothing(tiny_checkpoint: Path, tmp_pa
 
 def test_any_checkpoint_begins_a_new_interval() -> None:
     times: list[float] = []
-    state: Any = None
+    args, state = TrainingArguments("nowhere"), TrainerState(epoch=1.0)
     callback = TimedCheckpoints(5, first=2, clock=lambda: times[-1])
 
     class Control:
@@ -51,18 +55,23 @@ def test_any_checkpoint_begins_a_new_interval() -> None:
     def saves(minutes: float) -> bool:
         times.append(60 * minutes)
         control: Any = Control()
-        callback.on_step_end(state, state, control)
+        callback.on_step_end(args, state, control)
         return bool(control.should_save)
 
     times.append(0.0)
-    callback.on_train_begin(state, state, state)
+    control: Any = Control()
+    callback.on_train_begin(args, state, control)
     assert [saves(minute) for minute in (0, 1.9, 2)] == [False, False, True]
     assert saves(2.5)  # until it is saved
-    callback.on_save(state, state, state)
+    callback.on_save(args, state, control)
     assert [saves(minute) for minute in (7, 7.4, 7.5)] == [False, False, True]
     times.append(60 * 7.2)  # one by steps
-    callback.on_save(state, state, state)
+    callback.on_save(args, state, control)
     assert [saves(minute) for minute in (12, 12.3)] == [False, True]
+    args.eval_strategy = IntervalStrategy.EPOCH
+    assert [saves(minute) for minute in (13, 14)] == [False, False]  # its evaluation comes next
+    state.epoch = 1.25
+    assert saves(15)
 
 
 def test_the_first_is_not_later_than_the_interval() -> None:

@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
@@ -21,16 +22,16 @@ from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.objectives import Listwise, Objective, PairwiseHinge
 from cmp_rerank.text.segmenters import GivenSegments
 from cmp_rerank.text.support import GivenSupport
-from cmp_rerank.training import LengthBatches, RerankerTrainer, RerankerTrainingArguments
+from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import trainer as trainer_module
-from cmp_rerank.training.collator import Preparer, pair_key
-from cmp_rerank.training.sampler import DistributedBatchSampler
+from cmp_rerank.training.ahead import TokenisedBatches
+from cmp_rerank.training.collator import Preparer
 
-POINTWISE = Dataset.from_dict(
+POINTWISE = datasets.Dataset.from_dict(
     {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
 )
-PAIRS = Dataset.from_dict({"query": QUERIES, "positive": PASSAGES})
-LISTS = Dataset.from_dict(
+PAIRS = datasets.Dataset.from_dict({"query": QUERIES, "positive": PASSAGES})
+LISTS = datasets.Dataset.from_dict(
     {
         "query": QUERIES,
         "docs": [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)],
@@ -190,7 +191,7 @@ def test_options_of_the_arguments_reach_a_loss_that_does_not_set_them(
     assert loss.scorer.uses(Unpadded) == (expected[1] and expected[0] != "auto")
 
 
-@pytest.mark.parametrize(("own", "bound"), [({}, 96), ({"tokens_per_chunk": 400}, 400)])
+@pytest.mark.parametrize(("own", "bound"), [({}, 96), ({"tokens_per_chunk": 300}, 300)])
 def test_the_limit_of_the_arguments_holds_for_the_passes(
     own: dict[str, Any], bound: int, tiny_model: CrossEncoder, tmp_path: Path
 ) -> None:
@@ -265,11 +266,11 @@ def test_kept_tokens_are_those_of_the_same_settings(
     def kept(make_crop: Any) -> tuple[Path, list[Any]]:
         loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [make_crop()])
         trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss)
-        trainer.get_train_dataloader()
-        assert trainer._store is not None
-        pairs = zip(POINTWISE["query"], texts, POINTWISE["label"], strict=True)
-        found = [trainer._store.get(pair_key((q, p), loss.plan, y > 0, {})) for q, p, y in pairs]
-        return trainer._store.folder, [(e.support, e.segment.tolist()) for e in found if e is not None]
+        list(trainer.get_train_dataloader())
+        assert trainer._ahead is not None
+        store = trainer._ahead.store
+        found = [store.examples(place) or [] for place in trainer._ahead.places(range(len(POINTWISE)))]
+        return store.folder, [(e.support, e.segment.tolist()) for (e,) in found]
 
     def supported(number: int) -> Any:
         support = {(q, p): [number] for q, p in zip(POINTWISE["query"], texts, strict=True)}
@@ -304,7 +305,7 @@ def test_queries_without_documents(loss: str, tiny_checkpoint: Path, tmp_path: P
     """They train what the base trainer does; in batches of similar length they come with other rows."""
     lists = [[PASSAGES[0], OTHERS[0], OTHERS[1]], [], [OTHERS[2], PASSAGES[2]], []]
     columns = {"query": QUERIES * 2, "docs": lists * 2, "labels": [[2.0, 0.0, 1.0], [], [0.0, 1.0], []] * 2}
-    data = Dataset.from_dict(columns)
+    data = datasets.Dataset.from_dict(columns)
 
     def make(model: CrossEncoder) -> Any:
         plain = upstream.LambdaLoss(model)
@@ -342,7 +343,9 @@ def test_a_batch_with_nothing_to_learn_has_gradients(
     if loss == "comparative":
         plain = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)])
     args = arguments(tmp_path, strategy=strategy)
-    run = RerankerTrainer(model=tiny_model.train(), args=args, train_dataset=Dataset.from_dict(columns), loss=plain)
+    run = RerankerTrainer(
+        model=tiny_model.train(), args=args, train_dataset=datasets.Dataset.from_dict(columns), loss=plain
+    )
     (batch,) = run.get_train_dataloader()
     value = run.compute_loss(tiny_model, batch)
     value.backward()
@@ -379,22 +382,24 @@ def test_batches_have_similar_lengths(tiny_model: CrossEncoder, tmp_path: Path) 
         trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE)
         return trainer.get_train_dataloader().batch_sampler
 
-    assert isinstance(sampler(), DistributedBatchSampler)
+    assert isinstance(sampler(), TokenisedBatches)
     by_tokens = sampler(tokens_per_batch=200)
-    assert isinstance(by_tokens.sampler, LengthBatches)
-    assert all(by_tokens.sampler.lengths[batch].sum() <= 200 for batch in by_tokens)
-    assert sorted(row for batch in by_tokens for row in batch) == list(range(16))
-    assert not isinstance(sampler(length_bucketing=False), DistributedBatchSampler)
-    assert not isinstance(sampler(batch_sampler="no_duplicates"), DistributedBatchSampler)  # what the caller chose
+    batches = [np.array([place.row for place in batch]) for batch in by_tokens]
+    assert all(by_tokens.ahead.index.lengths(batch).sum() <= 200 for batch in batches)
+    assert sorted(np.concatenate(batches)) == list(range(16))
+    assert not isinstance(sampler(length_bucketing=False), TokenisedBatches)
+    assert not isinstance(sampler(batch_sampler="no_duplicates"), TokenisedBatches)  # what the caller chose
 
 
-def test_resume_is_the_uninterrupted_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_resume_is_the_uninterrupted_run(share: float, tiny_checkpoint: Path, tmp_path: Path) -> None:
     def run(folder: str, steps: int, resume: bool) -> CrossEncoder:
         model = CrossEncoder(str(tiny_checkpoint), device="cpu")
         args = arguments(
             tmp_path / folder, max_steps=steps, save_strategy="steps", save_steps=3, lr_scheduler_type="constant"
         )
-        loss = ComparativeLoss(model, upstream.BinaryCrossEntropyLoss(model), [CmpDrop(p=0.2)])
+        task = upstream.BinaryCrossEntropyLoss(model)
+        loss = ComparativeLoss(model, task, [CmpDrop(p=0.2)], compare_share=share)
         trainer = RerankerTrainer(model=model, args=args, train_dataset=POINTWISE, loss=loss)
         trainer.train(resume_from_checkpoint=resume)
         return model
@@ -491,7 +496,9 @@ def test_plain_arguments_and_an_own_collator_are_fine(tiny_model: CrossEncoder, 
 
 def test_an_empty_passage_is_left_to_the_loss(tiny_model: CrossEncoder, tmp_path: Path) -> None:
     """The base trainer scores empty passages; a plain loss must not fail on them here."""
-    data = Dataset.from_dict({"query": QUERIES, "passage": [*PASSAGES[:3], ""], "label": [1.0, 0.0, 1.0, 0.0]})
+    data = datasets.Dataset.from_dict(
+        {"query": QUERIES, "passage": [*PASSAGES[:3], ""], "label": [1.0, 0.0, 1.0, 0.0]}
+    )
     RerankerTrainer(model=tiny_model, args=arguments(tmp_path), train_dataset=data).train()
 
 
@@ -607,7 +614,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [[1.0, None], [[1.0, 0.5], [0.0, None]]])
 def test_a_label_that_is_missing_is_named(labels: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Upstream's collator ends in torch's "Could not infer dtype of NoneType"."""
-    data = Dataset.from_dict({"query": ["q"], "docs": [["a", "b"]], "labels": [labels]})
+    data = datasets.Dataset.from_dict({"query": ["q"], "docs": [["a", "b"]], "labels": [labels]})
     model = CrossEncoder(str(tiny_checkpoint), device="cpu")
     trainer = RerankerTrainer(
         model=model, args=arguments(tmp_path), train_dataset=data, loss=upstream.ListNetLoss(model)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import os
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from cmp_rerank.ir.lines import replacing
 from cmp_rerank.text import near_duplicates as duplicates
 from cmp_rerank.text.near_duplicates import near_duplicates, same_keys, words
 
+logger = logging.getLogger(__name__)
 DEFAULT_PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers", STDLIB)
 
 QUERY_WORDS = (5, 40)
@@ -167,8 +170,11 @@ def _read_cache(path: Path) -> list[Row] | None:
         if not path.exists():
             return None
         rows = json.loads(gzip.decompress(path.read_bytes()))
+        if not rows or not isinstance(rows, list):
+            raise ValueError("no list of docstrings")
         return [(name, owner, query, document) for name, owner, query, document in rows]
-    except (OSError, EOFError, ValueError):  # a damaged file is built again
+    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:  # gzip has a checksum of its content
+        logger.warning("%s: this cache is damaged (%s); it is built again now", path, error)
         return None
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from cmp_rerank.evaluation.compare import SystemLike, check_systems, compare
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, p_text
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.measures import Measure, parse_measures, relevance_level
+from cmp_rerank.evaluation.report.curve_files import Curves, check_curves
 from cmp_rerank.evaluation.report.payload import details, payload, rankings, written
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Qrels, read_qrels
 from cmp_rerank.ir.arguments import check_count
 from cmp_rerank.ir.lines import replacing
-from cmp_rerank.ir.reading import read_json
-
-Curves = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
 
 
 def write_report(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> Comparison:
@@ -64,7 +60,7 @@ def build_report(
         queries: Query id -> text; None shows ids only.
         corpus: Document id -> text; None shows ids only.
         baseline: Name of the system to compare with; None takes the first.
-        curves: Chart -> series -> (x, y) points, for example from :func:`read_curves`.
+        curves: Chart -> series -> (x, y) points, for example from :func:`~cmp_rerank.evaluation.report.read_curves`.
         about_curves: What the page says above the curves.
         title: Heading of the page.
         depth: How many documents of each ranking are shown.
@@ -82,6 +78,7 @@ def build_report(
     """
     environment = _environment()
     check_count("depth", depth)
+    check_curves(curves or {})
     check_systems(runs, baseline)
     if isinstance(qrels, str | os.PathLike):
         qrels = read_qrels(qrels, duplicates=options.get("duplicates", "error"))
@@ -115,7 +112,7 @@ def build_report(
             css=_asset("report.css"),
             js=_asset("report.js"),
             data=_embed(data),
-            curves=_embed(_checked_curves(curves or {})),
+            curves=_embed(curves or {}),
             has_curves=bool(curves),
             about_curves=about_curves,
         )
@@ -148,48 +145,6 @@ def shown_documents(
         for _, docs, _ in rankings(_first_run(name, system), judged, options)
         for doc in docs[:depth]
     }
-
-
-def read_curves(path: str | os.PathLike[str]) -> dict[str, dict[str, list[list[float]]]]:
-    """Read curves: JSON (chart -> series -> points), or the CSV that evaluators write during training.
-
-    In a CSV, ``steps`` (or else the first column) is x, and each other column but ``epoch`` is a chart.
-
-    Raises:
-        ValueError: With the file, when it is neither.
-    """
-    name = os.fspath(path)
-    if not Path(path).is_file():
-        raise ValueError(f"{name}: no such file")
-    if not name.endswith(".csv"):
-        content = read_json(path)
-        if not isinstance(content, dict):
-            raise ValueError(f"{name}: curves map charts to series of points; got a {type(content).__name__}")
-        return content
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"{name}: no rows")
-    x = "steps" if "steps" in rows[0] else next(iter(rows[0]))
-    series = Path(path).stem.removesuffix("_results")
-    try:
-        return {
-            column: {series: [[float(row[x]), float(row[column])] for row in rows]}
-            for column in rows[0]
-            if column not in (x, "epoch")
-        }
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: a value is not a number ({error})") from error
-
-
-def _checked_curves(curves: Curves) -> Curves:
-    for chart, series in curves.items():
-        if not isinstance(series, Mapping):
-            raise ValueError(f"the chart {chart!r} must map series to points; got {series!r:.80}")
-        for name, points in series.items():
-            if not points or not all(len(point) == 2 for point in points):
-                raise ValueError(f"the series {name!r} of {chart!r} must be a list of (x, y) points")
-    return curves
 
 
 def _first_run(name: str, system: Any) -> Any:

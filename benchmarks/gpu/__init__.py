@@ -1,0 +1,1 @@
+"""What is measured on a GPU: `python -m benchmarks.gpu`."""

@@ -1,0 +1,73 @@
+"""Libraries that some tests need and some machines lack: what uses one is skipped there, and says what it missed.
+
+``datasets.Dataset.from_dict(...)`` is that of the library. Where there is none, the test that comes to such a line
+is skipped, or the whole file where the line stands outside of the tests. The same goes for a test that comes to such
+a line in the package; `USERS` lists where that may be, so that no other part comes to need the library unnoticed.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class _Library:
+    """A module that is imported when something of it is used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(pytest.importorskip(self._name), attribute)
+
+
+datasets: Any = _Library("datasets")
+
+PACKAGE = Path(__file__).parents[1] / "cmp_rerank"
+#: Where the package uses `datasets`: rows of training data, collections of the hub, and the commands that train.
+USERS = {
+    PACKAGE / name
+    for name in (
+        "cli/demo.py", "cli/train.py", "collections/hub.py", "ir/dataset_folders.py", "mining/mine.py",
+        "mining/rows.py", "mining/write.py",
+    )
+}  # fmt: skip
+
+
+#: What the trainers of sentence-transformers say instead.
+REFUSED = "you need to install the `accelerate` and `datasets` modules"
+
+
+def needs_datasets(error: BaseException) -> bool:
+    """Whether a test ended in this error for no other reason than that `datasets` is not installed."""
+    if isinstance(error, doctest.UnexpectedException):
+        error = error.exc_info[1]
+    if isinstance(error, RuntimeError):
+        return REFUSED in str(error) and importlib.util.find_spec("datasets") is None
+    if not isinstance(error, ModuleNotFoundError) or error.name != "datasets":
+        return False
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = [file for file in files if PACKAGE in file.parents]
+    return not ours or ours[-1] in USERS
+
+
+class SkipWhereMissing:
+    """A plugin of pytest that skips such tests and doctests."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self) -> Iterator[None]:
+        """As it is, with a skip in the place of such an error."""
+        try:
+            yield
+        except Exception as error:
+            if needs_datasets(error):
+                pytest.skip("needs datasets, which is not installed")
+            raise
+
+    pytest_runtest_call = pytest_runtest_setup  # fixtures and tests alike
