@@ -65,6 +65,10 @@ def train(
     seed: Annotated[
         str | None, typer.Option("--seed", "--seeds", help="One training for each, with commas: 0,1,2; default: 0.")
     ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="A learning curve: also train on so many queries, such as 50,100,200,all."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the configuration, KEY=VALUE; repeatable.")
     ] = None,
@@ -89,7 +93,7 @@ def train(
           --ablations "crop drop" --print-config > train.yaml
       cmp-rerank train train.yaml -o runs/a --seeds 0,1,2 \\
           --set training.learning_rate=1e-5
-      cmp-rerank train train.yaml -o runs/a --resume
+      cmp-rerank train train.yaml -o runs/a --resume --sizes 50,100,all
       torchrun --nproc_per_node 2 -m cmp_rerank train train.yaml -o runs/b
 
     The first stage finds candidates for all queries. Negatives are mined from
@@ -98,8 +102,11 @@ def train(
     whether the tuned model is used, something between it and the start, or
     what you had. The test split is only for the report.
 
+    With --sizes each seed is also trained on nested samples of so many
+    queries, for a curve that says whether more labels would help.
+
     A configuration has the sections data, first_stage, negatives, model,
-    loss, ablations, objective, training, evaluation, guard and seeds. All
+    loss, ablations, objective, training, evaluation, guard, seeds and sizes. All
     that is wrong with it is told at once. Classes of your own are named by
     module:Class, and found in the current folder, too.
 
@@ -135,7 +142,8 @@ def train(
         "--learning-rate": ("training.learning_rate", learning_rate),
         "--batch-size": ("training.per_device_train_batch_size", batch_size),
         "--measure": ("evaluation.measures", measures or None),
-        "--seed": ("seeds", _seeds(seed)),
+        "--seed": ("seeds", _numbers(seed)),
+        "--sizes": ("sizes", _numbers(sizes)),
     }
     given = {key: (name, value) for name, (key, value) in flags.items() if value is not None}
     given |= {key: ("--set", value) for key, value in parse_settings(settings or []).items()}
@@ -196,6 +204,8 @@ def _show(results: Results, as_json: bool) -> None:
         console.print(verdict["sentence"], style="bold", highlight=False, markup=False)
         sentences = [*([test["sentence"]] if test else []), verdict["cost"]["sentence"]]
         console.print(*sentences, highlight=False, markup=False)
+    if curve := results.values["learning_curve"]:
+        console.print(curve["sentence"], highlight=False, markup=False)
     for line in (f"The model to use: {results.model}", f"The report: {results.folder / 'result' / 'report.html'}"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -258,5 +268,8 @@ def _steps(given: str | None) -> list[str] | None:
     return [] if words == ["none"] else words
 
 
-def _seeds(given: str | None) -> list[Any] | None:
-    return None if given is None else [int(part) if part.strip().isdigit() else part for part in given.split(",")]
+def _numbers(given: str | None) -> list[Any] | None:
+    """Numbers with commas between them; what is none is left to the configuration, which takes it or tells it."""
+    if given is None:
+        return None
+    return [int(part) if part.isdigit() else part for part in map(str.strip, given.split(","))]

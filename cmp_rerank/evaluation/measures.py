@@ -198,6 +198,16 @@ def parse_measures(measures: str | Measure | Iterable[Any]) -> tuple[Parsed, ...
     return tuple(parsed.values())
 
 
+def relevance_level(measure: Parsed) -> int:
+    """The least grade of a document that the measure takes for relevant; 1 where it does not say.
+
+    Example:
+        >>> [relevance_level(measure) for measure in parse_measures("nDCG@10 RR(rel=2)@10")]
+        [1, 2]
+    """
+    return int(measure.ir.params.get("rel", 1)) if isinstance(measure, ProvidedMeasure) else 1
+
+
 def _parse(item: Any) -> Parsed:
     import ir_measures
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cmp_rerank.guard.card import add_verdict
 from cmp_rerank.guard.mix import Mix
 from cmp_rerank.ir import Run
 from cmp_rerank.ir.arguments import Progress
@@ -83,7 +84,7 @@ def check_free(folder: PathLike) -> Path:
 
 
 def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> Path:
-    """Write the checkpoint, ``guard.json`` and ``verdict.json``; all of them, or nothing.
+    """Write the checkpoint, ``guard.json`` and ``verdict.json``; all of them, or nothing. The model card tells why.
 
     Args:
         folder: The folder, new or empty.
@@ -112,6 +113,7 @@ def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> P
             json.dump(settings, file, indent=1, allow_nan=False)
             file.write("\n")
         verdict.save(made)
+        add_verdict(made, mix, verdict)
         made.replace(target)
     return target
 

@@ -26,6 +26,7 @@ from cmp_rerank.models.base import ExampleLosses
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.objectives import Baseline, Objective, Outputs, Reduction
+from cmp_rerank.version import package_version
 
 logger = logging.getLogger(__name__)
 
@@ -229,6 +230,7 @@ class ComparativeLoss(nn.Module):
             "objective": repr(self.objective),
             "seed": self.comparison.seed,
             "compare_share": self.comparison.compare_share,
+            "cmp_rerank": package_version(),
         }
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -244,6 +244,11 @@ class Config(Section):
     seeds: tuple[int, ...] = Field(
         (0,), description="One training for each seed: its head, the order of its data, its ablations."
     )
+    sizes: tuple[Count | Literal["all"], ...] = Field(
+        (),
+        description="Numbers of training queries, such as [50, 100, all]: also train on so many, once for each seed, "
+        "for a learning curve on the validation split. []: no curve.",
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -251,6 +256,13 @@ class Config(Section):
         if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise ValueError(f"must be one or more different whole numbers of at least 0; got {list(seeds)}")
         return seeds
+
+    @field_validator("sizes")
+    @classmethod
+    def _two_sizes(cls, sizes: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if (sizes and len(set(sizes)) < 2) or len(set(sizes)) < len(sizes):
+            raise ValueError(f"must be two or more different numbers of queries, or all; got {list(sizes)}")
+        return sizes
 
     @model_validator(mode="after")
     def _something_to_compare(self) -> Config:

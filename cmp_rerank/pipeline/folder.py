@@ -20,6 +20,8 @@ from cmp_rerank.ir.reading import read_json
 logger = logging.getLogger(__name__)
 #: In the folder of a stage: what made it.
 RECORD = "stage.json"
+#: A model card. What comes later is added to it and no stage depends on it, so it may change after its stage.
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class RunFolder:
                 "digest": digest_of(settings),
                 "seconds": round(time.perf_counter() - begin, 3),
                 "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "files": marks_of(folder),
+                "files": marks_of(folder, without=(CARD,)),
             }
             write_json(folder / RECORD, record)
         found = self.done(name, settings)

@@ -14,10 +14,12 @@ from cmp_rerank.evaluation import Comparison
 from cmp_rerank.guard.contestants import has_new_head
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
+from cmp_rerank.pipeline.card import add_run
 from cmp_rerank.pipeline.config import Config, load, to_dict
-from cmp_rerank.pipeline.data import task_of
+from cmp_rerank.pipeline.data import TRAIN, task_of
 from cmp_rerank.pipeline.environment import environment, processes
 from cmp_rerank.pipeline.folder import RunFolder, write_json
+from cmp_rerank.pipeline.learning_curve import sizes_of
 from cmp_rerank.pipeline.model import loss_of, start_model
 from cmp_rerank.pipeline.stages import MODEL, Report, Stages, given_run, seconds_of
 from cmp_rerank.pipeline.template import template
@@ -68,6 +70,8 @@ def run(
     - ``first_stage/``: the candidates of each part of the data; ``training_data/``: the rows, and what was left out;
     - ``seed-N-training/``: checkpoints, ``metrics.jsonl`` and ``values.jsonl`` (values by query) by step;
     - ``seed-N/``: the tuned model of a seed; ``guard/``: the verdict, and the model that it hands over;
+      The model cards say how each was made, what it came to, and how to repeat it;
+    - ``size-N/seed-N/``, ``learning_curve/``: with ``sizes``, models of fewer queries, and the curve;
     - ``runs/``: rankings of the test queries; ``result/``: the comparison and ``report.html``; ``results.json``.
 
     Every stage has its settings, its seconds and the time when it was made in a file ``stage.json``.
@@ -110,7 +114,9 @@ def run(
         for note in notes:
             logger.info("%s", note)
         done = [stages.first_stage, stages.training_data, *(stages.tuned(seed) for seed in config.seeds)]
-        done += [each for each in (stages.guarded, stages.runs, stages.result) if each is not None]
+        done += [
+            each for each in (stages.learning_curve, stages.guarded, stages.runs, stages.result) if each is not None
+        ]
         for each in done:
             logger.info("%s: %.1f s", each.folder.name, each.seconds)
         return _results(stages, notes)
@@ -147,6 +153,8 @@ def prepare(
     model = start_model(config.model, config.seeds[0], device="cpu")
     new_head = has_new_head(model)
     loss_of(model, config, config.seeds[0])
+    if config.sizes:
+        sizes_of(config.sizes, len(task.parts[TRAIN].qrels))
     for part in task.parts.values():
         if part.source in config.first_stage.runs:
             given_run(config.first_stage.runs[part.source], part, task.corpus)
@@ -190,6 +198,7 @@ def plan(stages: Stages) -> list[str]:
         f"{', '.join(config.negatives.runs)}",
         f"training: {config.model.name} {steps}, {config.loss['kind']}, {len(config.seeds)} seeds, "
         f"{arguments.num_train_epochs:g} epochs, batches of {arguments.train_batch_size}, on {arguments.device}",
+        *([f"learning curve: {', '.join(map(str, config.sizes))} training queries"] if config.sizes else []),
         f"evaluation: {', '.join(config.evaluation.measures)}; {config.evaluation.main} decides",
         f"guard: {'compares with what there was' if config.guard.enabled else 'off'}",
     ]
@@ -198,7 +207,7 @@ def plan(stages: Stages) -> list[str]:
 
 
 def _results(stages: Stages, notes: list[str]) -> Results:
-    """Write ``results.json``, and give back what it says."""
+    """Write ``results.json`` and the cards of the models, and give back what it says."""
     config, folder = stages.config, stages.folder
     comparison = stages.comparison()
     guarded = stages.guarded
@@ -213,10 +222,14 @@ def _results(stages: Stages, notes: list[str]) -> Results:
         "model": (chosen.folder / MODEL).relative_to(folder.path).as_posix(),
         "training_data": read_json(stages.training_data.folder / "counts.json"),
         "training": {str(seed): read_json(stages.tuned(seed).folder / "training.json") for seed in config.seeds},
+        "learning_curve": stages.curve(),
         "seconds": seconds_of(records),
         "environment": read_json(folder.path / ENVIRONMENT),
     }
     if folder.makes:
+        models = {stages.tuned(seed).folder for seed in config.seeds} | {chosen.folder}
+        for made in models:
+            add_run(made / MODEL, config, stages.task, comparison, values)
         write_json(folder.path / RESULTS, values)
     return Results(folder.path, chosen.folder / MODEL, comparison, values)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -19,12 +18,15 @@ from cmp_rerank.evaluation.report import write_report
 from cmp_rerank.guard import GuardOptions, Split, guard, load_guard
 from cmp_rerank.ir import Progress, Run, read_run, write_run
 from cmp_rerank.ir.first_stages import KINDS, FirstStageOptions
+from cmp_rerank.ir.reading import read_json
 from cmp_rerank.mining import MiningOptions, format_of, mine, take_support
 from cmp_rerank.pipeline import folder as folders
 from cmp_rerank.pipeline.components import KIND, LOSS
 from cmp_rerank.pipeline.config import FIRST_STAGE, Config, to_dict
 from cmp_rerank.pipeline.data import TEST, TRAIN, VALIDATION, Part, Task
 from cmp_rerank.pipeline.folder import Done, RunFolder
+from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
+from cmp_rerank.pipeline.log_charts import log_charts
 from cmp_rerank.pipeline.model import start_model
 from cmp_rerank.pipeline.tuning import tune
 from cmp_rerank.reranking import rerank_run
@@ -39,6 +41,8 @@ Report = Callable[[str], AbstractContextManager[Progress]]
 
 #: The folder of the checkpoint in a stage that makes one.
 MODEL = "model"
+#: The file of the learning curve in its stage.
+CURVE = "curve.json"
 #: Names of the systems in runs and tables.
 FIRST, START, TUNED, CHOSEN = "first stage", "start", "tuned", "chosen"
 
@@ -188,22 +192,23 @@ class Stages:
 
     # Training ---------------------------------------------------------------------------------------------------
 
-    def tuned(self, seed: int) -> Done:
-        """The tuned model of a seed, in the folder `model` of its stage."""
+    def tuned(self, seed: int, size: int | None = None) -> Done:
+        """The tuned model of a seed, in the folder `model` of its stage; trained on a sample of so many queries."""
         settings = {
             **{name: self._section(name) for name in ("loss", "ablations", "objective", "training")},
             "model": {**self._section("model"), "weights": self.weights},
             "evaluation": self._section("evaluation"),
             "training_data": self.training_data.digest,
             "seed": seed,
+            **({} if size is None else {"size": size}),
         }
-        name = f"seed-{seed}"
+        name = f"seed-{seed}" if size is None else f"size-{size}/seed-{seed}"
 
         def train(folder: Path | None) -> None:
-            from cmp_rerank.ir.dataset_folders import open_dataset
-
-            rows, support = take_support(open_dataset(self.training_data.folder / "rows"))
-            with self.report(f"Training: seed {seed}") as progress:
+            mined = self._rows()
+            rows, support = take_support(mined if size is None else sampled(mined, size, seed))
+            title = f"Training: seed {seed}" + ("" if size is None else f", {size:,} queries")
+            with self.report(title) as progress:
                 model, record = tune(
                     self.config,
                     seed,
@@ -222,6 +227,54 @@ class Stages:
         if not self.folder.makes and self.folder.done(name, settings) is None:
             train(None)
         return self.folder.stage(name, settings, train)
+
+    def _rows(self) -> Any:
+        """The training data."""
+        from cmp_rerank.ir.dataset_folders import open_dataset
+
+        return open_dataset(self.training_data.folder / "rows")
+
+    @cached_property
+    def learning_curve(self) -> Done | None:
+        """Quality on the validation split by the number of training queries; None where no sizes are asked for."""
+        if not self.config.sizes:
+            return None
+        available = len(set(self._rows()["query"]))
+        tuned = {
+            size: [self.tuned(seed, None if size == available else size) for seed in self.config.seeds]
+            for size in sizes_of(self.config.sizes, available)
+        }
+        settings = {
+            "tuned": {str(size): [done.digest for done in of_seeds] for size, of_seeds in tuned.items()},
+            "evaluation": self._section("evaluation"),
+            "first_stage": self.first_stage.digest,
+            "start": None if self.new_head else self.weights,
+        }
+
+        def make(folder: Path) -> None:
+            evaluator, main = self.evaluator(), self.config.evaluation.main
+            values: dict[int, list[Any]] = {}
+            models: list[tuple[int, Any]] = [] if self.new_head else [(0, lambda: start_model(self.config.model, 0))]
+            for size, of_seeds in tuned.items():
+                models += [(size, lambda path=done.folder / MODEL: _reranker(path)) for done in of_seeds]
+            with self.report("Learning curve") as progress:
+                for number, (size, model) in enumerate(models):
+                    progress(number, len(models))
+                    evaluator(model())
+                    assert evaluator.last is not None
+                    values.setdefault(size, []).append(evaluator.last.per_query[main])
+                progress(len(models), len(models))
+            curve = learning_curve(main, values)
+            folders.write_json(folder / CURVE, {**curve, "per_query": {str(n): each for n, each in values.items()}})
+            logger.info("%s", curve["sentence"])
+
+        return self.folder.stage("learning_curve", settings, make)
+
+    def curve(self) -> dict[str, Any] | None:
+        """The learning curve without the values of single queries."""
+        done = self.learning_curve
+        read = None if done is None else read_json(done.folder / CURVE)
+        return None if read is None else {name: value for name, value in read.items() if name != "per_query"}
 
     def evaluator(self) -> RunEvaluator:
         """Evaluates a model on the candidates of the validation queries, or a sample of them."""
@@ -353,6 +406,9 @@ class Stages:
     def result(self) -> Done:
         """The comparison, as JSON and as a page."""
         settings = {"runs": self.runs.digest, "measures": self.config.evaluation.measures}
+        if self.learning_curve is not None:
+            settings["learning_curve"] = self.learning_curve.digest
+        curve = self.curve()
 
         def make(folder: Path) -> None:
             part = self.task.parts[self.shown]
@@ -365,7 +421,8 @@ class Stages:
                     queries=part.queries,
                     corpus=self.task.corpus,
                     baseline=FIRST,
-                    curves=self._curves(),
+                    curves={**({} if curve is None else chart(curve)), **self._curves()},
+                    about_curves="" if curve is None else curve["sentence"],
                     title=f"{self.task.collection.name}: {self.shown}",
                 )
             folders.write_json(folder / "comparison.json", comparison.to_dict())
@@ -378,17 +435,12 @@ class Stages:
         return compare(self.systems(), part.qrels, self.config.evaluation.measures, baseline=FIRST)
 
     def _curves(self) -> dict[str, dict[str, list[list[float]]]]:
-        """Loss and validation by step, for the report."""
-        main = self.config.evaluation.main
-        charts: dict[str, dict[str, list[list[float]]]] = {f"validation {main}": {}, "loss": {}}
-        for seed in self.config.seeds:
-            lines = (self.folder.path / f"seed-{seed}-training" / "metrics.jsonl").read_text(encoding="utf-8")
-            records = [json.loads(line) for line in lines.splitlines()]
-            for chart, key in ((f"validation {main}", f"eval_{main}"), ("loss", "loss")):
-                points = [[record["step"], record[key]] for record in records if key in record]
-                if points:
-                    charts[chart][f"seed {seed}"] = points
-        return {chart: series for chart, series in charts.items() if series}
+        """What the trainings have logged by step, for the report; a chart for each kind of number."""
+        seeds = self.config.seeds
+        return log_charts(
+            {seed: self.folder.path / f"seed-{seed}-training" / "metrics.jsonl" for seed in seeds},
+            self.config.evaluation.main,
+        )
 
     def _section(self, name: str) -> Any:
         return to_dict(self.config)[name]

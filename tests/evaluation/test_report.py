@@ -91,7 +91,7 @@ def test_the_page_holds_what_the_runs_hold(tmp_path: Path, from_files: bool) -> 
             below = {docs[item[0]][0] for item in details[q][1]}
             relevant = {d for d, g in parts["qrels"][query].items() if g > 0}
             assert below == relevant - shown
-            assert data["relevant"][q] == len(relevant)
+            assert data["relevant"]["1"][q] == len(relevant)
     assert {doc for doc, _ in docs} >= shown_documents(parts["runs"], parts["qrels"], 4)
     assert comparison.contrast("tuned", "RR").measure == "RR"
     assert f"{comparison.contrast('tuned', 'nDCG@10').difference:+.4f}" in html
@@ -170,6 +170,24 @@ def test_curves_from_files(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("steps,RR\n1,high\n")
     with pytest.raises(ValueError, match=r"bad\.csv, line 2: a value is not a number"):
         read_curves(tmp_path / "bad.csv")
+
+
+def test_relevance_is_that_of_the_measure_and_a_text_that_lacks_is_told_from_an_empty_one() -> None:
+    grades = {f"d{j}": 1 + j % 3 for j in range(20)}
+    run = {"q": {f"d{j}": float(-j) for j in range(20)}}
+    corpus = {"d0": "text", "d1": ""}
+    html, _ = build_report(
+        {"a": run, "b": run}, {"q": grades}, "RR(rel=3) nDCG@10 AP(rel=2)", corpus=corpus, depth=2, resamples=10
+    )
+    data = data_of(html)
+    assert data["levels"] == [3, 1, 2]
+    assert data["relevant"] == {"1": [20], "2": [13], "3": [6]}
+    tops, below, more = unpacked(data, "detail")[0]
+    shown = [item[1] for item in tops[0]]
+    for level, relevant in data["relevant"].items():
+        listed = [grade for grade in [*shown, *(item[1] for item in below), *more] if grade >= int(level)]
+        assert len(listed) == relevant[0]
+    assert dict(unpacked(data, "docs")) == {doc: corpus.get(doc) for doc, _ in unpacked(data, "docs")}
 
 
 # --- in a browser -------------------------------------------------------------------------------------------
@@ -379,6 +397,98 @@ def test_phone_and_desktop_light_and_dark(opened: Any, scheme: str, width: int) 
     assert abs(brightness("backgroundColor") - brightness("color")) > 150
     opened.find_element("id", "theme").click()
     assert (brightness("backgroundColor") < 60) == (scheme == "light")
+
+
+@pytest.mark.parametrize("width", [320, 360, 720])
+def test_a_phone_shows_all_figures_of_the_summary(opened: Any, width: int) -> None:
+    opened.open_report("light", width, 800)
+    cells = opened.execute_script(
+        "return [...document.querySelectorAll('tr.better td, tr.worse td, tr.not-significant td')].map(e => {"
+        "const b = e.getBoundingClientRect(); return [e.dataset.label, b.left, b.right, b.height,"
+        "e.scrollWidth - e.clientWidth, getComputedStyle(e, '::before').content]})"
+    )
+    labels = [
+        "mean",
+        "interval",
+        "difference",
+        "interval of the difference",
+        "p t",
+        "p rand.",
+        "d",
+        "+ / = / −",
+        "MDE",
+    ]
+    assert [cell[0] for cell in cells] == labels * 2
+    for label, left, right, height, hidden, before in cells:
+        assert 0 <= left < right <= width, label
+        assert 10 < height < (60 if label.startswith("interval of") else 30)  # no figure is broken
+        assert hidden <= 0, label
+        assert before == f'"{label}"'
+    assert (
+        opened.execute_script("const e = document.querySelector('.scroll'); return e.scrollWidth - e.clientWidth")
+        <= 0
+    )
+
+
+@pytest.mark.parametrize("width", [320, 360, 1200])
+def test_no_choice_of_a_control_is_cut(opened: Any, width: int) -> None:
+    opened.open_report("light", width, 800)
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    cut = opened.execute_script(
+        "const context = document.createElement('canvas').getContext('2d');"
+        "return ['measure', 'filter', 'sort'].flatMap(id => { const e = document.getElementById(id);"
+        "const s = getComputedStyle(e); context.font = s.font;"
+        "const room = e.clientWidth - parseFloat(s.paddingLeft) - parseFloat(s.paddingRight);"
+        "return [...e.options].filter(o => context.measureText(o.textContent).width > room).map(o => o.textContent)})"
+    )
+    assert cut == []
+
+
+def test_grades_below_what_the_measure_takes_and_missing_texts(browser: Any, tmp_path: Path) -> None:
+    run = {"q": {"one": 3.0, "two": 2.0, "none": 1.0}}
+    write_report(
+        tmp_path / "page.html", {"a": run, "b": run}, {"q": {"one": 1, "two": 2, "far": 2, "near": 1}},
+        "RR(rel=2) RR", corpus={"one": "text", "two": ""}, resamples=10,
+    )  # fmt: skip
+    browser.get((tmp_path / "page.html").as_uri())
+
+    def shown() -> tuple[list[str], str, str]:
+        browser.execute_script("document.querySelector('.query button').click()")
+        wait(browser, "document.querySelectorAll('.doc').length === 6")
+        below = "[...document.querySelectorAll('.side.on .grade.partial')].map(e => e.title)"
+        about = browser.execute_script("return document.querySelector('.query .id').textContent")
+        return browser.execute_script("return " + below), about, browser.find_element("css selector", ".below").text
+
+    assert shown() == (
+        ["grade 1: not relevant in RR(rel=2)"],
+        "2 relevant (grade 2 and above)",
+        "Relevant (grade 2 and above), but below what is shown:\nfar (grade 2): a not found, b not found",
+    )
+    lacking = browser.execute_script("return [...document.querySelectorAll('.side.on .doc')].map(e => e.innerText)")
+    assert ["no text" in text for text in lacking] == [False, True, False]
+    assert ["corpus does not have" in text for text in lacking] == [False, False, True]
+    choose(browser, "measure", "1")
+    marked, about, below = shown()
+    assert (marked, about) == ([], "4 relevant")
+    assert below.count("grade") == 2
+
+
+def test_a_printed_page_is_light_and_has_all_figures(opened: Any) -> None:
+    opened.open_report("dark", 1200, 1000)
+    opened.execute_script("document.querySelector('.query button').click()")
+    wait(opened, "document.querySelectorAll('.doc').length > 0")
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    opened.execute_cdp_cmd(  # the width of A4 between its margins
+        "Emulation.setDeviceMetricsOverride", {"width": 760, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        assert opened.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(247, 247, 245)"
+        assert not any(opened.find_element("id", name).is_displayed() for name in ("theme", "search", "more"))
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= 760
+        assert opened.execute_script("const e = document.querySelector('.scroll'); return e.scrollWidth") <= 760
+        assert all(side.is_displayed() for side in opened.find_elements("class name", "side"))
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
 
 
 def test_5000_queries_stay_usable(browser: Any, tmp_path: Path) -> None:

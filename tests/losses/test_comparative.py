@@ -21,6 +21,7 @@ from cmp_rerank.ablations import Plan
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.replay import addressed
 from cmp_rerank.models.pairs import tokenise
+from cmp_rerank.version import package_version
 
 BINARY = torch.tensor([1.0, 0.0, 1.0, 1.0])
 LISTS = [[a, b] for a, b in zip(PASSAGES, OTHERS, strict=True)]
@@ -460,5 +461,6 @@ def test_config_and_citation(tiny_model: CrossEncoder) -> None:
     config = ComparativeLoss(tiny_model, plain, [CmpCrop(), CmpDrop(p=0.2)], baseline=0.5, seed=3).get_config_dict()
     assert config["ablations"] == "[CmpCrop(), CmpDrop(p=0.2)]"
     assert config["loss"].endswith("BinaryCrossEntropyLoss")
+    assert config["cmp_rerank"] == package_version()
     assert (config["objective"], config["seed"]) == ("PairwiseHinge(baseline=0.5, reduction='mean')", 3)
     assert "2301.03765" in ComparativeLoss(tiny_model, plain, []).citation

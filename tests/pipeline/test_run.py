@@ -106,6 +106,28 @@ def test_the_folder_holds_what_is_promised(whole: Results, comparative: dict[str
     assert not torch.equal(weights(folder / "seed-0" / "model"), weights(folder / "seed-3" / "model"))
 
 
+@pytest.mark.parametrize("model", ["seed-0", "seed-3", "guard"])
+def test_the_model_cards_say_how_the_models_were_made(model: str, whole: Results, tiny_checkpoint: Path) -> None:
+    card = (whole.folder / model / "model" / "README.md").read_text(encoding="utf-8")
+    section = card[card.index("## How this model was made") : card.index("## Training Details")]
+    assert f"- **Start:** {tiny_checkpoint}\n" in section
+    assert "queries: 6 train (split 'train'), 4 validation (split 'dev'), 4 test (split 'test')" in section
+    assert "- **First stage:** bm25, 6 candidates of each query" in section
+    assert "- **Ablations:** `crop`, `drop(p=0.2)`\n- **Objective:** `hinge`\n- **Seeds:** 0, 3\n" in section
+    assert whole.values["guard"]["sentence"] in section
+    assert whole.values["training_data"]["summary"] in section
+    tuned, contrast = whole.comparison.mean("tuned", "nDCG@10"), whole.comparison.contrast("tuned", "nDCG@10")
+    assert f"| tuned (2 seeds) | {tuned.mean:.4f} ({tuned.low:.4f} to {tuned.high:.4f}) |" in section
+    assert f"| {contrast.difference:+.4f} ({contrast.low:+.4f} to {contrast.high:+.4f}) |" in section
+    assert f"torch {torch.__version__}" in section
+    assert ("## What the guard found" in card) == (model == "guard")
+    # The configuration of the card makes the same run.
+    written = section.partition("```yaml\n")[2].partition("```")[0]
+    (whole.folder / ".card.yaml").write_text(written)
+    assert load(whole.folder / ".card.yaml") == load(whole.folder / "config.yaml")
+    assert CrossEncoder(str(whole.folder / model / "model"), device="cpu").num_labels == 1
+
+
 def test_the_runs_are_those_of_the_models(whole: Results) -> None:
     candidates = read_run(whole.folder / "first_stage" / "test.trec")
     queries, corpus = split(10, 14).queries, collection().corpus

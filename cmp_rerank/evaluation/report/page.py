@@ -13,7 +13,7 @@ from typing import Any
 from cmp_rerank.evaluation.compare import SystemLike, check_systems, compare
 from cmp_rerank.evaluation.comparison import Comparison, Contrast, p_text
 from cmp_rerank.evaluation.judgments import Judgments
-from cmp_rerank.evaluation.measures import Measure
+from cmp_rerank.evaluation.measures import Measure, parse_measures, relevance_level
 from cmp_rerank.evaluation.report.curve_files import Curves, check_curves
 from cmp_rerank.evaluation.report.payload import details, payload, rankings, written
 from cmp_rerank.evaluation.result import Evaluation
@@ -43,6 +43,7 @@ def build_report(
     corpus: Mapping[str, str] | None = None,
     baseline: str | None = None,
     curves: Curves | None = None,
+    about_curves: str = "",
     title: str = "Comparison of rankings",
     depth: int = 10,
     text_chars: int = 500,
@@ -60,6 +61,7 @@ def build_report(
         corpus: Document id -> text; None shows ids only.
         baseline: Name of the system to compare with; None takes the first.
         curves: Chart -> series -> (x, y) points, for example from :func:`~cmp_rerank.evaluation.report.read_curves`.
+        about_curves: What the page says above the curves.
         title: Heading of the page.
         depth: How many documents of each ranking are shown.
         text_chars: Longest text of a document that is kept.
@@ -81,8 +83,10 @@ def build_report(
     if isinstance(qrels, str | os.PathLike):
         qrels = read_qrels(qrels, duplicates=options.get("duplicates", "error"))
     judged = Judgments(qrels, options.get("no_relevant", "keep"))
+    parsed = parse_measures(measures)  # once: what is given may be an iterator
     first = {name: _first_run(name, system) for name, system in runs.items()}
-    comparison = compare(runs, judged, measures, baseline=baseline, **options)
+    comparison = compare(runs, judged, parsed, baseline=baseline, **options)
+    levels = [relevance_level(measure) for measure in parsed]
     shown = details(first, judged, qrels, depth, options)
     while True:
         texts = (corpus or {}) if text_chars else {}
@@ -94,6 +98,7 @@ def build_report(
             texts,
             depth=depth,
             text_chars=text_chars,
+            levels=levels,
         )
         html = environment.get_template("report.html").render(
             title=title,
@@ -109,6 +114,7 @@ def build_report(
             data=_embed(data),
             curves=_embed(curves or {}),
             has_curves=bool(curves),
+            about_curves=about_curves,
         )
         html = written(html)
         if len(html.encode()) <= max_bytes:

@@ -78,7 +78,7 @@ def details(
         wanted = dict.fromkeys(doc for docs, _ in entry["tops"].values() for doc in docs)
         relevant = sorted((-grade, doc) for doc, grade in qrels[query].items() if grade > 0 and doc not in wanted)
         entry["below"] = [doc for _, doc in relevant[:_RELEVANT_BELOW]]
-        entry["more"] = max(0, len(relevant) - _RELEVANT_BELOW)
+        entry["more"] = [-grade for grade, _ in relevant[_RELEVANT_BELOW:]]
         entry["wanted"] = set(wanted) | set(entry["below"])
     for name, run in runs.items():
         for query, docs, _ in rankings(run, judged, options):
@@ -96,12 +96,25 @@ def payload(
     *,
     depth: int,
     text_chars: int,
+    levels: Sequence[int],
 ) -> dict[str, Any]:
     """Everything for the page's script.
 
+    Args:
+        comparison: The systems.
+        shown: What `details` gives.
+        qrels: Query id -> document id -> grade.
+        queries: Query id -> text.
+        corpus: Document id -> text; without any, no text is missing.
+        depth: How many documents of each ranking are shown.
+        text_chars: Longest text of a document.
+        levels: For each measure the grade that a relevant document has at least.
+
     Returns:
         ``values[system][measure]`` has the values of all queries; ``detail`` and ``docs`` are chunks: gzip,
-        base64. A detail is ``[tops, below, more]`` with ``tops[system] = [[doc, score, ...], ...]``.
+        base64. A detail is ``[tops, below, more]`` with ``tops[system] = [[doc, score, ...], ...]``, and ``more`` has
+        the grades of the documents that are not listed by name. ``relevant[level]`` counts for all queries. The text
+        of a document that the corpus lacks is null.
     """
     number: dict[str, int] = {}
     systems = comparison.systems
@@ -122,7 +135,8 @@ def payload(
             [[*item(doc), _short(score)] for doc, score in zip(*entry["tops"][name], strict=True)] for name in systems
         ]
         records.append([tops, [item(doc) for doc in entry["below"]], entry["more"]])
-    docs = [[written(doc), clip(written(corpus.get(doc, "")), text_chars)] for doc in number]
+    texts = {doc: corpus.get(doc) for doc in number}
+    docs = [[written(doc), None if text is None else clip(written(text), text_chars)] for doc, text in texts.items()]
     return {
         "systems": list(systems),
         "baseline": systems.index(comparison.baseline),
@@ -131,7 +145,11 @@ def payload(
         "hasText": bool(corpus),
         "ids": list(comparison.queries),
         "texts": [clip(queries.get(query, ""), 300) for query in comparison.queries],
-        "relevant": [sum(grade > 0 for grade in qrels[query].values()) for query in comparison.queries],
+        "levels": list(levels),
+        "relevant": {
+            level: [sum(grade >= level for grade in qrels[query].values()) for query in comparison.queries]
+            for level in sorted(set(levels))
+        },
         "values": [
             [[round(value, 5) for value in comparison.values[name].mean(axis=0)[:, i].tolist()] for i in range(n)]
             for name in systems

@@ -34,6 +34,8 @@
     const x = value(q) - baseValue(q);
     return Math.abs(x) < 5e-6 ? 0 : x; // values have five digits here
   };
+  const level = () => D.levels[state.measure]; // the grade from which on the measure takes a document for relevant
+  const relevant = () => (level() > 1 ? `relevant (grade ${level()} and above)` : "relevant");
   const label = (q) => D.texts[q] || D.ids[q];
 
   // --- packed chunks: unpacked when first needed ---------------------------------------------------------
@@ -154,7 +156,7 @@
   }
 
   function drawCurves() {
-    const palette = ["--gain", "--loss", "--g3", "--accent", "--soft"];
+    const palette = ["--gain", "--loss", "--g3", "--accent", "--soft"], dashes = ["none", "6 3", "2 3"];
     for (const [title, series] of Object.entries(curves)) {
       const figure = make("figure", {}, make("figcaption", {}, make("h2", {}, title)));
       const legend = make("div", { class: "legend" });
@@ -174,7 +176,7 @@
       }
       Object.entries(series).forEach(([name, line], i) => {
         const color = `var(${palette[i % palette.length]})`;
-        shape(svg, "path", { d: line.map((p, j) => (j ? "L" : "M") + x(p[0]) + " " + y(p[1])).join(""), style: `fill:none;stroke:${color};stroke-width:2` });
+        shape(svg, "path", { d: line.map((p, j) => (j ? "L" : "M") + x(p[0]) + " " + y(p[1])).join(""), style: `fill:none;stroke:${color};stroke-width:2;stroke-dasharray:${dashes[Math.floor(i / palette.length) % dashes.length]}` });
         const mark = make("i");
         mark.style.background = color;
         legend.append(make("span", {}, mark, name));
@@ -219,7 +221,7 @@
   function row(q) {
     const d = difference(q);
     const what = make("span", { class: "what" }, label(q));
-    const about = [D.texts[q] ? D.ids[q] : "", `${D.relevant[q]} relevant`].filter(Boolean).join(" · ");
+    const about = [D.texts[q] ? D.ids[q] : "", `${D.relevant[level()][q]} ${relevant()}`].filter(Boolean).join(" · ");
     what.append(make("span", { class: "id" }, about));
     const button = make("button", { type: "button", "aria-expanded": "false", onclick: () => toggle(q, article) }, what,
       make("span", { class: "change" }, `${baseValue(q).toFixed(4)} \u2192 ${value(q).toFixed(4)}`),
@@ -248,13 +250,14 @@
     const buttons = make("div", { class: "switch" }, ...pair.map((system, i) => make("button", { type: "button", onclick: () => show(i) }, D.systems[system])));
     show(1);
     panel.replaceChildren(buttons, make("div", { class: "sides" }, ...sides));
-    if (below.length) {
+    const listed = below.filter(([, grade]) => grade >= level()), left = more.filter((grade) => grade >= level()).length;
+    if (listed.length) {
       const list = make("ul");
-      for (const [n, grade, ...ranks] of below) {
+      for (const [n, grade, ...ranks] of listed) {
         const [name] = await doc(n);
         list.append(make("li", {}, `${name} (grade ${grade}): ${pair.map((s) => `${D.systems[s]} ${place(ranks[s])}`).join(", ")}`));
       }
-      panel.append(make("div", { class: "below" }, "Relevant, but below what is shown:", list, more ? `and ${more} more` : ""));
+      panel.append(make("div", { class: "below" }, `${relevant()[0].toUpperCase()}${relevant().slice(1)}, but below what is shown:`, list, left ? `and ${left} more` : ""));
     }
   }
   const place = (rank) => (rank ? "rank " + rank : "not found");
@@ -270,7 +273,10 @@
       const [name, text] = await doc(n);
       const badge = grade === null
         ? make("span", { class: "grade none", title: "not judged" }, "?")
-        : make("span", { class: "grade g" + Math.max(0, Math.min(3, grade)), title: "grade " + grade }, String(grade));
+        : make("span", {
+          class: "grade g" + Math.max(0, Math.min(3, grade)) + (grade > 0 && grade < level() ? " partial" : ""),
+          title: `grade ${grade}: ${grade >= level() ? "" : "not "}relevant in ${D.measures[state.measure]}`,
+        }, String(grade));
       const head = make("div", { class: "head" }, make("span", { class: "name" }, name), make("span", {}, String(score)), moved(system, rank, there, other));
       const body = make("div", {}, head);
       if (text) {
@@ -281,6 +287,7 @@
         };
         body.append(make("p", { class: "text", role: "button", tabindex: 0, "aria-expanded": "false", onclick: unfold, onkeydown: unfold }, text));
       }
+      else if (D.hasText) body.append(make("p", { class: "lacking" }, text === null ? "The corpus does not have this document." : "This document has no text."));
       list.append(make("li", { class: "doc" }, make("span", { class: "rank" }, String(rank)), badge, body));
     }
     const title = make("h3", {}, D.systems[system], " ", make("small", {}, system === D.baseline ? "baseline" : ""));
