@@ -16,7 +16,7 @@ tomllib = pytest.importorskip("tomllib")  # of Python 3.11
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: They are no part of what is installed for use.
-DEVELOPMENT = ("test", "test-integrations")
+DEVELOPMENT = ("docs", "test", "test-integrations")
 #: Imported from the package that another one brings, and stands for: these two are released together.
 TOGETHER = {
     "pydantic-core": "pydantic",
@@ -63,7 +63,7 @@ def test_what_is_imported_is_asked_for() -> None:
     assert imported() - asked_for([*PROJECT["dependencies"], *extras]) == set()
 
 
-@pytest.mark.parametrize("extra", [None, *(PROJECT["optional-dependencies"].keys() - set(DEVELOPMENT))])
+@pytest.mark.parametrize("extra", [None, *sorted(PROJECT["optional-dependencies"].keys() - set(DEVELOPMENT))])
 def test_what_is_asked_for_is_used(extra: str | None) -> None:
     lines = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
     assert asked_for(lines), "an extra that installs nothing"
