@@ -48,6 +48,19 @@ Measures = Annotated[
         help="For example nDCG@10 or 'AP(rel=2)@1000'; may be given several times, the first matters most.",
     ),
 ]
+ModelPrecision = Annotated[
+    str | None, typer.Option("--precision", help="float32, bf16 or int8 (on a CPU); default: as the model is.")
+]
+MaxLength = Annotated[
+    int | None, typer.Option("--max-length", min=1, help="The window in tokens; default: that of the model.")
+]
+LongDocuments = Annotated[
+    bool | None,
+    typer.Option(
+        "--long-documents/--truncate",
+        help="Read documents beyond the window in passages, or cut them. Default: as the model was saved.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PerQuery = Annotated[bool, typer.Option("--per-query", "-q", help="Also the values of every query.")]
 DEFAULT_MEASURES = ["nDCG@10"]

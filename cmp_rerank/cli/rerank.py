@@ -36,19 +36,9 @@ def rerank(
     depth: Annotated[
         int | None, typer.Option(min=1, help="Candidates of each query that are scored; default: 100.")
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="float32, bf16 or int8 (on a CPU); default: as the model is.")
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option("--max-length", min=1, help="The window in tokens; default: that of the model.")
-    ] = None,
-    long_documents: Annotated[
-        bool | None,
-        typer.Option(
-            "--long-documents/--truncate",
-            help="Read documents beyond the window in passages, or cut them. Default: as the model was saved.",
-        ),
-    ] = None,
+    precision: options.ModelPrecision = None,
+    max_length: options.MaxLength = None,
+    long_documents: options.LongDocuments = None,
     passages: Annotated[
         Path | None,
         typer.Option(help="Also write each document's passages, as JSON lines; with --long-documents."),

@@ -20,19 +20,9 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: all of the machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any that is free.")] = 8080,
     name: Annotated[str, typer.Option(help="What responses call the model; default: its folder's name.")] = "",
-    precision: Annotated[
-        str | None, typer.Option(help="float32, bf16 or int8 (on a CPU); default: as the model is.")
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option("--max-length", min=1, help="The window in tokens; default: that of the model.")
-    ] = None,
-    long_documents: Annotated[
-        bool | None,
-        typer.Option(
-            "--long-documents/--truncate",
-            help="Read documents beyond the window in passages, or cut them. Default: as the model was saved.",
-        ),
-    ] = None,
+    precision: options.ModelPrecision = None,
+    max_length: options.MaxLength = None,
+    long_documents: options.LongDocuments = None,
     mix: Annotated[
         bool,
         typer.Option("--mix/--no-mix", help="Refuse a model whose scores the guard joins with the first stage."),

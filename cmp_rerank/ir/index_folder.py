@@ -73,16 +73,6 @@ def write_manifest(folder: Path, kind: str, settings: Mapping[str, Any]) -> None
     write_lines(folder / _MANIFEST, [json.dumps(content, ensure_ascii=False, indent=1) + "\n"])
 
 
-def kind_of_index(folder: PathLike) -> str:
-    """Which first stage wrote the index in the folder, such as "bm25".
-
-    Raises:
-        ValueError: There is no whole index.
-    """
-    kind: str = _manifest(Path(folder))["kind"]
-    return kind
-
-
 def read_manifest(folder: PathLike, kind: str) -> dict[str, Any]:
     """The settings that were written by :func:`write_manifest`. All files of the index are compared with their marks.
 

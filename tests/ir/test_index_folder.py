@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from cmp_rerank.ir.index_folder import is_index, kind_of_index, read_manifest, replacing_index, write_manifest
+from cmp_rerank.ir.index_folder import is_index, read_manifest, replacing_index, write_manifest
 
 
 def write(folder: Path, content: str) -> None:
@@ -20,7 +21,7 @@ def test_an_index_takes_the_place_of_another(tmp_path: Path) -> None:
     for content in ("first", "second"):
         write(folder, content)
         assert is_index(folder)
-        assert kind_of_index(folder) == "bm25"
+        assert json.loads((folder / "first_stage.json").read_text())["kind"] == "bm25"
         assert read_manifest(folder, "bm25") == {"content": content}
         assert (folder / "content").read_text() == content
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
