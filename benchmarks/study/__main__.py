@@ -34,7 +34,9 @@ def prepare_tasks(
 
     from .training import make_start
 
-    for name in tasks or [name for name in TASKS if name != "smoke"]:
+    wanted = tasks or [name for name in TASKS if name != "smoke"]
+    # A start that several tasks have is a task of its own, and comes before them.
+    for name in dict.fromkeys(each for name in wanted for each in (TASKS[name].start_of, name) if each):
         prepare(name, data, cache)
         print(f"{name}: {describe(load(name, cache))}", flush=True)
         start = make_start(TASKS[name], cache, pretrained_encoder(), layers or None, device)

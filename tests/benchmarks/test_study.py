@@ -162,6 +162,16 @@ def test_the_parts_of_a_real_collection(tmp_path: Path) -> None:
         assert sum(row["labels"]) == 1
 
 
+def test_a_start_of_several_tasks_is_prepared_before_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(command, "prepare", lambda name, data, cache: seen.append(name))
+    monkeypatch.setattr(command, "load", lambda name, cache: {})
+    monkeypatch.setattr(training, "make_start", lambda task, *_: tmp_path)
+    result = CliRunner().invoke(command.app, ["prepare", "--task", "scifact", "--task", "cranfield"])
+    assert result.exit_code == 0, result.output
+    assert seen == ["reranker", "scifact", "cranfield"]
+
+
 # Many cells in one training ---------------------------------------------------------------------------------------
 
 SEEDS, RATES = (0, 1, 0), (1e-3, 1e-3, 3e-4)
