@@ -36,7 +36,7 @@ def prepare_tasks(
 
     wanted = tasks or [name for name in TASKS if name != "smoke"]
     # A start that several tasks have is a task of its own, and comes before them.
-    for name in dict.fromkeys(each for name in wanted for each in (TASKS[name].start_of, name) if each):
+    for name in dict.fromkeys(each for task in wanted for each in (TASKS[task].start_of, task) if each):
         prepare(name, data, cache)
         print(f"{name}: {describe(load(name, cache))}", flush=True)
         start = make_start(TASKS[name], cache, pretrained_encoder(), layers or None, device)
