@@ -210,10 +210,10 @@ def child(checkout: Path, path: Path, options: argparse.Namespace) -> dict[str, 
     done = subprocess.run(
         [*map(str, command)],
         env=os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
-        cwd=checkout, capture_output=True, text=True, check=False,
+        cwd=checkout, stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise SystemExit(f"A measurement failed:\n{done.stderr[-3000:]}")
+        raise SystemExit(f"A measurement failed: {' '.join(map(str, command))}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

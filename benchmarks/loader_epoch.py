@@ -8,6 +8,7 @@ dataset and the tokens), which the system takes back where it needs memory.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -113,6 +114,7 @@ def measure(loader: Iterable[Any], pairs: int, cache: Path) -> dict[str, Any]:
         done, wall, busy = (b - a for a, b in zip(then, now, strict=True))
         use, then = watch.greatest(), now
         tenths.append([done / wall, done / max(busy, 1e-9), use.own, use.mapped, size(cache)])
+        print(f"{len(tenths)} of {TENTHS}: {tenths[-1]}", file=sys.stderr, flush=True)
     columns = zip(names, zip(*tenths, strict=True), strict=True)
     return {
         "pairs": seen,
