@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from sentence_transformers.cross_encoder import losses as upstream
 from tiny_models import OTHERS, PASSAGES, QUERIES
 from torch import Tensor, nn
 
-from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, ranking_losses
 from cmp_rerank.losses.decompose import _spread, decompose
 from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.ranking_losses.distillation import listwise_kl
@@ -35,20 +35,21 @@ class Scoreless(nn.Module):
     device = torch.device("cpu")
 
 
-class OfLists(nn.Module):
-    """The mean over lists of a loss of a user's own, of (scores, labels) of one list; no criterion to unreduce."""
+Reduce = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
-    def __init__(self, per_list: Callable[[Tensor, Tensor], Tensor], of_all: Callable[[Tensor], Tensor]) -> None:
+
+class OfLists(nn.Module):
+    """A user's own loss of the scores and labels of all lists; it has no criterion to unreduce."""
+
+    def __init__(self, reduce: Reduce) -> None:
         super().__init__()
         self.model = Scoreless()
-        self.per_list, self.of_all = per_list, of_all
+        self.reduce = reduce
 
     def forward(self, inputs: list[list[Any]], labels: list[Tensor]) -> Tensor:
         pairs = [(query, text) for query, texts in zip(*inputs, strict=True) for text in texts]
         scores = self.model.forward(self.model.preprocess(pairs))["scores"].view(-1)  # type: ignore[operator]
-        parts = scores.split([len(texts) for texts in inputs[1]])
-        losses = [self.per_list(own, label) for own, label in zip(parts, labels, strict=True)]
-        return self.of_all(torch.stack(losses))
+        return self.reduce(scores.split([len(texts) for texts in inputs[1]]), labels)
 
 
 def kl(scores: Tensor, labels: Tensor) -> Tensor:
@@ -56,6 +57,11 @@ def kl(scores: Tensor, labels: Tensor) -> Tensor:
     width = 8
     padded = [torch.cat([x, x.new_zeros(width - len(x))])[None] for x in (scores, labels)]
     return listwise_kl(*padded, mask=(torch.arange(width) < len(scores))[None])[0]
+
+
+def kls(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+    """The divergence of each list."""
+    return torch.stack([kl(own, label) for own, label in zip(scores, labels, strict=True)])
 
 
 def decomposed(loss: nn.Module, scores: Tensor, labels: list[Tensor]) -> Any:
@@ -69,15 +75,18 @@ def some_scores(seed: int, scale: float = 1.0) -> Tensor:
 
 @pytest.mark.parametrize("name", ["ListwiseKLLoss", "MSELoss", "MarginMSELoss"])
 def test_a_student_that_is_its_teacher_trains(name: str, tiny_model: CrossEncoder) -> None:
-    from cmp_rerank import ranking_losses
-
-    model = tiny_model.eval()
+    model, logits = tiny_model.eval(), {"activation_fn": nn.Identity()}
     listed = [[(query, text) for text in texts] for query, texts in zip(QUERIES, LISTS, strict=True)]
-    columns, labels = [QUERIES, LISTS], [torch.tensor(model.predict(each)) for each in listed]
+    columns, labels = [QUERIES, LISTS], [torch.tensor(model.predict(each, **logits)) for each in listed]
     if name == "MSELoss":
-        columns, labels = [QUERIES, PASSAGES], torch.tensor(model.predict(list(zip(QUERIES, PASSAGES, strict=True))))
+        columns, labels = (
+            [QUERIES, PASSAGES],
+            torch.tensor(model.predict(list(zip(QUERIES, PASSAGES, strict=True)), **logits)),
+        )
     if name == "MarginMSELoss":
-        first, second = (model.predict(list(zip(QUERIES, texts, strict=True))) for texts in (PASSAGES, OTHERS))
+        first, second = (
+            model.predict(list(zip(QUERIES, texts, strict=True)), **logits) for texts in (PASSAGES, OTHERS)
+        )
         columns, labels = [QUERIES, PASSAGES, OTHERS], torch.tensor(first - second)
     loss = getattr(ranking_losses, name, None) or getattr(upstream, name)
     compared = ComparativeLoss(model.train(), loss(model), [CmpCrop(), CmpDrop(p=0.3)])
@@ -100,14 +109,15 @@ def test_each_list_has_its_share(seed: int, scale: float, offset: float, distanc
     scores = some_scores(seed, scale) + offset
     near, far = scores + distance * some_scores(seed + 1, scale), some_scores(seed + 2, scale)
     teachers = zip(near.view(-1).split(SIZES), far.view(-1).split(SIZES), copied, strict=True)
-    split = decomposed(OfLists(kl, torch.mean), scores, [a if copy else b for a, b, copy in teachers])
+    split = decomposed(OfLists(lambda s, y: kls(s, y).mean()), scores, [a if copy else b for a, b, copy in teachers])
     torch.testing.assert_close(split.weights, torch.full((4,), 0.25), rtol=2e-3, atol=0)
 
 
-WRONG: dict[str, Callable[[Tensor], Tensor]] = {
-    "root": lambda losses: (1e-3 + losses.sum()).sqrt(),
-    "product": lambda losses: (1 + losses).prod() - 1,
-    "softmax over the batch": lambda losses: losses.logsumexp(dim=0),
+WRONG: dict[str, Reduce] = {
+    "root": lambda s, y: (1e-20 + kls(s, y).sum().relu()).sqrt(),
+    "square": lambda s, y: kls(s, y).sum() ** 2,
+    "one softmax for all": lambda s, y: listwise_kl(torch.cat([*s])[None], torch.cat([*y])[None])[0],
+    "scaled over the batch": lambda s, y: kls([own * torch.cat([*s]).std() for own in s], y).sum(),
 }
 
 
@@ -120,11 +130,10 @@ def test_a_wrong_decomposition_is_refused_however_small_its_gradients(
     scores = some_scores(0)
     labels = list((scores + distance * some_scores(1)).view(-1).split(SIZES))
     with pytest.raises(ValueError, match="does not decompose into losses of single examples"):
-        decomposed(OfLists(kl, lambda losses: scale * WRONG[wrong](losses)), scores, labels)
-    # The canary: the same losses, added up.
-    assert decomposed(OfLists(kl, lambda losses: scale * losses.sum()), scores, labels).weights.tolist() == (
-        pytest.approx([1.0] * 4, rel=2e-3)
-    )
+        decomposed(OfLists(lambda s, y: scale * WRONG[wrong](s, y)), scores, labels)
+    # The canary: the same divergences, added up.
+    added = decomposed(OfLists(lambda s, y: scale * kls(s, y).sum()), scores, labels)
+    torch.testing.assert_close(added.weights, torch.ones(4), rtol=2e-3, atol=0)
 
 
 def test_spread_scores_keep_their_order() -> None:
