@@ -7,11 +7,13 @@ Near a minimum, as where a student begins as a copy of its teacher, gradients ar
 then taken at scores that are far apart, too: these say how large they usually are, and so what rounding is.
 
 An example may have no gradient anywhere: its query has no documents, or a single one that the loss gives a constant.
-Its weight is what is left of the value of the batch; the loss of an example without scores is 0.
+Its weight is what is left of the value of the batch; the loss of an example without scores is 0. So is that of one
+for which the loss is a mean over nothing, which some losses make NaN.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,13 +48,22 @@ class Decomposition:
     residual: float
 
     def losses(self, replay: Replay, scores: Tensor) -> Tensor:
-        """The loss of each example for scores of shape (pairs, labels): (examples,)."""
-        if self.method == "one by one":
-            return replay.one_by_one(scores)
-        losses = replay.per_example(scores)
+        """The loss of each example for scores of shape (pairs, labels): (examples,).
+
+        Raises:
+            ValueError: if the loss of an example is not finite.
+        """
+        losses = _losses(replay, scores, self.method)
         if losses is None:
             raise ValueError(f"{type(replay.loss).__name__} changed its reduction between two runs of one batch.")
-        return losses
+        if bool(losses.isfinite().all()):
+            return losses
+        with torch.enable_grad():
+            at = scores.detach().requires_grad_()
+            again = _losses(replay, at, self.method)
+            assert again is not None
+            nothing = _of_nothing(again, _per_example(replay, _gradient(again.sum(), at) ** 2))
+        return _checked(replay, scores, losses.masked_fill(nothing, 0.0))
 
 
 def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Decomposition:
@@ -64,20 +75,77 @@ def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Deco
         prefer: the method to try first (that of the last batch, say).
 
     Raises:
-        ValueError: if neither method explains the gradient of the loss.
+        ValueError: if neither method explains the gradient of the loss, or the loss of an example is not finite.
     """
-    residuals = {}
+    residuals: dict[str, str] = {}
     for method in sorted(("unreduced", "one by one"), key=lambda name: name != prefer):
         attempt = _measure(replay, scores, method)
         if attempt is not None and attempt.residual <= TOLERANCE:
             return attempt
         residuals[method] = "not possible" if attempt is None else f"{attempt.residual:.2g}"
+    if "inf" in residuals.values():
+        _checked(replay, scores, replay.one_by_one(scores))
     raise ValueError(
         f"{type(replay.loss).__name__} does not decompose into losses of single examples, so its ablation steps "
         f"cannot be compared per example (share of its gradient left unexplained: {residuals}, at most {TOLERANCE} "
         "is allowed). Use a loss that is a sum or mean over examples, or give it a criterion module with a "
         "`reduction` attribute that can be set to 'none'."
     )
+
+
+def defined(replay: Replay, scores: Tensor, value: Tensor) -> Tensor:
+    """The value of a batch, also where the loss itself gives NaN for examples with nothing to learn.
+
+    Args:
+        replay: the loss on a batch.
+        scores: (pairs, labels), of which
+        value: is what the loss gives.
+
+    Returns:
+        The value; where it is NaN and the scores are not, the weighted sum over the examples that have a loss.
+
+    Raises:
+        ValueError: if it is NaN for another reason; the message names the query, where there is one.
+    """
+    if bool(value.isfinite()) or not bool(scores.isfinite().all()):
+        return value
+    try:
+        split = decompose(replay, scores.detach())
+        return (split.weights * split.losses(replay, scores)).sum()
+    except ValueError as error:
+        raise ValueError(f"{type(replay.loss).__name__} gives {value.item()} for a batch. {error}") from error
+
+
+def _losses(replay: Replay, scores: Tensor, method: str) -> Tensor | None:
+    return replay.per_example(scores) if method == "unreduced" else replay.one_by_one(scores)
+
+
+def _of_nothing(losses: Tensor, power: Tensor) -> Tensor:
+    """(examples,) which losses are means over nothing: NaN, although no score has a part in them.
+
+    LambdaLoss and RankNetLoss have them before sentence-transformers 6.2, of a query whose documents have equal
+    labels; later versions give 0.
+    """
+    return losses.isnan() & (power == 0)
+
+
+def _checked(replay: Replay, scores: Tensor, losses: Tensor) -> Tensor:
+    """The losses of examples; a ValueError that names the query unless they are finite."""
+    for i in (~losses.isfinite()).nonzero().flatten().tolist()[:1]:
+        own, query = scores[replay.owner == i], str(replay.columns[0][i])
+        labels = None if replay.labels is None else replay.labels[i].tolist()
+        raise ValueError(
+            f"{type(replay.loss).__name__} must give finite numbers; got {losses[i].item()} for the query "
+            f"{query!r:.80} (row {i} of the batch), with the labels {labels!r:.80} and scores from "
+            f"{own.min().item():.3g} to {own.max().item():.3g}: check labels, learning rate and half precision."
+        )
+    return losses
+
+
+def _per_example(replay: Replay, products: Tensor) -> Tensor:
+    """Sums over the scores of each example: (pairs, labels) to (examples,)."""
+    sums = torch.zeros(replay.examples, device=products.device, dtype=products.dtype)
+    return sums.index_add(0, replay.owner, products.sum(dim=1))
 
 
 def _measure(replay: Replay, scores: Tensor, method: str) -> Decomposition | None:
@@ -209,7 +277,7 @@ def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
     with torch.enable_grad():
         scores = at.clone().requires_grad_()
         try:
-            losses = replay.per_example(scores) if method == "unreduced" else replay.one_by_one(scores)
+            losses = _losses(replay, scores, method)
         except (RuntimeError, ValueError):
             return None
         if losses is None:
@@ -221,15 +289,11 @@ def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
         mixed = _gradient((factors * losses).sum(), scores)
         whole = _gradient(total, scores)
     owner = replay.owner
-
-    def per_example(products: Tensor) -> Tensor:
-        return torch.zeros(replay.examples, device=at.device, dtype=at.dtype).index_add(0, owner, products.sum(dim=1))
-
-    power = per_example(own * own)
-    weights = per_example(whole * own) / power.masked_fill(power == 0, 1.0)
+    power = _per_example(replay, own * own)
+    weights = _per_example(replay, whole * own) / power.masked_fill(power == 0, 1.0)
     return _Gradients(
         total.detach(),
-        losses.detach(),
+        losses.detach().masked_fill(_of_nothing(losses, power), 0.0),
         weights,
         power.sqrt(),
         whole=whole.norm().item(),
@@ -260,6 +324,7 @@ def _gradient(value: Tensor, scores: Tensor) -> Tensor:
 
 
 def _share(difference: float, whole: float, rounding: float) -> float:
-    """A difference as a share of the whole: 0 where all of it may be rounding; NaN stays NaN."""
+    """A difference as a share of the whole, in which rounding counts little; infinite where one is NaN."""
     size = whole + rounding / TOLERANCE
-    return difference / size if size > 0 else float(difference > 0)
+    share = difference / size if size > 0 else float(difference > 0)
+    return math.inf if math.isnan(difference) or math.isnan(share) else share
