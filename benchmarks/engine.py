@@ -4,14 +4,14 @@
     python benchmarks/engine.py --quick         # a few steps, to see that it works; its figures mean little
     python benchmarks/engine.py --objectives --threads 1 --batch 8    # each objective instead: minutes of a core
     python benchmarks/engine.py --sparse --profile --threads 1        # what rows without a gradient save: 8 minutes
-    python benchmarks/engine.py --limit --threads 1                   # the share of the bare matrix products: 7 minutes
+    python benchmarks/engine.py --limit --threads 1                   # against the bare matrix products: 7 minutes
     python docs/scripts/figures.py              # brings the results into the docs
 
 All arms train one model in turns, step by step, so that whatever else the machine does hits them alike. A step is
 everything from asking for a batch to the optimizer. Each arm takes the same rows, an epoch at a time; a ratio is that
 of an epoch's time to that of the plain ``CrossEncoderTrainer`` in the same round, and the median over rounds is what
-counts, with the least and the greatest of them. Memory is what autograd keeps for the backward pass: the greatest number of bytes in distinct storages,
-parameters left out, at any moment of a step.
+counts, with the least and the greatest of them. Memory is what autograd keeps for the backward pass: the greatest
+number of bytes in distinct storages, parameters left out, at any moment of a step.
 
 Results go to ``benchmarks/results/engine.json``; those of objectives, each with the passes that it is made for, to
 ``objectives.json``, and so on. A file is of one command. One that was broken off goes on when it is given again, by
@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -53,6 +53,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor, nn
+from whole_run import WholeRun
 
 from cmp_rerank import (
     CmpCrop,
@@ -79,7 +80,6 @@ from cmp_rerank.objective import comparative_loss
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
-OBJECTIVES, SPARSE, LIMIT = (RESULTS.with_name(f"{name}.json") for name in ("objectives", "sparse", "limit"))
 SEED = 0
 #: Tokens of ModernBERT's configuration that stand elsewhere in its own vocabulary.
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
@@ -162,7 +162,7 @@ class Setup(NamedTuple):
         high: of the longest.
         batch: rows of a batch.
         batches: steps of an epoch.
-        arms: words; only arms that have one of them in their name take part, and the first.
+        arms: the names of those that take part; none: all.
     """
 
     model: str
@@ -170,7 +170,7 @@ class Setup(NamedTuple):
     high: int
     batch: int = 32
     batches: int = 1
-    arms: tuple[str, ...] = ("",)
+    arms: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.model}, lengths {self.low}..{self.high}, batch {self.batch}"
@@ -188,7 +188,11 @@ ON_A_CPU = {
         Setup("minilm", 20, 60, 16),
         Setup(
             "modernbert-quarter", 20, 256, 8,
-            arms=("plain, ", "PairwiseHinge", "crop + drop, HingeRegularized(full)"),
+            arms=(
+                "plain, CrossEncoderTrainer", "plain, RerankerTrainer", "two drops, PairwiseHinge",
+                "crop + drop, PairwiseHinge", "crop + drop, PairwiseHinge, half compared",
+                "crop + drop, HingeRegularized(full)",
+            ),
         ),
     ],
     "limit": [Setup("minilm", 20, 256, 8), Setup("modernbert-quarter", 20, 256, 4)],
@@ -233,6 +237,10 @@ def pairs(model: CrossEncoder, rows: int, low: int, high: int) -> Dataset:
 # Arms ---------------------------------------------------------------------------------------------------
 
 
+#: Name: trainer and loss. The first is what all others are compared with.
+Arms = dict[str, tuple[type, nn.Module]]
+
+
 class Reference(nn.Module):
     """The reference's way: every step of the ablation is a pass of its own, dropped by the library's dropout.
 
@@ -265,8 +273,8 @@ class Reference(nn.Module):
         return comparative_loss(torch.stack(losses, dim=1)).mean()
 
 
-def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
-    """Name: trainer and loss. The first is what all others are compared with."""
+def arms(model: CrossEncoder, layers: int) -> Arms:
+    """Each strategy."""
     bce = BinaryCrossEntropyLoss(model)
     top = CmpDrop(layers=f"top:{max(1, layers // 3)}")
 
@@ -291,7 +299,7 @@ def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
     }
 
 
-def objective_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+def objective_arms(model: CrossEncoder, layers: int) -> Arms:
     """The same for objectives: of a nested drop for those that compare, of copies for those that want agreement."""
     bce = BinaryCrossEntropyLoss(model)
     drop, copies, two = CmpDrop(), IndependentCopies(), IndependentCopies(steps=2)
@@ -319,7 +327,7 @@ def objective_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn
     } | {name: (RerankerTrainer, loss) for name, loss in zip(names, losses, strict=True)}
 
 
-def sparse_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+def sparse_arms(model: CrossEncoder, layers: int) -> Arms:
     """What is saved where few rows have weight, or few examples are compared."""
     bce = BinaryCrossEntropyLoss(model)
     ablations = {"two drops": [CmpDrop(steps=2)], "crop + drop": [CmpCrop(), CmpDrop()]}
@@ -343,7 +351,7 @@ def sparse_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Mo
     }
 
 
-def limit_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+def limit_arms(model: CrossEncoder, layers: int) -> Arms:
     """One arm of each way to run."""
     chosen = (
         "plain, CrossEncoderTrainer",
@@ -572,7 +580,7 @@ BY_ROUND = ("products_s", "zero_weight_rates")
 
 
 def measure(
-    make: Callable[[CrossEncoder, int], dict[str, tuple[type, nn.Module]]],
+    make: Callable[[CrossEncoder, int], Arms],
     setup: Setup,
     rounds: int,
     profile: bool,
@@ -581,10 +589,10 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """All arms that ``make`` makes on one model and one range of lengths; yields what is known after each round.
 
-    With ``limit`` also the bare products of each arm, whose steps of an epoch must be alike: one, or long ones. Of what
-    is ``known`` already the rounds are not run again.
+    With ``limit`` also the bare products of each arm, whose steps of an epoch must be alike: one, or long ones. The
+    rounds that are ``known`` already are not run again.
     """
-    name, low, high, batch, batches, words = setup
+    name, low, high, batch, batches, _ = setup
     torch.manual_seed(SEED)
     model = MODELS[name]()
     layers = model[0].model.config.num_hidden_layers
@@ -595,9 +603,7 @@ def measure(
         use_cpu=device() == "cpu", bf16=device() == "cuda", seed=SEED, dataloader_pin_memory=False,
     )  # fmt: skip
     running: dict[str, Arm] = {}
-    for number, (arm, (trainer, loss)) in enumerate(make(model, layers).items()):
-        if number and not any(word in arm for word in words):
-            continue
+    for arm, (trainer, loss) in make(model, layers).items():
         kind = RerankerTrainingArguments if trainer is RerankerTrainer else CrossEncoderTrainingArguments
         running[arm] = Arm(trainer(model=model, args=kind(**options), train_dataset=data, loss=loss), optimizer)
 
@@ -772,10 +778,57 @@ def about(program: str = "benchmarks/engine.py") -> dict[str, Any]:
     }
 
 
+def write(path: Path, run: dict[str, Any], program: str) -> None:
+    """Put a run into the result file of another program, with all that its figures depend on."""
+    run = about(program) | run
+    run["machine"] |= {"load": [round(x, 2) for x in os.getloadavg()]}
+
+    def kind(run: dict[str, Any]) -> list[Any]:
+        return [run["model"], run["lengths"], run["batch"], run["machine"]["device"]]
+
+    before = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = [other for other in before if kind(other) != kind(run)] + [run]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+    part.rename(path)
+
+
+KINDS = {"engine": arms, "objectives": objective_arms, "sparse": sparse_arms, "limit": limit_arms}
+
+
+def setups_of(what: str, given: argparse.Namespace) -> list[Setup]:
+    """What to train: the usual setups, those of them that were asked for, or others."""
+    usual = ON_A_CPU[what] if device() == "cpu" else ON_A_GPU
+    if given.quick:
+        usual = [Setup("minilm", 20, 256, 8)]
+    if given.models or given.lengths:
+        models = given.models or dict.fromkeys(setup.model for setup in usual)
+        lengths = given.lengths or dict.fromkeys((setup.low, setup.high) for setup in usual)
+        asked = [(model, low, high) for model in models for low, high in lengths]
+        known = {setup[:3]: setup for setup in usual}
+        usual = [known.get(each, Setup(*each)) for each in asked]
+    changes = {name: getattr(given, name) for name in ("batch", "batches") if getattr(given, name)}
+    return [setup._replace(**changes) for setup in usual]
+
+
+def taking_part(what: str, setup: Setup, words: list[str]) -> Callable[[CrossEncoder, int], Arms]:
+    """Makes the arms of a setup that have one of the words in their names."""
+
+    def make(model: CrossEncoder, layers: int) -> Arms:
+        return {
+            name: arm
+            for name, arm in KINDS[what](model, layers).items()
+            if (not setup.arms or name in setup.arms) and any(word in name for word in words)
+        }
+
+    return make
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few steps of the small model")
+    parser.add_argument("--quick", action="store_true", help="a few steps of the small model; no result file")
     parser.add_argument("--objectives", action="store_true", help="objectives instead of strategies, of one model")
     parser.add_argument("--sparse", action="store_true", help="what rows of weight zero save instead")
     parser.add_argument("--limit", action="store_true", help="against the bare matrix products instead")
@@ -784,61 +837,38 @@ def main() -> None:
     parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"), help="only these")
     parser.add_argument("--batch", type=int, help="rows of a batch")
     parser.add_argument("--batches", type=int, help="steps of an epoch")
-    parser.add_argument("--rounds", type=int, default=3, help="epochs of each arm")
+    parser.add_argument("--rounds", type=int, help="epochs of each arm; default: 5 of short steps, 3 of long ones")
     parser.add_argument("--profile", action="store_true", help="also measure which part of a step takes how long")
     parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument(
-        "--docs",
-        action="store_true",
-        help="run nothing; write the last results into their page of docs/",
-    )
+    parser.add_argument("--output", type=Path, help="default: the result file, for a run of all; else none")
     given = parser.parse_args()
-    what = next((name for name in ("objectives", "sparse", "limit") if getattr(given, name)), "engine")
-    path, make, document = {
-        "engine": (RESULTS, arms, write_docs),
-        "objectives": (OBJECTIVES, objective_arms, write_objective_docs),
-        "sparse": (SPARSE, sparse_arms, write_sparse_docs),
-        "limit": (LIMIT, limit_arms, write_limit_docs),
-    }[what]
-    if given.docs:
-        document()
-        return
-    output = given.output or path
-    wanted = ["plain, ", *given.arms] if given.arms else [""]
-
-    def make_wanted(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
-        return {name: arm for name, arm in make(model, layers).items() if any(word in name for word in wanted)}
-
+    what = next((name for name in KINDS if getattr(given, name, False)), "engine")
     if given.threads:
         torch.set_num_threads(given.threads)
-    setups = ON_A_CPU if device() == "cpu" else ON_A_GPU
-    setups = setups[:1] if given.objectives else setups
-    asked = [(name, low, high) for name in given.models or () for low, high in given.lengths or [(20, 256)]]
-    if given.models or given.lengths:
-        setups = [
-            setup
-            for setup in setups
-            if setup[0] in (given.models or MODELS) and [*setup[1:3]] in (given.lengths or [[*setup[1:3]]])
-        ]
-    known = {setup[0] for setup in setups} if not given.lengths else {setup[:3] for setup in setups}
-    setups = [*setups, *((*each, 32, 1) for each in asked if not {each[0], each} & known)]
-    if given.quick:
-        setups, given.rounds = [("minilm", 20, 256, 8, 1)], 1
-    for name, low, high, rows, steps in setups:
-        batch, batches = given.batch or rows, given.batches or steps
-        print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
-        for run in measure(make_wanted, name, low, high, batch, batches, given.rounds, given.profile, given.limit):
-            write(output, run)  # so that there is something of a run that is broken off
-        print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
+    given.lengths = given.lengths and [tuple(each) for each in given.lengths]
+    rounds = given.rounds or (1 if given.quick else 5 if what in ("sparse", "limit") else 3)
+    part_of_it = given.quick or given.models or given.lengths or given.arms or given.batch or given.batches
+    output = given.output or (None if part_of_it else RESULTS.with_name(f"{what}.json"))
+    words = ["plain, ", *given.arms] if given.arms else [""]
+    whole, setups = WholeRun(output, about()), setups_of(what, given)
+    for setup in setups:
+        print(setup, flush=True)
+        known = whole.known(str(setup))
+        if known is None or known["rounds"] < rounds:
+            for run in measure(taking_part(what, setup, words), setup, rounds, given.profile, given.limit, known):
+                whole.put(str(setup), run)
+        run = whole.known(str(setup)) or {}
+        print(f"  {'':50} {'time':>6} {'cpu':>6} {'':13} {'memory':>6} {'padding':>7}")
         for arm, figures in run["arms"].items():
+            low, high = figures["cpu_time_range"]
             print(
-                f"  {arm:32} {figures['time']:6.2f} {figures['cpu_time']:6.2f} {figures['memory']:6.2f} "
-                f"{figures['padding']:7.1%} {figures.get('share_of_products', '')}"
+                f"  {arm:50} {figures['time']:6.2f} {figures['cpu_time']:6.2f} ({low:.2f} to {high:.2f}) "
+                f"{figures['memory']:6.2f} {figures['padding']:7.1%} {figures.get('share_of_products', '')}"
             )
         for target in run["targets"]:
             print("  " + json.dumps(target))
-    print(f"Written to {output}")
+    whole.finish([str(setup) for setup in setups])
+    print(f"Written to {output}" if output else "Nothing is written without --output: this is a part of the run.")
 
 
 if __name__ == "__main__":
