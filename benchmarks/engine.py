@@ -3,8 +3,9 @@
     python benchmarks/engine.py --threads 1     # what fits on a small machine: an hour and a half of a core, 16 GB
     python benchmarks/engine.py --quick         # a few steps, to see that it works; its figures mean little
     python benchmarks/engine.py --objectives --threads 1 --batch 8    # each objective instead: minutes of a core
-    python benchmarks/engine.py --sparse --profile --threads 1        # what rows without a gradient save: 8 minutes
+    python benchmarks/engine.py --sparse --threads 1                  # what rows without a gradient save: 6 minutes
     python benchmarks/engine.py --limit --threads 1                   # against the bare matrix products: 7 minutes
+    python benchmarks/engine.py --where --threads 1                   # where a step goes: 2 minutes
     python docs/scripts/figures.py              # brings the results into the docs
 
 All arms train one model in turns, step by step, so that whatever else the machine does hits them alike. A step is
@@ -196,6 +197,15 @@ ON_A_CPU = {
         ),
     ],
     "limit": [Setup("minilm", 20, 256, 8), Setup("modernbert-quarter", 20, 256, 4)],
+    "where": [
+        Setup(
+            "modernbert-quarter", 20, 256, 8,
+            arms=(
+                "plain, CrossEncoderTrainer", "plain, RerankerTrainer", "two drops, PairwiseHinge",
+                "crop + drop, PairwiseHinge",
+            ),
+        )
+    ],
 }  # fmt: skip
 ON_A_GPU = [
     Setup(model, low, high, batches=8)
@@ -585,6 +595,7 @@ def measure(
     rounds: int,
     profile: bool,
     limit: bool,
+    where: bool,
     known: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """All arms that ``make`` makes on one model and one range of lengths; yields what is known after each round.
@@ -640,7 +651,7 @@ def measure(
             for _ in range(batches):
                 each.step()
         facts[arm] |= {"products_gflop": round(products.flop(bare[arm]) / 1e9, 1), "products_s": []}
-    for arm, each in running.items() if profile or limit else ():
+    for arm, each in running.items() if profile or limit or where else ():
         each.begin()
         facts[arm]["profile"] = products.profile(each.step)
         print(f"  {arm}: {facts[arm]}", flush=True)
@@ -794,7 +805,11 @@ def write(path: Path, run: dict[str, Any], program: str) -> None:
     part.rename(path)
 
 
-KINDS = {"engine": arms, "objectives": objective_arms, "sparse": sparse_arms, "limit": limit_arms}
+KINDS = {
+    "engine": arms, "objectives": objective_arms, "sparse": sparse_arms, "limit": limit_arms, "where": sparse_arms,
+}  # fmt: skip
+#: Rounds of each kind.
+ROUNDS = {"engine": 3, "objectives": 3, "sparse": 5, "limit": 5, "where": 1}
 
 
 def setups_of(what: str, given: argparse.Namespace) -> list[Setup]:
@@ -832,12 +847,13 @@ def main() -> None:
     parser.add_argument("--objectives", action="store_true", help="objectives instead of strategies, of one model")
     parser.add_argument("--sparse", action="store_true", help="what rows of weight zero save instead")
     parser.add_argument("--limit", action="store_true", help="against the bare matrix products instead")
+    parser.add_argument("--where", action="store_true", help="where a step goes instead: shares, which bear a load")
     parser.add_argument("--arms", nargs="+", metavar="WORDS", help="only plain arms and those whose name has this")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="only these")
     parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"), help="only these")
     parser.add_argument("--batch", type=int, help="rows of a batch")
     parser.add_argument("--batches", type=int, help="steps of an epoch")
-    parser.add_argument("--rounds", type=int, help="epochs of each arm; default: 5 of short steps, 3 of long ones")
+    parser.add_argument("--rounds", type=int, help=f"epochs of each arm; default: {ROUNDS}")
     parser.add_argument("--profile", action="store_true", help="also measure which part of a step takes how long")
     parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
     parser.add_argument("--output", type=Path, help="default: the result file, for a run of all; else none")
@@ -846,7 +862,7 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     given.lengths = given.lengths and [tuple(each) for each in given.lengths]
-    rounds = given.rounds or (1 if given.quick else 5 if what in ("sparse", "limit") else 3)
+    rounds = given.rounds or (1 if given.quick else ROUNDS[what])
     part_of_it = given.quick or given.models or given.lengths or given.arms or given.batch or given.batches
     output = given.output or (None if part_of_it else RESULTS.with_name(f"{what}.json"))
     words = ["plain, ", *given.arms] if given.arms else [""]
@@ -855,7 +871,9 @@ def main() -> None:
         print(setup, flush=True)
         known = whole.known(str(setup))
         if known is None or known["rounds"] < rounds:
-            for run in measure(taking_part(what, setup, words), setup, rounds, given.profile, given.limit, known):
+            for run in measure(
+                taking_part(what, setup, words), setup, rounds, given.profile, given.limit, given.where, known
+            ):
                 whole.put(str(setup), run)
         run = whole.known(str(setup)) or {}
         print(f"  {'':50} {'time':>6} {'cpu':>6} {'':13} {'memory':>6} {'padding':>7}")

@@ -109,6 +109,14 @@ def limit(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def where(result: dict[str, Any]) -> list[str]:
+    """Where a step goes."""
+    lines = ["Shares of the time of one step, by kinds of operations; what is in none of them is python's."]
+    for run in result["runs"]:
+        lines += heading(run) + profiles(run)
+    return lines
+
+
 def engine(result: dict[str, Any]) -> list[str]:
     """Time and memory of every strategy."""
     lines = [
@@ -228,6 +236,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[str]]]] = {
     "engine": ("measurements.md", "engine.json", engine),
     "sparse": ("measurements.md", "sparse.json", sparse),
     "limit": ("measurements.md", "limit.json", limit),
+    "where": ("measurements.md", "where.json", where),
     "objectives": ("objectives.md", "objectives.json", objectives),
     "first_step": ("engine.md", "first_step.json", first_step),
 }
