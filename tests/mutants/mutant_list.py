@@ -69,6 +69,8 @@ LEAKS = ("tests/mining/test_leakage.py",)
 MINED = ("tests/mining/test_mine.py",)
 COLUMNS = ("tests/mining/test_run_columns.py",)
 RERANKED = ("tests/reranking/test_rerank_run.py",)
+RESUMED = ("tests/reranking/test_rerank_run.py::test_something_else_is_not_resumed",)
+JOURNAL = ("tests/reranking/test_journal.py",)
 CHOICE = ("tests/guard/test_choice.py",)
 INTERPOLATION = ("tests/guard/test_interpolation.py",)
 GUARDING = ("tests/guard/test_guarding.py",)
@@ -1304,7 +1306,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "cmp_rerank/reranking/groups.py",
         "(*((query, [*scores.items()]) for query, scores in self.ranked.items()), *pairs)",
         "(*self.ranked, *pairs)",
-        RERANKED,
+        RESUMED,
         "a run with another first stage would go on from old groups",
     ),
     Mutant(
@@ -1312,7 +1314,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "cmp_rerank/reranking/journal.py",
         'line.endswith(b"\\n") and checksum == zlib.crc32(_dumped(record), before)',
         'line.endswith(b"\\n")',
-        RERANKED,
+        JOURNAL,
         "a changed line would count",
     ),
     Mutant(
@@ -1320,7 +1322,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "cmp_rerank/reranking/journal.py",
         "file.truncate(end)",
         "file.seek(end)",
-        RERANKED,
+        JOURNAL,
         "what a kill has left would follow what is written next",
     ),
     Mutant(
