@@ -83,8 +83,9 @@ def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Deco
         if attempt is not None and attempt.residual <= TOLERANCE:
             return attempt
         residuals[method] = "not possible" if attempt is None else f"{attempt.residual:.2g}"
-    if "inf" in residuals.values():
-        _checked(replay, scores, replay.one_by_one(scores))
+    for method in (name for name, residual in residuals.items() if residual == "inf"):
+        if (losses := _losses(replay, scores, method)) is not None:
+            _checked(replay, scores, losses)
     raise ValueError(
         f"{type(replay.loss).__name__} does not decompose into losses of single examples, so its ablation steps "
         f"cannot be compared per example (share of its gradient left unexplained: {residuals}, at most {TOLERANCE} "
