@@ -5,7 +5,8 @@ one example at a time. That this adds up is measured on every batch: the gradien
 the scores must be a weighted sum of the gradients of single examples, each of which depends on its own scores alone.
 
 An example may have no gradient anywhere: its query has no documents, or a single one that the loss gives a constant.
-Its weight is what is left of the value of the batch; the loss of an example without scores is 0.
+Its weight is what is left of the value of the batch; the loss of an example without scores is 0, and so is one that
+is a mean of nothing.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ class Decomposition:
         method: "unreduced" (the loss's criterion, unreduced) or "one by one".
         weights: (examples,) weight_i; 1/examples for a plain mean.
         residual: the share of the gradient that this leaves unexplained.
+        nothing: (examples,) whose loss is a mean of nothing, see `_Gradients`.
     """
 
     method: str
     weights: Tensor
     residual: float
+    nothing: Tensor
 
     def losses(self, replay: Replay, scores: Tensor) -> Tensor:
         """The loss of each example for scores of shape (pairs, labels): (examples,)."""
-        if self.method == "one by one":
-            return replay.one_by_one(scores)
-        losses = replay.per_example(scores)
+        losses = replay.one_by_one(scores) if self.method == "one by one" else replay.per_example(scores)
         if losses is None:
             raise ValueError(f"{type(replay.loss).__name__} changed its reduction between two runs of one batch.")
-        return losses
+        return losses.masked_fill(self.nothing, 0.0)
 
 
 def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Decomposition:
@@ -91,7 +92,7 @@ def _measure(replay: Replay, scores: Tensor, method: str) -> Decomposition | Non
             weights = torch.where(without_gradient, elsewhere.weights, weights)
             constant = without_gradient & moved.without_gradient & elsewhere.without_gradient & (here.losses != 0)
             weights = torch.where(constant, _weight_by_value(here, weights, constant), weights)
-    return Decomposition(method, weights, residual)
+    return Decomposition(method, weights, residual, here.nothing)
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class _Gradients:
         weights: (examples,) what the gradients of the examples must be weighted with to be that of the batch.
         residual: the share of the gradient that this leaves unexplained.
         without_gradient: (examples,) which examples have none.
+        nothing: (examples,) whose loss is not a number and has no gradient: a mean over no pair, as LambdaLoss and
+            RankNetLoss had it before sentence-transformers 6.2. It counts 0, as it does since.
     """
 
     total: Tensor
@@ -111,6 +114,7 @@ class _Gradients:
     weights: Tensor
     residual: float
     without_gradient: Tensor
+    nothing: Tensor
 
 
 def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
@@ -139,7 +143,9 @@ def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
     without_gradient = power == 0
     weights = per_example(whole * own) / power.masked_fill(without_gradient, 1.0)
     unexplained = _relative(whole - weights[owner, None] * own, whole)
-    return _Gradients(total.detach(), losses.detach(), weights, max(entangled, unexplained), without_gradient)
+    nothing = without_gradient & losses.detach().isnan()
+    losses = losses.detach().masked_fill(nothing, 0.0)
+    return _Gradients(total.detach(), losses, weights, max(entangled, unexplained), without_gradient, nothing)
 
 
 def _weight_by_value(found: _Gradients, weights: Tensor, constant: Tensor) -> Tensor:

@@ -239,6 +239,9 @@ class LongDocumentReranker(CrossEncoder):
             return super().rank(query, documents, *args, **kwargs)
         with self._telling() as told:
             results = super().rank(query, documents, *args, **kwargs)
+        if not hasattr(CrossEncoder, "_inference"):  # see there: which document is in which batch is not known
+            prompt = kwargs.get("prompt") or self.prompts.get(kwargs.get("prompt_name") or "")
+            told = self.score_documents([(query, document) for document in documents], prompt=prompt).passages
         if len(told) != len(documents):
             raise ValueError("passages are told by one process; got several devices. Give one device, or none.")
         return [result | {"passages": best_first(told[result["corpus_id"]])} for result in results]
