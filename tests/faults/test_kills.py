@@ -64,6 +64,8 @@ TIMES = re.compile(
     r"seconds|runtime|per_second|^made$|^start|^time|wall|cpu|environment|^resumed|flos|fingerprint|train_loss"
     r"|^marks$|^sizes?$|^files$|^is_local$|^local_files_only$"
 )
+#: Bars of progress, on a line that they write again and again.
+BARS = re.compile(r"\r[^\r\n]*")
 #: Files of nothing else.
 TOLD = ("log.txt", "environment.json", "training_args.bin", "README.md", "seconds.json")
 
@@ -210,7 +212,7 @@ def results(usage: Usage, world: Mapping[str, Path], out: Path, said: str) -> di
     if usage.out:
         return found
     read = {name: world[name].read_bytes() for name in usage.files(world) if world[name].is_file()}
-    return found | read | {"said": said}
+    return found | read | {"said": BARS.sub("", said)}
 
 
 def survives(usage: Usage, world: Mapping[str, Path], folder: Path, kills: int) -> None:
