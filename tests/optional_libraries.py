@@ -26,6 +26,8 @@ class _Library:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)  # pytest looks for wrapped functions in all that a conftest has
         return getattr(pytest.importorskip(self._name), attribute)
 
 
