@@ -10,11 +10,13 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 
 class _Library:
@@ -24,6 +26,8 @@ class _Library:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)  # pytest looks for wrapped functions in all that a conftest has
         return getattr(pytest.importorskip(self._name), attribute)
 
 
@@ -44,10 +48,18 @@ USERS = {
 REFUSED = "you need to install the `accelerate` and `datasets` modules"
 
 
+REASON = "needs datasets, which is not installed"
+
+
 def needs_datasets(error: BaseException) -> bool:
-    """Whether a test ended in this error for no other reason than that `datasets` is not installed."""
+    """Whether a test ended in this error, or one that came of it, for want of `datasets` and no other reason."""
     if isinstance(error, doctest.UnexpectedException):
         error = error.exc_info[1]
+    before = error.__cause__ or error.__context__
+    return _is_missing(error) or (before is not None and needs_datasets(before))
+
+
+def _is_missing(error: BaseException) -> bool:
     if isinstance(error, RuntimeError):
         return REFUSED in str(error) and importlib.util.find_spec("datasets") is None
     if not isinstance(error, ModuleNotFoundError) or error.name != "datasets":
@@ -57,8 +69,24 @@ def needs_datasets(error: BaseException) -> bool:
     return not ours or ours[-1] in USERS
 
 
+def skipping(invoke: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs a command, which makes one line of every error; skips the test where that was for want of `datasets`."""
+
+    @wraps(invoke)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        result = invoke(*args, **kwargs)
+        if result.exception is not None and needs_datasets(result.exception):
+            pytest.skip(REASON)
+        return result
+
+    return run
+
+
 class SkipWhereMissing:
-    """A plugin of pytest that skips such tests and doctests."""
+    """A plugin of pytest that skips such tests and doctests, and those whose commands end so."""
+
+    def __init__(self) -> None:
+        CliRunner.invoke = skipping(CliRunner.invoke)  # type: ignore[method-assign]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self) -> Iterator[None]:
@@ -67,7 +95,7 @@ class SkipWhereMissing:
             yield
         except Exception as error:
             if needs_datasets(error):
-                pytest.skip("needs datasets, which is not installed")
+                pytest.skip(REASON)
             raise
 
     pytest_runtest_call = pytest_runtest_setup  # fixtures and tests alike

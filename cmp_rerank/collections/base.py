@@ -31,7 +31,8 @@ class Split:
     Args:
         queries: Text by query id.
         qrels: Grade by document id, by query id; its queries are among ``queries``.
-        weights: How much a query counts in a mean, by query id; None: all the same.
+        weights: How much a query counts in means of your own, by query id; None: all the same. Measures, tests and
+            training of this package count every query once.
         support: Characters of the documents that support the answer, by document id, by query id; None: not known.
     """
 
@@ -161,7 +162,7 @@ class Collection:
         return self.part(split).qrels
 
     def weights(self, split: str) -> Mapping[str, float] | None:
-        """How much each query of a split counts in a mean; None: all the same."""
+        """How much each query of a split counts in means of your own; None: all the same."""
         return self.part(split).weights
 
     @property

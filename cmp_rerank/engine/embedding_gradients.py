@@ -203,9 +203,10 @@ class EmbeddingGradients:
 
     @contextmanager
     def _on_model(self) -> Iterator[None]:
+        look_up = self._passes.hook(self._look_up)
         with ExitStack() as stack:
             for module in self._modules:  # before other hooks, which may change what was looked up
-                handle = module.register_forward_hook(self._look_up, prepend=True, with_kwargs=True)
+                handle = module.register_forward_hook(look_up, prepend=True, with_kwargs=True)
                 stack.callback(handle.remove)
             yield
 

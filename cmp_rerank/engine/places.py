@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cmp_rerank.hooks.turns import in_this_thread
+
 Place = tuple[Any, ...]  # where an argument stands: indices and names, from the outside in
 
 
@@ -55,7 +57,7 @@ def observe(
             def note(_: nn.Module, args: Any, kwargs: Any, number: int = number) -> None:
                 seen[number] |= {place for place, x in tensors((args, kwargs)) if belongs(x)}
 
-            stack.callback(layer.register_forward_pre_hook(note, with_kwargs=True).remove)
+            stack.callback(layer.register_forward_pre_hook(in_this_thread(note), with_kwargs=True).remove)
         scores = run()
     if not all(seen):
         raise ValueError("its layers are not run one after the other on the batch")

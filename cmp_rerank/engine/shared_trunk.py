@@ -95,7 +95,8 @@ class SharedTrunk(LayerInputs):
     def _on_model(self) -> Iterator[None]:
         with ExitStack() as stack:
             for number, layer in enumerate(self.layers):
-                stack.callback(layer.register_forward_pre_hook(self._hook(number), with_kwargs=True).remove)
+                fit = self._passes.hook(self._hook(number))
+                stack.callback(layer.register_forward_pre_hook(fit, with_kwargs=True).remove)
             yield
 
     def _hook(self, number: int) -> Callable[..., tuple[Any, Any] | None]:

@@ -1,12 +1,12 @@
 """Passes without padding: the encoder's layers see the tokens of all rows, and nothing between them.
 
-Embeddings and head of a model see the padded batch. Before the first layer, hooks take the tokens out of it, each as
-a row of one token: (rows, tokens, units) becomes (all tokens, 1, units). All that works on single tokens (linear
-maps, norms, rotary positions, masks of CmpDrop) is right as it is. Attention is not: while layers run unpadded, the
-model's configuration names an attention function of this module, registered with transformers' `AttentionInterface`.
-It puts the tokens of each row together again, attends within rows, and takes them apart. On CUDA that is done as
-nested tensors, in one call of a variable-length kernel, if every token sees all tokens of its row; else with rows of
-equal length in one call. After the last layer tokens go back to their places.
+Embeddings and head of a model see the padded batch. Before the first layer, hooks take the tokens out of it, each
+as a row of one token: (rows, tokens, units) becomes (all tokens, 1, units). All that works on single tokens (linear
+maps, norms, rotary positions, masks of CmpDrop) is right as it is. Attention is not: to the thread that runs layers
+unpadded, the model's configuration names an attention function of this module, registered with transformers'
+`AttentionInterface`. It puts the tokens of each row together again, attends within rows, and takes them apart. On
+CUDA that is done as nested tensors, in one call of a variable-length kernel, if every token sees all tokens of its
+row; else with rows of equal length in one call. After the last layer tokens go back to their places.
 """
 
 from __future__ import annotations
@@ -155,10 +155,24 @@ def _configs(model: nn.Module) -> list[Any]:
     return list(found.values())
 
 
-def _name_attention(names: Sequence[tuple[Any, str | None]]) -> None:
-    """Set the implementation of each configuration; an outer one sets those inside of it, which come later."""
-    for config, name in names:
-        config._attn_implementation = name
+def _naming(kind: type[Any], unpadded: Callable[[], bool]) -> type[Any]:
+    """A class of configuration that names the attention of this module where it runs, and elsewhere what it has.
+
+    The configuration belongs to every thread that calls the model, and some models compute in another way for each
+    name. So the name is not changed, but looked up.
+
+    Args:
+        kind: The class of the configuration.
+        unpadded: Whether this thread runs a pass without padding.
+    """
+    plain: property = kind._attn_implementation
+
+    def name(self: Any) -> Any:
+        found = plain.__get__(self)
+        return IMPLEMENTATION if found == REPLACED and unpadded() else found
+
+    same = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), {"_attn_implementation": property(name, plain.__set__), **same})
 
 
 def _has_kernel(device: torch.device) -> bool:
@@ -182,7 +196,7 @@ class Unpadded(LayerInputs):
         self._inside = [id(module) for layer in self.layers for module in layer.modules()]
         self._passes: PassHooks[_Packing] = PassHooks(model, self._on_model)
         self._attended = 0  # how often
-        self._configs = _configs(model)
+        self._configs = [(config, type(config), _naming(type(config), self._runs)) for config in _configs(model)]
         found = {
             getattr(vars(module).get("config"), "_attn_implementation", None)
             for layer in self.layers
@@ -217,6 +231,9 @@ class Unpadded(LayerInputs):
         """Where the tokens of the pass that runs are; None in a padded pass."""
         return self._passes.now
 
+    def _runs(self) -> bool:
+        return self._passes.now is not None
+
     def installed(self) -> AbstractContextManager[None]:
         """Hooks and attention are in place inside, and as they were outside."""
         return self._passes.installed()
@@ -241,11 +258,12 @@ class Unpadded(LayerInputs):
         """Hooks are on the layers, and the configuration of this model names the attention of this module."""
         with ExitStack() as stack:
             for number, layer in enumerate(self.layers):
-                stack.callback(layer.register_forward_pre_hook(self._before(number), with_kwargs=True).remove)
+                before = self._passes.hook(self._before(number))
+                stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(self.layers[-1].register_forward_hook(self._after).remove)
-            before = [(config, config._attn_implementation) for config in self._configs]
-            stack.callback(_name_attention, before)
-            _name_attention([(config, IMPLEMENTATION if name == REPLACED else name) for config, name in before])
+            for config, plain, naming in self._configs:
+                stack.callback(object.__setattr__, config, "__class__", plain)
+                object.__setattr__(config, "__class__", naming)
             for inside in self._inside:
                 stack.callback(_RUNNING.pop, inside, None)
                 _RUNNING[inside] = self

@@ -64,6 +64,18 @@ class PassHooks(Generic[State]):
         finally:
             self._states.now = before
 
+    def hook(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A hook for the passes of the thread that runs it; other calls go on as if it were not there.
+
+        A call elsewhere may find it just put on, or taken off. Torch may then hand it other arguments than it asked
+        for.
+        """
+
+        def run(*args: Any) -> Any:
+            return None if self.now is None else function(*args)
+
+        return run
+
     @contextmanager
     def _in_place(self) -> Iterator[None]:
         if self._applied:  # a second pass may come while the hooks are still, or again, in place

@@ -29,7 +29,7 @@ def dropout_rates(model: nn.Module) -> list[Rate]:
     return [
         (namespace, name, value)
         for namespace, every in namespaces.values()
-        for name, value in namespace.items()
+        for name, value in list(namespace.items())  # another thread's call may add to it
         if isinstance(value, float) and value > 0 and (every or "drop" in name)
     ]
 
@@ -61,15 +61,11 @@ def dropout_disabled(model: nn.Module) -> Iterator[None]:
 def inspecting(model: nn.Module) -> Iterator[None]:
     """Run a forward pass only to look at it: own dropout disabled, no gradients, and no trace left in the model.
 
-    The random state is put back, and so are submodules and plain attributes: some models change
-    permanently on a short input (BigBird switches to full attention).
+    The random state is put back, and so is what the model has changed in itself: some models change permanently on a
+    short input (BigBird switches to full attention). The rest is left alone, and so is the mode: a call in another
+    thread may need it, or set it, meanwhile.
     """
-    modules = list(model.modules())
-    children = [dict(module._modules) for module in modules]
-    plain = [
-        {name: value for name, value in vars(module).items() if isinstance(value, (bool, int, float, str))}
-        for module in modules
-    ]
+    before = [kept for module in model.modules() for kept in _changeable(module)]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     # A compiled model would be traced with the hooks that only look.
     eager: Callable[[str], Any] | None = getattr(torch.compiler, "set_stance", None)
@@ -82,7 +78,16 @@ def inspecting(model: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            for module, kept, values in zip(modules, children, plain, strict=True):
-                module._modules.clear()
-                module._modules.update(kept)
-                vars(module).update(values)
+            for namespace, values in before:
+                for name, value in values.items():
+                    if namespace.get(name) is not value:
+                        namespace[name] = value
+
+
+def _changeable(module: nn.Module) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """What the code of a module may change in it, and what is there now: submodules, buffers, plain attributes."""
+    yield module._modules, dict(module._modules)
+    yield module._buffers, dict(module._buffers)
+    plain = {name: value for name, value in vars(module).copy().items() if isinstance(value, (bool, int, float, str))}
+    plain.pop("training")
+    yield vars(module), plain

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cmp_rerank.hooks.dropout import inspecting
+from cmp_rerank.hooks.turns import in_this_thread
 
 #: Two passes over one input may differ by rounding at most: some kernels add in any order.
 NOISE_TOLERANCE = 1e-2
@@ -124,13 +125,14 @@ def survey(model: nn.Module, probe: Callable[[], Any]) -> Survey:
     watch = _Watch()
     with inspecting(model), ExitStack() as stack:
         for number, layer in layers.named_children():  # each module once, though layers may share it
-            stack.callback(layer.register_forward_pre_hook(watch.enter).remove)
-            stack.callback(layer.register_forward_hook(watch.leave(f"{stack_name}.{number}")).remove)
+            leave = in_this_thread(watch.leave(f"{stack_name}.{number}"))
+            stack.callback(layer.register_forward_pre_hook(in_this_thread(watch.enter)).remove)
+            stack.callback(layer.register_forward_hook(leave).remove)
             for name, module in _linears(layer, f"{stack_name}.{number}"):
-                stack.callback(module.register_forward_hook(watch.linear(name)).remove)
+                stack.callback(module.register_forward_hook(in_this_thread(watch.linear(name))).remove)
         for module in model.modules():
             if isinstance(module, nn.Embedding):
-                stack.callback(module.register_forward_pre_hook(watch.embedding).remove)
+                stack.callback(module.register_forward_pre_hook(in_this_thread(watch.embedding)).remove)
         probe()
         first = watch.last_output
         if first is None:

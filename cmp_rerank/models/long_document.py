@@ -8,12 +8,13 @@ those of Dai and Callan (SIGIR 2019, arXiv 1905.09217).
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ _PART = "part_of_pair"
 _DOCUMENTS_AT_ONCE = 2048
 #: (rows, columns) of the tokens of a batch of passages -> what must be around its forward pass
 AroundPassages = Callable[[Tensor, Tensor], AbstractContextManager[None]]
+Own = TypeVar("Own")
 
 
 @dataclass
@@ -195,8 +197,10 @@ class LongDocumentReranker(CrossEncoder):
         self.stride = stride
         self.max_passages = max_passages
         self.tokens_per_chunk = tokens_per_chunk
-        self._around: list[AroundPassages] = []
-        self._told: list[list[list[ScoredPassage]]] = []
+        # Each with the thread that it is for: another one that calls the model meanwhile is left alone. They are
+        # lists, as what is local to threads cannot be copied with the model.
+        self._around: list[tuple[int, AroundPassages]] = []
+        self._told: list[tuple[int, list[list[ScoredPassage]]]] = []
         #: How long the documents were that have been scored so far; assign ``Coverage()`` to reset the counts.
         self.coverage = Coverage()
 
@@ -235,6 +239,9 @@ class LongDocumentReranker(CrossEncoder):
             return super().rank(query, documents, *args, **kwargs)
         with self._telling() as told:
             results = super().rank(query, documents, *args, **kwargs)
+        if not hasattr(CrossEncoder, "_inference"):  # see there: which document is in which batch is not known
+            prompt = kwargs.get("prompt") or self.prompts.get(kwargs.get("prompt_name") or "")
+            told = self.score_documents([(query, document) for document in documents], prompt=prompt).passages
         if len(told) != len(documents):
             raise ValueError("passages are told by one process; got several devices. Give one device, or none.")
         return [result | {"passages": best_first(told[result["corpus_id"]])} for result in results]
@@ -322,15 +329,18 @@ class LongDocumentReranker(CrossEncoder):
     def around_passages(self, around: AroundPassages) -> Iterator[None]:
         """Say what must be around the forward pass of each batch of passages, inside of what was said before.
 
+        That goes for calls of the model by this thread.
+
         Args:
             around: called with the row of each passage (passages,) and the column of each of its tokens (passages,
                 tokens), in the batch of documents that `forward` is given.
         """
-        self._around.append(around)
+        mine = (threading.get_ident(), around)
+        self._around.append(mine)
         try:
             yield
         finally:
-            self._around.remove(around)
+            self._around.remove(mine)
 
     def _inference(
         self,
@@ -384,17 +394,19 @@ class LongDocumentReranker(CrossEncoder):
         """Scores of documents, (documents, labels), from their texts."""
         pairs = _checked(inputs)
         encoded = self._encoded(pairs, prompt, kwargs)
-        return self._score(_as_examples(encoded), batches, tell=(pairs, encoded.layouts) if self._told else None)
+        tell = (pairs, encoded.layouts) if _own(self._told) else None
+        return self._score(_as_examples(encoded), batches, tell=tell)
 
     @contextmanager
     def _telling(self) -> Iterator[list[list[ScoredPassage]]]:
         """Passages of the documents that are scored inside, in their order."""
         told: list[list[ScoredPassage]] = []
-        self._told.append(told)
+        mine = (threading.get_ident(), told)
+        self._told.append(mine)
         try:
             yield told
         finally:
-            self._told.pop()
+            self._told[:] = [each for each in self._told if each is not mine]
 
     def _examples(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> list[Example]:
         return _as_examples(self._encoded(_checked(inputs), prompt, kwargs))
@@ -426,7 +438,7 @@ class LongDocumentReranker(CrossEncoder):
                 if begins is not None:
                     owner, tokens = owners[batch], passages.positions
                     columns = tokens + begins[owner, None].to(tokens.device)
-                    for around in self._around:
+                    for around in _own(self._around):
                         stack.enter_context(around(owner.to(tokens.device), columns))
                 scored = super().forward(passages.features, **kwargs)["scores"]
             parts.append(scored.reshape(len(batch), -1))
@@ -435,9 +447,9 @@ class LongDocumentReranker(CrossEncoder):
         where[order] = torch.arange(len(rows))
         flat = torch.cat(parts)[where.to(parts[0].device)]  # (passages of all documents, labels)
         if tell is not None:
-            values = iter(flat[:, 0].tolist())
+            values, told = iter(flat[:, 0].tolist()), _own(self._told)[-1]
             for (_, document), layout, own in zip(*tell, cuts, strict=True):
-                self._told[-1].append(
+                told.append(
                     [ScoredPassage(*characters(document, layout.offsets, *tokens), next(values)) for _, tokens in own]
                 )
         counts = torch.tensor([len(passages) for passages in views], device=flat.device)
@@ -514,6 +526,12 @@ _ADAPTER, _PASSAGES = LongDocumentAdapter(), CrossEncoderAdapter()
 @adapter_of.register
 def _(model: LongDocumentReranker) -> LongDocumentAdapter:
     return _ADAPTER
+
+
+def _own(listed: Sequence[tuple[int, Own]]) -> list[Own]:
+    """What is for this thread."""
+    mine = threading.get_ident()
+    return [each for thread, each in listed if thread == mine]
 
 
 def _is_pair(value: Any) -> bool:

@@ -403,6 +403,7 @@ def test_a_full_disk(usage: Usage, size: int, world: Mapping[str, Path], out: Pa
 @pytest.mark.parametrize("usage", WRITING, ids=ids(WRITING))
 def test_a_kill_before_the_last_rename(usage: Usage, world: Mapping[str, Path], tmp_path: Path, out: Path) -> None:
     """A process that ends in the middle, with no chance to clean up: what was not complete is not there."""
+    arguments = usage.call(world, out / usage.out)
     child = os.fork()
     if child == 0:
         signal.alarm(60)
@@ -412,7 +413,7 @@ def test_a_kill_before_the_last_rename(usage: Usage, world: Mapping[str, Path], 
 
         os.replace = os.rename = Path.replace = Path.rename = ends  # type: ignore[assignment,method-assign]
         try:
-            call(usage.call(world, out / usage.out))
+            call(arguments)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)

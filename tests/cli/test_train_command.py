@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from optional_libraries import datasets
 from pipeline_data import collection, settings
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -174,6 +175,7 @@ def test_what_is_refused(config: Path, tmp_path: Path, arguments: list[str], mes
 def start(
     config: Path, out: Path, *arguments: str, processes: int = 1, launcher: str = "torchrun"
 ) -> subprocess.Popen[str]:
+    datasets.Dataset  # noqa: B018 - the test is skipped where they are not
     command = [sys.executable]
     if processes > 1 and launcher == "accelerate":
         command += ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]

@@ -79,7 +79,7 @@ def test_two_threads(share: str, unpadded: tuple[bool, bool], made: Callable[[],
 
 
 def test_a_plain_call_in_another_thread_is_left_alone(made: Callable[[], CrossEncoder]) -> None:
-    """Hooks are on its model meanwhile, and its configuration names another attention."""
+    """Hooks are on its model meanwhile; see test_plain_calls for where this could go wrong."""
     model = made()
     batch = model.tokenizer(*zip(*PAIRS, strict=True), padding=True, return_tensors="pt")
 
@@ -89,7 +89,6 @@ def test_a_plain_call_in_another_thread_is_left_alone(made: Callable[[], CrossEn
 
     expected = plain(), scores(model, scorer(False))
     one_scorer = scorer()
-    scores(model, one_scorer)  # it examines the model once; a plain call meanwhile would be in its way
     for run, one in zip(together(plain, lambda: scores(model, one_scorer)), expected, strict=True):
         for each in run:
             torch.testing.assert_close(each, one, rtol=1e-5, atol=1e-5)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optional_libraries import datasets
 from tiny_models import PASSAGES, QUERIES, TEXTS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -87,6 +88,7 @@ def run_in_a_process(tmp_path: Path) -> Callable[..., str]:
     """Run an example as a user does."""
 
     def run(name: str, *arguments: object) -> str:
+        datasets.Dataset  # noqa: B018 - the test is skipped where they are not
         command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
         environment = os.environ | {"COLUMNS": "160", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(

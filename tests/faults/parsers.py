@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_models
-from datasets import Dataset
+from optional_libraries import datasets
 from pipeline_data import CORPUS, QRELS, QUERIES, collection, settings
 
 from cmp_rerank.collections import load
@@ -84,11 +84,11 @@ def _cells(delimiter: str) -> Callable[[Path], None]:
 
 
 def _parquet(rows: list[dict[str, Any]]) -> Callable[[Path], object]:
-    return lambda path: Dataset.from_list(rows).to_parquet(path)
+    return lambda path: datasets.Dataset.from_list(rows).to_parquet(path)
 
 
 def _saved(rows: list[dict[str, Any]]) -> Callable[[Path], object]:
-    return lambda path: Dataset.from_list(rows).save_to_disk(path)
+    return lambda path: datasets.Dataset.from_list(rows).save_to_disk(path)
 
 
 def _msmarco(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """A process is killed anywhere; the same command again ends as if nothing had happened, and leaves nothing behind.
 
 Kills come of two kinds, both chosen by a seed: before the n-th file that is opened for writing, renamed, synced or
-removed, so that every state of the disk comes up; and after a share of the time, so that files are cut anywhere.
+removed, so that every state of the disk comes up; and after a share of the time, so that files are cut anywhere. A
+command that writes no file is killed in the second way only, and says the same again.
 """
 
 from __future__ import annotations
@@ -39,6 +40,13 @@ KILLED = {
     "report": USAGES["report"][0],
     "curves": USAGES["curves"][0],
     "guard": USAGES["guard"][0],
+    "retrieve": USAGES["retrieve"][1],
+    "fuse": USAGES["fuse"][0],
+    "answer": USAGES["answer"][0],
+    "evaluate": USAGES["evaluate"][0],
+    "compare": USAGES["compare"][0],
+    "evaluate-answers": USAGES["evaluate-answers"][1],
+    "views": USAGES["views"][0],
     "train": Usage("train", "{long} -o {out}", "run", "--resume"),
     "train-reader": replace(
         USAGES["train-reader"][0],
@@ -48,7 +56,7 @@ KILLED = {
     "demo": Usage("demo", "--fast --model {encoder} --out {out} --cache {out}/cache", "demo"),
 }
 #: Kills of each kind: in the usual tests, and in the long ones.
-FEW, MANY = {"rerank": 1, "mine": 1, "report": 1}, 10
+FEW, MANY = {"rerank": 1, "mine": 1, "report": 1, "evaluate": 1}, 10
 #: Seconds that one command may take.
 PATIENCE = 240
 #: Keys of what differs from run to run: times, and the mean loss of the steps since a resume. Sizes differ with them.
@@ -56,6 +64,8 @@ TIMES = re.compile(
     r"seconds|runtime|per_second|^made$|^start|^time|wall|cpu|environment|^resumed|flos|fingerprint|train_loss"
     r"|^marks$|^sizes?$|^files$|^is_local$|^local_files_only$"
 )
+#: Bars of progress, on a line that they write again and again.
+BARS = re.compile(r"\r[^\r\n]*")
 #: Files of nothing else.
 TOLD = ("log.txt", "environment.json", "training_args.bin", "README.md", "seconds.json")
 
@@ -181,8 +191,8 @@ def differences(name: str, expected: Any, found: Any) -> list[str]:
     return [] if expected == found else [f"{name}: {str(expected)[:100]} is now {str(found)[:100]}"]
 
 
-def goes_on(usage: Usage, world: Mapping[str, Path], out: Path) -> None:
-    """The same command completes, with what it takes to go on."""
+def goes_on(usage: Usage, world: Mapping[str, Path], out: Path) -> str:
+    """The same command completes, with what it takes to go on; what it says then."""
     for left in out.rglob(f"*{UNFINISHED}"):
         os.utime(left, (0, 0))  # the second run comes later
     arguments = usage.call(world, out / usage.out)
@@ -191,8 +201,18 @@ def goes_on(usage: Usage, world: Mapping[str, Path], out: Path) -> None:
         assert usage.again in ended.said, ended.said
         ended = run([*arguments, *usage.again.split()], out)
     if ended.status and re.search("there is such a folder already|this exists already", ended.said):
-        return  # it was killed when all was done
+        return ""  # it was killed when all was done
     assert ended.status == 0, ended.said
+    return ended.said
+
+
+def results(usage: Usage, world: Mapping[str, Path], out: Path, said: str) -> dict[str, Any]:
+    """What a command has made: files, or else what it says, beside the files that it reads."""
+    found = contents(out)
+    if usage.out:
+        return found
+    read = {name: world[name].read_bytes() for name in usage.files(world) if world[name].is_file()}
+    return found | read | {"said": BARS.sub("", said)}
 
 
 def survives(usage: Usage, world: Mapping[str, Path], folder: Path, kills: int) -> None:
@@ -201,22 +221,21 @@ def survives(usage: Usage, world: Mapping[str, Path], folder: Path, kills: int) 
     out.mkdir()
     ended = run(usage.call(world, out / usage.out), out)
     assert ended.status == 0, ended.said
-    expected = contents(out)
+    expected = results(usage, world, out, ended.said)
     out.rename(whole)  # each run writes to the same place: some files name it
     draw = random.Random(f"{usage.command} {kills}")
     points: list[Callable[[], Ended]] = []
     for _ in range(kills):
-        change, share = draw.randint(1, ended.changes), draw.random() * ended.seconds
-        points += [
-            lambda change=change: run(usage.call(world, out / usage.out), out, kill=change),
-            lambda share=share: run(usage.call(world, out / usage.out), out, after=share),
-        ]
+        change, share = draw.randint(1, max(ended.changes, 1)), draw.random() * ended.seconds
+        if ended.changes:
+            points.append(lambda change=change: run(usage.call(world, out / usage.out), out, kill=change))
+        points.append(lambda share=share: run(usage.call(world, out / usage.out), out, after=share))
+    assert bool(ended.changes) == bool(usage.out)
     for number, point in enumerate(points):
         out.mkdir()
         killed = point()
         assert killed.status in (0, -9), killed.said
-        goes_on(usage, world, out)
-        found = contents(out)
+        found = results(usage, world, out, goes_on(usage, world, out))
         assert sorted(found) == sorted(expected), f"kill {number}"
         assert [each for name in expected for each in differences(name, expected[name], found[name])] == []
         shutil.rmtree(out)

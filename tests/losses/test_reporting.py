@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sentence_transformers.cross_encoder.losses as upstream
-from datasets import Dataset, DatasetDict
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from tiny_models import PASSAGES, QUERIES
@@ -28,8 +28,8 @@ WANTED = {
 def train(cls: Any, model: CrossEncoder, folder: Path, report_to: list[str], *callbacks: TrainerCallback) -> None:
     """Two datasets with a comparative loss each, and an evaluator."""
 
-    def pairs() -> Dataset:
-        return Dataset.from_dict({"query": QUERIES, "passage": PASSAGES, "label": [1.0, 0.0, 1.0, 0.0]})
+    def pairs() -> Any:
+        return datasets.Dataset.from_dict({"query": QUERIES, "passage": PASSAGES, "label": [1.0, 0.0, 1.0, 0.0]})
 
     corpus = {f"d{i}": passage for i, passage in enumerate(PASSAGES)}
     candidates = {"q": {doc: 1.0 / (1 + i) for i, doc in enumerate(corpus)}}
@@ -43,7 +43,7 @@ def train(cls: Any, model: CrossEncoder, folder: Path, report_to: list[str], *ca
     )  # fmt: skip
     plain = upstream.BinaryCrossEntropyLoss(model)
     losses = {name: ComparativeLoss(model, plain, [CmpDrop()]) for name in ("web", "news")}
-    data = DatasetDict({"web": pairs(), "news": pairs()})
+    data = datasets.DatasetDict({"web": pairs(), "news": pairs()})
     cls(
         model=model, args=args, train_dataset=data, loss=losses, evaluator=evaluator, callbacks=list(callbacks)
     ).train()

@@ -184,7 +184,9 @@ def slow_losses(model: CrossEncoder, case: Case, plan: Plan, draw: str) -> list[
                 losses[-1].append(torch.zeros(()))
                 continue
             alone.model = Served(torch.stack(step))
-            losses[-1].append(alone([column[i : i + 1] for column in case.columns], case.labels[i : i + 1]))
+            found = alone([column[i : i + 1] for column in case.columns], case.labels[i : i + 1])
+            # A mean over no pair was not a number before sentence-transformers 6.2.
+            losses[-1].append(torch.zeros(()) if found.isnan() else found)
     return losses
 
 

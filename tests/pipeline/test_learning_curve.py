@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import settings as trying
 from hypothesis import strategies as st
+from optional_libraries import datasets
 from pipeline_data import collection, settings
 
 from cmp_rerank.pipeline import load, run
@@ -23,7 +23,7 @@ from cmp_rerank.pipeline.log_charts import log_charts
 @trying(deadline=None, max_examples=20)
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=20), st.integers(0, 5))
 def test_samples_are_nested_whole_and_their_own_for_a_seed(queries: list[str], seed: int) -> None:
-    rows = Dataset.from_dict({"query": queries, "row": list(range(len(queries)))})
+    rows = datasets.Dataset.from_dict({"query": queries, "row": list(range(len(queries)))})
     before: set[int] = set()
     for size in range(1, len(set(queries)) + 1):
         found = sampled(rows, size, seed)
@@ -35,7 +35,7 @@ def test_samples_are_nested_whole_and_their_own_for_a_seed(queries: list[str], s
 
 
 def test_another_seed_draws_another_sample() -> None:
-    rows = Dataset.from_dict({"query": [f"q{i}" for i in range(50)]})
+    rows = datasets.Dataset.from_dict({"query": [f"q{i}" for i in range(50)]})
     first, again, other = (set(sampled(rows, 10, seed)["query"]) for seed in (0, 0, 1))
     assert first == again != other
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.data_loader import prepare_data_loader, skip_first_batches
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES
@@ -31,10 +31,10 @@ from cmp_rerank.training.windows import WindowBatches
 RNG = np.random.default_rng(0)
 WORDS = " ".join(PASSAGES + OTHERS).split()
 PASSAGES_OF_DATA = [" ".join(RNG.choice(WORDS, RNG.integers(2, 25))) + ". It rained." for _ in range(48)]
-DATA = Dataset.from_dict(
+DATA = datasets.Dataset.from_dict(
     {"query": QUERIES * 12, "passage": PASSAGES_OF_DATA, "label": RNG.integers(0, 2, 48).astype(float).tolist()}
 )
-LISTS = Dataset.from_dict(
+LISTS = datasets.Dataset.from_dict(
     {
         "query": QUERIES * 5,
         "docs": [PASSAGES_OF_DATA[i : i + 2] for i in range(20)],
@@ -237,7 +237,9 @@ def test_processes_share_batches_and_go_on_in_the_right_epoch(world: int) -> Non
 def test_a_row_that_cannot_be_tokenised_hinders_no_other(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = Dataset.from_dict(DATA.to_dict() | {"passage": [*PASSAGES_OF_DATA[:20], " ", *PASSAGES_OF_DATA[21:]]})
+    data = datasets.Dataset.from_dict(
+        DATA.to_dict() | {"passage": [*PASSAGES_OF_DATA[:20], " ", *PASSAGES_OF_DATA[21:]]}
+    )
     trainer = make(tiny_checkpoint, tmp_path, data, BinaryCrossEntropyLoss)
     with caplog.at_level(logging.WARNING, logger="cmp_rerank"):
         batches = list(trainer.get_train_dataloader())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES
@@ -24,7 +24,9 @@ from cmp_rerank import CmpDrop, ComparativeLoss, ComparativeTrainer, RerankerTra
 from cmp_rerank.training import complete
 from cmp_rerank.training.complete import MARK, SAVING, STATE, is_complete, last_checkpoint, mark_complete
 
-PAIRS = Dataset.from_dict({"query": QUERIES * 2, "passage": [*PASSAGES, *OTHERS], "label": [1.0] * 4 + [0.0] * 4})
+PAIRS = datasets.Dataset.from_dict(
+    {"query": QUERIES * 2, "passage": [*PASSAGES, *OTHERS], "label": [1.0] * 4 + [0.0] * 4}
+)
 COMMON: dict[str, Any] = dict(
     per_device_train_batch_size=2, learning_rate=1e-2, save_steps=2, report_to=[], use_cpu=True, disable_tqdm=True,
     logging_steps=1, lr_scheduler_type="constant", dataloader_pin_memory=False,

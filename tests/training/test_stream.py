@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Features, IterableDataset, Value
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES
@@ -33,9 +33,11 @@ def rows() -> Iterator[dict[str, Any]]:
         yield {"query": QUERIES[number % 4], "passage": passage, "label": float(rng.integers(0, 2))}
 
 
-def stream() -> IterableDataset:
-    features = Features({"query": Value("string"), "passage": Value("string"), "label": Value("float32")})
-    return IterableDataset.from_generator(rows, features=features)
+def stream() -> Any:
+    features = datasets.Features(
+        {"query": datasets.Value("string"), "passage": datasets.Value("string"), "label": datasets.Value("float32")}
+    )
+    return datasets.IterableDataset.from_generator(rows, features=features)
 
 
 def number_of(passage: str) -> int:
