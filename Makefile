@@ -44,8 +44,8 @@ soak: $(STAMP)   ## Two hours of mixed commands and 10,000 training steps: nothi
 test-versions: $(STAMP)  ## The test suite with the lowest, older and pinned versions (ARGS: python tests/versions/run_versions.py -h)
 	$(BIN)/python tests/versions/run_versions.py $(ARGS)
 
-test-integrations: .venv-integrations/.installed  ## The tests with LangChain, LlamaIndex, Haystack, PyTerrier and ranx
-	.venv-integrations/bin/python -m pytest tests/integrations tests/test_docs.py -m "slow or not slow"
+test-integrations: .venv-integrations/.installed  ## The tests with LangChain, LlamaIndex, Haystack, PyTerrier, ranx, and what shows curves
+	.venv-integrations/bin/python -m pytest tests/integrations tests/losses/test_reporting.py tests/test_docs.py -m "slow or not slow"
 
 .venv-integrations/.installed: pyproject.toml constraints.txt constraints/integrations.txt
 	$(PYTHON) -m venv .venv-integrations

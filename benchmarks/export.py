@@ -40,7 +40,7 @@ PYTHONS = {
     "openvino": ROOT / ".venv-export" / "bin" / "python",
     "onnx": ROOT / ".venv-export-onnx" / "bin" / "python",
 }
-TOKENS, DEPTH, TRAINING, STEPS, SEED = 48, 10, 200, 32, 0
+TOKENS, DEPTH, TRAINING, STEPS, SEED = 48, 10, 200, 48, 0
 MEASURES = "nDCG@10 RR@10"
 
 
@@ -50,7 +50,7 @@ def prepare(data: Path, folder: Path, queries: int) -> None:
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder.losses import ListNetLoss
 
-    from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
+    from cmp_rerank import CmpDrop, ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
     from cmp_rerank.demo.encoder import pretrained_encoder
     from cmp_rerank.mining import mine
 
@@ -60,17 +60,17 @@ def prepare(data: Path, folder: Path, queries: int) -> None:
     train = {query: train[query] for query in sorted(train)[:TRAINING]}
     asked = {query: texts[query] for query in sorted(test)[:queries]}
     bm25 = BM25(corpus)
-    found = bm25.search({query: texts[query] for query in train}, 20)
+    found = bm25.search({query: texts[query] for query in train}, 1)
     write_run(folder / "bm25.run", bm25.search(asked, DEPTH), tag="bm25")
     candidates = read_run(folder / "bm25.run")
     pairs = [(texts[query], corpus[document]) for query, run in candidates.items() for document in run]
     (folder / "pairs.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
     (folder / "calibration").mkdir(exist_ok=True)
-    seen = [f"{texts[query]} [SEP] {corpus[document]}" for query, run in found.items() for document in list(run)[:1]]
+    seen = [f"{texts[query]} [SEP] {corpus[document]}" for query, run in found.items() for document in run]
     (folder / "calibration" / "train.jsonl").write_text("".join(f"{json.dumps({'text': each})}\n" for each in seen))
 
     torch.manual_seed(SEED)
-    mined = mine(texts, corpus, train, found, negatives=2, test_queries=asked, seed=SEED)
+    mined = mine(texts, corpus, train, negatives=2, random=1.0, test_queries=asked, seed=SEED)
     model = CrossEncoder(pretrained_encoder(), num_labels=1, max_length=TOKENS, device="cpu")
     arguments = RerankerTrainingArguments(
         output_dir=str(folder / "trainer"),
@@ -85,7 +85,7 @@ def prepare(data: Path, folder: Path, queries: int) -> None:
         logging_steps=4,
         use_cpu=True,
     )
-    loss = ComparativeLoss(model, ListNetLoss(model), [CmpCrop(), CmpDrop()], seed=SEED)
+    loss = ComparativeLoss(model, ListNetLoss(model), CmpDrop(), seed=SEED)
     RerankerTrainer(model=model, args=arguments, train_dataset=mined.dataset, loss=loss).train()
     model.save_pretrained(str(folder / "checkpoint"))
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import ModelCardData
 from transformers.modelcard import extract_hyperparameters_from_trainer
 
-from cmp_rerank.evaluation.card import BEFORE, add_section, table
 from cmp_rerank.hooks.wrappers import base_model
+from cmp_rerank.ir.card import BEFORE, add_section, table
 from cmp_rerank.ir.lines import PathLike, write_lines
 from cmp_rerank.losses.core import CITATION
 

@@ -14,7 +14,7 @@ from tiny_readers import reader, windows, wordpiece
 from transformers import TrainingArguments
 
 from cmp_rerank import CmpDrop, ComparativeTrainer, Objective
-from cmp_rerank.evaluation.card import add_section
+from cmp_rerank.ir.card import add_section
 from cmp_rerank.objectives import PairwiseHinge
 from cmp_rerank.training.card import TITLE
 from cmp_rerank.training.complete import is_complete
