@@ -70,7 +70,7 @@ def prepare(data: Path, folder: Path, queries: int) -> None:
     (folder / "calibration" / "train.jsonl").write_text("".join(f"{json.dumps({'text': each})}\n" for each in seen))
 
     torch.manual_seed(SEED)
-    mined = mine(texts, corpus, train, negatives=2, random=1.0, test_queries=asked, seed=SEED)
+    mined = mine(texts, corpus, train, negatives=2, test_queries=asked, seed=SEED)
     model = CrossEncoder(pretrained_encoder(), num_labels=1, max_length=TOKENS, device="cpu")
     arguments = RerankerTrainingArguments(
         output_dir=str(folder / "trainer"),
