@@ -191,24 +191,35 @@ def create_app(
         yield
         service.close()
 
-    async def rerank(body: RerankRequest, request: Request) -> Any:
-        logits, tokens = await service.logits(body, request)
-        return JSONResponse(response(body, logits, name, tokens))
-
-    async def health() -> Any:
-        if not service.batcher.alive:
-            return error_response(503, "the server is stopping, or scoring has ended; start it anew")
-        return {"status": "ok", "model": name, "waiting_pairs": service.unanswered}
-
-    async def metrics() -> Any:
-        return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
-
     app = FastAPI(title="cmp-rerank", lifespan=lifespan)
+    app.state.service, app.state.name = service, name
     install_errors(app)
     for path in RERANK:
-        app.add_api_route(path, rerank, methods=["POST"], summary="Rank texts for a query")
-    app.add_api_route("/health", health, methods=["GET"], summary="Whether requests are taken")
-    app.add_api_route("/metrics", metrics, methods=["GET"], summary="Counters, as Prometheus reads them")
+        app.add_api_route(path, _rerank, methods=["POST"], summary="Rank texts for a query")
+    app.add_api_route("/health", _health, methods=["GET"], summary="Whether requests are taken")
+    app.add_api_route("/metrics", _metrics, methods=["GET"], summary="Counters, as Prometheus reads them")
     app.add_middleware(BodyLimit, most=service.limits.body_bytes)
     app.add_middleware(Measured, metrics=service.metrics, paths=(*RERANK, "/health", "/metrics"))
     return app
+
+
+# FastAPI keeps the functions of its routes for the life of the process, so they must not hold a model.
+
+
+async def _rerank(body: RerankRequest, request: Request) -> Any:
+    state = request.app.state
+    logits, tokens = await state.service.logits(body, request)
+    return JSONResponse(response(body, logits, state.name, tokens))
+
+
+async def _health(request: Request) -> Any:
+    state = request.app.state
+    if not state.service.batcher.alive:
+        return error_response(503, "the server is stopping, or scoring has ended; start it anew")
+    return {"status": "ok", "model": state.name, "waiting_pairs": state.service.unanswered}
+
+
+async def _metrics(request: Request) -> Any:
+    return PlainTextResponse(
+        request.app.state.service.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8"
+    )

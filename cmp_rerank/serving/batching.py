@@ -97,7 +97,7 @@ class _Request:
 
 
 class Batcher:
-    """Scores pairs in a thread of its own.
+    """Scores pairs in a thread of its own, which begins with the first request.
 
     Requests take turns: a pass holds the first waiting pair of the request whose turn it is, and whatever waits of
     similar length, of any request. So a small request is not held up by a large one for longer than a pass in which
@@ -130,13 +130,12 @@ class Batcher:
         self._waiting: list[_Waiting] = []
         self._number = 0
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     @property
     def alive(self) -> bool:
         """Whether requests are taken."""
-        return self._thread.is_alive() and not self._closed
+        return not self._closed and (self._thread is None or self._thread.is_alive())
 
     def submit(self, items: Sequence[Sized]) -> Future[np.ndarray]:
         """Have items scored.
@@ -162,6 +161,9 @@ class Batcher:
             if items:
                 self._turns.append(request)
                 self._changed.notify()
+                if self._thread is None:  # one that nobody asked for anything holds no thread, nor the model in it
+                    self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+                    self._thread.start()
         if not items:
             request.future.set_result(request.scores)
         return request.future
@@ -171,7 +173,8 @@ class Batcher:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while True:

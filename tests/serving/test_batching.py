@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
@@ -164,6 +166,22 @@ def test_closing_finishes_what_waits_and_takes_no_more(scorer: Recorder, batcher
     scorer.gate.set()
     closing.join(10)
     assert [future.result(0).tolist() for future in futures] == [[30] * 3] * 3
+
+
+def test_one_that_nobody_asks_holds_no_thread_and_is_forgotten() -> None:
+    before = threading.active_count()
+    scorer = Recorder()
+    seen = weakref.ref(scorer)
+    batcher = Batcher(scorer, tokens=40)
+    assert batcher.submit([]).result().tolist() == []
+    assert batcher.alive
+    assert threading.active_count() == before
+    del batcher, scorer
+    gc.collect()
+    assert seen() is None
+    closed = Batcher(Recorder(), tokens=40)
+    closed.close()
+    assert not closed.alive
 
 
 def test_nothing_to_score(batcher: Batcher) -> None:

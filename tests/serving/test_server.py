@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -412,3 +414,13 @@ def test_the_command_stops_with_status_0(tiny_checkpoint: Path) -> None:
         assert ask_and_stop(found[0], signal.SIGTERM, process.pid) == [len(texts_that_take_a_while())] * 4
         assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+def test_an_application_that_is_gone_keeps_no_model(tiny_checkpoint: Path) -> None:
+    loaded = CrossEncoder(str(tiny_checkpoint), device="cpu")
+    seen = weakref.ref(loaded)
+    with served(loaded) as client:
+        assert client.post("/rerank", json={"query": QUERY, "documents": DOCUMENTS}).status_code == 200
+    del loaded
+    gc.collect()
+    assert seen() is None
