@@ -30,13 +30,15 @@ BATCH = 32
 SAMPLES = 32
 #: Of int8 kernels, for the dynamic quantisation of ONNX.
 INSTRUCTIONS = "avx512_vnni"
-#: Backend -> what makes it, and the file of the int8 form.
-BACKENDS = {
-    "openvino": (
-        ("optimum-intel", "openvino", "nncf"),
-        "openvino/openvino_model_qint8_quantized.xml",
-    ),
-    "onnx": (("optimum-onnx", "onnx", "onnxruntime"), f"onnx/model_qint8_{INSTRUCTIONS}.onnx"),
+#: Backend -> what makes it.
+MAKERS = {"openvino": ("optimum-intel", "openvino", "nncf"), "onnx": ("optimum-onnx", "onnx", "onnxruntime")}
+#: Backend -> the file of each arm.
+FILES = {
+    "openvino": {
+        "float": "openvino/openvino_model.xml",
+        "int8": "openvino/openvino_model_qint8_quantized.xml",
+    },
+    "onnx": {"float": "onnx/model.onnx", "int8": f"onnx/model_qint8_{INSTRUCTIONS}.onnx"},
 }
 
 
@@ -74,27 +76,23 @@ def main() -> None:
     """Export, score and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("backend", choices=BACKENDS)
+    parser.add_argument("backend", choices=FILES)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--calibration", type=Path, required=True, help="alone in its folder")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    makers, int8 = BACKENDS[given.backend]
     exported = CrossEncoder(
         str(given.checkpoint), backend=given.backend, model_kwargs=options(given.backend), device="cpu"
     )
     exported.save_pretrained(str(given.out))
     quantise(given.backend, exported, given.out, given.calibration)
-    arms = {
-        "torch": CrossEncoder(str(given.checkpoint), device="cpu"),
-        "float": exported,
-        "int8": CrossEncoder(
-            str(given.out), backend=given.backend, model_kwargs={**options(given.backend), "file_name": int8},
-            device="cpu",
-        ),
-    }  # fmt: skip
+    # Both are loaded: OpenVINO's quantiser changes the model that it is given.
+    arms = {"torch": CrossEncoder(str(given.checkpoint), device="cpu")}
+    for arm, name in FILES[given.backend].items():
+        kwargs = {**options(given.backend), "file_name": name}
+        arms[arm] = CrossEncoder(str(given.out), backend=given.backend, model_kwargs=kwargs, device="cpu")
     pairs = [tuple(json.loads(line)) for line in given.pairs.read_text(encoding="utf-8").splitlines()]
     scores: dict[str, list[float]] = {arm: [] for arm in arms}
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
@@ -108,13 +106,12 @@ def main() -> None:
             )
             seconds[arm].append(time.process_time() - begin)
             scores[arm] += map(float, found)
-    names = ("sentence-transformers", "transformers", "torch", "optimum", *makers)
-    sizes = {"float": int8.replace(int8.split("model", 1)[1].rsplit(".", 1)[0], ""), "int8": int8}
+    names = ("sentence-transformers", "transformers", "torch", "optimum", *MAKERS[given.backend])
     result = {
         "scores": scores,
         "seconds": seconds,
         "versions": {name: version(name) for name in names},
-        "megabytes": {arm: round(_size(given.out / name) / 1e6, 1) for arm, name in sizes.items()},
+        "megabytes": {arm: round(_size(given.out / name) / 1e6, 1) for arm, name in FILES[given.backend].items()},
     }
     (given.out / "scores.json").write_text(json.dumps(result) + "\n")
 
