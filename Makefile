@@ -55,7 +55,7 @@ test-integrations: .venv-integrations/.installed  ## The tests with LangChain, L
 	touch $@
 
 test-export: .venv-export/.installed .venv-export-onnx/.installed  ## The tests with OpenVINO and ONNX, each in an environment of its own
-	.venv-export/bin/python -m pytest tests/export -m "slow or not slow"
+	.venv-export/bin/python -m pytest tests/export "tests/test_docs.py::test_code_blocks_run[docs/integrations.md]" -m "slow or not slow"
 
 # transformers fails where torchvision is built for another torch, as that of PyPI is for a CPU build. It is for images.
 .venv-export/.installed: pyproject.toml constraints/export.txt
