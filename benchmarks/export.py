@@ -19,7 +19,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -176,7 +175,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         f"{TOKENS} tokens; the {DEPTH} best of BM25 for {options.queries} test queries",
         "backends": backends,
         "seed": SEED,
-        "command": " ".join(["python benchmarks/export.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/export.py --queries {options.queries}",
         "clock": "processor time of the process, one thread, arms in turns",
         "trained with": {name: version(name) for name in names},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end",
