@@ -3,15 +3,20 @@
     python benchmarks/engine.py --threads 1     # what fits on a small machine: an hour and a half of a core, 16 GB
     python benchmarks/engine.py --quick         # a few steps, to see that it works; its figures mean little
     python benchmarks/engine.py --objectives --threads 1 --batch 8    # each objective instead: minutes of a core
-    python benchmarks/engine.py --sparse --threads 1                  # what rows without a gradient save
-    python benchmarks/engine.py --limit --threads 1                   # the share of the bare matrix products
+    python benchmarks/engine.py --sparse --threads 1                  # what rows without a gradient save: 6 minutes
+    python benchmarks/engine.py --limit --threads 1                   # against the bare matrix products: 7 minutes
+    python benchmarks/engine.py --where --threads 1                   # where a step goes: 2 minutes
+    python docs/scripts/figures.py              # brings the results into the docs
 
 All arms train one model in turns, step by step, so that whatever else the machine does hits them alike. A step is
 everything from asking for a batch to the optimizer. Each arm takes the same rows, an epoch at a time; a ratio is that
 of an epoch's time to that of the plain ``CrossEncoderTrainer`` in the same round, and the median over rounds is what
-counts. Memory is what autograd keeps for the backward pass: the greatest number of bytes in distinct storages,
-parameters left out, at any moment of a step. Results go to ``benchmarks/results/engine.json``; those of objectives,
-each with the passes that it is made for, to ``objectives.json``, and so on.
+counts, with the least and the greatest of them. Memory is what autograd keeps for the backward pass: the greatest
+number of bytes in distinct storages, parameters left out, at any moment of a step.
+
+Results go to ``benchmarks/results/engine.json``; those of objectives, each with the passes that it is made for, to
+``objectives.json``, and so on. A file is of one command. One that was broken off goes on when it is given again, by
+rounds; see `whole_run`.
 
 With ``--limit`` each step is followed by the bare matrix products of the tokens that it kept, see
 ``benchmarks/products.py``, and their share is the median over rounds.
@@ -33,7 +38,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -49,6 +54,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor, nn
+from whole_run import WholeRun
 
 from cmp_rerank import (
     CmpCrop,
@@ -75,7 +81,6 @@ from cmp_rerank.objective import comparative_loss
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
-OBJECTIVES, SPARSE, LIMIT = (RESULTS.with_name(f"{name}.json") for name in ("objectives", "sparse", "limit"))
 SEED = 0
 #: Tokens of ModernBERT's configuration that stand elsewhere in its own vocabulary.
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
@@ -148,14 +153,62 @@ MODELS: dict[str, Callable[[], CrossEncoder]] = {
     "tiny": tiny,
 }  # fmt: skip
 
-#: (model, shortest, longest, rows of a batch, steps of an epoch)
-ON_A_CPU = [
-    ("minilm", 20, 256, 32, 1),
-    ("minilm", 64, 512, 32, 1),
-    ("modernbert-quarter", 20, 256, 32, 1),
-]
+
+class Setup(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        model: one of `MODELS`.
+        low: tokens of the shortest pair.
+        high: of the longest.
+        batch: rows of a batch.
+        batches: steps of an epoch.
+        arms: the names of those that take part; none: all.
+    """
+
+    model: str
+    low: int
+    high: int
+    batch: int = 32
+    batches: int = 1
+    arms: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.model}, lengths {self.low}..{self.high}, batch {self.batch}"
+
+
+ON_A_CPU = {
+    "engine": [
+        Setup("minilm", 20, 256),
+        Setup("minilm", 64, 512),
+        Setup("modernbert-quarter", 20, 256),
+    ],
+    "objectives": [Setup("minilm", 20, 256)],
+    # A few minutes of a core each, with steps of a second or more.
+    "sparse": [
+        Setup("minilm", 20, 60, 16),
+        Setup(
+            "modernbert-quarter", 20, 256, 8,
+            arms=(
+                "plain, CrossEncoderTrainer", "plain, RerankerTrainer", "two drops, PairwiseHinge",
+                "crop + drop, PairwiseHinge", "crop + drop, PairwiseHinge, half compared",
+                "crop + drop, HingeRegularized(full)",
+            ),
+        ),
+    ],
+    "limit": [Setup("minilm", 20, 256, 8), Setup("modernbert-quarter", 20, 256, 4)],
+    "where": [
+        Setup(
+            "modernbert-quarter", 20, 256, 8,
+            arms=(
+                "plain, CrossEncoderTrainer", "plain, RerankerTrainer", "two drops, PairwiseHinge",
+                "crop + drop, PairwiseHinge",
+            ),
+        )
+    ],
+}  # fmt: skip
 ON_A_GPU = [
-    (model, low, high, 32, 8)
+    Setup(model, low, high, batches=8)
     for model in ("minilm", "modernbert", "bert-base")
     for low, high in ((20, 256), (64, 512))
 ]
@@ -194,6 +247,10 @@ def pairs(model: CrossEncoder, rows: int, low: int, high: int) -> Dataset:
 # Arms ---------------------------------------------------------------------------------------------------
 
 
+#: Name: trainer and loss. The first is what all others are compared with.
+Arms = dict[str, tuple[type, nn.Module]]
+
+
 class Reference(nn.Module):
     """The reference's way: every step of the ablation is a pass of its own, dropped by the library's dropout.
 
@@ -226,8 +283,8 @@ class Reference(nn.Module):
         return comparative_loss(torch.stack(losses, dim=1)).mean()
 
 
-def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
-    """Name: trainer and loss. The first is what all others are compared with."""
+def arms(model: CrossEncoder, layers: int) -> Arms:
+    """Each strategy."""
     bce = BinaryCrossEntropyLoss(model)
     top = CmpDrop(layers=f"top:{max(1, layers // 3)}")
 
@@ -252,7 +309,7 @@ def arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
     }
 
 
-def objective_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+def objective_arms(model: CrossEncoder, layers: int) -> Arms:
     """The same for objectives: of a nested drop for those that compare, of copies for those that want agreement."""
     bce = BinaryCrossEntropyLoss(model)
     drop, copies, two = CmpDrop(), IndependentCopies(), IndependentCopies(steps=2)
@@ -280,7 +337,7 @@ def objective_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn
     } | {name: (RerankerTrainer, loss) for name, loss in zip(names, losses, strict=True)}
 
 
-def sparse_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+def sparse_arms(model: CrossEncoder, layers: int) -> Arms:
     """What is saved where few rows have weight, or few examples are compared."""
     bce = BinaryCrossEntropyLoss(model)
     ablations = {"two drops": [CmpDrop(steps=2)], "crop + drop": [CmpCrop(), CmpDrop()]}
@@ -304,7 +361,7 @@ def sparse_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Mo
     }
 
 
-def limit_arms(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
+def limit_arms(model: CrossEncoder, layers: int) -> Arms:
     """One arm of each way to run."""
     chosen = (
         "plain, CrossEncoderTrainer",
@@ -528,21 +585,25 @@ def matrix_peak() -> float:
 # The benchmark ------------------------------------------------------------------------------------------
 
 
+#: What an arm gains in each round, beside its seconds.
+BY_ROUND = ("products_s", "zero_weight_rates")
+
+
 def measure(
-    make: Callable[[CrossEncoder, int], dict[str, tuple[type, nn.Module]]],
-    name: str,
-    low: int,
-    high: int,
-    batch: int,
-    batches: int,
+    make: Callable[[CrossEncoder, int], Arms],
+    setup: Setup,
     rounds: int,
     profile: bool,
     limit: bool,
+    where: bool,
+    known: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """All arms that ``make`` makes on one model and one range of lengths; yields what is known after each round.
 
-    With ``limit`` also the bare products of each arm, whose steps of an epoch must be alike: one, or long ones.
+    With ``limit`` also the bare products of each arm, whose steps of an epoch must be alike: one, or long ones. The
+    rounds that are ``known`` already are not run again.
     """
+    name, low, high, batch, batches, _ = setup
     torch.manual_seed(SEED)
     model = MODELS[name]()
     layers = model[0].model.config.num_hidden_layers
@@ -581,28 +642,28 @@ def measure(
         facts[arm]["tokenizer_calls_in_steps"] = totals["tokenizer_calls"]
         print(f"  {arm}: {facts[arm]}", flush=True)
 
-    if profile:
-        for arm, each in running.items():
-            facts[arm]["shares"] = shares(each, batches)
-            print(f"  {arm}: {facts[arm]['shares']}", flush=True)
-
+    for arm, each in running.items() if profile else ():
+        facts[arm]["shares"] = shares(each, batches)
     bare: dict[str, products.Products] = {}
-    if limit:
-        for arm, each in running.items():
-            each.begin()
-            with products.recorded(model) as bare[arm]:
-                for _ in range(batches):
-                    each.step()
-            each.begin()
-            facts[arm]["products_gflop"] = round(products.flop(bare[arm]) / 1e9, 1)
-            facts[arm]["profile"] = products.profile(each.step)
-            facts[arm]["products_s"] = []
-            print(f"  {arm}: {facts[arm]}", flush=True)
+    for arm, each in running.items() if limit else ():
+        each.begin()
+        with products.recorded(model) as bare[arm]:
+            for _ in range(batches):
+                each.step()
+        facts[arm] |= {"products_gflop": round(products.flop(bare[arm]) / 1e9, 1), "products_s": []}
+    for arm, each in running.items() if profile or limit or where else ():
+        each.begin()
+        facts[arm]["profile"] = products.profile(each.step)
+        print(f"  {arm}: {facts[arm]}", flush=True)
     buffer = products.Buffer(model.device, torch.float32 if device() == "cpu" else torch.bfloat16)
 
-    wall: dict[str, list[float]] = {arm: [] for arm in running}
-    cpu: dict[str, list[float]] = {arm: [] for arm in running}
-    for turn in range(rounds):
+    before = known["arms"] if known else {}
+    loads: list[float] = known["loads"] if known else []
+    wall: dict[str, list[float]] = {arm: before.get(arm, {}).get("wall_s", []) for arm in running}
+    cpu: dict[str, list[float]] = {arm: before.get(arm, {}).get("cpu_s", []) for arm in running}
+    for arm, figures in before.items():
+        facts[arm] |= {each: figures[each] for each in BY_ROUND if each in figures}
+    for turn in range(len(loads), rounds):
         for arm, each in running.items():
             each.begin()
             wall[arm].append(0.0)
@@ -620,10 +681,12 @@ def measure(
                     facts[arm].setdefault("zero_weight_rates", []).append(round(float(rate), 4))
         for arm, found in bare.items():
             facts[arm]["products_s"].append(round(products.replay(found, buffer), 4))
+        loads.append(round(os.getloadavg()[0], 2))
         print(f"  round {turn + 1} of {rounds}", flush=True)
         yield {
             "model": name, "parameters": sum(p.numel() for p in model.parameters()), "layers": layers,
             "lengths": [low, high], "batch": batch, "batches": batches, "rounds": turn + 1,
+            "loads": loads,
         } | _summary(model, facts, wall, cpu, batches)  # fmt: skip
 
 
@@ -643,6 +706,8 @@ def _summary(
             "step_s": round(seconds / batches, 4),
             "time": _ratio(wall[arm], wall[base]),
             "cpu_time": _ratio(cpu[arm], cpu[base]),
+            "time_range": _range(wall[arm], wall[base]),
+            "cpu_time_range": _range(cpu[arm], cpu[base]),
             "memory": round(known["saved_bytes"] / facts[base]["saved_bytes"], 4),
             "wall_s": [round(each, 3) for each in wall[arm]],
             "cpu_s": [round(each, 3) for each in cpu[arm]],
@@ -650,6 +715,7 @@ def _summary(
         if "products_s" in known:
             steps = cpu if CLOCK == "process time" else wall
             result[arm]["share_of_products"] = _ratio(known["products_s"], steps[arm])
+            result[arm]["share_of_products_range"] = _range(known["products_s"], steps[arm])
         if torch.cuda.is_available():
             parameters = sum(p.numel() for n, p in model.named_parameters() if "embedding" not in n)
             result[arm]["tokens_per_s"] = round(known["tokens"] / seconds)
@@ -664,6 +730,12 @@ def _before(first: Any, others: Iterator[Any]) -> Iterator[Any]:
 
 def _ratio(one: list[float], other: list[float]) -> float:
     return round(statistics.median(a / b for a, b in zip(one, other, strict=True)), 4)
+
+
+def _range(one: list[float], other: list[float]) -> list[float]:
+    """The least and the greatest ratio. Of five rounds or more, the true median is between them with 94% or more."""
+    ratios = [a / b for a, b in zip(one, other, strict=True)]
+    return [round(min(ratios), 4), round(max(ratios), 4)]
 
 
 def judged(arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -696,155 +768,9 @@ def judged(arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _missed(target: dict[str, Any]) -> bool:
-    by_memory = target["memory_target"] is not None and target["memory"] > target["memory_target"]
-    return bool(by_memory or target["time"] > target["time_target"])
-
-
-def put(lines: list[str], page: str, name: str) -> None:
-    """Put lines between the marks of a name on a page of the docs."""
-    path = RESULTS.parents[2] / "docs" / f"{page}.md"
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, rest = path.read_text().split(begin + "\n")
-    path.write_text("\n".join([before + begin, *lines, end + rest.split(end)[1]]))
-
-
-def heading(run: dict[str, Any]) -> str:
-    """What was measured, and on what."""
-    machine, (low, high) = run["machine"], run["lengths"]
-    return (
-        f"**{run['model']}**, {run['parameters'] / 1e6:.0f} M parameters, {low} to {high} tokens, batches of "
-        f"{run['batch']}, rounds: {run['rounds']}; `{run['command']}` on {machine['device']}, threads: "
-        f"{machine['threads']}, load average {machine['load'][0]}:"
-    )
-
-
-def write_sparse_docs() -> None:
-    """What rows without a gradient save."""
-    lines = [
-        "Process time of a step, as ratios within a round: to the plain `CrossEncoderTrainer`, and to our own plain "
-        "loop. Weight zero is the share of steps without a gradient, of the examples that are compared."
-    ]
-    for run in json.loads(SPARSE.read_text())["runs"]:
-        plain = run["arms"]["plain, RerankerTrainer"]["cpu_s"]
-        lines += [
-            "",
-            heading(run),
-            "",
-            "| | time | to our plain loop | memory | weight zero |",
-            "|---|---|---|---|---|",
-        ]
-        for arm, f in run["arms"].items():
-            rates = f.get("zero_weight_rates")
-            rate = f"{statistics.mean(rates):.0%}" if rates else ""
-            lines.append(
-                f"| {arm} | {f['cpu_time']:.2f} | {_ratio(f['cpu_s'], plain):.2f} | {f['memory']:.2f} | {rate} |"
-            )
-    put(lines, "measurements", "sparse")
-
-
-def write_limit_docs() -> None:
-    """The shares of the bare matrix products."""
-    lines = [
-        "The first column is the time of the bare matrix products of the real tokens, forward and backward, over "
-        "that of the step. The others are shares of a profile of the step; its products include those of the padding."
-    ]
-    for run in json.loads(LIMIT.read_text())["runs"]:
-        kinds = list(next(iter(run["arms"].values()))["profile"])
-        lines += [
-            "",
-            heading(run),
-            "",
-            "| | bare products | " + " | ".join(kinds) + " |",
-            "|---" * (2 + len(kinds)) + "|",
-        ]
-        for arm, f in run["arms"].items():
-            shares = [f["share_of_products"], *f["profile"].values()]
-            lines.append(f"| {arm} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
-    put(lines, "measurements", "limit")
-
-
-def write_docs() -> None:
-    """Put the figures of the result file into the docs."""
-    lines = [
-        "Time and memory are ratios to plain training with `CrossEncoderTrainer`: time of an epoch in the same "
-        "round, median over rounds; process time likewise; memory as the greatest number of bytes that autograd "
-        "keeps. Where other programs share the machine, process time says more: targets on a CPU are judged by it."
-    ]
-    for run in json.loads(RESULTS.read_text())["runs"]:
-        machine, versions = run["machine"], run["versions"]
-        low, high = run["lengths"]
-        lines += [
-            "",
-            f"**{run['model']}**, {run['parameters'] / 1e6:.0f} M parameters, {low} to {high} tokens, batches of "
-            f"{run['batch']}, rounds: {run['rounds']}, steps of a round: {run['batches']}; `{run['command']}` on "
-            f"{machine['device']}, {machine['cores']} cores, {machine['threads']} threads, load average "
-            f"{machine['load'][0]}; torch {versions['torch']}, sentence-transformers "
-            f"{versions['sentence-transformers']}:",
-            "",
-            "| | time | process time | memory | padding |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {arm} | {f['time']:.2f} | {f['cpu_time']:.2f} | {f['memory']:.2f} | {f['padding']:.1%} |"
-            for arm, f in run["arms"].items()
-        ]
-        lines += [
-            "",
-            f"| target | against | best | {run['clock']} (target) | memory (target) |",
-            "|---|---|---|---|---|",
-        ]
-        for t in run["targets"]:
-            if "against" in t:
-                memory = "" if t["memory_target"] is None else f"{t['memory']:.2f} ({t['memory_target']})"
-                time_ = f"{t['time']:.2f} ({t['time_target']})"
-                lines.append(f"| {t['what']} | {t['against']} | {t['best']} | {time_} | {memory} |")
-            else:
-                value = f"{t['worst']:.1%} (5%)" if "worst" in t else f"{t['all']} ({t['target']})"
-                lines.append(f"| {t['what']} | | | {value} | |")
-        missed = any("against" in t and _missed(t) for t in run["targets"])
-        if missed and all("shares" in f for f in run["arms"].values()):
-            lines += [
-                "",
-                "Shares of the process time of a step (rows that run again do so in the backward pass; dropout and "
-                "attention are part of forward and backward: masks both ways, the others forward only; the dropout "
-                "of attention is in attention):",
-                "",
-                "| | " + " | ".join(PARTS) + " |",
-                "|---" * (1 + len(PARTS)) + "|",
-            ]
-            lines += [
-                f"| {arm} | " + " | ".join(f"{f['shares'][part]:.1%}" for part in PARTS) + " |"
-                for arm, f in run["arms"].items()
-            ]
-    put(lines, "measurements", "engine")
-
-
-def write_objective_docs() -> None:
-    """Put the figures of the objectives into their page."""
-    lines = [
-        "A step of training against one of plain training with `CrossEncoderTrainer`, by `benchmarks/engine.py "
-        "--objectives`: steps of all take turns, and the median over rounds counts. Process time is the measure, "
-        "since others used the machine. Memory is the greatest number of bytes that autograd keeps, with "
-        "all activations kept that fit. What an objective costs are its passes: its own arithmetic is not seen.",
-    ]
-    for run in json.loads(OBJECTIVES.read_text())["runs"]:
-        machine, (low, high) = run["machine"], run["lengths"]
-        lines += [
-            "",
-            f"**{run['model']}**, {low} to {high} tokens, batches of {run['batch']}, {run['rounds']} rounds, on "
-            f"{machine['device']} with {machine['threads']} thread:",
-            "",
-            "| objective and ablation | process time | memory |",
-            "|---|---|---|",
-            *(f"| {arm} | {f['cpu_time']:.2f} | {f['memory']:.2f} |" for arm, f in run["arms"].items()),
-        ]
-    put(lines, "objectives", "objectives")
-
-
-def write(path: Path, run: dict[str, Any], program: str = "benchmarks/engine.py") -> None:
-    """Put a run into the result file, with all that its figures depend on, in place of an older one of its kind."""
-    run = {
+def about(program: str = "benchmarks/engine.py") -> dict[str, Any]:
+    """What figures depend on."""
+    return {
         # Without folders of this machine.
         "command": " ".join([f"python {program}", *(Path(a).name if a[0] == "/" else a for a in sys.argv[1:])]),
         "seed": SEED,
@@ -853,7 +779,6 @@ def write(path: Path, run: dict[str, Any], program: str = "benchmarks/engine.py"
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "load": [round(x, 2) for x in os.getloadavg()],
         },
         "versions": {
             "python": platform.python_version(),
@@ -861,7 +786,13 @@ def write(path: Path, run: dict[str, Any], program: str = "benchmarks/engine.py"
             "transformers": transformers.__version__,
             "sentence-transformers": sentence_transformers.__version__,
         },
-    } | run
+    }
+
+
+def write(path: Path, run: dict[str, Any], program: str) -> None:
+    """Put a run into the result file of another program, with all that its figures depend on."""
+    run = about(program) | run
+    run["machine"] |= {"load": [round(x, 2) for x in os.getloadavg()]}
 
     def kind(run: dict[str, Any]) -> list[Any]:
         return [run["model"], run["lengths"], run["batch"], run["machine"]["device"]]
@@ -874,73 +805,88 @@ def write(path: Path, run: dict[str, Any], program: str = "benchmarks/engine.py"
     part.rename(path)
 
 
+KINDS = {
+    "engine": arms, "objectives": objective_arms, "sparse": sparse_arms, "limit": limit_arms, "where": sparse_arms,
+}  # fmt: skip
+#: Rounds of each kind.
+ROUNDS = {"engine": 3, "objectives": 3, "sparse": 5, "limit": 5, "where": 1}
+
+
+def setups_of(what: str, given: argparse.Namespace) -> list[Setup]:
+    """What to train: the usual setups, those of them that were asked for, or others."""
+    usual = ON_A_CPU[what] if device() == "cpu" else ON_A_GPU
+    if given.quick:
+        usual = [Setup("minilm", 20, 256, 8)]
+    if given.models or given.lengths:
+        models = given.models or dict.fromkeys(setup.model for setup in usual)
+        lengths = given.lengths or dict.fromkeys((setup.low, setup.high) for setup in usual)
+        asked = [(model, low, high) for model in models for low, high in lengths]
+        known = {setup[:3]: setup for setup in usual}
+        usual = [known.get(each, Setup(*each)) for each in asked]
+    changes = {name: getattr(given, name) for name in ("batch", "batches") if getattr(given, name)}
+    return [setup._replace(**changes) for setup in usual]
+
+
+def taking_part(what: str, setup: Setup, words: list[str]) -> Callable[[CrossEncoder, int], Arms]:
+    """Makes the arms of a setup that have one of the words in their names."""
+
+    def make(model: CrossEncoder, layers: int) -> Arms:
+        return {
+            name: arm
+            for name, arm in KINDS[what](model, layers).items()
+            if (not setup.arms or name in setup.arms) and any(word in name for word in words)
+        }
+
+    return make
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few steps of the small model")
+    parser.add_argument("--quick", action="store_true", help="a few steps of the small model; no result file")
     parser.add_argument("--objectives", action="store_true", help="objectives instead of strategies, of one model")
     parser.add_argument("--sparse", action="store_true", help="what rows of weight zero save instead")
     parser.add_argument("--limit", action="store_true", help="against the bare matrix products instead")
+    parser.add_argument("--where", action="store_true", help="where a step goes instead: shares, which bear a load")
     parser.add_argument("--arms", nargs="+", metavar="WORDS", help="only plain arms and those whose name has this")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="only these")
     parser.add_argument("--lengths", nargs=2, type=int, action="append", metavar=("LOW", "HIGH"), help="only these")
     parser.add_argument("--batch", type=int, help="rows of a batch")
     parser.add_argument("--batches", type=int, help="steps of an epoch")
-    parser.add_argument("--rounds", type=int, default=3, help="epochs of each arm")
+    parser.add_argument("--rounds", type=int, help=f"epochs of each arm; default: {ROUNDS}")
     parser.add_argument("--profile", action="store_true", help="also measure which part of a step takes how long")
     parser.add_argument("--threads", type=int, help="threads of one process; default: torch's own choice")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument(
-        "--docs",
-        action="store_true",
-        help="run nothing; write the last results into their page of docs/",
-    )
+    parser.add_argument("--output", type=Path, help="default: the result file, for a run of all; else none")
     given = parser.parse_args()
-    what = next((name for name in ("objectives", "sparse", "limit") if getattr(given, name)), "engine")
-    path, make, document = {
-        "engine": (RESULTS, arms, write_docs),
-        "objectives": (OBJECTIVES, objective_arms, write_objective_docs),
-        "sparse": (SPARSE, sparse_arms, write_sparse_docs),
-        "limit": (LIMIT, limit_arms, write_limit_docs),
-    }[what]
-    if given.docs:
-        document()
-        return
-    output = given.output or path
-    wanted = ["plain, ", *given.arms] if given.arms else [""]
-
-    def make_wanted(model: CrossEncoder, layers: int) -> dict[str, tuple[type, nn.Module]]:
-        return {name: arm for name, arm in make(model, layers).items() if any(word in name for word in wanted)}
-
+    what = next((name for name in KINDS if getattr(given, name, False)), "engine")
     if given.threads:
         torch.set_num_threads(given.threads)
-    setups = ON_A_CPU if device() == "cpu" else ON_A_GPU
-    setups = setups[:1] if given.objectives else setups
-    asked = [(name, low, high) for name in given.models or () for low, high in given.lengths or [(20, 256)]]
-    if given.models or given.lengths:
-        setups = [
-            setup
-            for setup in setups
-            if setup[0] in (given.models or MODELS) and [*setup[1:3]] in (given.lengths or [[*setup[1:3]]])
-        ]
-    known = {setup[0] for setup in setups} if not given.lengths else {setup[:3] for setup in setups}
-    setups = [*setups, *((*each, 32, 1) for each in asked if not {each[0], each} & known)]
-    if given.quick:
-        setups, given.rounds = [("minilm", 20, 256, 8, 1)], 1
-    for name, low, high, rows, steps in setups:
-        batch, batches = given.batch or rows, given.batches or steps
-        print(f"{name}, lengths {low}..{high}, batch {batch}", flush=True)
-        for run in measure(make_wanted, name, low, high, batch, batches, given.rounds, given.profile, given.limit):
-            write(output, run)  # so that there is something of a run that is broken off
-        print(f"  {'':32} {'time':>6} {'cpu':>6} {'memory':>6} {'padding':>7}")
+    given.lengths = given.lengths and [tuple(each) for each in given.lengths]
+    rounds = given.rounds or (1 if given.quick else ROUNDS[what])
+    part_of_it = given.quick or given.models or given.lengths or given.arms or given.batch or given.batches
+    output = given.output or (None if part_of_it else RESULTS.with_name(f"{what}.json"))
+    words = ["plain, ", *given.arms] if given.arms else [""]
+    whole, setups = WholeRun(output, about()), setups_of(what, given)
+    for setup in setups:
+        print(setup, flush=True)
+        known = whole.known(str(setup))
+        if known is None or known["rounds"] < rounds:
+            for run in measure(
+                taking_part(what, setup, words), setup, rounds, given.profile, given.limit, given.where, known
+            ):
+                whole.put(str(setup), run)
+        run = whole.known(str(setup)) or {}
+        print(f"  {'':50} {'time':>6} {'cpu':>6} {'':13} {'memory':>6} {'padding':>7}")
         for arm, figures in run["arms"].items():
+            low, high = figures["cpu_time_range"]
             print(
-                f"  {arm:32} {figures['time']:6.2f} {figures['cpu_time']:6.2f} {figures['memory']:6.2f} "
-                f"{figures['padding']:7.1%} {figures.get('share_of_products', '')}"
+                f"  {arm:50} {figures['time']:6.2f} {figures['cpu_time']:6.2f} ({low:.2f} to {high:.2f}) "
+                f"{figures['memory']:6.2f} {figures['padding']:7.1%} {figures.get('share_of_products', '')}"
             )
         for target in run["targets"]:
             print("  " + json.dumps(target))
-    print(f"Written to {output}")
+    whole.finish([str(setup) for setup in setups])
+    print(f"Written to {output}" if output else "Nothing is written without --output: this is a part of the run.")
 
 
 if __name__ == "__main__":

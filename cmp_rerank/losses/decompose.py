@@ -3,14 +3,20 @@
 Each example's loss is read off the loss's own criterion, unreduced, or where there is none, by running the loss for
 one example at a time. That this adds up is measured on every batch: the gradient of the batch value with respect to
 the scores must be a weighted sum of the gradients of single examples, each of which depends on its own scores alone.
+Near a minimum, as where a student begins as a copy of its teacher, gradients are rounding, and say nothing. They are
+then taken at scores that are far apart, too: these say how large they usually are, and so what rounding is.
 
 An example may have no gradient anywhere: its query has no documents, or a single one that the loss gives a constant.
-Its weight is what is left of the value of the batch; the loss of an example without scores is 0.
+Its weight is what is left of the value of the batch; the loss of an example without scores is 0. So is that of one
+for which the loss is a mean over nothing, which some losses make NaN.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +27,10 @@ from cmp_rerank.losses.replay import Replay
 TOLERANCE = 1e-3
 #: A smaller share of the value of a batch is rounding.
 ROUNDING = 1e-5
+#: Roundings that add up in a gradient.
+STEPS = 8
+#: An example's gradient that is a smaller share of what it is elsewhere is looked at there.
+NEAR = 1e-2
 
 
 @dataclass(frozen=True)
@@ -38,13 +48,22 @@ class Decomposition:
     residual: float
 
     def losses(self, replay: Replay, scores: Tensor) -> Tensor:
-        """The loss of each example for scores of shape (pairs, labels): (examples,)."""
-        if self.method == "one by one":
-            return replay.one_by_one(scores)
-        losses = replay.per_example(scores)
+        """The loss of each example for scores of shape (pairs, labels): (examples,).
+
+        Raises:
+            ValueError: if the loss of an example is not finite.
+        """
+        losses = _losses(replay, scores, self.method)
         if losses is None:
             raise ValueError(f"{type(replay.loss).__name__} changed its reduction between two runs of one batch.")
-        return losses
+        if bool(losses.isfinite().all()):
+            return losses
+        with torch.enable_grad():
+            at = scores.detach().requires_grad_()
+            again = _losses(replay, at, self.method)
+            assert again is not None
+            nothing = _of_nothing(again, _per_example(replay, _gradient(again.sum(), at) ** 2))
+        return _checked(replay, scores, losses.masked_fill(nothing, 0.0))
 
 
 def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Decomposition:
@@ -56,14 +75,17 @@ def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Deco
         prefer: the method to try first (that of the last batch, say).
 
     Raises:
-        ValueError: if neither method explains the gradient of the loss.
+        ValueError: if neither method explains the gradient of the loss, or the loss of an example is not finite.
     """
-    residuals = {}
+    residuals: dict[str, str] = {}
     for method in sorted(("unreduced", "one by one"), key=lambda name: name != prefer):
         attempt = _measure(replay, scores, method)
         if attempt is not None and attempt.residual <= TOLERANCE:
             return attempt
         residuals[method] = "not possible" if attempt is None else f"{attempt.residual:.2g}"
+    for method in (name for name, residual in residuals.items() if residual == "inf"):
+        if (losses := _losses(replay, scores, method)) is not None:
+            _checked(replay, scores, losses)
     raise ValueError(
         f"{type(replay.loss).__name__} does not decompose into losses of single examples, so its ablation steps "
         f"cannot be compared per example (share of its gradient left unexplained: {residuals}, at most {TOLERANCE} "
@@ -72,26 +94,116 @@ def decompose(replay: Replay, scores: Tensor, prefer: str = "unreduced") -> Deco
     )
 
 
+def defined(replay: Replay, scores: Tensor, value: Tensor) -> Tensor:
+    """The value of a batch, also where the loss itself gives NaN for examples with nothing to learn.
+
+    Args:
+        replay: the loss on a batch.
+        scores: (pairs, labels), of which
+        value: is what the loss gives.
+
+    Returns:
+        The value; where it is NaN and the scores are not, the weighted sum over the examples that have a loss.
+
+    Raises:
+        ValueError: if it is NaN for another reason; the message names the query, where there is one.
+    """
+    if bool(value.isfinite()) or not bool(scores.isfinite().all()):
+        return value
+    try:
+        split = decompose(replay, scores.detach())
+        return (split.weights * split.losses(replay, scores)).sum()
+    except ValueError as error:
+        raise ValueError(f"{type(replay.loss).__name__} gives {value.item()} for a batch. {error}") from error
+
+
+def _losses(replay: Replay, scores: Tensor, method: str) -> Tensor | None:
+    return replay.per_example(scores) if method == "unreduced" else replay.one_by_one(scores)
+
+
+def _of_nothing(losses: Tensor, power: Tensor) -> Tensor:
+    """(examples,) which losses are means over nothing: NaN, although no score has a part in them.
+
+    LambdaLoss and RankNetLoss have them before sentence-transformers 6.2, of a query whose documents have equal
+    labels; later versions give 0.
+    """
+    return losses.isnan() & (power == 0)
+
+
+def _checked(replay: Replay, scores: Tensor, losses: Tensor) -> Tensor:
+    """The losses of examples; a ValueError that names the query unless they are finite."""
+    for i in (~losses.isfinite()).nonzero().flatten().tolist()[:1]:
+        own, query = scores[replay.owner == i], str(replay.columns[0][i])
+        labels = None if replay.labels is None else replay.labels[i].tolist()
+        raise ValueError(
+            f"{type(replay.loss).__name__} must give finite numbers; got {losses[i].item()} for the query "
+            f"{query!r:.80} (row {i} of the batch), with the labels {labels!r:.80} and scores from "
+            f"{own.min().item():.3g} to {own.max().item():.3g}: check labels, learning rate and half precision."
+        )
+    return losses
+
+
+def _per_example(replay: Replay, products: Tensor) -> Tensor:
+    """Sums over the scores of each example: (pairs, labels) to (examples,)."""
+    sums = torch.zeros(replay.examples, device=products.device, dtype=products.dtype)
+    return sums.index_add(0, replay.owner, products.sum(dim=1))
+
+
 def _measure(replay: Replay, scores: Tensor, method: str) -> Decomposition | None:
-    here = _gradients(replay, scores.detach(), method)
-    # An example with a single score fits any gradient with some weight. A weight that is one (a share of what the
-    # loss averages over) stays when all scores move and keep their order.
-    moved = _gradients(replay, 1.1 * scores.detach() + 0.5, method)
-    if here is None or moved is None:
+    here = _around(replay, scores.detach(), method)
+    if here is None:
         return None
-    weights, without_gradient = here.weights, here.without_gradient
-    both = ~(without_gradient | moved.without_gradient)
-    residual = max(here.residual, _relative((moved.weights - weights)[both], weights[both]))
-    if without_gradient.any() and residual <= TOLERANCE:
-        # An example without a gradient here (saturated, or none of its pairs is comparable) shows its weight at
-        # random scores, if it has one.
-        generator = torch.Generator().manual_seed(0)
-        elsewhere = _gradients(replay, torch.randn(scores.shape, generator=generator).to(scores), method)
-        if elsewhere is not None:
-            weights = torch.where(without_gradient, elsewhere.weights, weights)
-            constant = without_gradient & moved.without_gradient & elsewhere.without_gradient & (here.losses != 0)
-            weights = torch.where(constant, _weight_by_value(here, weights, constant), weights)
+    residual = here.residual(_EXACT)
+    if residual <= TOLERANCE and not here.at.silent(_EXACT).any():
+        return Decomposition(method, here.at.weights, residual)
+    # Some gradients are 0, or no more than rounding: an example is saturated, a student has its teacher's scores, or
+    # a list has no comparable pair. Where scores are far apart they show what they are, and how large they may be.
+    elsewhere = _around(replay, _spread(scores.detach()), method)
+    if elsewhere is None:
+        return Decomposition(method, here.at.weights, residual)
+    sizes = _Sizes.of([*here.places, *elsewhere.places])
+    residual = max(here.residual(sizes), elsewhere.residual(sizes))
+    weights = torch.where(here.at.own >= NEAR * elsewhere.at.own, here.at.weights, elsewhere.at.weights)
+    silent = torch.stack([place.silent(sizes) for place in (*here.places, *elsewhere.places)]).all(dim=0)
+    weights = weights.masked_fill(silent, 0.0)
+    constant = silent & (here.at.losses != 0)
+    if constant.any():
+        weights = torch.where(constant, _weight_by_value(here.at, weights, constant), weights)
     return Decomposition(method, weights, residual)
+
+
+def _spread(scores: Tensor) -> Tensor:
+    """Random scores in the order of those that are given: what a loss takes from their order stays."""
+    drawn = 2 * torch.randn(scores.numel(), generator=torch.Generator().manual_seed(0)).sort().values
+    order = scores.flatten().argsort(stable=True)
+    return torch.empty_like(scores).flatten().index_copy(0, order, drawn.to(scores)).view_as(scores)
+
+
+class _Sizes(NamedTuple):
+    """The greatest norms of gradients at some places: what is a small part of them is rounding.
+
+    Attributes:
+        whole: of the loss of a batch.
+        mixed: of its examples' losses, by distinct factors.
+        own: of one example's loss.
+    """
+
+    whole: float
+    mixed: float
+    own: float
+
+    @classmethod
+    def of(cls, places: Sequence[_Gradients]) -> _Sizes:
+        """The greatest of several places."""
+        return cls(
+            max(place.whole for place in places),
+            max(place.mixed for place in places),
+            max(float(place.own.max()) for place in places),
+        )
+
+
+#: Nothing is rounding.
+_EXACT = _Sizes(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -102,15 +214,63 @@ class _Gradients:
         total: the loss of the batch.
         losses: (examples,) the losses of the examples.
         weights: (examples,) what the gradients of the examples must be weighted with to be that of the batch.
-        residual: the share of the gradient that this leaves unexplained.
-        without_gradient: (examples,) which examples have none.
+        own: (examples,) the norms of the gradients of the examples.
+        whole: the norm of the gradient of the batch, of which the weighted examples leave
+        unexplained: so much.
+        mixed: the norm of the gradient of the examples by distinct factors, of which
+        entangled: so much is not by their own scores.
+        rounding: the share of a gradient's usual size that is rounding. Scores are rounded, too, and a gradient
+            changes with them.
     """
 
     total: Tensor
     losses: Tensor
     weights: Tensor
-    residual: float
-    without_gradient: Tensor
+    own: Tensor
+    whole: float
+    unexplained: float
+    mixed: float
+    entangled: float
+    rounding: float
+
+    def silent(self, sizes: _Sizes) -> Tensor:
+        """(examples,) which examples have no gradient, or nothing but rounding."""
+        return self.own <= self.rounding * sizes.own
+
+    def residual(self, sizes: _Sizes) -> float:
+        """The share of the gradient that is left unexplained, where some of it may be rounding."""
+        return max(
+            _share(self.unexplained, self.whole, self.rounding * sizes.whole),
+            _share(self.entangled, self.mixed, self.rounding * sizes.mixed),
+        )
+
+
+class _Around(NamedTuple):
+    """A loss at some scores, and where all of them have moved and kept their order."""
+
+    at: _Gradients
+    moved: _Gradients
+
+    @property
+    def places(self) -> tuple[_Gradients, _Gradients]:
+        """Both."""
+        return self.at, self.moved
+
+    def residual(self, sizes: _Sizes) -> float:
+        """The share of the gradient, or of the weights, that is left unexplained."""
+        # An example with a single score fits any gradient with some weight. A weight that is one (a share of what the
+        # loss averages over) stays when all scores move.
+        heard = ~(self.at.silent(sizes) | self.moved.silent(sizes))
+        weights = self.at.weights[heard]
+        slack = sum(place.rounding * sizes.own / place.own[heard] for place in self.places) * weights.abs()
+        change = ((self.moved.weights[heard] - weights).abs() - slack).clamp(min=0.0)
+        found = _share(change.norm().item(), weights.norm().item(), 0.0)
+        return max(found, *(place.residual(sizes) for place in self.places))
+
+
+def _around(replay: Replay, at: Tensor, method: str) -> _Around | None:
+    found = [_gradients(replay, scores, method) for scores in (at, 1.1 * at + 0.5)]
+    return None if found[0] is None or found[1] is None else _Around(found[0], found[1])
 
 
 def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
@@ -118,7 +278,7 @@ def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
     with torch.enable_grad():
         scores = at.clone().requires_grad_()
         try:
-            losses = replay.per_example(scores) if method == "unreduced" else replay.one_by_one(scores)
+            losses = _losses(replay, scores, method)
         except (RuntimeError, ValueError):
             return None
         if losses is None:
@@ -130,16 +290,19 @@ def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
         mixed = _gradient((factors * losses).sum(), scores)
         whole = _gradient(total, scores)
     owner = replay.owner
-    entangled = _relative(mixed - factors[owner, None] * own, mixed)
-
-    def per_example(products: Tensor) -> Tensor:
-        return torch.zeros(replay.examples, device=at.device, dtype=at.dtype).index_add(0, owner, products.sum(dim=1))
-
-    power = per_example(own * own)
-    without_gradient = power == 0
-    weights = per_example(whole * own) / power.masked_fill(without_gradient, 1.0)
-    unexplained = _relative(whole - weights[owner, None] * own, whole)
-    return _Gradients(total.detach(), losses.detach(), weights, max(entangled, unexplained), without_gradient)
+    power = _per_example(replay, own * own)
+    weights = _per_example(replay, whole * own) / power.masked_fill(power == 0, 1.0)
+    return _Gradients(
+        total.detach(),
+        losses.detach().masked_fill(_of_nothing(losses, power), 0.0),
+        weights,
+        power.sqrt(),
+        whole=whole.norm().item(),
+        unexplained=(whole - weights[owner, None] * own).norm().item(),
+        mixed=mixed.norm().item(),
+        entangled=(mixed - factors[owner, None] * own).norm().item(),
+        rounding=STEPS * torch.finfo(at.dtype).eps * (1 + at.abs().max().item()),
+    )
 
 
 def _weight_by_value(found: _Gradients, weights: Tensor, constant: Tensor) -> Tensor:
@@ -161,6 +324,8 @@ def _gradient(value: Tensor, scores: Tensor) -> Tensor:
     return torch.zeros_like(scores) if gradient is None else gradient
 
 
-def _relative(difference: Tensor, whole: Tensor) -> float:
-    size = whole.norm().item()
-    return difference.norm().item() / size if size > 0 else float(difference.norm().item() > 0)
+def _share(difference: float, whole: float, rounding: float) -> float:
+    """A difference as a share of the whole, in which rounding counts little; infinite where one is NaN."""
+    size = whole + rounding / TOLERANCE
+    share = difference / size if size > 0 else float(difference > 0)
+    return math.inf if math.isnan(difference) or math.isnan(share) else share

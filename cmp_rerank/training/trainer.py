@@ -32,6 +32,7 @@ from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import free
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.core import reaching
+from cmp_rerank.losses.decompose import defined
 from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.replay import Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
@@ -400,7 +401,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         if isinstance(value, dict):
             self.track_loss_components(value)
             value = torch.stack(list(value.values())).sum()
-        value = reaching(value, scores)
+        value = reaching(defined(replay, scores[:, 0], value), scores)
         return (value, {}) if return_outputs else value
 
     def track_loss_components(self, loss: dict[str, Tensor]) -> None:

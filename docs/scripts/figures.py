@@ -1,4 +1,4 @@
-"""Draw the figures of the documentation from the committed results of the benchmarks.
+"""Bring the committed results of the benchmarks into the documentation: its figures, and the tables of `tables`.
 
     python docs/scripts/figures.py
 
@@ -13,6 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
+
+import tables
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -131,5 +133,5 @@ def draw(folder: Path = IMAGES) -> list[Path]:
 
 
 if __name__ == "__main__":
-    for drawn in draw():
-        print(drawn.relative_to(ROOT))
+    for written in (*draw(), *tables.fill()):
+        print(written.relative_to(ROOT))

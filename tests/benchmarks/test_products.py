@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from products import Attention, Buffer, Linear, flop, recorded, replay
+from products import PYTHON, Attention, Buffer, Linear, flop, profile, recorded, replay
 from sentence_transformers import CrossEncoder
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,3 +76,24 @@ def test_what_is_replayed_are_these_products() -> None:
     with FlopCounterMode(display=False) as counter:
         assert replay(made, buffer) > 0  # type: ignore[arg-type]
     assert counter.get_total_flops() == flop(made)  # type: ignore[arg-type]
+
+
+def test_a_profile_tells_where_the_time_goes() -> None:
+    a, table = torch.randn(600, 600), torch.nn.Embedding(100, 8)
+
+    def products() -> None:
+        for _ in range(20):
+            torch.mm(a, a)
+
+    def python() -> None:
+        table(torch.arange(3))
+        sum(range(3_000_000))
+
+    found = profile(products)
+    assert max(found, key=found.__getitem__) == "products"
+    idle = profile(python)
+    assert max(idle, key=idle.__getitem__) == PYTHON
+    assert idle["embedding"] > 0
+    for shares in (found, idle):
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-2)
+        assert all(share >= 0 for share in shares.values())

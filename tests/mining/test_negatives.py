@@ -43,6 +43,12 @@ def test_negatives_depend_on_the_seed_and_cover_the_band() -> None:
     assert set(randoms) == {f"d{i}" for i in range(1, 10)}
 
 
+def test_queries_draw_independently() -> None:
+    documents = [f"d{i}" for i in range(100)]
+    drawn = sample_negatives({f"q{i}": {"d0": 1} for i in range(10)}, documents, 3)
+    assert len({tuple(each) for each in drawn.values()}) == 10
+
+
 def test_negatives_refuse_what_cannot_be() -> None:
     with pytest.raises(ValueError, match="query 'q' needs 3 negatives; got 2 documents"):
         sample_negatives({"q": {"a": 1}}, ["a", "b", "c"], 3)

@@ -19,6 +19,14 @@ def test_quotas_add_up_and_are_near_the_shares(count: int, shares: list[float]) 
         assert abs(quota - count * share / sum(shares)) < 1
 
 
+@pytest.mark.parametrize(
+    ("count", "shares", "expected"),
+    [(7, [2, 1, 1], [3, 2, 2]), (10, [1, 1, 1], [4, 3, 3]), (4, [0.6, 0.3, 0.1], [3, 1, 0]), (3, [1, 0], [3, 0])],
+)
+def test_the_largest_remainders_get_what_is_left(count: int, shares: list[float], expected: list[int]) -> None:
+    assert quotas(count, shares) == expected
+
+
 @pytest.mark.parametrize("taken", [0, 3, 9, 10])
 def test_random_documents_are_all_that_are_free(taken: int) -> None:
     pool = [f"d{number}" for number in range(10)]

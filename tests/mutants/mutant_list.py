@@ -62,6 +62,22 @@ UNPADDED = ("tests/engine/test_unpadded.py",)
 STATISTICS = ("tests/evaluation/test_statistics.py",)
 ANSWERS = ("tests/reader/test_answers.py",)
 EXAMPLES = ("tests/models/test_pairs.py",)
+NEGATIVES = ("tests/mining/test_negatives.py",)
+DRAWS = ("tests/mining/test_negatives_draws.py",)
+FILTERS = ("tests/mining/test_filters.py",)
+LEAKS = ("tests/mining/test_leakage.py",)
+MINED = ("tests/mining/test_mine.py",)
+COLUMNS = ("tests/mining/test_run_columns.py",)
+RERANKED = ("tests/reranking/test_rerank_run.py",)
+RESUMED = ("tests/reranking/test_rerank_run.py::test_something_else_is_not_resumed",)
+JOURNAL = ("tests/reranking/test_journal.py",)
+CHOICE = ("tests/guard/test_choice.py",)
+INTERPOLATION = ("tests/guard/test_interpolation.py",)
+GUARDING = ("tests/guard/test_guarding.py",)
+FOLDER = ("tests/pipeline/test_folder.py",)
+CURVE = ("tests/pipeline/test_learning_curve.py",)
+SETTINGS = ("tests/pipeline/test_config.py",)
+STEPS = ("tests/pipeline/test_steps.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # Objectives -------------------------------------------------------------------------------------------
@@ -1186,5 +1202,313 @@ MUTANTS: tuple[Mutant, ...] = (
         "np.maximum.at(lowest, of, null)",
         ANSWERS,
         "no answer would have the wrong score on the raw scale",
+    ),
+    # Mining -------------------------------------------------------------------------------------------------
+    Mutant(
+        "mining-not-relevant-left-out",
+        "cmp_rerank/mining/negatives.py",
+        "if grade > 0}",
+        "if grade >= 0}",
+        NEGATIVES,
+        "documents that were judged not relevant could not be negatives",
+    ),
+    Mutant(
+        "mining-band-begins-late",
+        "cmp_rerank/mining/negatives.py",
+        "islice(ranked, band[0] - 1, band[1])",
+        "islice(ranked, band[0], band[1])",
+        NEGATIVES,
+        "the first rank of the band would be left out",
+    ),
+    Mutant(
+        "mining-one-draw-for-all",
+        "cmp_rerank/mining/negatives.py",
+        'random.Random(f"{seed} {query}")',
+        'random.Random(f"{seed}")',
+        NEGATIVES,
+        "all queries would have the same random numbers",
+    ),
+    Mutant(
+        "mining-rejected-at-random",
+        "cmp_rerank/mining/negatives.py",
+        "self._missing[candidate.source] += 1",
+        "self._missing[-1] += 1",
+        DRAWS,
+        "a random document would stand in for a hard one that a filter left out",
+    ),
+    Mutant(
+        "mining-quotas-smallest-rest",
+        "cmp_rerank/mining/negatives.py",
+        "(whole[i] - exact[i], i)",
+        "(exact[i] - whole[i], i)",
+        DRAWS,
+        "the smallest remainders would get what is left over",
+    ),
+    Mutant(
+        "mining-margin-of-a-negative",
+        "cmp_rerank/mining/filters.py",
+        "positive - abs(positive) * self.relative_margin",
+        "positive - positive * self.relative_margin",
+        FILTERS,
+        "a margin below a negative score would be above it",
+    ),
+    Mutant(
+        "mining-limit-left-out",
+        "cmp_rerank/mining/filters.py",
+        "score < self.min_score",
+        "score <= self.min_score",
+        FILTERS,
+        "a score on the limit would be left out",
+    ),
+    Mutant(
+        "mining-short-prefix",
+        "cmp_rerank/mining/leakage.py",
+        "- math.ceil(threshold * len(ordered) - 1e-9) + 1]",
+        "- math.ceil(threshold * len(ordered) - 1e-9)]",
+        LEAKS,
+        "queries that are just similar enough would not be found",
+    ),
+    Mutant(
+        "mining-positives-as-negatives",
+        "cmp_rerank/mining/miner.py",
+        'return grade <= 0 and judgments != "unjudged"',
+        'return judgments != "unjudged"',
+        MINED,
+        "a relevant document could be a negative",
+    ),
+    Mutant(
+        "mining-ranks-upside-down",
+        "cmp_rerank/mining/run_columns.py",
+        "names[row]: -float(place)",
+        "names[row]: float(place)",
+        COLUMNS,
+        "the last rank would have the highest score",
+    ),
+    # Reranking ----------------------------------------------------------------------------------------------
+    Mutant(
+        "reranking-group-too-large",
+        "cmp_rerank/reranking/groups.py",
+        "if count >= pairs:",
+        "if count > pairs:",
+        RERANKED,
+        "a group would take one query more than fills it",
+    ),
+    Mutant(
+        "reranking-group-counts-all",
+        "cmp_rerank/reranking/groups.py",
+        "len(scores) if depth is None else min(depth, len(scores))",
+        "len(scores)",
+        RERANKED,
+        "pairs that are not scored would fill a group",
+    ),
+    Mutant(
+        "reranking-first-stage-not-looked-at",
+        "cmp_rerank/reranking/groups.py",
+        "(*((query, [*scores.items()]) for query, scores in self.ranked.items()), *pairs)",
+        "(*self.ranked, *pairs)",
+        RESUMED,
+        "a run with another first stage would go on from old groups",
+    ),
+    Mutant(
+        "reranking-damage-unseen",
+        "cmp_rerank/reranking/journal.py",
+        'line.endswith(b"\\n") and checksum == zlib.crc32(_dumped(record), before)',
+        'line.endswith(b"\\n")',
+        JOURNAL,
+        "a changed line would count",
+    ),
+    Mutant(
+        "reranking-tail-stays",
+        "cmp_rerank/reranking/journal.py",
+        "file.truncate(end)",
+        "file.seek(end)",
+        JOURNAL,
+        "what a kill has left would follow what is written next",
+    ),
+    Mutant(
+        "reranking-rest-lost",
+        "cmp_rerank/reranking/scoring.py",
+        "ranked[len(ordered) :]",
+        "ranked[len(ordered) + 1 :]",
+        RERANKED,
+        "the first document below the depth would be lost",
+    ),
+    Mutant(
+        "reranking-rest-tied",
+        "cmp_rerank/reranking/scoring.py",
+        "step = max(1.0, abs(lowest) * 1e-6)",
+        "step = 1e-9",
+        RERANKED,
+        "documents below large scores would be tied in a file",
+    ),
+    Mutant(
+        "reranking-nan-passes",
+        "cmp_rerank/reranking/scoring.py",
+        "if not np.isfinite(answer.scores).all():",
+        "if not np.isfinite(answer.scores).any():",
+        RERANKED,
+        "one score that is NaN among others would pass",
+    ),
+    Mutant(
+        "reranking-merged-early",
+        "cmp_rerank/reranking/merge.py",
+        "if not all(map(is_complete, parts)):",
+        "if not any(map(is_complete, parts)):",
+        RERANKED,
+        "the output would be written when one shard is complete",
+    ),
+    # Guard --------------------------------------------------------------------------------------------------
+    Mutant(
+        "guard-any-gain-confirms",
+        "cmp_rerank/guard/choice.py",
+        "confirmed = gain > _bar(standard_errors, error)",
+        "confirmed = gain > 0",
+        CHOICE,
+        "a gain within its standard error would be handed over",
+    ),
+    Mutant(
+        "guard-highest-not-simplest",
+        "cmp_rerank/guard/choice.py",
+        "return int(good[np.flatnonzero(losses <= _bar(standard_errors, errors))[0]])",
+        "return int(best)",
+        CHOICE,
+        "the simplest of nearly equal candidates would not be picked",
+    ),
+    Mutant(
+        "guard-picks-on-all",
+        "cmp_rerank/guard/choice.py",
+        "pick(values[:, ~held_out], hads, standard_errors) if",
+        "pick(values, hads, standard_errors) if",
+        CHOICE,
+        "queries would take part in the choice that they measure",
+    ),
+    Mutant(
+        "guard-error-too-small",
+        "cmp_rerank/guard/choice.py",
+        "differences.std(axis=-1, ddof=1)",
+        "differences.std(axis=-1, ddof=0)",
+        CHOICE,
+        "standard errors of few queries would be too small",
+    ),
+    Mutant(
+        "guard-last-of-equals",
+        "cmp_rerank/guard/choice.py",
+        "max(sorted(hads), key=",
+        "max(sorted(hads, reverse=True), key=",
+        CHOICE,
+        "of equal candidates the most complicated one would be taken",
+    ),
+    Mutant(
+        "guard-sum-of-weights",
+        "cmp_rerank/guard/interpolation.py",
+        "change += share * (weights[name].to(precise) - precise)",
+        "change += share * weights[name].to(precise)",
+        INTERPOLATION,
+        "shares would not add up to 1",
+    ),
+    Mutant(
+        "guard-negative-zero",
+        "cmp_rerank/guard/interpolation.py",
+        "torch.where(change == 0, precise, precise + change)",
+        "precise + change",
+        INTERPOLATION,
+        "a weight of -0.0 would become 0.0",
+    ),
+    Mutant(
+        "guard-way-back",
+        "cmp_rerank/guard/candidates.py",
+        "1 - share, tuple(share * part for part in soup)",
+        "share, tuple((1 - share) * part for part in soup)",
+        GUARDING,
+        "a tenth of the way would be nine tenths",
+    ),
+    Mutant(
+        "guard-mix-turned-round",
+        "cmp_rerank/guard/mix.py",
+        "[1 - self.weight, self.weight]",
+        "[self.weight, 1 - self.weight]",
+        GUARDING,
+        "the weight of the model would be that of the first stage",
+    ),
+    # Pipeline -----------------------------------------------------------------------------------------------
+    Mutant(
+        "pipeline-settings-not-looked-at",
+        "cmp_rerank/pipeline/folder.py",
+        'if record["digest"] != digest:',
+        'if not record["digest"]:',
+        FOLDER,
+        "a stage of other settings would be taken",
+    ),
+    Mutant(
+        "pipeline-damage-unseen",
+        "cmp_rerank/pipeline/folder.py",
+        "if changed is not None:",
+        "if changed is None and changed:",
+        FOLDER,
+        "a stage with a damaged file would be taken",
+    ),
+    Mutant(
+        "pipeline-order-of-keys",
+        "cmp_rerank/pipeline/folder.py",
+        "json.dumps(settings, sort_keys=True, ensure_ascii=True)",
+        "json.dumps(settings, sort_keys=False, ensure_ascii=True)",
+        FOLDER,
+        "the same settings in another order would make a stage again",
+    ),
+    Mutant(
+        "pipeline-leftovers-stay",
+        "cmp_rerank/pipeline/folder.py",
+        "        shutil.rmtree(left, ignore_errors=True)",
+        "        left.exists()",
+        FOLDER,
+        "what a kill has left would stay on the disk",
+    ),
+    Mutant(
+        "pipeline-curve-falls",
+        "cmp_rerank/pipeline/learning_curve.py",
+        "interval(means[-1] - means[-2], _LEVEL)",
+        "interval(means[-2] - means[-1], _LEVEL)",
+        CURVE,
+        "the curve would be said to fall where it rises",
+    ),
+    Mutant(
+        "pipeline-one-sample",
+        "cmp_rerank/pipeline/learning_curve.py",
+        'f"{seed} {query}".encode()',
+        'f"{query}".encode()',
+        CURVE,
+        "all seeds would train on the same queries",
+    ),
+    Mutant(
+        "pipeline-more-than-there-are",
+        "cmp_rerank/pipeline/learning_curve.py",
+        "min(int(size), available)",
+        "int(size)",
+        CURVE,
+        "a size would be more queries than there are",
+    ),
+    Mutant(
+        "pipeline-last-equals",
+        "cmp_rerank/pipeline/config.py",
+        'setting.partition("=")',
+        'setting.rpartition("=")',
+        SETTINGS,
+        "a value with an equals sign would be cut",
+    ),
+    Mutant(
+        "pipeline-checkpoint-forgotten",
+        "cmp_rerank/pipeline/steps.py",
+        "if _step(line) <= after]",
+        "if _step(line) < after]",
+        STEPS,
+        "the line of the checkpoint itself would be forgotten",
+    ),
+    Mutant(
+        "pipeline-half-a-line",
+        "cmp_rerank/pipeline/steps.py",
+        'return float("inf")',
+        "return 0.0",
+        STEPS,
+        "a line that was cut off by a kill would stay",
     ),
 )

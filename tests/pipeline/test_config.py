@@ -140,6 +140,10 @@ def test_a_configuration_that_is_given_stays_as_it_is() -> None:
     assert LEAST["model"] == {"name": "my-model"}
 
 
+def test_a_setting_may_have_an_equals_sign_in_its_value() -> None:
+    assert parse_settings(["model.name=a=b", "seeds=[0]"]) == {"model.name": "a=b", "seeds": [0]}
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [("a", "--set takes KEY=VALUE; got 'a'"), ("=3", "KEY=VALUE"), ("a=[", "is not YAML")]
 )

@@ -60,6 +60,15 @@ def test_a_record_that_was_damaged_is_no_record(tmp_path: Path) -> None:
         assert run.done("a", {}) is None
 
 
+def test_a_stage_with_a_damaged_file_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = RunFolder(tmp_path).stage("a", {}, maker("one"))
+    (made.folder / "result").write_text("onf")
+    again = RunFolder(tmp_path)  # what a run has looked at once, it does not look at again
+    assert again.done("a", {}) is None
+    assert "result: this file is not as it was written; the stage is made again" in caplog.text
+    assert (again.stage("a", {}, maker("one")).folder / "result").read_text() == "one"
+
+
 def test_left_overs_of_a_kill_go_away(tmp_path: Path) -> None:
     left = tmp_path / ".a.x1y2"
     left.mkdir()
@@ -92,6 +101,7 @@ def test_digests(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         file_digest(tmp_path / "c")
     assert digest_of([1, 2]) != digest_of([2, 1])
+    assert digest_of({"depth": 10, "kind": "bm25"}) == digest_of({"kind": "bm25", "depth": 10})
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not (tmp_path / "x.json").exists()

@@ -178,6 +178,8 @@ def test_finished_groups_are_not_scored_again_and_half_a_line_is_cut(tmp_path: P
         ({"corpus": {doc: text + "." for doc, text in CORPUS.items()}}, "the run or the texts have changed"),
         ({"run": {q: dict(reversed(s.items())) | {"d0": 9.0} for q, s in RUN.items()}}, "have changed"),
         ({"run": {q: {d: -v for d, v in s.items()} for q, s in RUN.items()}}, "have changed"),
+        # The same candidates in the same order: the scores of those below the depth would come from another run.
+        ({"run": {q: {d: 2 * v for d, v in s.items()} for q, s in RUN.items()}}, "have changed"),
     ],
 )
 def test_something_else_is_not_resumed(change: dict, message: str, tmp_path: Path) -> None:
