@@ -130,9 +130,13 @@ def train_reader(
         "max_steps": max_steps,
         "seed": seed,
     }
-    reader, record = _train(loaded["training"], plan, out, settings, resume, save_minutes)
+    reader, trainer, record = _train(loaded["training"], plan, out, settings, resume, save_minutes)
     # Saved first: the evaluation may fail.
     reader.save_pretrained(out)
+    if plan:
+        from cmp_rerank.training.card import write_card
+
+        write_card(out, trainer)
     record = {"settings": settings, "versions": _versions()} | record
     if dev is not None:
         record["dev"] = evaluated(reader, loaded["dev"], out)
@@ -165,7 +169,7 @@ def plan_of(notation: str, p: float, segments: str) -> list[Any]:
 
 def _train(
     questions: Any, plan: list[Any], out: Path, settings: dict[str, Any], resume: bool, save_minutes: float
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, Any, dict[str, Any]]:
     """Train, and complete the settings by those that depend on the model and the questions."""
     import time
 
@@ -260,7 +264,7 @@ def _train(
         },
         "log": trainer.state.log_history,
     }
-    return Reader(trainer.model, tokenizer, reading), record
+    return Reader(trainer.model, tokenizer, reading), trainer, record
 
 
 def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from huggingface_hub import EvalResult
 
-from cmp_rerank.evaluation.card import add_section, table
 from cmp_rerank.evaluation.statistics import bootstrap_means, interval
 from cmp_rerank.guard.mix import Mix
 from cmp_rerank.guard.verdict import Row, Verdict
+from cmp_rerank.ir.card import add_section, table
 
 TITLE = "What the guard found"
 _LEVEL = 0.95

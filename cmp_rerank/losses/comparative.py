@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cmp_rerank.ablations import Ablation, Plan, View
 from cmp_rerank.engine import Scorer, Strategy
 from cmp_rerank.ir.arguments import kind
-from cmp_rerank.losses.core import Comparison, chosen_objective
+from cmp_rerank.losses.core import CITATION, Comparison, chosen_objective
 from cmp_rerank.losses.decompose import decompose
 from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.prepared import Prepared
@@ -26,7 +26,6 @@ from cmp_rerank.models.base import ExampleLosses
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.objectives import Baseline, Objective, Outputs, Reduction
-from cmp_rerank.version import package_version
 
 logger = logging.getLogger(__name__)
 
@@ -223,29 +222,12 @@ class ComparativeLoss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of this loss."""
         inner: dict[str, Any] = getattr(self.loss, "get_config_dict", dict)()
-        return {
-            "loss": fullname(self.loss),
-            "loss_config": inner,
-            "ablations": repr(list(self.plan.ablations)),
-            "objective": repr(self.objective),
-            "seed": self.comparison.seed,
-            "compare_share": self.comparison.compare_share,
-            "cmp_rerank": package_version(),
-        }
+        return {"loss": fullname(self.loss), "loss_config": inner, **self.comparison.settings()}
 
     @property
     def citation(self) -> str:
         """BibTeX of the paper, for the model card."""
-        return """
-@article{zhu2024comparative,
-    title={Cross-Model Comparative Loss for Enhancing Neuronal Utility in Language Understanding},
-    author={Zhu, Yunchang and Pang, Liang and Wu, Kangxi and Lan, Yanyan and Shen, Huawei and Cheng, Xueqi},
-    journal={ACM Transactions on Information Systems},
-    year={2024},
-    eprint={2301.03765},
-    archivePrefix={arXiv}
-}
-"""
+        return CITATION
 
 
 def _check_arguments(model: Any, loss: Any) -> None:

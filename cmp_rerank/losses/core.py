@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,22 @@ from cmp_rerank.objectives import (
 )
 from cmp_rerank.objectives.base import at, idle_steps
 from cmp_rerank.text.checks import check_whole
+from cmp_rerank.version import package_version
 
 #: Takes scores (rows, 1 + steps, width) and the views that they are of. A reader has two parts: starts and ends.
 Split = Callable[[Tensor, Sequence[Sequence[View]]], Sequence[ExampleLosses]]
+
+#: BibTeX of the paper, for model cards.
+CITATION = """
+@article{zhu2024comparative,
+    title={Cross-Model Comparative Loss for Enhancing Neuronal Utility in Language Understanding},
+    author={Zhu, Yunchang and Pang, Liang and Wu, Kangxi and Lan, Yanyan and Shen, Huawei and Cheng, Xueqi},
+    journal={ACM Transactions on Information Systems},
+    year={2024},
+    eprint={2301.03765},
+    archivePrefix={arXiv}
+}
+"""
 
 
 class Comparison:
@@ -64,6 +78,16 @@ class Comparison:
         self.diagnostics: dict[str, Tensor] = {}
         self.drawn = (-1, 0)
         self.progress = TrainingProgress(0)
+
+    def settings(self) -> dict[str, Any]:
+        """What a model card says of the comparison: all that repeats it, and the version of this package."""
+        return {
+            "ablations": repr(list(self.plan.ablations)),
+            "objective": repr(self.objective),
+            "seed": self.seed,
+            "compare_share": self.compare_share,
+            "cmp_rerank": package_version(),
+        }
 
     def draw(self, step: int | None, total: int | None = None) -> str:
         """The name of the next draw: seed, training step and batch within the step.

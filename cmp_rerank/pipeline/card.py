@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cmp_rerank.evaluation import Comparison
-from cmp_rerank.evaluation.card import add_section, table
 from cmp_rerank.evaluation.comparison import p_text
+from cmp_rerank.ir.card import add_section, table
 from cmp_rerank.pipeline.components import KIND
 from cmp_rerank.pipeline.config import Config
 from cmp_rerank.pipeline.data import Task

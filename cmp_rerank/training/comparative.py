@@ -24,6 +24,7 @@ from cmp_rerank.models.span_reader import SpanReaderAdapter
 from cmp_rerank.models.token_rows import SEGMENT, SUPPORT, TokenRowsAdapter
 from cmp_rerank.objectives import Baseline, Objective, Reduction
 from cmp_rerank.text.checks import check_whole
+from cmp_rerank.training.card import write_card
 from cmp_rerank.training.complete import CompleteCheckpoints
 from cmp_rerank.training.example_collator import EXAMPLES, ExampleCollator
 from cmp_rerank.training.retry import retry_on_oom
@@ -42,7 +43,8 @@ class ComparativeTrainer(CompleteCheckpoints):
     end each on their own, which are then averaged. In evaluation the value is the model's own loss. The trained model
     is an ordinary checkpoint.
 
-    Task losses by step and the rates of violations and of zero weights go to the log, and to `diagnostics`.
+    Task losses by step and the rates of violations and of zero weights go to the log, and to `diagnostics`. What is
+    saved has a model card, ``README.md``, that says which ablations and objective it was trained with.
 
     Datasets are what `make_windows` returns, or rows that were tokenised elsewhere: ``input_ids`` and what else the
     model takes, with ``start_positions`` and ``end_positions`` or ``labels``. Such rows can be cropped if they have a
@@ -311,6 +313,14 @@ class ComparativeTrainer(CompleteCheckpoints):
         if not rows or not isinstance(rows[0], tuple):
             return rows
         return [list(column) for column in zip(*rows, strict=True)]
+
+    # What is saved ------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As ``Trainer`` does it, with a model card; without ablations there is nothing to say."""
+        super()._save(output_dir, state_dict)
+        if len(self.plan) and self.args.should_save:
+            write_card(output_dir or str(self.args.output_dir), self)
 
     # The log ------------------------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ def test_train_then_answer(folder: Path, tmp_path: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["settings"]["ablations"] == "[CmpDrop(p=0.1), CmpDrop(p=0.1)]"
     assert metrics["training"]["steps"] == 2
+    assert "[CmpDrop(p=0.1), CmpDrop(p=0.1)]" in (out / "README.md").read_text()
     assert metrics["dev"]["rules"] == "squad2"
     assert set(metrics["dev"]["measures"]) == {"all", "HasAns", "NoAns"}
     assert set(metrics["dev"]["per_question"]["EM"]) == {"q0", "q1", "q2", "q3", "q9"}

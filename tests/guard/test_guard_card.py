@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from sentence_transformers import CrossEncoder
 from tiny_collection import Tiny, tiny_collection
 
-from cmp_rerank.evaluation.card import add_section, with_section
 from cmp_rerank.guard import GuardOptions, Verdict, guard
+from cmp_rerank.ir.card import add_section, with_section
 
 FEW = GuardOptions(interpolations=(), score_weights=(0.5,), repeats=1)
 

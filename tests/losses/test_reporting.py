@@ -1,4 +1,4 @@
-"""What TensorBoard, W&B and Trackio show: the names that transformers makes of the log, and TensorBoard's files."""
+"""What TensorBoard, W&B and Trackio show: the names that transformers makes of the log, and the files of each."""
 
 from __future__ import annotations
 
@@ -78,3 +78,37 @@ def test_tensorboard_has_a_curve_for_each(
     for name in WANTED - {"train/loss", "eval/dev_nDCG@10"}:
         (event,) = events.Scalars(name)
         assert 0 <= event.value < 10
+
+
+@pytest.mark.slow
+def test_wandb_has_a_curve_for_each(
+    tiny_model: CrossEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: `make test-integrations`")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    train(RerankerTrainer, tiny_model, tmp_path, ["wandb"])
+    wandb.finish()
+    (file,) = tmp_path.rglob("offline-run-*/run-*.wandb")
+    # What is printed in training is in the file, too, but only these names have a part before a slash.
+    recorded = file.read_bytes()
+    assert {name for name in WANTED if name.encode() in recorded} == WANTED
+
+
+@pytest.mark.slow
+def test_trackio_has_a_curve_for_each(
+    tiny_model: CrossEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    pytest.importorskip("trackio", reason="trackio is not installed: `make test-integrations`")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    train(RerankerTrainer, tiny_model, tmp_path, ["trackio"])
+    (project,) = SQLiteStorage.get_projects()
+    (run,) = SQLiteStorage.get_runs(project)
+    found: dict[str, Any] = {}
+    for entry in SQLiteStorage.get_logs(project, run):
+        found |= entry
+    assert found.keys() >= WANTED
+    for name in WANTED - {"train/loss", "eval/dev_nDCG@10"}:
+        assert 0 <= found[name] < 10

@@ -16,7 +16,7 @@ tomllib = pytest.importorskip("tomllib")  # of Python 3.11
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: They are no part of what is installed for use.
-DEVELOPMENT = ("docs", "test", "test-integrations")
+DEVELOPMENT = ("docs", "test", "test-export", "test-integrations")
 #: Imported from the package that another one brings, and stands for: these two are released together.
 TOGETHER = {
     "pydantic-core": "pydantic",
