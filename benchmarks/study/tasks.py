@@ -38,6 +38,8 @@ class Task:
         test_seeds: Seeds of the runs on test.
         layers: How many layers of the encoder are kept.
         start_of: The task whose start it has; empty: its own.
+        noise: Share of the training rows whose label is wrong, see `training_rows`.
+        test_rows: How many rows of the part `test` are measured, drawn once; 0: all.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Task:
     test_seeds: range = range(100, 110)
     layers: int = 3
     start_of: str = ""
+    noise: float = 0.0
+    test_rows: int = 0
 
     @property
     def listwise(self) -> bool:
@@ -62,8 +66,15 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task("sentence-selection", "RR", {100: 10, 500: 4, 2000: 2}, 16, (5e-5, 1e-4, 2e-4), 96, (500, 1), 1e-4),
+        Task(
+            "sentence-selection", "RR", {100: 10, 500: 4, 2000: 2}, 16, (5e-5, 1e-4, 2e-4), 96, (500, 1), 1e-4,
+            test_rows=800,
+        ),
         Task("sst2", "accuracy", {100: 10, 500: 6, 2500: 3}, 16, (2e-5, 5e-5, 1e-4), 64, (2000, 1), 1e-4),
+        Task(
+            "sst2-noise", "accuracy", {100: 10, 500: 6}, 16, (2e-5, 5e-5, 1e-4), 64, (0, 0), 0, start_of="sst2",
+            noise=0.2,
+        ),
         Task("rte", "accuracy", {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
         # Real collections, on the whole encoder; all begin with one reranker, trained on SQuAD's paragraphs.
         Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6),
@@ -92,20 +103,46 @@ def prepare(task: str, data: Path, cache: Path) -> Path:
     return path
 
 
+#: How many rows of validation the guard decides on: a user has few.
+GUARD_ROWS = 200
+
+
 def load(task: str, cache: Path) -> dict[str, list[Row]]:
-    """The rows of a task by part."""
+    """The rows of a task by part; ``guard`` has some of ``validation``."""
     path = cache / f"{task}.json.gz"
     if not path.exists():
         raise ValueError(f"{path}: no such file; run `python -m benchmarks.study prepare` first")
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        return json.load(file)
+        parts: dict[str, list[Row]] = json.load(file)
+    if TASKS[task].test_rows:
+        parts["test"] = sample(parts["test"], TASKS[task].test_rows)
+    parts["guard"] = sample(parts.get("validation", []), GUARD_ROWS)
+    return parts
 
 
-def training_rows(rows: list[Row], size: int, seed: int) -> list[Row]:
-    """The rows of one seed: a sample of the part `train`, the same for every arm."""
+def sample(rows: list[Row], size: int) -> list[Row]:
+    """The same rows each time, in their order."""
+    return [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), min(size, len(rows))))]
+
+
+def training_rows(rows: list[Row], size: int, seed: int, noise: float = 0.0) -> list[Row]:
+    """The rows of one seed: a sample of the part `train`, the same for every arm.
+
+    With ``noise``, that share of them has a wrong label: the other class, or another document as the relevant one.
+    """
     if size > len(rows):
         raise ValueError(f"size must be at most {len(rows)}; got {size}")
-    return random.Random(f"study {seed}").sample(rows, size)
+    draw = random.Random(f"study {seed}")
+    drawn = draw.sample(rows, size)
+    for place in draw.sample(range(size), round(noise * size)):
+        labels = drawn[place]["labels"]
+        if len(labels) == 1:
+            wrong = [1.0 - labels[0]]
+        else:
+            other = draw.choice([i for i, label in enumerate(labels) if not label])
+            wrong = [float(i == other) for i in range(len(labels))]
+        drawn[place] = drawn[place] | {"labels": wrong}
+    return drawn
 
 
 def _sentence_selection(data: Path) -> dict[str, list[Row]]:
@@ -185,6 +222,7 @@ def _smoke(data: Path) -> dict[str, list[Row]]:
 _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
     "sentence-selection": _sentence_selection,
     "sst2": _sst2,
+    "sst2-noise": _sst2,
     "rte": _rte,
     "reranker": lambda data: {"start": reranker_start(data)},
     "scifact": lambda data: beir(data / "scifact", validation=0.25),

@@ -92,7 +92,7 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     if cell.task not in _LOADED:
         _LOADED[cell.task] = load(cell.task, cache)
     parts = _LOADED[cell.task]
-    rows = training_rows(parts["train"], cell.size, cell.seed)
+    rows = training_rows(parts["train"], cell.size, cell.seed, task.noise)
     torch.manual_seed(cell.seed)
     model = open_start(task, cache, arm.dropout, device)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -101,11 +101,9 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
         validation=parts["validation"],
     )  # fmt: skip
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    values = measure(model, task, parts[cell.part], cell.part, device)
     return {
         **asdict(cell),
-        "mean": float(np.mean(decode(values, task))),
-        "values": values,
+        **measured(model, task, parts, cell.part, device),
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
         "passes": arm.passes * task.sizes[cell.size] * arm.epochs,
@@ -203,6 +201,22 @@ class _Average:
 
 
 # Measuring ----------------------------------------------------------------------------------------------
+
+
+def measured(model: CrossEncoder, task: Task, parts: dict[str, list[Row]], part: str, device: str) -> dict[str, Any]:
+    """What a row says of a model: the values on a part, and beside test those that the guard decides on."""
+    values = measure(model, task, parts[part], part, device)
+    found: dict[str, Any] = {"mean": float(np.mean(decode(values, task))), "values": values}
+    if part == "test":
+        found["guard"] = measure(model, task, parts["guard"], "guard", device)
+    return found
+
+
+def start_row(task: Task, cache: Path, device: str) -> dict[str, Any]:
+    """The common start on test, as a row of results."""
+    model = open_start(task, cache, 0.0, device)
+    cell = Cell(task.name, 0, "start", 0.0, 0, "test")
+    return {**asdict(cell), **measured(model, task, load(task.name, cache), "test", device)}
 
 
 def measure(model: CrossEncoder, task: Task, rows: Sequence[Row], part: str, device: str) -> Values:
