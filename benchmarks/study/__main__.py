@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .arms import ARMS, CORE
+from .arms import ARMS, CORE, CROPS
 from .tasks import TASKS, describe, load, prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
@@ -120,7 +120,8 @@ def run(
     if not any(row["arm"] == "start" for row in read(task, results)):
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(start_row(TASKS[task], cache, device) | facts) + "\n")
-    wanted = arms or list(CORE if core else ARMS)
+    crops = CROPS if TASKS[task].crops else ()
+    wanted = arms or [name for name in ARMS if (name in CORE if core else name not in CROPS) or name in crops]
     for now in ("tune", "test") if stage == "both" else (stage,):
         rows = read(task, results)
         there = {_key(row) for row in rows}

@@ -388,6 +388,8 @@ class _Views:
         if ablations:
             plan = Plan(ablations)
             views = plan.views(Example({"input_ids": np.zeros(1, dtype=np.int64)}, segment=np.array([-1])))
+            if any("Crop" in type(getattr(kind, "ablation", kind)).__name__ for kind in plan.kinds):
+                raise ValueError("arms that crop are trained one by one; leave --together out")
             self.levels = [(view.copy, sum(view.levels)) for view in views]
             found = [getattr(kind, "ablation", kind) for kind in plan.kinds]
             self.drop = next((kind for kind in found if isinstance(kind, CmpDrop)), None)

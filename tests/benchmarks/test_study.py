@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.study import __main__ as command
 from benchmarks.study import analysis, real, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
-from benchmarks.study.arms import ARMS, CORE
+from benchmarks.study.arms import ARMS, CORE, CROPS
 from benchmarks.study.tasks import PARTS, TASKS, load, prepare, training_rows
 from benchmarks.study.training import Cell, decode, make_start, run_cell
 
@@ -36,7 +36,7 @@ def cache(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in CROPS])
 def test_every_arm_trains(arm: str, cache: Path) -> None:
     row = run_cell(Cell("smoke", 16, arm, 1e-3, 0, "validation"), cache, "cpu")
     assert len(row["values"]) == 16
@@ -234,6 +234,78 @@ def test_the_parts_of_a_real_collection(tmp_path: Path) -> None:
         assert sum(row["labels"]) == 1
 
 
+@pytest.fixture(scope="module")
+def squad(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tasks of SQuAD, from twelve paragraphs, and their starts."""
+    pytest.importorskip("datasets")
+    folder = tmp_path_factory.mktemp("squad")
+    for file in ("train", "dev"):
+        paragraphs = []
+        for i, word in enumerate(["bear", "honey", "river", "bridge", "torch", "panda", "rain", "flower"] * 5):
+            text = f"The {word} of {file} number {i} is old. It was made by the {word} people. They sleep now."
+            begin = text.index(f"the {word} people")
+            answer = {"text": f"the {word} people", "answer_start": begin}
+            question = {"id": f"{file}{i}", "question": f"who made the {word} {i}", "answers": [answer]}
+            paragraphs.append({"context": text, "qas": [question]})
+        (folder / "squad").mkdir(exist_ok=True)
+        (folder / "squad" / f"{file}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("passages", "reading"):
+            patch.setitem(TASKS, name, replace(TASKS[name], start=(2, 1)))
+            prepare(name, folder, folder)
+            make_start(TASKS[name], folder, str(tiny_checkpoint), layers=2)
+    return folder
+
+
+def test_the_tasks_of_squad(squad: Path) -> None:
+    passages, reading = load("passages", squad), load("reading", squad)
+    for parts in (passages, reading):
+        texts = {part: {row["docs"][0] for row in parts[part]} for part in PARTS}
+        assert sum(map(len, texts.values())) == 80
+        assert len(set.union(*texts.values())) == 80
+        assert all(texts.values())
+    for part in PARTS:
+        own = {row["docs"][0] for row in passages[part]}
+        for row in passages[part]:
+            (begin, end), word = row["support"][0], row["query"].split()[-2]
+            assert row["docs"][0][begin:end] == f"the {word} people"
+            assert row["labels"] == [1.0] + [0.0] * (len(row["docs"]) - 1)
+            assert set(row["docs"]) <= own
+            assert len(set(row["docs"])) == len(row["docs"]) <= real.DOCS
+    assert [row["answers"] for row in reading["test"][:1]] == [["the bear people"]]
+
+
+@pytest.mark.parametrize("task", ["passages", "reading"])
+@pytest.mark.parametrize("arm", ["plain, best epoch", "plain, averaged weights", "R-Drop, dropout 0.1", *CROPS])
+def test_arms_that_crop_train_where_support_is_known(
+    task: str, arm: str, squad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, task, replace(TASKS[task], sizes={8: 1}, batch=4))
+    training._LOADED.clear()
+    row = run_cell(Cell(task, 8, arm, 1e-3, 0, "test"), squad, "cpu")
+    training._LOADED.clear()
+    assert len(row["values"]) == 40
+    assert row["mean"] == pytest.approx(decode(row["values"], TASKS[task]).mean())
+    assert all(math.isfinite(loss) for loss in row["log"]["loss"])
+    assert ("violation_rate" in row["log"]) == (ARMS[arm].passes > 1)
+    assert row["guard"]
+    if arm in CROPS and task == "passages":
+        with pytest.raises(ValueError, match="arms that crop are trained one by one"):
+            together.run_cells([Cell(task, 8, arm, 1e-3, 0, "test")], squad, "cpu")
+
+
+def test_given_support_is_not_guessed_support(squad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words of the question are in the first sentence, the answer in the second."""
+    monkeypatch.setitem(TASKS, "passages", replace(TASKS["passages"], sizes={8: 1}, batch=4))
+    training._LOADED.clear()
+    given, guessed = (
+        run_cell(Cell("passages", 8, arm, 1e-3, 0, "validation"), squad, "cpu")["log"]["loss"]
+        for arm in ("compared, crop", "compared, crop, support guessed")
+    )
+    training._LOADED.clear()
+    assert given[0] != guessed[0]
+
+
 def test_a_start_of_several_tasks_is_prepared_before_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     monkeypatch.setattr(command, "prepare", lambda name, data, cache: seen.append(name))
@@ -256,7 +328,7 @@ QUICK = ("plain", "plain, averaged weights", "plain, best epoch", "compared, c=2
         *(
             pytest.param(arm, True, marks=() if arm in QUICK else pytest.mark.slow)
             for arm in ARMS
-            if not ARMS[arm].dropout
+            if not ARMS[arm].dropout and arm not in CROPS
         ),
         *((arm, False) for arm in ("plain", "compared, c=2", "Intra-Distillation, p=0.1")),
     ],
