@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .arms import ARMS, CORE
+from .arms import ARMS, CORE, CROPS
 from .tasks import TASKS, describe, load, prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
@@ -108,17 +108,22 @@ def run(
 ) -> None:
     """Run the cells that are not there yet; stop at any time, and go on by the same command."""
     from .together import results_together
+    from .training import start_row
     from .workers import results_of
 
     begin = time.time()
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{task}.jsonl"
     facts = {"versions": _versions(), "device": _device(device)}
-    wanted = arms or list(CORE if core else ARMS)
+    if path.exists():  # without a line that a kill has cut
+        path.write_text("".join(json.dumps(row) + "\n" for row in read(task, results)), encoding="utf-8")
+    if not any(row["arm"] == "start" for row in read(task, results)):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(start_row(TASKS[task], cache, device) | facts) + "\n")
+    crops = CROPS if TASKS[task].crops else ()
+    wanted = arms or [name for name in ARMS if (name in CORE if core else name not in CROPS) or name in crops]
     for now in ("tune", "test") if stage == "both" else (stage,):
         rows = read(task, results)
-        if path.exists():  # without a line that a kill has cut
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         there = {_key(row) for row in rows}
         cells = [c for c in cells_of(task, size, wanted, now, rows) if _key(vars(c)) not in there]
         print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
@@ -173,24 +178,58 @@ def table(
         print(line)
 
 
+TABLES = ("summary", "verdicts", "guarded", "violations", "gain_by_violations", "tuning")
+
+
 @app.command()
-def tuning(
+def tables(
     task: Annotated[str, typer.Argument()],
     size: Annotated[int, typer.Option()] = 500,
     results: Annotated[Path, typer.Option()] = RESULTS,
-    page: Annotated[Path | None, typer.Option(help="Write the table into this page, between its marks.")] = None,
 ) -> None:
-    """Print each arm at the learning rate that is best on validation."""
-    from .analysis import tuning as table_of
+    """Print all tables of a task: arms, verdicts, the guard, violations, and rates on validation."""
+    for name in TABLES:
+        print(f"\n{name}\n")
+        print("\n".join(lines_of(name, task, size, results)))
 
-    lines = table_of(read(task, results), task, size)
-    if page is None:
-        print("\n".join(lines))
-    else:
-        before, rest = page.read_text(encoding="utf-8").split("<!-- tuning:begin -->")
-        after = rest.split("<!-- tuning:end -->")[1]
-        text = "\n".join([f"{before}<!-- tuning:begin -->", *lines, f"<!-- tuning:end -->{after}"])
-        page.write_text(text, encoding="utf-8")
+
+@app.command()
+def page(
+    path: Annotated[Path, typer.Argument(help="A page of Markdown.")] = Path("docs/study.md"),
+    results: Annotated[Path, typer.Option()] = RESULTS,
+) -> None:
+    """Make the tables of a page anew: those between `<!-- study: TABLE TASK SIZE -->` and `<!-- study: end -->`."""
+    from cmp_rerank.ir.lines import replacing
+
+    text = with_tables(path.read_text(encoding="utf-8"), results)
+    with replacing(path) as file:
+        file.write(text)
+
+
+def with_tables(text: str, results: Path) -> str:
+    """A page with its tables made anew."""
+    import re
+
+    def made(match: re.Match[str]) -> str:
+        name, task, size = match[1].split()
+        return "\n".join([f"<!-- study: {match[1]} -->", *lines_of(name, task, int(size), results), match[2]])
+
+    return re.sub(r"<!-- study: (\w+ \S+ \d+) -->\n.*?(<!-- study: end -->)", made, text, flags=re.DOTALL)
+
+
+def lines_of(name: str, task: str, size: int, results: Path) -> list[str]:
+    """The lines of a table."""
+    from . import analysis
+
+    if name not in TABLES:
+        raise ValueError(f"a table must be one of {', '.join(TABLES)}; got {name!r}")
+    rows = read(task, results)
+    found = (
+        analysis.summary(rows, task, size, "plain")
+        if name == "summary"
+        else getattr(analysis, name)(rows, task, size)
+    )
+    return [found] if isinstance(found, str) else found
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

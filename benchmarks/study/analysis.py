@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from cmp_rerank.guard.choice import choose
+
 from .arms import ARMS
 from .tasks import TASKS
 from .training import decode
+
+#: The arms that compare, and what isolates the comparison: the same passes, averaged.
+CONTROL = "mean, c=2"
+COMPARED = ("compared, c=2", "compared, c=2, full", "full + hinges, c=2")
 
 
 def tested(rows: list[dict[str, Any]], task: str, size: int) -> dict[str, dict[int, np.ndarray]]:
@@ -102,3 +108,125 @@ def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
         deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
         lines.append(f"| {arm} | {passes} | {rate:g} | {len(means)} | {np.mean(means):.4f} | {deviation} |")
     return lines
+
+
+def best_plain(rows: list[dict[str, Any]], task: str, size: int, passes: int = 3) -> str | None:
+    """The plain arm of at most so many passes that is best on validation, of those that are tested."""
+    there = tested(rows, task, size)
+    plain = [arm for arm in there if arm.startswith("plain") and ARMS[arm].passes * ARMS[arm].epochs <= passes]
+    means = {
+        arm: max(
+            float(np.mean([row["mean"] for row in tuned]))
+            for rate in TASKS[task].rates
+            if (tuned := [row for row in _validation(rows, task, size, arm) if row["rate"] == rate])
+        )
+        for arm in plain
+    }
+    return max(means, key=lambda arm: means[arm]) if means else None
+
+
+def _validation(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> list[dict[str, Any]]:
+    wanted = (task, size, arm, "validation")
+    return [row for row in rows if (row["task"], row["size"], row["arm"], row["part"]) == wanted and "mean" in row]
+
+
+def verdicts(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: what is compared against averaging, and against the best plain arm."""
+    found = tested(rows, task, size)
+    lines = [
+        "| arm | against | seeds | difference | 95% interval | p | p (Holm) | wins |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for other in (CONTROL, best_plain(rows, task, size)):
+        if other not in found:
+            continue
+        arms = [arm for arm in (*COMPARED, CONTROL) if arm in found and arm != other]
+        contrasts = {arm: contrast(found[arm], found[other]) for arm in arms}
+        corrected = holm({arm: c["p"] for arm, c in contrasts.items() if "p" in c})
+        for arm, c in contrasts.items():
+            if arm not in corrected:
+                continue
+            cells = [arm, other, str(c["seeds"]), f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]
+            cells += [f"{c['p']:.3f}", f"{corrected[arm]:.3f}", f"{c['wins']}/{c['seeds']}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def guarded(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: how often an arm ends below the start, without and with the guard.
+
+    The guard chooses between the start and the tuned model on some rows of validation; below is what is below the
+    start on test, and significantly so where a paired t test over the rows says it (5%, two-sided).
+    """
+    start = next((row for row in rows if row["arm"] == "start"), None)
+    if start is None:
+        return ["the start has not been measured"]
+    lines = [
+        "| arm | seeds | minus the start | below it | significantly | with the guard: minus the start | below it "
+        "| significantly | start kept |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    begin, begin_guard = (decode(start[name], TASKS[task]) for name in ("values", "guard"))
+    for arm in ARMS:
+        wanted = (task, size, arm, "test")
+        mine = [
+            row for row in rows if (row["task"], row["size"], row["arm"], row["part"]) == wanted and "guard" in row
+        ]
+        if not mine:
+            continue
+        alone, handed, kept = [], [], 0
+        for row in mine:
+            difference = decode(row["values"], TASKS[task]) - begin
+            chosen = choose(np.stack([begin_guard, decode(row["guard"], TASKS[task])])).chosen
+            kept += chosen == 0
+            alone.append(difference)
+            handed.append(difference * chosen)
+        cells = [arm, str(len(mine)), *_below(alone), *_below(handed), f"{kept}/{len(mine)}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _below(differences: list[np.ndarray]) -> list[str]:
+    means = [float(each.mean()) for each in differences]
+    errors = [float(each.std(ddof=1)) / math.sqrt(len(each)) for each in differences]
+    significant = [
+        mean < 0 and mean < -float(stats.t.ppf(0.975, len(each) - 1)) * error
+        for mean, error, each in zip(means, errors, differences, strict=True)
+    ]
+    count = len(means)
+    return [f"{np.mean(means):+.4f}", f"{sum(m < 0 for m in means)}/{count}", f"{sum(significant)}/{count}"]
+
+
+def violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "compared, c=2") -> list[str]:
+    """Lines of a Markdown table: the rates of violations by tenths of the training, over the test seeds."""
+    wanted = (task, size, arm, "test")
+    logs = [
+        row["log"]
+        for row in rows
+        if (row["task"], row["size"], row["arm"], row["part"]) == wanted and "violation_rate" in row.get("log", {})
+    ]
+    if not logs:
+        return [f"no test run of {arm!r} with {size} rows"]
+    names = [name for name in ("loss", "violation_rate", "beaten_rate") if all(name in log for log in logs)]
+    lines = ["| tenth of training | " + " | ".join(name.replace("_", " ") for name in names) + " |"]
+    lines.append("|---" * (1 + len(names)) + "|")
+    for tenth in range(min(len(log["loss"]) for log in logs)):
+        cells = [f"{np.mean([log[name][tenth] for log in logs]):.3f}" for name in names]
+        lines.append("| " + " | ".join([str(tenth + 1), *cells]) + " |")
+    return lines
+
+
+def gain_by_violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "compared, c=2") -> str:
+    """Whether the mean rate of violations of a seed goes with its gain over the control: a rank correlation."""
+    arms = tested(rows, task, size)
+    rates = {
+        row["seed"]: float(np.mean(row["log"]["violation_rate"]))
+        for row in rows
+        if (row["task"], row["size"], row["arm"], row["part"]) == (task, size, arm, "test") and "values" in row
+    }
+    seeds = sorted(rates.keys() & arms.get(CONTROL, {}).keys())
+    if len(seeds) < 4:
+        return f"{len(seeds)} seeds are too few"
+    gains = [float((arms[arm][seed] - arms[CONTROL][seed]).mean()) for seed in seeds]
+    found = stats.spearmanr([rates[seed] for seed in seeds], gains)
+    return f"Spearman's correlation {found.statistic:+.2f} over {len(seeds)} seeds (p {found.pvalue:.2f})"

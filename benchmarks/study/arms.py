@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def _none() -> list[Any]:
+def _none(support: Any = None) -> list[Any]:
     return []
 
 
@@ -16,7 +16,7 @@ class Arm:
     """One way to train.
 
     Attributes:
-        ablations: Makes the ablation steps; none is plain training.
+        ablations: Makes the ablation steps from the support that the data gives, if any; none is plain training.
         objective: Makes the objective over the steps.
         dropout: Rate of the model's own dropout.
         epochs: Factor on the task's epochs.
@@ -26,7 +26,7 @@ class Arm:
         passes: Forward passes of one example for each epoch, the full model's included.
     """
 
-    ablations: Callable[[], list[Any]] = _none
+    ablations: Callable[..., list[Any]] = _none
     objective: Callable[[], Any] | None = None
     dropout: float = 0.0
     epochs: int = 1
@@ -36,8 +36,8 @@ class Arm:
     passes: int = 1
 
 
-def _drops(steps: int, p: float = 0.1, layers: str = "all") -> Callable[[], list[Any]]:
-    def make() -> list[Any]:
+def _drops(steps: int, p: float = 0.1, layers: str = "all") -> Callable[..., list[Any]]:
+    def make(support: Any = None) -> list[Any]:
         from cmp_rerank import CmpDrop
 
         return [CmpDrop(p=p, layers=layers) for _ in range(steps)]
@@ -45,13 +45,25 @@ def _drops(steps: int, p: float = 0.1, layers: str = "all") -> Callable[[], list
     return make
 
 
-def _copies() -> list[Any]:
+def _crops(steps: int, drops: int = 0, *, given: bool = True) -> Callable[..., list[Any]]:
+    """Crops that know the support where the data gives it, or guess it; then drops."""
+
+    def make(support: Any = None) -> list[Any]:
+        from cmp_rerank import CmpCrop, CmpDrop
+
+        crop = CmpCrop(support=support) if given and support is not None else CmpCrop()
+        return [*[crop] * steps, *[CmpDrop(p=0.1)] * drops]
+
+    return make
+
+
+def _copies(support: Any = None) -> list[Any]:
     from cmp_rerank import IndependentCopies
 
     return [IndependentCopies()]
 
 
-def _drop_copies() -> list[Any]:
+def _drop_copies(support: Any = None) -> list[Any]:
     from cmp_rerank import CmpDrop, IndependentCopies
 
     return [IndependentCopies(CmpDrop(p=0.1), steps=2)]
@@ -107,6 +119,11 @@ ARMS: dict[str, Arm] = {
     "R-Drop, dropout 0.1": Arm(_copies, _objective("RDrop"), 0.1, passes=2),
     "mean of copies, p=0.1": Arm(_drop_copies, _objective("MeanOfSteps"), passes=3),
     "Intra-Distillation, p=0.1": Arm(_drop_copies, _objective("IntraDistillation"), passes=3),
+    "mean, crop": Arm(_crops(1), _objective("MeanOfSteps"), passes=2),
+    "compared, crop": Arm(_crops(1), _objective("PairwiseHinge"), passes=2),
+    "compared, crop, support guessed": Arm(_crops(1, given=False), _objective("PairwiseHinge"), passes=2),
+    "mean, crop + drop": Arm(_crops(1, 1), _objective("MeanOfSteps"), passes=3),
+    "compared, crop + drop": Arm(_crops(1, 1), _objective("PairwiseHinge"), passes=3),
 }
 
 #: What is run where a task or size is not the main one.
@@ -121,3 +138,6 @@ CORE = (
     "full + hinges, c=2",
     "R-Drop, dropout 0.1",
 )
+
+#: What is run beside them where the support of a label is known.
+CROPS = tuple(name for name in ARMS if "crop" in name)

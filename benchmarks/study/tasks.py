@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmp_rerank.ir.bm25 import BM25
 from cmp_rerank.ir.lines import replacing
 
-from .real import Row, beir, reranker_start, share_of
+from .real import DOCS, Row, beir, reranker_start, share_of
 
 PARTS = ("start", "train", "validation", "test")
 
@@ -26,8 +27,8 @@ class Task:
     """How a task is trained, alike for all arms.
 
     Attributes:
-        measure: "RR" or "nDCG@10" of the documents of a query, trained by ListNet; or "accuracy" of rows of one pair
-            each, trained by binary cross-entropy.
+        measure: "RR" or "nDCG@10" of the documents of a query, trained by ListNet; "accuracy" of rows of one pair
+            each, trained by binary cross-entropy; or "F1" of the answers of a reader.
         sizes: Size of the training set -> epochs.
         batch: Rows in a batch.
         rates: The learning rates that are tried for every arm.
@@ -38,6 +39,10 @@ class Task:
         test_seeds: Seeds of the runs on test.
         layers: How many layers of the encoder are kept.
         start_of: The task whose start it has; empty: its own.
+        noise: Share of the training rows whose label is wrong, see `training_rows`.
+        crops: Whether the arms that crop are run, too: where a document has several sentences, and which of them
+            support the label is known.
+        test_rows: How many rows of the part `test` are measured, drawn once; 0: all.
     """
 
     name: str
@@ -52,11 +57,19 @@ class Task:
     test_seeds: range = range(100, 110)
     layers: int = 3
     start_of: str = ""
+    noise: float = 0.0
+    crops: bool = False
+    test_rows: int = 0
 
     @property
     def listwise(self) -> bool:
         """Whether a row is a query with its documents."""
-        return self.measure != "accuracy"
+        return self.measure in ("RR", "nDCG@10")
+
+    @property
+    def reads(self) -> bool:
+        """Whether the model is a reader."""
+        return self.measure == "F1"
 
 
 TASKS = {
@@ -64,7 +77,20 @@ TASKS = {
     for task in (
         Task("sentence-selection", "RR", {100: 10, 500: 4, 2000: 2}, 16, (5e-5, 1e-4, 2e-4), 96, (500, 1), 1e-4),
         Task("sst2", "accuracy", {100: 10, 500: 6, 2500: 3}, 16, (2e-5, 5e-5, 1e-4), 64, (2000, 1), 1e-4),
+        Task(
+            "sst2-noise", "accuracy", {100: 10, 500: 6}, 16, (2e-5, 5e-5, 1e-4), 64, (0, 0), 0, start_of="sst2",
+            noise=0.2,
+        ),
         Task("rte", "accuracy", {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
+        # Where the support of a label is known.
+        Task(
+            "passages", "RR", {200: 6, 1000: 2}, 8, (3e-5, 1e-4, 2e-4), 256, (1000, 1), 1e-4, crops=True,
+            test_rows=800,
+        ),
+        Task(
+            "reading", "F1", {400: 10, 2500: 2, 8000: 1}, 16, (5e-5, 1e-4, 2e-4), 256, (500, 1), 1e-4, layers=6,
+            crops=True, test_rows=1000,
+        ),
         # Real collections, on the whole encoder; all begin with one reranker, trained on SQuAD's paragraphs.
         Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6),
         Task(
@@ -92,20 +118,46 @@ def prepare(task: str, data: Path, cache: Path) -> Path:
     return path
 
 
+#: How many rows of validation the guard decides on: a user has few.
+GUARD_ROWS = 200
+
+
 def load(task: str, cache: Path) -> dict[str, list[Row]]:
-    """The rows of a task by part."""
+    """The rows of a task by part; ``guard`` has some of ``validation``."""
     path = cache / f"{task}.json.gz"
     if not path.exists():
         raise ValueError(f"{path}: no such file; run `python -m benchmarks.study prepare` first")
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        return json.load(file)
+        parts: dict[str, list[Row]] = json.load(file)
+    if TASKS[task].test_rows:
+        parts["test"] = sample(parts["test"], TASKS[task].test_rows)
+    parts["guard"] = sample(parts.get("validation", []), GUARD_ROWS)
+    return parts
 
 
-def training_rows(rows: list[Row], size: int, seed: int) -> list[Row]:
-    """The rows of one seed: a sample of the part `train`, the same for every arm."""
+def sample(rows: list[Row], size: int) -> list[Row]:
+    """The same rows each time, in their order."""
+    return [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), min(size, len(rows))))]
+
+
+def training_rows(rows: list[Row], size: int, seed: int, noise: float = 0.0) -> list[Row]:
+    """The rows of one seed: a sample of the part `train`, the same for every arm.
+
+    With ``noise``, that share of them has a wrong label: the other class, or another document as the relevant one.
+    """
     if size > len(rows):
         raise ValueError(f"size must be at most {len(rows)}; got {size}")
-    return random.Random(f"study {seed}").sample(rows, size)
+    draw = random.Random(f"study {seed}")
+    drawn = draw.sample(rows, size)
+    for place in draw.sample(range(size), round(noise * size)):
+        labels = drawn[place]["labels"]
+        if len(labels) == 1:
+            wrong = [1.0 - labels[0]]
+        else:
+            other = draw.choice([i for i, label in enumerate(labels) if not label])
+            wrong = [float(i == other) for i in range(len(labels))]
+        drawn[place] = drawn[place] | {"labels": wrong}
+    return drawn
 
 
 def _sentence_selection(data: Path) -> dict[str, list[Row]]:
@@ -115,23 +167,79 @@ def _sentence_selection(data: Path) -> dict[str, list[Row]]:
     parts: dict[str, list[Row]] = {part: [] for part in PARTS}
     segmenter = Sentences()
     for file in ("train", "dev"):
-        articles = json.loads((data / "squad" / f"{file}.json").read_text(encoding="utf-8"))["data"]
-        for article in articles:
-            for paragraph in article["paragraphs"]:
-                text = paragraph["context"]
-                spans = [(start, end) for start, end in segmenter(text) if text[start:end].strip()]
-                if not 3 <= len(spans) <= 8:
-                    continue
-                share = share_of(text)
-                part = (
-                    "test" if file == "dev" else "start" if share < 0.1 else "validation" if share < 0.25 else "train"
+        for text, question in _squad(data, file):
+            spans = [(start, end) for start, end in segmenter(text) if text[start:end].strip()]
+            begin = question["answers"][0]["answer_start"]
+            labels = [float(start <= begin < end) for start, end in spans]
+            if 3 <= len(spans) <= 8 and sum(labels) == 1:
+                docs = [text[start:end].strip() for start, end in spans]
+                row = {"query": question["question"], "docs": docs, "labels": labels}
+                parts[_part(file, text, validation=0.25)].append(row)
+    return parts
+
+
+def _squad(data: Path, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The questions of SQuAD 1.1, each with its paragraph."""
+    articles = json.loads((data / "squad" / f"{file}.json").read_text(encoding="utf-8"))["data"]
+    for article in articles:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                yield paragraph["context"], question
+
+
+def _part(file: str, paragraph: str, validation: float = 0.2) -> str:
+    """The part that the questions of a paragraph belong to; up to ``validation`` of its share it is not train."""
+    share = share_of(paragraph)
+    return "test" if file == "dev" else "start" if share < 0.1 else "validation" if share < validation else "train"
+
+
+def _passages(data: Path) -> dict[str, list[Row]]:
+    """SQuAD: which paragraph answers the question? Its own, or one of BM25's first 7 others of the same part.
+
+    The support of the label is known: the answer.
+    """
+    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+    for file in ("train", "dev"):
+        of_part: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        for paragraph, question in _squad(data, file):
+            of_part.setdefault(_part(file, paragraph), []).append((paragraph, question))
+        for part, questions in of_part.items():
+            texts = sorted({paragraph for paragraph, _ in questions})
+            asked = {str(i): question["question"] for i, (_, question) in enumerate(questions)}
+            found = BM25({str(i): text for i, text in enumerate(texts)}).search(asked, DOCS)
+            for i, (paragraph, question) in enumerate(questions):
+                ranked = sorted(found[str(i)], key=lambda doc, run=found[str(i)]: -run[doc])
+                others = [texts[int(doc)] for doc in ranked if texts[int(doc)] != paragraph][: DOCS - 1]
+                answer = question["answers"][0]
+                begin = answer["answer_start"]
+                docs = [paragraph, *others]
+                parts[part].append(
+                    {
+                        "query": question["question"],
+                        "docs": docs,
+                        "labels": [1.0, *[0.0] * len(others)],
+                        "support": [[begin, begin + len(answer["text"])]],
+                    }
                 )
-                for question in paragraph["qas"]:
-                    begin = question["answers"][0]["answer_start"]
-                    labels = [float(start <= begin < end) for start, end in spans]
-                    if sum(labels) == 1:
-                        docs = [text[start:end].strip() for start, end in spans]
-                        parts[part].append({"query": question["question"], "docs": docs, "labels": labels})
+    return parts
+
+
+def _reading(data: Path) -> dict[str, list[Row]]:
+    """SQuAD 1.1: the answer to a question is a span of its paragraph."""
+    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+    for file in ("train", "dev"):
+        for paragraph, question in _squad(data, file):
+            answer = question["answers"][0]
+            parts[_part(file, paragraph)].append(
+                {
+                    "id": question["id"],
+                    "query": question["question"],
+                    "docs": [paragraph],
+                    "answer": answer["text"],
+                    "begin": answer["answer_start"],
+                    "answers": sorted({each["text"] for each in question["answers"]}),
+                }
+            )
     return parts
 
 
@@ -185,7 +293,10 @@ def _smoke(data: Path) -> dict[str, list[Row]]:
 _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
     "sentence-selection": _sentence_selection,
     "sst2": _sst2,
+    "sst2-noise": _sst2,
     "rte": _rte,
+    "passages": _passages,
+    "reading": _reading,
     "reranker": lambda data: {"start": reranker_start(data)},
     "scifact": lambda data: beir(data / "scifact", validation=0.25),
     "cranfield": lambda data: beir(data / "cranfield", validation=0.2, test=0.3),

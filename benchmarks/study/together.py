@@ -59,14 +59,16 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
     parts = load(first.task, cache)
     epochs = task.sizes[first.size] * arm.epochs
     model = open_start(task, cache, 0.0, device)
-    rows = [training_rows(parts["train"], cell.size, cell.seed) for cell in cells]
+    rows = [training_rows(parts["train"], cell.size, cell.seed, task.noise) for cell in cells]
     begin = time.perf_counter()
     validation = tokenised(model, task, parts["validation"]) if arm.keep_best else None
     models, logs = train(model, task, arm, rows, cells, epochs, validation)
     seconds = (time.perf_counter() - begin) / len(cells)
     values = measure(models, tokenised(model, task, parts[first.part]), task)
+    guarded = first.part == "test"
+    seen = measure(models, tokenised(model, task, parts["guard"]), task) if guarded else values
     found = []
-    for cell, own, value, log in zip(cells, rows, values, logs, strict=True):
+    for cell, own, value, also, log in zip(cells, rows, values, seen, logs, strict=True):
         row = {
             **asdict(cell),
             "seconds": round(seconds, 2),
@@ -75,10 +77,11 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
             "rows": hashlib.sha256(repr([row["query"] for row in own]).encode()).hexdigest()[:12],
             "log": log,
         }
-        if value is None:
+        if value is None or also is None:
             row["failed"] = "the scores are not finite: the training has diverged"
         else:
             row |= {"mean": float(np.mean(decode(value, task))), "values": value}
+            row |= {"guard": also} if guarded else {}
         found.append(row)
     return found
 
@@ -385,6 +388,8 @@ class _Views:
         if ablations:
             plan = Plan(ablations)
             views = plan.views(Example({"input_ids": np.zeros(1, dtype=np.int64)}, segment=np.array([-1])))
+            if any("Crop" in type(getattr(kind, "ablation", kind)).__name__ for kind in plan.kinds):
+                raise ValueError("arms that crop are trained one by one; leave --together out")
             self.levels = [(view.copy, sum(view.levels)) for view in views]
             found = [getattr(kind, "ablation", kind) for kind in plan.kinds]
             self.drop = next((kind for kind in found if isinstance(kind, CmpDrop)), None)

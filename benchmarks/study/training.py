@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import nn
 
+from . import readers
 from .arms import ARMS, Arm
 from .tasks import TASKS, Row, Task, load, training_rows
 
@@ -52,7 +52,10 @@ def make_start(task: Task, cache: Path, encoder: str, layers: int | None = None,
     layers = task.layers if layers is None else layers
     if task.start_of:
         return make_start(TASKS[task.start_of], cache, encoder, layers, device)
-    if not (folder / "config.json").exists():
+    if task.reads and not (folder / "config.json").exists():
+        rows = training_rows(load(task.name, cache)["start"], task.start[0], 0)
+        readers.make_start(task, folder, encoder, layers, rows, device)
+    elif not (folder / "config.json").exists():
         torch.manual_seed(0)
         model = CrossEncoder(
             encoder, num_labels=1, max_length=task.max_length, activation_fn=nn.Identity(), device=device
@@ -68,8 +71,10 @@ def make_start(task: Task, cache: Path, encoder: str, layers: int | None = None,
     return folder
 
 
-def open_start(task: Task, cache: Path, dropout: float, device: str) -> CrossEncoder:
-    """The start in 32 bits, with the model's own dropout at a rate."""
+def open_start(task: Task, cache: Path, dropout: float, device: str) -> Any:
+    """The start in 32 bits, with the model's own dropout at a rate: a CrossEncoder, or a reader."""
+    if task.reads:
+        return readers.open_start(start_folder(task, cache), dropout, device)
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     return CrossEncoder(
         str(start_folder(task, cache)),
@@ -92,7 +97,7 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     if cell.task not in _LOADED:
         _LOADED[cell.task] = load(cell.task, cache)
     parts = _LOADED[cell.task]
-    rows = training_rows(parts["train"], cell.size, cell.seed)
+    rows = training_rows(parts["train"], cell.size, cell.seed, task.noise)
     torch.manual_seed(cell.seed)
     model = open_start(task, cache, arm.dropout, device)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -101,11 +106,9 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
         validation=parts["validation"],
     )  # fmt: skip
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    values = measure(model, task, parts[cell.part], cell.part, device)
     return {
         **asdict(cell),
-        "mean": float(np.mean(decode(values, task))),
-        "values": values,
+        **measured(model, task, parts, cell.part, device),
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
         "passes": arm.passes * task.sizes[cell.size] * arm.epochs,
@@ -115,7 +118,7 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
 
 
 def _fit(
-    model: CrossEncoder, task: Task, arm: Arm, rows: Sequence[Row], *, rate: float, epochs: int, seed: int,
+    model: Any, task: Task, arm: Arm, rows: Sequence[Row], *, rate: float, epochs: int, seed: int,
     validation: Sequence[Row] = (), scheduler: str = "linear",
 ) -> dict[str, Any]:  # fmt: skip
     """Train a model; what is logged is the mean task loss and the rate of violations, by tenths of the training."""
@@ -123,27 +126,23 @@ def _fit(
 
     from datasets import Dataset
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, ListNetLoss
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback
 
-    from cmp_rerank import ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
+    from cmp_rerank import ComparativeLoss, GivenSupport, RerankerTrainer, RerankerTrainingArguments
 
+    from .watch import Watch, log_of
+
+    if task.reads:
+        return readers.fit(
+            model, task, arm, rows, rate=rate, epochs=epochs, seed=seed, validation=validation, scheduler=scheduler
+        )
     steps = -(-len(rows) // task.batch) * epochs
-    average = _Average(model) if arm.averaged else None
-    best: dict[str, Any] = {"value": -1.0}
 
-    class Watch(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if average is not None and state.global_step > steps // 2:
-                average.add()
+    def value() -> float:
+        values = measure(model, task, validation, "validation", str(model.device))
+        return float(np.mean(decode(values, task)))
 
-        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if arm.keep_best:
-                values = measure(model, task, validation, "validation", str(model.device))
-                value = float(np.mean(decode(values, task)))
-                if value > best["value"]:
-                    best.update(value=value, epoch=state.epoch, weights=copy.deepcopy(model.state_dict()))
-                model.train()
-
+    watch = Watch(arm, model, steps, value)
     if task.listwise:
         columns = {"query": [r["query"] for r in rows], "docs": [r["docs"] for r in rows]}
         # ListNet's target is the softmax of the labels: 10 makes it the relevant document alone.
@@ -153,7 +152,8 @@ def _fit(
         columns = {"query": [r["query"] for r in rows], "passage": [r["docs"][0] for r in rows]}
         data = Dataset.from_dict(columns | {"label": [r["labels"][0] for r in rows]})
         loss = BinaryCrossEntropyLoss(model)
-    ablations = arm.ablations()
+    known = {(row["query"], row["docs"][0]): row["support"] for row in rows if "support" in row}
+    ablations = arm.ablations(GivenSupport(known) if known else None)
     if ablations:
         objective = arm.objective() if arm.objective is not None else None
         if task.listwise and hasattr(objective, "distribution"):
@@ -168,45 +168,36 @@ def _fit(
             logging_steps=max(1, steps // 10), save_strategy="no", report_to="none", disable_tqdm=True,
             use_cpu=model.device.type == "cpu", dataloader_pin_memory=False,
         )  # fmt: skip
-        trainer = RerankerTrainer(model=model, args=arguments, train_dataset=data, loss=loss, callbacks=[Watch()])
+        trainer = RerankerTrainer(model=model, args=arguments, train_dataset=data, loss=loss, callbacks=[watch])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    if average is not None:
-        average.put()
-    if arm.keep_best:
-        model.load_state_dict(best["weights"])
-    entries = [e for e in trainer.state.log_history if "loss" in e]
-    log: dict[str, Any] = {"loss": [round(float(e["loss"]), 4) for e in entries]}
-    for name in ("violation_rate", "beaten_rate", "zero_weight_rate"):
-        if entries and name in entries[0]:
-            log[name] = [round(float(e[name]), 4) for e in entries]
-    return log | ({"best_epoch": best["epoch"]} if arm.keep_best else {})
-
-
-class _Average:
-    """The running mean of a model's weights."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.count = model, 0
-        self.sums: dict[str, torch.Tensor] = {}
-
-    def add(self) -> None:
-        self.count += 1
-        for name, weight in self.model.named_parameters():
-            held = self.sums.setdefault(name, torch.zeros_like(weight))
-            held += (weight.detach() - held) / self.count
-
-    def put(self) -> None:
-        with torch.no_grad():
-            for name, weight in self.model.named_parameters():
-                weight.copy_(self.sums[name])
+    found = watch.put()
+    return log_of(trainer.state.log_history) | found
 
 
 # Measuring ----------------------------------------------------------------------------------------------
 
 
-def measure(model: CrossEncoder, task: Task, rows: Sequence[Row], part: str, device: str) -> Values:
+def measured(model: Any, task: Task, parts: dict[str, list[Row]], part: str, device: str) -> dict[str, Any]:
+    """What a row says of a model: the values on a part, and beside test those that the guard decides on."""
+    values = measure(model, task, parts[part], part, device)
+    found: dict[str, Any] = {"mean": float(np.mean(decode(values, task))), "values": values}
+    if part == "test":
+        found["guard"] = measure(model, task, parts["guard"], "guard", device)
+    return found
+
+
+def start_row(task: Task, cache: Path, device: str) -> dict[str, Any]:
+    """The common start on test, as a row of results."""
+    model = open_start(task, cache, 0.0, device)
+    cell = Cell(task.name, 0, "start", 0.0, 0, "test")
+    return {**asdict(cell), **measured(model, task, load(task.name, cache), "test", device)}
+
+
+def measure(model: Any, task: Task, rows: Sequence[Row], part: str, device: str) -> Values:
     """The value of each row, see `values_of`."""
+    if task.reads:
+        return readers.measure(model, task, rows)
     pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
     model.eval()
     return values_of(_scores(model, pairs, (task.name, part, len(rows)), task), rows, task)
@@ -216,8 +207,8 @@ def values_of(scores: np.ndarray, rows: Sequence[Row], task: Task) -> Values:
     """The value of each row from the scores of all pairs, in the rows' order.
 
     Returns:
-        Of nDCG@10 a list of numbers. Else per row one character: the rank of the relevant document, or 1 for a right
-        class and 0 for a wrong one. A tie counts against the model.
+        Of nDCG@10 and F1 a list of numbers. Else per row one character: the rank of the relevant document, or 1 for
+        a right class and 0 for a wrong one. A tie counts against the model.
     """
     found: list[float] = []
     place = 0

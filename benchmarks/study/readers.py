@@ -1,0 +1,129 @@
+"""Readers in the study: their start, their training, and F1 of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .arms import Arm
+from .real import Row
+
+if TYPE_CHECKING:
+    from .tasks import Task
+
+#: Tokens that two windows of a passage share.
+STRIDE = 64
+
+
+@dataclass
+class ReaderModel:
+    """A model with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.model.device
+
+
+def make_start(task: Task, folder: Path, encoder: str, layers: int, rows: Sequence[Row], device: str) -> None:
+    """Train a head, and the first layers of a pretrained encoder; saved in half precision."""
+    torch.manual_seed(0)
+    made = _opened(encoder, device, 0.0)
+    base = made.model.base_model.encoder
+    base.layer = base.layer[:layers]
+    made.model.config.num_hidden_layers = layers
+    fit(made, task, Arm(), rows, rate=task.start_rate, epochs=task.start[1], seed=0, scheduler="constant_with_warmup")
+    made.model.half().save_pretrained(str(folder))
+    made.tokenizer.save_pretrained(str(folder))
+
+
+def open_start(folder: Path, dropout: float, device: str) -> ReaderModel:
+    """The start in 32 bits, with the model's own dropout at a rate."""
+    return _opened(str(folder), device, dropout)
+
+
+def _opened(path: str, device: str, dropout: float) -> ReaderModel:
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.model_max_length = 512
+    model = AutoModelForQuestionAnswering.from_pretrained(
+        path, num_labels=2, dtype=torch.float32, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+    )
+    return ReaderModel(model.to(device), tokenizer)
+
+
+def fit(
+    made: ReaderModel, task: Task, arm: Arm, rows: Sequence[Row], *, rate: float, epochs: int, seed: int,
+    validation: Sequence[Row] = (), scheduler: str = "linear",
+) -> dict[str, Any]:  # fmt: skip
+    """Train a reader by `ComparativeTrainer`; its log by tenths of the training."""
+    import tempfile
+
+    from transformers import PrinterCallback, TrainingArguments
+
+    from cmp_rerank import CmpCrop
+    from cmp_rerank.text.segmenters import Sentences
+    from cmp_rerank.training import ComparativeTrainer
+
+    from .watch import Watch, log_of
+
+    ablations = arm.ablations()
+    crops = any(isinstance(ablation, CmpCrop) for ablation in ablations)
+    windows = _options(task).windows(made.tokenizer, _questions(rows), Sentences() if crops else None)
+    steps = -(-len(windows) // task.batch) * epochs
+    watch = Watch(arm, made.model, steps, lambda: sum(measure(made, task, validation)) / len(validation))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, num_train_epochs=epochs, per_device_train_batch_size=task.batch, learning_rate=rate,
+            warmup_steps=max(1, steps // 10), lr_scheduler_type=scheduler, weight_decay=arm.decay, seed=seed,
+            logging_steps=max(1, steps // 10), save_strategy="no", report_to="none", disable_tqdm=True,
+            use_cpu=made.device.type == "cpu", dataloader_pin_memory=False,
+            train_sampling_strategy="group_by_length",
+        )  # fmt: skip
+        trainer = ComparativeTrainer(
+            made.model, arguments, train_dataset=windows, processing_class=made.tokenizer, ablations=ablations,
+            objective=arm.objective() if arm.objective is not None else None, callbacks=[watch],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    found = watch.put()
+    return log_of(trainer.state.log_history) | found
+
+
+def measure(made: ReaderModel, task: Task, rows: Sequence[Row]) -> list[float]:
+    """F1 of the best answer to each question."""
+    from cmp_rerank.reader import Reader
+    from cmp_rerank.reader.answers import predictions
+    from cmp_rerank.reader.measures import evaluate_answers
+
+    questions = _questions(rows)
+    made.model.eval()
+    answers = Reader(made.model, made.tokenizer, _options(task)).predict(questions)
+    found = evaluate_answers(questions, predictions(answers)).per_query["F1"]
+    return [round(float(found[question.id]), 4) for question in questions]
+
+
+def _options(task: Task) -> Any:
+    from cmp_rerank.reader.reader import ReaderOptions
+
+    return ReaderOptions(max_length=task.max_length, stride=STRIDE)
+
+
+def _questions(rows: Sequence[Row]) -> list[Any]:
+    from cmp_rerank.reader import GoldAnswer, Question
+
+    return [
+        Question(
+            row["id"], row["query"], tuple(row["docs"]), (GoldAnswer(row["answer"], 0, row["begin"]),),
+            texts=tuple(row["answers"]),
+        )
+        for row in rows
+    ]  # fmt: skip
