@@ -14,6 +14,7 @@ from cmp_rerank.hooks.masks import Rows, dropped, unit_keys
 
 def slow_score(model: CrossEncoder, drop: CmpDrop, example: Example, view: View) -> Tensor:
     """One row, unpadded, with a mask that is looked up unit by unit in a table of the hash."""
+    flags = {module: module.training for module in model.modules()}
     sites = drop.hooks(model, lambda: model.predict([("a", "b")])).sites
     hooks = []
     for site in sites if view.level(0) else []:
@@ -27,7 +28,6 @@ def slow_score(model: CrossEncoder, drop: CmpDrop, example: Example, view: View)
         hooks.append(site.module.register_forward_hook(ablate))
     features = {k: torch.from_numpy(v[view.tokens])[None] for k, v in example.features.items()}
     features["attention_mask"] = torch.ones(1, len(view), dtype=torch.long)
-    flags = {module: module.training for module in model.modules()}
     model.eval()  # the model's own dropout is off
     try:
         return model(features)["scores"][0]  # type: ignore[no-any-return]

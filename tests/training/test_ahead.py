@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from optional_libraries import datasets
+from packaging.version import Version
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES
@@ -114,7 +116,8 @@ def test_batches_are_the_same_with_a_cache_that_is_empty_or_full_or_in_parts(
     with caplog.at_level(logging.WARNING, logger="cmp_rerank"):
         assert content(make(tiny_checkpoint, tmp_path, **SIZES[size], **cache)) == without
     assert "a damaged one" in caplog.text
-    assert content(make(tiny_checkpoint, tmp_path, **SIZES[size], seed=2)) != without  # the canary
+    if size != "no duplicates" or Version(version("sentence-transformers")) >= Version("6.2"):  # 6.0 draws by no seed
+        assert content(make(tiny_checkpoint, tmp_path, **SIZES[size], seed=2)) != without  # the canary
 
 
 def test_a_full_cache_is_not_tokenised_again_whatever_the_seed(
