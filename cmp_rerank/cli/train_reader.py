@@ -136,7 +136,7 @@ def train_reader(
     if plan:
         from cmp_rerank.training.card import write_card
 
-        write_card(out, trainer)
+        write_card(out, trainer, trainer.comparison)
     record = {"settings": settings, "versions": _versions()} | record
     if dev is not None:
         record["dev"] = evaluated(reader, loaded["dev"], out)

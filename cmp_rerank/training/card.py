@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import ModelCardData
+from transformers import Trainer
 from transformers.modelcard import extract_hyperparameters_from_trainer
 
 from cmp_rerank.hooks.wrappers import base_model
 from cmp_rerank.ir.card import BEFORE, add_section, table
 from cmp_rerank.ir.lines import PathLike, write_lines
-from cmp_rerank.losses.core import CITATION
-
-if TYPE_CHECKING:
-    from cmp_rerank.training.comparative import ComparativeTrainer
+from cmp_rerank.losses.core import CITATION, Comparison
 
 CARD = "README.md"
 TITLE = "Comparative training"
@@ -24,7 +22,7 @@ TITLE = "Comparative training"
 _OPTIMISER = ("grad_norm", "learning_rate", "epoch", "step")
 
 
-def write_card(folder: PathLike, trainer: ComparativeTrainer) -> None:
+def write_card(folder: PathLike, trainer: Trainer, comparison: Comparison) -> None:
     """Say in the card of a checkpoint how its losses were compared.
 
     A card that is there already, such as that of an adapter by peft, keeps all but the section of this title.
@@ -32,16 +30,17 @@ def write_card(folder: PathLike, trainer: ComparativeTrainer) -> None:
     Args:
         folder: Of the checkpoint.
         trainer: That has trained it.
+        comparison: What it has compared.
     """
     path = Path(folder) / CARD
     if not path.exists():
         write_lines(path, [_card(trainer)])
-    add_section(path, TITLE, section(trainer))
+    add_section(path, TITLE, section(trainer, comparison))
 
 
-def section(trainer: ComparativeTrainer) -> str:
+def section(trainer: Trainer, comparison: Comparison) -> str:
     """The steps and the objective, what they came to, and the paper, in Markdown."""
-    settings = json.dumps(trainer.comparison.settings(), indent=4)
+    settings = json.dumps(comparison.settings(), indent=4)
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     last = {name: value for name, value in (entries or [{}])[-1].items() if name not in _OPTIMISER}
     return "\n\n".join(
@@ -60,7 +59,7 @@ def _losses(step: int, values: dict[str, float]) -> str:
     return f"### Losses, logged at step {step:,}\n\n{table(['name', 'value'], rows)}"
 
 
-def _card(trainer: ComparativeTrainer) -> str:
+def _card(trainer: Trainer) -> str:
     """A card for the section to stand in: the model, where it came from, the hyperparameters and the versions."""
     model: Any = base_model(trainer.model)
     start = getattr(getattr(model, "config", None), "_name_or_path", "")

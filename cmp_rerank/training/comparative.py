@@ -320,7 +320,7 @@ class ComparativeTrainer(CompleteCheckpoints):
         """As ``Trainer`` does it, with a model card; without ablations there is nothing to say."""
         super()._save(output_dir, state_dict)
         if len(self.plan) and self.args.should_save:
-            write_card(output_dir or str(self.args.output_dir), self)
+            write_card(output_dir or str(self.args.output_dir), self, self.comparison)
 
     # The log ------------------------------------------------------------------------------------------------
 
