@@ -89,5 +89,5 @@ def _changeable(module: nn.Module) -> Iterator[tuple[dict[str, Any], dict[str, A
     yield module._modules, dict(module._modules)
     yield module._buffers, dict(module._buffers)
     plain = {name: value for name, value in vars(module).copy().items() if isinstance(value, (bool, int, float, str))}
-    plain.pop("training")
+    plain.pop("training", None)  # a compiled model has none of its own
     yield vars(module), plain
