@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from cmp_rerank.ablations import Example, Plan
 from cmp_rerank.ablations.base import derived_seed
+from cmp_rerank.ablations.crop import CmpCrop
 from cmp_rerank.ablations.drop import CmpDrop
 from cmp_rerank.hooks.masks import Rows, nested_dropout, unit_keys
 from cmp_rerank.models.pairs import example_seed
@@ -388,10 +389,10 @@ class _Views:
         if ablations:
             plan = Plan(ablations)
             views = plan.views(Example({"input_ids": np.zeros(1, dtype=np.int64)}, segment=np.array([-1])))
-            if any("Crop" in type(getattr(kind, "ablation", kind)).__name__ for kind in plan.kinds):
+            found = [getattr(kind, "ablation", kind) for kind in plan.kinds]
+            if any(isinstance(kind, CmpCrop) for kind in found):
                 raise ValueError("arms that crop are trained one by one; leave --together out")
             self.levels = [(view.copy, sum(view.levels)) for view in views]
-            found = [getattr(kind, "ablation", kind) for kind in plan.kinds]
             self.drop = next((kind for kind in found if isinstance(kind, CmpDrop)), None)
         layers, width = models.config.num_hidden_layers, models.config.hidden_size
         chosen = [] if self.drop is None else self.drop.select(layers)

@@ -257,6 +257,7 @@ def test_attributes_that_another_call_sets_stay(models: Callable[[str], CrossEnc
 
 
 def fails(test: Callable[..., None], *arguments: Any) -> bool:
+    """Whether a test fails, by whatever error: a hook in the wrong thread may break the call itself."""
     try:
         test(*arguments)
     except Exception:
