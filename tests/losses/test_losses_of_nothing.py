@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import MSELoss
-from optional_libraries import datasets
 from slow_loop import gradients, same_gradients
 from tiny_models import OTHERS, PASSAGES, QUERIES
 from torch import Tensor, nn
