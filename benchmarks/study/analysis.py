@@ -83,7 +83,7 @@ def summary(rows: list[dict[str, Any]], task: str, size: int, against: str) -> l
     for arm in sorted(found, key=order.index):
         means = [values.mean() for values in found[arm].values()]
         deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
-        row = [arm, f"{rates[arm]:g}", str(ARMS[arm].passes * ARMS[arm].epochs), str(len(means))]
+        row = [arm, f"{rates[arm]:g}", f"{ARMS[arm].passes * ARMS[arm].epochs:g}", str(len(means))]
         row += [f"{np.mean(means):.4f}", deviation]
         c = contrasts.get(arm, {})
         if "p" in c:
@@ -106,7 +106,7 @@ def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     for arm, (rate, means) in sorted(best.items(), key=lambda item: -np.mean(item[1][1])):
         passes = ARMS[arm].passes * ARMS[arm].epochs
         deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
-        lines.append(f"| {arm} | {passes} | {rate:g} | {len(means)} | {np.mean(means):.4f} | {deviation} |")
+        lines.append(f"| {arm} | {passes:g} | {rate:g} | {len(means)} | {np.mean(means):.4f} | {deviation} |")
     return lines
 
 

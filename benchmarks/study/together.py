@@ -29,6 +29,7 @@ from cmp_rerank.ablations.base import derived_seed
 from cmp_rerank.ablations.crop import CmpCrop
 from cmp_rerank.ablations.drop import CmpDrop
 from cmp_rerank.hooks.masks import Rows, nested_dropout, unit_keys
+from cmp_rerank.losses.core import sampled
 from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.objectives import Outputs
 from cmp_rerank.training.sampler import LengthBatches
@@ -343,11 +344,26 @@ def step_of(
         sizes = [len(row["docs"]) for row in found]
         labels = torch.tensor([label for row in found for label in row["labels"]], device=models.device)
         mine = scores[model, : len(labels)]
-        loss = _listnet(mine, labels, sizes) if task.listwise else _entropy(mine, labels)  # (rows, 1 + steps)
-        example = torch.repeat_interleave(torch.arange(len(own)), torch.tensor(sizes)).to(models.device)
-        outputs = Outputs(mine[..., None], example) if objective is not None and objective.needs_outputs else None
-        compared = loss[:, 0] if objective is None else objective(loss, outputs)
-        values.append(compared.mean())
+        example = torch.repeat_interleave(torch.arange(len(own)), torch.tensor(sizes))
+
+        def value_of(mine: Tensor, labels: Tensor = labels, sizes: Any = sizes, example: Tensor = example) -> Any:
+            loss = _listnet(mine, labels, sizes) if task.listwise else _entropy(mine, labels)  # (rows, 1 + steps)
+            if objective is None:
+                return loss, loss[:, 0]
+            outputs = Outputs(mine[..., None], example.to(mine.device)) if objective.needs_outputs else None
+            return loss, objective(loss, outputs)
+
+        if views.share < 1:
+            in_full = mine[:, :1].expand_as(mine)
+            drawn = views.compared(example.tolist(), seeds[model])
+            loss, value = value_of(torch.where(drawn.to(mine.device)[:, None], mine, in_full))
+            # As `Comparison` has it: what comparing changes is divided by the share.
+            unchanged = value_of(in_full)[1]
+            value = unchanged + (value - unchanged) / views.share
+            loss = loss[(loss != loss[:, :1]).any(dim=1)]  # the rates are of those that are compared
+        else:
+            loss, value = value_of(mine)
+        values.append(value.mean())
         losses.append(loss.detach())
     total = torch.stack(values)
     total.sum().backward()
@@ -384,6 +400,7 @@ class _Views:
 
     def __init__(self, arm: Arm, models: Models) -> None:
         ablations = arm.ablations()
+        self.share = arm.share
         self.levels: list[tuple[int, float]] = [(0, 0.0)]
         self.drop: CmpDrop | None = None
         if ablations:
@@ -398,6 +415,12 @@ class _Views:
         chosen = [] if self.drop is None else self.drop.select(layers)
         self.sites = [site // 2 in chosen for site in range(2 * layers)]
         self.keys = [unit_keys(width, site, models.device) for site in range(2 * layers)]
+
+    def compared(self, owner: Sequence[int], seeds: np.ndarray) -> Tensor:
+        """Whether each pair of a model is of an example that is compared; ``owner`` has the example of each."""
+        tokens = {"input_ids": np.zeros(1, dtype=np.int64)}
+        examples = [Example(tokens, np.array([-1]), seed=int(seed)) for seed in seeds[: len(owner)]]
+        return torch.tensor(sampled(owner, examples, self.share))
 
     def scores(self, models: Models, batch: Batch, seeds: np.ndarray) -> list[Tensor]:
         """The scores (E, R) of each pass."""
@@ -427,18 +450,22 @@ class _Log:
     def add(self, values: Tensor, losses: Sequence[Tensor], objective: Any) -> None:
         """Add a step."""
         for model, (value, loss) in enumerate(zip(values.tolist(), losses, strict=True)):
-            found = {} if objective is None else objective.diagnostics(loss)
+            found = {} if objective is None or not len(loss) else objective.diagnostics(loss)
             self.seen[model].append({"loss": value} | {name: float(rate) for name, rate in found.items()})
 
     def entries(self) -> list[dict[str, Any]]:
-        """For each model lists of means."""
+        """For each model lists of means; None where none of the steps has a rate."""
+
+        def mean(values: list[float]) -> float | None:
+            return round(float(np.mean(values)), 4) if values else None
+
         return [
             {
                 name: [
-                    round(float(np.mean([step[name] for step in seen[begin : begin + self.every]])), 4)
+                    mean([step[name] for step in seen[begin : begin + self.every] if name in step])
                     for begin in range(0, len(seen) - self.every + 1, self.every)
                 ]
-                for name in seen[0]
+                for name in dict.fromkeys(name for step in seen for name in step)
             }
             for seen in self.seen
         ]
