@@ -16,6 +16,7 @@ from torch import nn
 
 from . import readers
 from .arms import ARMS, Arm
+from .bert import Models, tokenised
 from .loop import train
 from .tasks import TASKS, Row, Task, load, training_rows
 
@@ -188,9 +189,7 @@ def measure(model: Any, task: Task, rows: Sequence[Row], part: str, device: str)
     """The value of each row, see `values_of`."""
     if task.reads:
         return readers.measure(model, task, rows)
-    pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
-    model.eval()
-    return values_of(_scores(model, pairs, (task.name, part, len(rows)), task), rows, task)
+    return values_of(_scores(model, rows, (task.name, part, len(rows)), task), rows, task)
 
 
 def values_of(scores: np.ndarray, rows: Sequence[Row], task: Task) -> Values:
@@ -221,32 +220,11 @@ def _ideal(grades: Sequence[float], discounts: np.ndarray) -> float:
     return float(np.asarray(grades) @ discounts[: len(grades)])
 
 
-def _scores(model: CrossEncoder, pairs: list[tuple[str, str]], key: Any, task: Task) -> np.ndarray:
-    """Logits in 32 bits, sorted by length; the tokens of a part are kept for the next run."""
+def _scores(model: CrossEncoder, rows: Sequence[Row], key: Any, task: Task) -> np.ndarray:
+    """Logits of all pairs, in the rows' order; the tokens of a part are kept for the next run."""
     if key not in _LOADED:
-        tokens = model.tokenizer(
-            [query for query, _ in pairs], [doc for _, doc in pairs], truncation="longest_first",
-            max_length=task.max_length,
-        )  # fmt: skip
-        order = sorted(range(len(pairs)), key=lambda i: -len(tokens["input_ids"][i]))
-        batches, begin = [], 0
-        while begin < len(order):
-            longest = len(tokens["input_ids"][order[begin]])
-            end = min(len(order), begin + max(1, 16384 // longest))
-            chosen = order[begin:end]
-            batches.append(
-                (
-                    chosen,
-                    model.tokenizer.pad({k: [tokens[k][i] for i in chosen] for k in tokens}, return_tensors="pt"),
-                )
-            )
-            begin = end
-        _LOADED[key] = batches
-    scores = np.zeros(len(pairs), dtype=np.float32)
-    with torch.inference_mode():
-        for chosen, batch in _LOADED[key]:
-            inputs = {name: value.to(model.device) for name, value in batch.items()}
-            scores[chosen] = model.model(**inputs).logits[:, 0].float().cpu().numpy()
+        _LOADED[key] = tokenised(model, rows, task.max_length)
+    (scores,) = Models(model, 1).all_scores(_LOADED[key])
     if not np.isfinite(scores).all():
         raise ValueError("the model gives scores that are not finite; its training has diverged")
     return scores

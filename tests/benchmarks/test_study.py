@@ -20,7 +20,7 @@ from cmp_rerank.evaluation import evaluate
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import analysis, real, together, training
+from benchmarks.study import analysis, bert, real, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
 from benchmarks.study.arms import ARMS, CORE, CROPS
 from benchmarks.study.tasks import PARTS, TASKS, load, prepare, training_rows
@@ -350,9 +350,9 @@ def test_cells_that_are_trained_together_are_those_of_the_trainer(arm: str, list
     drawn = [training_rows(parts["train"], 16, cell.seed) for cell in cells]
     validation = parts["validation"] if ARMS[arm].keep_best else []
     epochs = 2 * ARMS[arm].epochs
-    seen = together.tokenised(model, task, validation) if validation else None
+    seen = bert.tokenised(model, validation, task.max_length) if validation else None
     models, logs = together.train(model, task, ARMS[arm], drawn, cells, epochs, seen)
-    tokens = together.tokenised(model, task, parts["test"])
+    tokens = bert.tokenised(model, parts["test"], task.max_length)
     values = together.measure(models, tokens, task)
     # No score, or no loss, depends on these: their gradients are rounding alone, which AdamW scales up.
     free = ("key.bias", "classifier.bias") if listwise else ("key.bias",)
