@@ -151,8 +151,8 @@ def verdicts(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     """
     found = tested(rows, task, size)
     lines = [
-        "| arm | against | seeds | difference | 95% interval | with both errors | p | p (Holm) | wins |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| arm | against | seeds | difference | 95% interval | p | p (Holm) | wins |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     contrasts = {
         (arm, other): contrast(found[arm], found[other])
@@ -164,8 +164,8 @@ def verdicts(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     corrected = holm({pair: c["p"] for pair, c in tested_pairs.items()})
     for pair, c in tested_pairs.items():
         cells = [*pair, str(c["seeds"]), f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]
-        cells += [f"{c['low_both']:+.4f}..{c['high_both']:+.4f}", f"{c['p']:.3f}", f"{corrected[pair]:.3f}"]
-        lines.append("| " + " | ".join([*cells, f"{c['wins']}/{c['seeds']}"]) + " |")
+        cells += [f"{c['p']:.3f}", f"{corrected[pair]:.3f}", f"{c['wins']}/{c['seeds']}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
