@@ -186,13 +186,13 @@ def test_the_error_of_seeds_and_rows_together() -> None:
     seeds, rows = 8, 30
     means, errors = [], []
     for _ in range(400):
-        table = draw.normal(0, 0.5, (seeds, 1)) + draw.normal(0, 1.0, (1, rows)) + draw.normal(0, 1.0, (seeds, rows))
+        table = draw.normal(0, 0.5, (seeds, 1)) + draw.normal(0, 1.0, (1, rows)) + draw.normal(0, 3.0, (seeds, rows))
         found = contrast(dict(enumerate(table)), dict(enumerate(np.zeros_like(table))))
         assert found["error_both"] >= max(found["error_seeds"], found["error_queries"])
         assert found["low_both"] <= found["low"] <= found["difference"] <= found["high"] <= found["high_both"]
         means.append(found["difference"])
         errors.append(found["error_both"])
-    truth = math.sqrt(0.25 / seeds + 1 / rows + 1 / (seeds * rows))
+    truth = math.sqrt(0.25 / seeds + 1 / rows + 9 / (seeds * rows))
     assert np.std(means) == pytest.approx(truth, rel=0.1)
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(truth, rel=0.05)
 
