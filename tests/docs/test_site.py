@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +46,30 @@ def test_the_reference_has_every_public_name_once() -> None:
     assert set(top) == set(cmp_rerank.__all__)
     for name, module in top.items():
         assert getattr(cmp_rerank, name).__module__ == module
+
+
+@pytest.mark.parametrize("package", reference.PACKAGES)
+def test_every_name_of_the_reference_is_explained_and_shown_in_use(package: str) -> None:
+    bare = []
+    for _, name, module, _ in (entry for entry in ENTRIES if entry[0] == package):
+        path = ROOT.joinpath(*module.split("."))
+        source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+        body = ast.parse(source).body
+        place = [i for i, node in enumerate(body) if defines(node, name)][-1]  # overloads come first
+        if isinstance(body[place], (ast.ClassDef, ast.FunctionDef)):
+            shown = "Example:" in (text := ast.get_source_segment(source, body[place]) or "") or ">>>" in text
+        else:  # a name of a type, or a constant: the string after it is what the site shows, with its use
+            after = body[place + 1].value if isinstance(body[place + 1], ast.Expr) else None
+            shown = isinstance(after, ast.Constant) and "``" in str(after.value)
+        bare += [] if shown else [name]
+    assert not bare
+
+
+def defines(node: ast.stmt, name: str) -> bool:
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        return node.name == name
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
 
 
 @pytest.mark.parametrize("package", reference.PACKAGES)
