@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,9 @@ import compatibility
 import figures
 import pytest
 import reference
+import torch
 import yaml
+from tiny_models import cross_encoder
 
 import cmp_rerank
 from cmp_rerank.losses import LOSSES
@@ -94,9 +97,18 @@ def test_the_table_of_losses_is_what_is_read_and_measured() -> None:
     page = compatibility.PAGE.read_text(encoding="utf-8")
     made = compatibility.table()
     assert page.partition(compatibility.MARKS[0])[2].partition(compatibility.MARKS[1])[0].strip() == made
-    assert re.findall(r"^\| `(\w+)`", made, re.MULTILINE) == sorted(
-        LOSSES, key=lambda name: (LOSSES[name].__module__.startswith("sentence_transformers"), name)
-    )
+    order = sorted(LOSSES, key=lambda name: (LOSSES[name].__module__.startswith("sentence_transformers"), name))
+    for part in made.split("\n\n## "):
+        assert list(dict.fromkeys(re.findall(r"^\| `(\w+)`", part, re.MULTILINE))) == order
+
+
+@pytest.mark.parametrize("name", sorted(name for name, cls in LOSSES.items() if hasattr(cls, "by_position")))
+def test_the_table_says_which_losses_need_labels(name: str, tmp_path: Path) -> None:
+    model = cross_encoder(tmp_path)
+    loss = LOSSES[name](model, LOSSES["ListNetLoss"](model)) if name == "TeacherOrderLoss" else LOSSES[name](model)
+    without = any(labels.startswith("none") for *_, labels in compatibility.inputs(name))
+    with contextlib.nullcontext() if without else pytest.raises(ValueError, match="label"):
+        assert torch.isfinite(loss([["who eats"], ["Pandas eat."], ["Bees fly."]], None))
 
 
 def test_the_figure_of_the_study_shows_its_table() -> None:
