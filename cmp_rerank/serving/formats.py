@@ -50,7 +50,7 @@ class RerankRequest(BaseModel):
         for number, each in enumerate(documents):
             if isinstance(each, dict) and "text" not in each:
                 raise ValueError(
-                    f"that at index {number} must be a text, or an object with a field 'text'; got {str(each):.80}"
+                    f"that at index {number} must be a text, or an object with a field 'text'; got {each!s:.80}"
                 )
         return [each["text"] if isinstance(each, dict) else each for each in documents]
 

@@ -155,6 +155,14 @@ def test_images_are_small_and_shown() -> None:
         assert f"](images/{image.name})" in text
 
 
+def test_public_names_lead_to_their_place_in_the_reference() -> None:
+    hooks = pytest.importorskip("site_hooks", reason="mkdocs is not installed", exc_type=ImportError)
+    page = hooks.with_reference((ROOT / "docs" / "api.md").read_text(encoding="utf-8"), ROOT)
+    for package, name, _, shown in ENTRIES:
+        if shown == "cmp_rerank":
+            assert page.count(f"[`{name}`](reference/{package}.md#{name.lower()})") == 1
+
+
 def test_links_out_of_the_docs_are_told_from_others() -> None:
     hooks = pytest.importorskip("site_hooks", reason="mkdocs is not installed", exc_type=ImportError)
     assert hooks.outside("how-to/lora.md", "../../examples/lora.py") == "examples/lora.py"
