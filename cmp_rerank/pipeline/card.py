@@ -76,7 +76,7 @@ def _public(command: Sequence[str]) -> list[str]:
     """A command without the folder that the program lies in, which is nobody's business who has the model.
 
     Example:
-        >>> _public(["/home/ada/env/bin/cmp-rerank", "train", "a.yaml"]), _public(["/x/cmp_rerank/__main__.py", "train"])
+        >>> _public(["/home/ada/env/bin/cmp-rerank", "train", "a.yaml"]), _public(["/x/__main__.py", "train"])
         (['cmp-rerank', 'train', 'a.yaml'], ['cmp-rerank', 'train'])
     """
     program = Path(command[0]).name
