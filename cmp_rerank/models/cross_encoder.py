@@ -22,7 +22,7 @@ class CrossEncoderAdapter(ModelAdapter):
 
             adapter = adapter_of(model)  # a CrossEncoderAdapter, where the model is a CrossEncoder
             encoded = adapter.encode(model, [("what do pandas eat", "Pandas eat bamboo.")])
-            encoded.examples[0].features["input_ids"]
+            encoded.features[0]["input_ids"]  # the tokens of the first pair
     """
 
     by_position = False

@@ -47,7 +47,7 @@ class Results:
             results = run("train.yaml", "my-run")
             print(results.verdict["sentence"])
             print(results.model)  # the checkpoint to use
-            results.comparison.contrast("guarded", "nDCG@10")
+            results.comparison.contrast("chosen", "nDCG@10").verdict
     """
 
     folder: Path

@@ -35,7 +35,7 @@ class Window:
     Example:
         ::
 
-            window = make_windows(questions, tokenizer, max_length=384)[0]
+            window = make_windows(tokenizer, questions, max_length=384)[0]
             tokenizer.decode(window.example.features["input_ids"][window.start : window.end + 1])  # the gold answer
     """
 
@@ -122,9 +122,9 @@ class Windows(list[Window]):
     Example:
         ::
 
-            windows = make_windows(questions, tokenizer, max_length=384)
+            windows = make_windows(tokenizer, questions, max_length=384)
             print(windows.counts)  # "120 windows of 100 questions, 97 with an answer; ..."
-            ComparativeTrainer(model=model, train_dataset=windows, ablations=[CmpDrop()]).train()
+            ComparativeTrainer(model, train_dataset=windows, processing_class=tokenizer, ablations=[CmpDrop()]).train()
     """
 
     def __init__(self, windows: Iterable[Window] = (), counts: WindowCounts | None = None) -> None:
