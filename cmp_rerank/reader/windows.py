@@ -124,7 +124,10 @@ class Windows(list[Window]):
 
             windows = make_windows(tokenizer, questions, max_length=384)
             print(windows.counts)  # "120 windows of 100 questions, 97 with an answer; ..."
-            ComparativeTrainer(model, train_dataset=windows, processing_class=tokenizer, ablations=[CmpDrop()]).train()
+            trainer = ComparativeTrainer(
+                model, train_dataset=windows, processing_class=tokenizer, ablations=[CmpDrop()]
+            )
+            trainer.train()
     """
 
     def __init__(self, windows: Iterable[Window] = (), counts: WindowCounts | None = None) -> None:
