@@ -159,6 +159,15 @@ def table(results: Sequence[Result]) -> str:
     )
 
 
+def keep(result: Result, file: Path) -> None:
+    """Write a result, beside those of the other environments that the file has."""
+    found = json.loads(file.read_text()) if file.is_file() else []
+    by_name = {each["environment"]: each for each in found} | {result.environment: asdict(result)}
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps([by_name[name] for name in ENVIRONMENTS if name in by_name], indent=1) + "\n")
+    part.replace(file)
+
+
 def main() -> None:
     """Build, test, report; the exit status is 1 where a test failed, or none ran."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -167,7 +176,7 @@ def main() -> None:
     parser.add_argument("--torch", metavar="VERSION", help=f"instead of the constraint's, or '{PRESENT}'")
     parser.add_argument("--cuda", action="store_true", help="accept builds of torch for CUDA, of several gigabytes")
     parser.add_argument("--cache", type=Path, default=ROOT / ".versions", help="folder of the environments")
-    parser.add_argument("--out", type=Path, help="JSON file of the results")
+    parser.add_argument("--out", type=Path, help="JSON file of the results; those of other environments stay")
     given = sys.argv[1:]
     end = given.index("--") if "--" in given else len(given)
     options, arguments = parser.parse_args(given[:end]), given[end + 1 :] or ["-n", "2", "--dist", "worksteal"]
@@ -182,8 +191,8 @@ def main() -> None:
             parser.exit(2, f"{name}: {error}\n")
         results.append(test(name, python, arguments))
         print(table(results), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+        if options.out:
+            keep(results[-1], options.out)
     raise SystemExit(any(result.status for result in results))
 
 

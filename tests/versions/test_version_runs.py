@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,18 @@ def test_results_are_what_pytest_counts(tmp_path: Path) -> None:
     assert head.count("|") == row.count("|")
     assert row.endswith("| 1 | 1 | 2 | 1.5 |")
     assert below == [f"lowest: {name}" for name in failed]
+
+
+def test_results_of_other_environments_stay(tmp_path: Path) -> None:
+    def result(environment: str, passed: int) -> run_versions.Result:
+        return run_versions.Result(environment, {"python": "3.11.7"}, passed, 0, (), 0, 1.0)
+
+    file = tmp_path / "versions.json"
+    for each in (result("pinned", 1), result("lowest", 2), result("pinned", 3)):
+        run_versions.keep(each, file)
+    found = [(each["environment"], each["passed"]) for each in json.loads(file.read_text())]
+    assert found == [("lowest", 2), ("pinned", 3)]
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_build_for_cuda_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
