@@ -369,8 +369,8 @@ def _take(replay: Replay, at: Tensor, method: str) -> _Taken | None:
         total = replay.value(scores)
         # Distinct factors show whether an example's loss depends on scores of another example.
         factors = torch.linspace(0.5, 1.5, replay.examples, device=at.device, dtype=losses.dtype)
-        gradients = (_gradient(value, scores) for value in (losses.sum(), (factors * losses).sum(), total))
-        return _Taken(total.detach(), losses.detach(), *gradients, factors)
+        own, mixed, whole = (_gradient(value, scores) for value in (losses.sum(), (factors * losses).sum(), total))
+        return _Taken(total.detach(), losses.detach(), own, mixed, whole, factors)
 
 
 def _noise(replay: Replay, at: Tensor, method: str) -> _Noise:
