@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -13,6 +13,8 @@ from cmp_rerank.guard.choice import choose
 from .arms import ARMS
 from .tasks import TASKS
 from .training import decode
+
+Key = TypeVar("Key")
 
 #: The arms that compare, and what isolates the comparison: the same passes, averaged.
 CONTROL = "mean, c=2"
@@ -33,6 +35,8 @@ def contrast(arm: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> dict[s
 
     A seed is the unit: it draws the training rows, their order and the ablations, and what differs between seeds is
     what would differ for another user. The standard error over queries is given beside it; the larger one decides.
+    Seeds and queries both vary, so that the larger one is the least that the error can be: ``error_both`` adds the
+    two variances, less the part that both of them have.
     """
     seeds = sorted(arm.keys() & other.keys())
     if len(seeds) < 2:
@@ -42,25 +46,34 @@ def contrast(arm: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> dict[s
     over_seeds = float(by_seed.std(ddof=1)) / math.sqrt(len(seeds))
     over_queries = float(by_query.std(ddof=1)) / math.sqrt(len(by_query))
     mean = float(by_seed.mean())
+    # Each has its own part and that of seed and query together, which is what is left of the table.
+    left = differences - by_seed[:, None] - by_query[None, :] + mean
+    common = float(np.square(left).sum()) / ((len(seeds) - 1) * (len(by_query) - 1)) / differences.size
+    both = math.sqrt(max(over_seeds**2 + over_queries**2 - common, over_seeds**2, over_queries**2))
     error = max(over_seeds, over_queries)
     t = mean / error if error else 0.0
     freedom = len(seeds) - 1
+    quantile = float(stats.t.ppf(0.975, freedom))
     return {
         "seeds": len(seeds),
         "difference": mean,
         "error_seeds": over_seeds,
         "error_queries": over_queries,
+        "error_both": both,
         "t": t,
         "p": float(2 * stats.t.sf(abs(t), freedom)),
-        "low": mean - float(stats.t.ppf(0.975, freedom)) * error,
-        "high": mean + float(stats.t.ppf(0.975, freedom)) * error,
+        "low": mean - quantile * error,
+        "high": mean + quantile * error,
+        "low_both": mean - quantile * both,
+        "high_both": mean + quantile * both,
         "wins": int((by_seed > 0).sum()),
     }
 
 
-def holm(p_values: dict[str, float]) -> dict[str, float]:
+def holm(p_values: dict[Key, float]) -> dict[Key, float]:
     """Holm's step-down correction."""
-    corrected, running = {}, 0.0
+    corrected: dict[Key, float] = {}
+    running = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         running = max(running, min(1.0, (len(p_values) - rank) * p))
         corrected[name] = running
@@ -83,7 +96,7 @@ def summary(rows: list[dict[str, Any]], task: str, size: int, against: str) -> l
     for arm in sorted(found, key=order.index):
         means = [values.mean() for values in found[arm].values()]
         deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
-        row = [arm, f"{rates[arm]:g}", str(ARMS[arm].passes * ARMS[arm].epochs), str(len(means))]
+        row = [arm, f"{rates[arm]:g}", f"{ARMS[arm].passes * ARMS[arm].epochs:g}", str(len(means))]
         row += [f"{np.mean(means):.4f}", deviation]
         c = contrasts.get(arm, {})
         if "p" in c:
@@ -99,14 +112,15 @@ def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     """Lines of a Markdown table: each arm at the rate that is best on validation."""
     found: dict[str, dict[float, list[float]]] = {}
     for row in rows:
-        if (row["task"], row["size"], row["part"]) == (task, size, "validation") and "mean" in row:
-            found.setdefault(row["arm"], {}).setdefault(row["rate"], []).append(row["mean"])
+        if (row["task"], row["size"], row["part"]) == (task, size, "validation"):
+            # A failed run counts 0, as where the rate is chosen.
+            found.setdefault(row["arm"], {}).setdefault(row["rate"], []).append(row.get("mean", 0.0))
     lines = ["| arm | passes | best rate | seeds | mean | sd over seeds |", "|---|---|---|---|---|---|"]
     best = {arm: max(rates.items(), key=lambda item: np.mean(item[1])) for arm, rates in found.items()}
     for arm, (rate, means) in sorted(best.items(), key=lambda item: -np.mean(item[1][1])):
         passes = ARMS[arm].passes * ARMS[arm].epochs
         deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
-        lines.append(f"| {arm} | {passes} | {rate:g} | {len(means)} | {np.mean(means):.4f} | {deviation} |")
+        lines.append(f"| {arm} | {passes:g} | {rate:g} | {len(means)} | {np.mean(means):.4f} | {deviation} |")
     return lines
 
 
@@ -116,7 +130,7 @@ def best_plain(rows: list[dict[str, Any]], task: str, size: int, passes: int = 3
     plain = [arm for arm in there if arm.startswith("plain") and ARMS[arm].passes * ARMS[arm].epochs <= passes]
     means = {
         arm: max(
-            float(np.mean([row["mean"] for row in tuned]))
+            float(np.mean([row.get("mean", 0.0) for row in tuned]))
             for rate in TASKS[task].rates
             if (tuned := [row for row in _validation(rows, task, size, arm) if row["rate"] == rate])
         )
@@ -127,28 +141,31 @@ def best_plain(rows: list[dict[str, Any]], task: str, size: int, passes: int = 3
 
 def _validation(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> list[dict[str, Any]]:
     wanted = (task, size, arm, "validation")
-    return [row for row in rows if (row["task"], row["size"], row["arm"], row["part"]) == wanted and "mean" in row]
+    return [row for row in rows if (row["task"], row["size"], row["arm"], row["part"]) == wanted]
 
 
 def verdicts(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
-    """Lines of a Markdown table: what is compared against averaging, and against the best plain arm."""
+    """Lines of a Markdown table: what is compared against averaging, and against the best plain arm.
+
+    Holm's correction goes over all lines of the table.
+    """
     found = tested(rows, task, size)
     lines = [
         "| arm | against | seeds | difference | 95% interval | p | p (Holm) | wins |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for other in (CONTROL, best_plain(rows, task, size)):
-        if other not in found:
-            continue
-        arms = [arm for arm in (*COMPARED, CONTROL) if arm in found and arm != other]
-        contrasts = {arm: contrast(found[arm], found[other]) for arm in arms}
-        corrected = holm({arm: c["p"] for arm, c in contrasts.items() if "p" in c})
-        for arm, c in contrasts.items():
-            if arm not in corrected:
-                continue
-            cells = [arm, other, str(c["seeds"]), f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]
-            cells += [f"{c['p']:.3f}", f"{corrected[arm]:.3f}", f"{c['wins']}/{c['seeds']}"]
-            lines.append("| " + " | ".join(cells) + " |")
+    contrasts = {
+        (arm, other): contrast(found[arm], found[other])
+        for other in (CONTROL, best_plain(rows, task, size))
+        for arm in (*COMPARED, CONTROL)
+        if other in found and arm in found and arm != other
+    }
+    tested_pairs = {pair: c for pair, c in contrasts.items() if "p" in c}
+    corrected = holm({pair: c["p"] for pair, c in tested_pairs.items()})
+    for pair, c in tested_pairs.items():
+        cells = [*pair, str(c["seeds"]), f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]
+        cells += [f"{c['p']:.3f}", f"{corrected[pair]:.3f}", f"{c['wins']}/{c['seeds']}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 

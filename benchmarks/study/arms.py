@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -23,7 +23,8 @@ class Arm:
         decay: Weight decay.
         averaged: Whether the mean of the weights over the last half of the steps is measured.
         keep_best: Whether the epoch that is best on the validation part is measured (early stopping).
-        passes: Forward passes of one example for each epoch, the full model's included.
+        share: Share of a batch's examples whose ablations are compared, see `ComparativeLoss`.
+        passes: Forward passes of one example for each epoch, the full model's included; on average, with a share.
     """
 
     ablations: Callable[..., list[Any]] = _none
@@ -33,7 +34,8 @@ class Arm:
     decay: float = 0.01
     averaged: bool = False
     keep_best: bool = False
-    passes: int = 1
+    share: float = 1.0
+    passes: float = 1
 
 
 def _drops(steps: int, p: float = 0.1, layers: str = "all") -> Callable[..., list[Any]]:
@@ -91,6 +93,10 @@ def _averaged_steps(steps: int, p: float = 0.1) -> Arm:
     return Arm(_drops(steps, p), _objective("MeanOfSteps"), passes=1 + steps)
 
 
+def _shared(arm: Arm, share: float) -> Arm:
+    return replace(arm, share=share, passes=1 + (arm.passes - 1) * share)
+
+
 ARMS: dict[str, Arm] = {
     "plain": Arm(),
     "plain, dropout 0.05": Arm(dropout=0.05),
@@ -115,6 +121,10 @@ ARMS: dict[str, Arm] = {
     "full + hinges, c=2": _regularized(),
     "full + hinges, c=2, weight 4": _regularized(weight=4.0),
     "full + hinges, c=2, detached": _regularized(detached=True),
+    "compared, c=2, share 0.5": _shared(_compared(2), 0.5),
+    "compared, c=2, share 0.25": _shared(_compared(2), 0.25),
+    "full + hinges, c=2, share 0.5": _shared(_regularized(), 0.5),
+    "full + hinges, c=2, share 0.25": _shared(_regularized(), 0.25),
     "mean of copies, dropout 0.1": Arm(_copies, _objective("MeanOfSteps"), 0.1, passes=2),
     "R-Drop, dropout 0.1": Arm(_copies, _objective("RDrop"), 0.1, passes=2),
     "mean of copies, p=0.1": Arm(_drop_copies, _objective("MeanOfSteps"), passes=3),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .arms import Arm
+from .loop import train
 from .real import Row
 
 if TYPE_CHECKING:
@@ -65,37 +66,30 @@ def fit(
     validation: Sequence[Row] = (), scheduler: str = "linear",
 ) -> dict[str, Any]:  # fmt: skip
     """Train a reader by `ComparativeTrainer`; its log by tenths of the training."""
-    import tempfile
-
-    from transformers import PrinterCallback, TrainingArguments
+    from transformers import TrainingArguments
 
     from cmp_rerank import CmpCrop
     from cmp_rerank.text.segmenters import Sentences
     from cmp_rerank.training import ComparativeTrainer
 
-    from .watch import Watch, log_of
-
     ablations = arm.ablations()
     crops = any(isinstance(ablation, CmpCrop) for ablation in ablations)
     windows = _options(task).windows(made.tokenizer, _questions(rows), Sentences() if crops else None)
-    steps = -(-len(windows) // task.batch) * epochs
-    watch = Watch(arm, made.model, steps, lambda: sum(measure(made, task, validation)) / len(validation))
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder, num_train_epochs=epochs, per_device_train_batch_size=task.batch, learning_rate=rate,
-            warmup_steps=max(1, steps // 10), lr_scheduler_type=scheduler, weight_decay=arm.decay, seed=seed,
-            logging_steps=max(1, steps // 10), save_strategy="no", report_to="none", disable_tqdm=True,
-            use_cpu=made.device.type == "cpu", dataloader_pin_memory=False,
-            train_sampling_strategy="group_by_length",
+
+    def build(arguments: dict[str, Any], callbacks: list[Any]) -> Any:
+        return ComparativeTrainer(
+            made.model, TrainingArguments(**arguments, train_sampling_strategy="group_by_length"),
+            train_dataset=windows, processing_class=made.tokenizer, ablations=ablations,
+            objective=arm.objective() if arm.objective is not None else None, compare_share=arm.share,
+            callbacks=callbacks,
         )  # fmt: skip
-        trainer = ComparativeTrainer(
-            made.model, arguments, train_dataset=windows, processing_class=made.tokenizer, ablations=ablations,
-            objective=arm.objective() if arm.objective is not None else None, callbacks=[watch],
-        )  # fmt: skip
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    found = watch.put()
-    return log_of(trainer.state.log_history) | found
+
+    def value() -> float:
+        return sum(measure(made, task, validation)) / len(validation)
+
+    return train(
+        build, made.model, task, arm, len(windows), value, rate=rate, epochs=epochs, seed=seed, scheduler=scheduler
+    )
 
 
 def measure(made: ReaderModel, task: Task, rows: Sequence[Row]) -> list[float]:

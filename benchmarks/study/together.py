@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ from cmp_rerank.ablations import Example, Plan
 from cmp_rerank.ablations.base import derived_seed
 from cmp_rerank.ablations.crop import CmpCrop
 from cmp_rerank.ablations.drop import CmpDrop
-from cmp_rerank.hooks.masks import Rows, nested_dropout, unit_keys
+from cmp_rerank.hooks.masks import Rows, unit_keys
+from cmp_rerank.losses.core import sampled
 from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.objectives import Outputs
 from cmp_rerank.training.sampler import LengthBatches
 
 from .arms import ARMS, Arm
+from .bert import Batch, Models, Tokens, batch_of, tokenised
 from .tasks import TASKS, Row, Task, load, training_rows
 from .training import Cell, Values, decode, open_start, values_of
 
@@ -62,12 +64,12 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
     model = open_start(task, cache, 0.0, device)
     rows = [training_rows(parts["train"], cell.size, cell.seed, task.noise) for cell in cells]
     begin = time.perf_counter()
-    validation = tokenised(model, task, parts["validation"]) if arm.keep_best else None
+    validation = tokenised(model, parts["validation"], task.max_length) if arm.keep_best else None
     models, logs = train(model, task, arm, rows, cells, epochs, validation)
     seconds = (time.perf_counter() - begin) / len(cells)
-    values = measure(models, tokenised(model, task, parts[first.part]), task)
+    values = measure(models, tokenised(model, parts[first.part], task.max_length), task)
     guarded = first.part == "test"
-    seen = measure(models, tokenised(model, task, parts["guard"]), task) if guarded else values
+    seen = measure(models, tokenised(model, parts["guard"], task.max_length), task) if guarded else values
     found = []
     for cell, own, value, also, log in zip(cells, rows, values, seen, logs, strict=True):
         row = {
@@ -87,154 +89,7 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
     return found
 
 
-# Rows as tokens -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The pairs of rows: their tokens, and where the pairs of each row begin.
-
-    Attributes:
-        rows: The rows.
-        ids: Token ids of each pair.
-        types: Token types of each pair.
-        starts: (rows + 1,) where the pairs of each row begin.
-    """
-
-    rows: Sequence[Row]
-    ids: list[list[int]]
-    types: list[list[int]]
-    starts: np.ndarray
-
-    def pairs(self, row: int) -> range:
-        """The numbers of the pairs of a row."""
-        return range(self.starts[row], self.starts[row + 1])
-
-    def lengths(self) -> list[int]:
-        """Tokens of each row, over all of its pairs."""
-        return [sum(len(self.ids[pair]) for pair in self.pairs(row)) for row in range(len(self.rows))]
-
-
-def tokenised(model: Any, task: Task, rows: Sequence[Row]) -> Tokens:
-    """Tokenise the pairs of rows as a CrossEncoder does."""
-    pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
-    encoded = model.tokenizer(
-        [query for query, _ in pairs], [doc for _, doc in pairs], truncation="longest_first",
-        max_length=task.max_length,
-    )  # fmt: skip
-    starts = np.concatenate([[0], np.cumsum([len(row["docs"]) for row in rows])])
-    return Tokens(rows, encoded["input_ids"], encoded["token_type_ids"], starts)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch of each model, padded to the same number of pairs and tokens.
-
-    Attributes:
-        ids: (E, R, T) Token ids.
-        types: (E, R, T) Token types.
-        there: (E, R, T) Whether a token is there.
-    """
-
-    ids: Tensor
-    types: Tensor
-    there: Tensor
-
-
-def batch_of(several: Sequence[tuple[Tokens, Sequence[int]]], device: str) -> Batch:
-    """The pairs of each model as one batch."""
-    most = max(len(pairs) for _, pairs in several)
-    longest = max(len(tokens.ids[pair]) for tokens, pairs in several for pair in pairs)
-    arrays = np.zeros((3, len(several), most, longest), dtype=np.int64)
-    arrays[2, :, :, 0] = 1  # a pair that is not there has one token, so that no attention is over nothing
-    for model, (tokens, pairs) in enumerate(several):
-        for place, pair in enumerate(pairs):
-            length = len(tokens.ids[pair])
-            arrays[0, model, place, :length] = tokens.ids[pair]
-            arrays[1, model, place, :length] = tokens.types[pair]
-            arrays[2, model, place, :length] = 1
-    ids, types, there = torch.from_numpy(arrays).to(device)
-    return Batch(ids, types, there.bool())
-
-
-# The models ---------------------------------------------------------------------------------------------
-
-
-class Models:
-    """E BERT rerankers of one score, with weights (E, ...) by their names in transformers.
-
-    Args:
-        model: The CrossEncoder that all begin as.
-        count: How many.
-        dropout: Rate of the models' own dropout in training.
-        seed: Of that dropout.
-    """
-
-    def __init__(self, model: Any, count: int, dropout: float, seed: int) -> None:
-        inner = model.model
-        if inner.config.model_type != "bert" or inner.config.num_labels != 1:
-            raise ValueError(f"a BERT with one score is needed; got {type(inner).__name__}; train it one by one")
-        self.config, self.device = inner.config, str(model.device)
-        self.weights = {
-            name: weight.detach().clone()[None].repeat(count, *[1] * weight.ndim).requires_grad_()
-            for name, weight in inner.named_parameters()
-        }
-        self.count, self.dropout = count, dropout
-        torch.manual_seed(seed)
-
-    def scores(
-        self, batch: Batch, drop: Sequence[Rows | None] = (), keys: Any = (), training: bool = False
-    ) -> Tensor:
-        """Scores (E, R) of a batch; ``drop`` has for each writer what CmpDrop does to it."""
-        config = self.config
-        count, pairs, tokens = batch.ids.shape
-        heads, width = config.num_attention_heads, config.hidden_size
-        rate = self.dropout if training else 0.0
-        mask = batch.there.view(count * pairs, 1, 1, tokens)
-        # Each model looks up its own table.
-        offsets = torch.arange(count, device=self.device)[:, None, None]
-        words = self.weights["bert.embeddings.word_embeddings.weight"]
-        hidden = F.embedding(batch.ids + offsets * words.shape[1], words.flatten(0, 1))
-        kinds = self.weights["bert.embeddings.token_type_embeddings.weight"]
-        hidden = hidden + F.embedding(batch.types + offsets * kinds.shape[1], kinds.flatten(0, 1))
-        hidden = hidden + self.weights["bert.embeddings.position_embeddings.weight"][:, None, :tokens]
-        hidden = self._norm(hidden.flatten(1, 2), "bert.embeddings.LayerNorm")
-        hidden = F.dropout(hidden, rate)  # (E, R * T, H)
-
-        def written(states: Tensor, site: int) -> Tensor:
-            states = F.dropout(states, rate)
-            if not drop or drop[site] is None:
-                return states
-            shaped = states.reshape(count * pairs, tokens, width)
-            return nested_dropout(shaped.contiguous(), drop[site], keys[site]).view_as(states)
-
-        for layer in range(config.num_hidden_layers):
-            name = f"bert.encoder.layer.{layer}"
-            query, key, value = (
-                self._linear(hidden, f"{name}.attention.self.{part}")
-                .view(count * pairs, tokens, heads, width // heads)
-                .transpose(1, 2)
-                for part in ("query", "key", "value")
-            )
-            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
-            seen = seen.transpose(1, 2).reshape(count, pairs * tokens, width)
-            out = written(self._linear(seen, f"{name}.attention.output.dense"), 2 * layer)
-            hidden = self._norm(out + hidden, f"{name}.attention.output.LayerNorm")
-            inner = F.gelu(self._linear(hidden, f"{name}.intermediate.dense"))
-            out = written(self._linear(inner, f"{name}.output.dense"), 2 * layer + 1)
-            hidden = self._norm(out + hidden, f"{name}.output.LayerNorm")
-        first = hidden.view(count, pairs, tokens, width)[:, :, 0]
-        pooled = F.dropout(torch.tanh(self._linear(first, "bert.pooler.dense")), rate)
-        return self._linear(pooled, "classifier")[..., 0]
-
-    def _linear(self, states: Tensor, name: str) -> Tensor:
-        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        return torch.baddbmm(bias[:, None], states, weight.transpose(1, 2))
-
-    def _norm(self, states: Tensor, name: str) -> Tensor:
-        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        normal = F.layer_norm(states, states.shape[-1:], eps=self.config.layer_norm_eps)
-        return torch.addcmul(bias[:, None], normal, weight[:, None])
+# Training ---------------------------------------------------------------------------------------------
 
 
 class AdamW:
@@ -268,9 +123,6 @@ class AdamW:
             weight.grad = None
 
 
-# Training -----------------------------------------------------------------------------------------------
-
-
 def train(
     model: Any, task: Task, arm: Arm, rows: Sequence[Sequence[Row]], cells: Sequence[Cell], epochs: int,
     validation: Tokens | None = None,
@@ -280,8 +132,9 @@ def train(
     Returns:
         The models, and for each a log by tenths of the training.
     """
-    models = Models(model, len(cells), arm.dropout, seed=cells[0].seed)
-    data = [tokenised(model, task, own) for own in rows]
+    models = Models(model, len(cells), arm.dropout)
+    torch.manual_seed(cells[0].seed)  # of the models' own dropout
+    data = [tokenised(model, own, task.max_length) for own in rows]
     steps_of_epoch = -(-len(rows[0]) // task.batch)
     steps = steps_of_epoch * epochs
     warmup = max(1, steps // 10)
@@ -326,28 +179,52 @@ def step_of(
 ) -> None:  # fmt: skip
     """Forward and backward passes of one batch of each model; the gradients are left in the weights."""
     pairs = [[pair for row in own for pair in tokens.pairs(row)] for tokens, own in zip(data, chosen, strict=True)]
-    batch = batch_of(list(zip(data, pairs, strict=True)), models.device)
+    # Places in the order of the rows, the longest pairs first.
+    orders = [
+        sorted(range(len(own)), key=lambda place, ids=tokens.ids, own=own: -len(ids[own[place]]))
+        for tokens, own in zip(data, pairs, strict=True)
+    ]
+    batch = batch_of(
+        [(of, [own[place] for place in order]) for of, own, order in zip(data, pairs, orders, strict=True)],
+        models.device,
+    )
     # The loss of one model depends on no other, so that chunks are of models; each is a sum over them.
     tokens = batch.ids[0].numel() * len(views.levels)
     size = max(1, BUDGET[models.device.split(":")[0]] // tokens)
     if size < models.count:
         raise ValueError(f"{models.count} models are too many for one pass; give --together {size}")
     seeds = np.zeros(batch.ids.shape[:2], dtype=np.int64)
-    for model, (own, draw) in enumerate(zip(chosen, draws, strict=True)):
+    for model, (own, draw, order) in enumerate(zip(chosen, draws, orders, strict=True)):
         rows = [(data[model].rows[row]["query"], doc) for row in own for doc in data[model].rows[row]["docs"]]
-        seeds[model, : len(rows)] = [example_seed(query, doc, draw) for query, doc in rows]
+        seeds[model, : len(rows)] = [example_seed(*rows[place], draw) for place in order]
     scores = torch.stack(views.scores(models, batch, seeds), dim=-1)  # (E, R, 1 + steps)
     values, losses = [], []
     for model, own in enumerate(chosen):
         found = [data[model].rows[row] for row in own]
         sizes = [len(row["docs"]) for row in found]
         labels = torch.tensor([label for row in found for label in row["labels"]], device=models.device)
-        mine = scores[model, : len(labels)]
-        loss = _listnet(mine, labels, sizes) if task.listwise else _entropy(mine, labels)  # (rows, 1 + steps)
-        example = torch.repeat_interleave(torch.arange(len(own)), torch.tensor(sizes)).to(models.device)
-        outputs = Outputs(mine[..., None], example) if objective is not None and objective.needs_outputs else None
-        compared = loss[:, 0] if objective is None else objective(loss, outputs)
-        values.append(compared.mean())
+        back = np.argsort(orders[model])  # to the order of the rows
+        mine = scores[model, torch.from_numpy(back).to(models.device)]
+        example = torch.repeat_interleave(torch.arange(len(own)), torch.tensor(sizes))
+
+        def value_of(mine: Tensor, labels: Tensor = labels, sizes: Any = sizes, example: Tensor = example) -> Any:
+            loss = _listnet(mine, labels, sizes) if task.listwise else _entropy(mine, labels)  # (rows, 1 + steps)
+            if objective is None:
+                return loss, loss[:, 0]
+            outputs = Outputs(mine[..., None], example.to(mine.device)) if objective.needs_outputs else None
+            return loss, objective(loss, outputs)
+
+        if views.share < 1:
+            in_full = mine[:, :1].expand_as(mine)
+            drawn = views.compared(example.tolist(), seeds[model, back])
+            loss, value = value_of(torch.where(drawn.to(mine.device)[:, None], mine, in_full))
+            # As `Comparison` has it: what comparing changes is divided by the share.
+            unchanged = value_of(in_full)[1]
+            value = unchanged + (value - unchanged) / views.share
+            loss = loss[(loss != loss[:, :1]).any(dim=1)]  # the rates are of those that are compared
+        else:
+            loss, value = value_of(mine)
+        values.append(value.mean())
         losses.append(loss.detach())
     total = torch.stack(values)
     total.sum().backward()
@@ -384,6 +261,7 @@ class _Views:
 
     def __init__(self, arm: Arm, models: Models) -> None:
         ablations = arm.ablations()
+        self.share = arm.share
         self.levels: list[tuple[int, float]] = [(0, 0.0)]
         self.drop: CmpDrop | None = None
         if ablations:
@@ -399,8 +277,18 @@ class _Views:
         self.sites = [site // 2 in chosen for site in range(2 * layers)]
         self.keys = [unit_keys(width, site, models.device) for site in range(2 * layers)]
 
+    def compared(self, owner: Sequence[int], seeds: np.ndarray) -> Tensor:
+        """Whether each pair of a model is of an example that is compared; ``owner`` has the example of each."""
+        tokens = {"input_ids": np.zeros(1, dtype=np.int64)}
+        examples = [Example(tokens, np.array([-1]), seed=int(seed)) for seed in seeds[: len(owner)]]
+        return torch.tensor(sampled(owner, examples, self.share))
+
     def scores(self, models: Models, batch: Batch, seeds: np.ndarray) -> list[Tensor]:
-        """The scores (E, R) of each pass."""
+        """The scores (E, R) of each pass, where every model has its longest pairs first."""
+        parts = [self._scores(models, part, seeds[:, own]) for own, part in batch.parts(models.budget)]
+        return [torch.cat(one, dim=1) for one in zip(*parts, strict=True)]
+
+    def _scores(self, models: Models, batch: Batch, seeds: np.ndarray) -> list[Tensor]:
         count, pairs, tokens = batch.ids.shape
         positions = torch.arange(tokens, device=models.device).expand(count * pairs, tokens)
         found = []
@@ -427,18 +315,22 @@ class _Log:
     def add(self, values: Tensor, losses: Sequence[Tensor], objective: Any) -> None:
         """Add a step."""
         for model, (value, loss) in enumerate(zip(values.tolist(), losses, strict=True)):
-            found = {} if objective is None else objective.diagnostics(loss)
+            found = {} if objective is None or not len(loss) else objective.diagnostics(loss)
             self.seen[model].append({"loss": value} | {name: float(rate) for name, rate in found.items()})
 
     def entries(self) -> list[dict[str, Any]]:
-        """For each model lists of means."""
+        """For each model lists of means; None where none of the steps has a rate."""
+
+        def mean(values: list[float]) -> float | None:
+            return round(float(np.mean(values)), 4) if values else None
+
         return [
             {
                 name: [
-                    round(float(np.mean([step[name] for step in seen[begin : begin + self.every]])), 4)
+                    mean([step[name] for step in seen[begin : begin + self.every] if name in step])
                     for begin in range(0, len(seen) - self.every + 1, self.every)
                 ]
-                for name in seen[0]
+                for name in dict.fromkeys(name for step in seen for name in step)
             }
             for seen in self.seen
         ]
@@ -474,16 +366,5 @@ class _Best:
 
 def measure(models: Models, tokens: Tokens, task: Task) -> list[Values | None]:
     """For each model the values of all rows, as `training.measure` writes them; None for one that has diverged."""
-    order = sorted(range(len(tokens.ids)), key=lambda pair: -len(tokens.ids[pair]))
-    scores = np.zeros((models.count, len(order)), dtype=np.float32)
-    budget = max(1, BUDGET[models.device.split(":")[0]] // models.count)
-    begin = 0
-    with torch.inference_mode():
-        while begin < len(order):
-            chosen = order[begin : begin + max(1, budget // len(tokens.ids[order[begin]]))]
-            one = batch_of([(tokens, chosen)], models.device)
-            batch = Batch(*(part.expand(models.count, *part.shape[1:]) for part in (one.ids, one.types, one.there)))
-            batch = Batch(batch.ids.contiguous(), batch.types.contiguous(), batch.there.contiguous())
-            scores[:, chosen] = models.scores(batch).float().cpu().numpy()
-            begin += len(chosen)
+    scores = models.all_scores(tokens)
     return [values_of(own, tokens.rows, task) if np.isfinite(own).all() else None for own in scores]

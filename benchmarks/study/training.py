@@ -16,6 +16,8 @@ from torch import nn
 
 from . import readers
 from .arms import ARMS, Arm
+from .bert import Models, tokenised
+from .loop import train
 from .tasks import TASKS, Row, Task, load, training_rows
 
 #: The values of rows as they are kept, see `values_of`.
@@ -121,28 +123,21 @@ def _fit(
     model: Any, task: Task, arm: Arm, rows: Sequence[Row], *, rate: float, epochs: int, seed: int,
     validation: Sequence[Row] = (), scheduler: str = "linear",
 ) -> dict[str, Any]:  # fmt: skip
-    """Train a model; what is logged is the mean task loss and the rate of violations, by tenths of the training."""
-    import tempfile
-
+    """Train a model by its trainer; its log by tenths of the training."""
     from datasets import Dataset
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, ListNetLoss
-    from transformers import PrinterCallback
 
     from cmp_rerank import ComparativeLoss, GivenSupport, RerankerTrainer, RerankerTrainingArguments
-
-    from .watch import Watch, log_of
 
     if task.reads:
         return readers.fit(
             model, task, arm, rows, rate=rate, epochs=epochs, seed=seed, validation=validation, scheduler=scheduler
         )
-    steps = -(-len(rows) // task.batch) * epochs
 
     def value() -> float:
         values = measure(model, task, validation, "validation", str(model.device))
         return float(np.mean(decode(values, task)))
 
-    watch = Watch(arm, model, steps, value)
     if task.listwise:
         columns = {"query": [r["query"] for r in rows], "docs": [r["docs"] for r in rows]}
         # ListNet's target is the softmax of the labels: 10 makes it the relevant document alone.
@@ -160,19 +155,15 @@ def _fit(
             from dataclasses import replace
 
             objective = replace(objective, distribution="list")
-        loss = ComparativeLoss(model, loss, ablations, objective=objective, seed=seed)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = RerankerTrainingArguments(
-            output_dir=folder, num_train_epochs=epochs, per_device_train_batch_size=task.batch, learning_rate=rate,
-            warmup_steps=max(1, steps // 10), lr_scheduler_type=scheduler, weight_decay=arm.decay, seed=seed,
-            logging_steps=max(1, steps // 10), save_strategy="no", report_to="none", disable_tqdm=True,
-            use_cpu=model.device.type == "cpu", dataloader_pin_memory=False,
+        loss = ComparativeLoss(model, loss, ablations, objective=objective, seed=seed, compare_share=arm.share)
+
+    def build(arguments: dict[str, Any], callbacks: list[Any]) -> Any:
+        return RerankerTrainer(
+            model=model, args=RerankerTrainingArguments(**arguments), train_dataset=data, loss=loss,
+            callbacks=callbacks,
         )  # fmt: skip
-        trainer = RerankerTrainer(model=model, args=arguments, train_dataset=data, loss=loss, callbacks=[watch])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    found = watch.put()
-    return log_of(trainer.state.log_history) | found
+
+    return train(build, model, task, arm, len(rows), value, rate=rate, epochs=epochs, seed=seed, scheduler=scheduler)
 
 
 # Measuring ----------------------------------------------------------------------------------------------
@@ -198,9 +189,7 @@ def measure(model: Any, task: Task, rows: Sequence[Row], part: str, device: str)
     """The value of each row, see `values_of`."""
     if task.reads:
         return readers.measure(model, task, rows)
-    pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
-    model.eval()
-    return values_of(_scores(model, pairs, (task.name, part, len(rows)), task), rows, task)
+    return values_of(_scores(model, rows, (task.name, part, len(rows)), task), rows, task)
 
 
 def values_of(scores: np.ndarray, rows: Sequence[Row], task: Task) -> Values:
@@ -231,32 +220,11 @@ def _ideal(grades: Sequence[float], discounts: np.ndarray) -> float:
     return float(np.asarray(grades) @ discounts[: len(grades)])
 
 
-def _scores(model: CrossEncoder, pairs: list[tuple[str, str]], key: Any, task: Task) -> np.ndarray:
-    """Logits in 32 bits, sorted by length; the tokens of a part are kept for the next run."""
+def _scores(model: CrossEncoder, rows: Sequence[Row], key: Any, task: Task) -> np.ndarray:
+    """Logits of all pairs, in the rows' order; the tokens of a part are kept for the next run."""
     if key not in _LOADED:
-        tokens = model.tokenizer(
-            [query for query, _ in pairs], [doc for _, doc in pairs], truncation="longest_first",
-            max_length=task.max_length,
-        )  # fmt: skip
-        order = sorted(range(len(pairs)), key=lambda i: -len(tokens["input_ids"][i]))
-        batches, begin = [], 0
-        while begin < len(order):
-            longest = len(tokens["input_ids"][order[begin]])
-            end = min(len(order), begin + max(1, 16384 // longest))
-            chosen = order[begin:end]
-            batches.append(
-                (
-                    chosen,
-                    model.tokenizer.pad({k: [tokens[k][i] for i in chosen] for k in tokens}, return_tensors="pt"),
-                )
-            )
-            begin = end
-        _LOADED[key] = batches
-    scores = np.zeros(len(pairs), dtype=np.float32)
-    with torch.inference_mode():
-        for chosen, batch in _LOADED[key]:
-            inputs = {name: value.to(model.device) for name, value in batch.items()}
-            scores[chosen] = model.model(**inputs).logits[:, 0].float().cpu().numpy()
+        _LOADED[key] = tokenised(model, rows, task.max_length)
+    (scores,) = Models(model, 1).all_scores(_LOADED[key])
     if not np.isfinite(scores).all():
         raise ValueError("the model gives scores that are not finite; its training has diverged")
     return scores

@@ -76,10 +76,11 @@ class Average:
 
 
 def log_of(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The loss and the rates of a trainer's log, by its entries."""
+    """The loss and the rates of a trainer's log, by its entries; None where an entry has no rate."""
     entries = [entry for entry in history if "loss" in entry]
     log: dict[str, Any] = {"loss": [round(float(entry["loss"]), 4) for entry in entries]}
     for name in RATES:
-        if entries and name in entries[0]:
-            log[name] = [round(float(entry[name]), 4) for entry in entries]
+        # Where a share of the examples is compared, none may be in a batch.
+        if any(name in entry for entry in entries):
+            log[name] = [round(float(entry[name]), 4) if name in entry else None for entry in entries]
     return log

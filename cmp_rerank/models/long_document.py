@@ -225,6 +225,13 @@ class LongDocumentReranker(CrossEncoder):
         super().save_pretrained(path, *args, **kwargs)
         write_settings(path, self.settings)
 
+    @wraps(CrossEncoder.predict)
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Score documents; see ``CrossEncoder.predict``. What is no pair of texts is refused by its place."""
+        inputs = args[0] if args else kwargs.get("inputs", kwargs.get("sentences", []))
+        _checked([inputs] if self.is_singular_input(inputs) else inputs)
+        return super().predict(*args, **kwargs)
+
     @wraps(CrossEncoder.rank)
     def rank(
         self, query: str, documents: Sequence[str], *args: Any, return_passages: bool = False, **kwargs: Any

@@ -41,6 +41,7 @@ class TokenSegmenter(Protocol):
         ...
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*|\u2029\s*")
 
 
@@ -74,8 +75,8 @@ class Sentences:
         """Return the spans of the sentences of ``text``, in order."""
         from sentencex import get_sentence_boundaries
 
-        # A lone surrogate is no valid UTF-8. Replacing it by one character keeps the offsets right.
-        clean = text if text.isascii() else text.encode("utf-8", "replace").decode()
+        # A surrogate is no valid UTF-8. One character in its place, which ends no sentence, keeps the offsets right.
+        clean = text if text.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
         found = get_sentence_boundaries(self.language, clean)
         return stripped(text, ((piece["start_index"], piece["end_index"]) for piece in found))
 

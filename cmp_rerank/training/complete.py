@@ -145,10 +145,16 @@ class CompleteCheckpoints(Trainer):
             remove_unfinished(str(self.args.output_dir))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing where all steps are done: ``Trainer`` takes one more before it looks."""
-        if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(*args, **kwargs)
+    def _run_epoch(self, model: Any, epoch: int, train_dataloader: Any, **kwargs: Any) -> None:
+        """Nothing where all steps are done: ``Trainer`` takes one more before it looks.
+
+        The loader is told its epoch before batches are skipped: not all versions tell a batch sampler after that.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            return
+        if hasattr(train_dataloader, "set_epoch"):
+            train_dataloader.set_epoch(epoch)
+        super()._run_epoch(model=model, epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """The last file that each process writes; the first one goes on when all have."""

@@ -20,11 +20,12 @@ from cmp_rerank.evaluation import evaluate
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import analysis, real, together, training
+from benchmarks.study import analysis, bert, loop, readers, real, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
 from benchmarks.study.arms import ARMS, CORE, CROPS
 from benchmarks.study.tasks import PARTS, TASKS, load, prepare, training_rows
 from benchmarks.study.training import Cell, decode, make_start, run_cell
+from benchmarks.study.watch import log_of
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,89 @@ def test_every_arm_trains(arm: str, cache: Path) -> None:
     assert all(math.isfinite(loss) for loss in row["log"]["loss"])
     assert row["passes"] == ARMS[arm].passes * ARMS[arm].epochs
     assert ("violation_rate" in row["log"]) == (ARMS[arm].passes > 1)
+
+
+def test_a_share_differs_from_its_control_in_the_share_alone() -> None:
+    shared = [name for name in ARMS if "share" in name]
+    assert len(shared) == 4
+    assert not {*shared} & {*CORE, *CROPS}
+    for name in shared:
+        control, share = name.split(", share ")
+        arm, whole = ARMS[name], ARMS[control]
+        assert arm.share == float(share)
+        assert arm.passes == 1 + (whole.passes - 1) * float(share)
+        assert repr(arm.ablations()) == repr(whole.ablations())
+        assert repr(arm.objective()) == repr(whole.objective())
+        assert replace(arm, ablations=whole.ablations, objective=whole.objective, share=1.0, passes=3) == whole
+
+
+def test_what_a_share_compares_is_in_the_log(cache: Path) -> None:
+    logs = {
+        arm: run_cell(Cell("smoke", 16, arm, 1e-3, 0, "validation"), cache, "cpu")["log"]
+        for arm in ("plain", "compared, c=2", "compared, c=2, share 0.5", "compared, c=2, share 0.25")
+    }
+    assert len({tuple(log["loss"]) for log in logs.values()}) == 4
+    history = [{"loss": 1.0}, {"loss": 0.5, "violation_rate": 0.25}, {"train_runtime": 3.0}]
+    assert log_of(history) == {"loss": [1.0, 0.5], "violation_rate": [None, 0.25]}
+
+
+def test_all_kinds_of_models_have_the_same_arguments_of_training(
+    cache: Path, squad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any difference beside the folder and the length batches of readers would be one between tasks."""
+    seen = []
+    monkeypatch.setattr("benchmarks.study.loop.log_of", lambda history: {})
+
+    def spied(build, *rest, **options):
+        def noted(arguments, callbacks):
+            trainer = build(arguments, callbacks)
+            assert all(getattr(trainer.args, name) == value for name, value in arguments.items() if name in KEPT)
+            seen.append(arguments)
+            return trainer
+
+        return loop.train(noted, *rest, **options)
+
+    monkeypatch.setattr(training, "train", spied)
+    monkeypatch.setattr(readers, "train", spied)
+    for task in ("smoke", "reading"):
+        monkeypatch.setitem(TASKS, task, replace(TASKS[task], sizes={8: 2}, batch=4))
+        training._LOADED.clear()
+        run_cell(Cell(task, 8, "plain, decay 0.1", 1e-3, 5, "validation"), cache if task == "smoke" else squad, "cpu")
+    training._LOADED.clear()
+    one, other = ({name: value for name, value in each.items() if name != "output_dir"} for each in seen)
+    assert one == other
+    assert (one["learning_rate"], one["weight_decay"], one["seed"], one["num_train_epochs"]) == (1e-3, 0.1, 5, 2)
+    assert one["save_strategy"] == "no"  # a cell writes no checkpoint
+
+
+KEPT = ("num_train_epochs", "per_device_train_batch_size", "learning_rate", "warmup_steps", "weight_decay", "seed")
+
+
+def test_scores_are_those_of_sentence_transformers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorted by length, in passes of few tokens, and with the first token alone in the last layer."""
+    draw = np.random.default_rng(0)
+    words = ["bear", "honey", "river", "bridge", "torch"]
+    rows = [
+        {"query": " ".join(draw.choice(words, 2)), "docs": [" ".join(draw.choice(words, n)) for n in sizes],
+         "labels": [1.0, *[0.0] * (len(sizes) - 1)]}
+        for sizes in (draw.integers(1, 60, size=int(count)) for count in draw.integers(2, 6, size=12))
+    ]  # fmt: skip
+    task = TASKS["smoke"]
+    model = training.open_start(task, cache, 0.0, "cpu")
+    pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
+    wanted = model.predict(pairs, batch_size=1)
+    assert wanted.std() > 1e-3
+    tokens = bert.tokenised(model, rows, task.max_length)
+    assert max(map(len, tokens.ids)) == task.max_length  # some are truncated
+    found = {}
+    for budget in (1, 64, 2048):
+        monkeypatch.setitem(bert.PASS, "cpu", budget)
+        found[budget] = bert.Models(model, 1).all_scores(tokens)[0]
+        assert found[budget] == pytest.approx(wanted, abs=1e-5 * float(wanted.std()))
+        assert bert.Models(model, 3).all_scores(tokens)[2] == pytest.approx(wanted, abs=1e-5 * float(wanted.std()))
+    values = training.measure(model, task, rows, "made up", "cpu")
+    assert values == training.values_of(wanted, rows, task)
+    training._LOADED.clear()
 
 
 def test_a_cell_gives_the_same_twice_and_another_seed_another(cache: Path) -> None:
@@ -94,6 +178,45 @@ def test_a_difference_is_tested_over_seeds_or_rows_whichever_is_less_certain() -
     rows = draw.normal(size=50)
     assert contrast(dict.fromkeys(range(5), rows), dict.fromkeys(range(5), np.zeros(50)))["error_seeds"] < 1e-12
     assert contrast(dict.fromkeys(range(5), rows), dict.fromkeys(range(5), np.zeros(50)))["p"] > 1e-6
+
+
+def test_the_error_of_seeds_and_rows_together() -> None:
+    """The variance of a mean over seeds and rows that both vary, as simulation has it."""
+    draw = np.random.default_rng(1)
+    seeds, rows = 8, 30
+    means, errors = [], []
+    for _ in range(400):
+        table = draw.normal(0, 0.5, (seeds, 1)) + draw.normal(0, 1.0, (1, rows)) + draw.normal(0, 3.0, (seeds, rows))
+        found = contrast(dict(enumerate(table)), dict(enumerate(np.zeros_like(table))))
+        assert found["error_both"] >= max(found["error_seeds"], found["error_queries"])
+        assert found["low_both"] <= found["low"] <= found["difference"] <= found["high"] <= found["high_both"]
+        means.append(found["difference"])
+        errors.append(found["error_both"])
+    truth = math.sqrt(0.25 / seeds + 1 / rows + 9 / (seeds * rows))
+    assert np.std(means) == pytest.approx(truth, rel=0.1)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(truth, rel=0.05)
+
+
+def test_the_other_error_hardly_widens_the_intervals_of_the_page() -> None:
+    rows = command.read("sst2", command.RESULTS)
+    found = analysis.tested(rows, "sst2", 100)
+    best = analysis.best_plain(rows, "sst2", 100)
+    compared = [(arm, other) for other in (analysis.CONTROL, best) for arm in (*analysis.COMPARED, analysis.CONTROL)]
+    pairs = [(arm, "plain") for arm in found] + compared
+    contrasts = [contrast(found[arm], found[other]) for arm, other in pairs if arm != other]
+    assert len(contrasts) == 15
+    assert all(c["high_both"] - c["low_both"] < 1.1 * (c["high"] - c["low"]) for c in contrasts)
+    page = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
+    assert "widens each interval of this page by less than a tenth" in " ".join(page.split())
+
+
+def test_a_failed_run_counts_nothing_where_rates_are_chosen() -> None:
+    rows = [cell("plain", rate, seed, "validation", "12") for rate in TASKS["smoke"].rates for seed in (0, 1)]
+    for name in ("mean", "values"):
+        del rows[-1][name]
+    rows[-1]["failed"] = "NaN"
+    assert tuning(rows, "smoke", 16)[2].startswith("| plain | 1 | 1e-05 | 2 | 0.7500 |")
+    assert analysis.best_plain([*rows, cell("plain", 1e-5, 100, "test", "1")], "smoke", 16) == "plain"
 
 
 def test_holm_and_tables() -> None:
@@ -171,6 +294,11 @@ def test_verdicts_are_against_averaging_and_the_best_plain_arm() -> None:
         ["| compared, c=2", "plain, 3x epochs", "2", "+0.2500"],
         ["| mean, c=2", "plain, 3x epochs", "2", "+0.1250"],
     ]
+    shown = [line.strip("| ").split(" | ") for line in analysis.verdicts(rows, "smoke", 16)[2:]]
+    lowest = min(shown, key=lambda cells: float(cells[5]))
+    assert float(lowest[6]) == pytest.approx(
+        min(1, 3 * float(lowest[5])), abs=2e-3
+    )  # over all lines, not per control
     assert analysis.best_plain([], "smoke", 16) is None
 
 
@@ -319,7 +447,15 @@ def test_a_start_of_several_tasks_is_prepared_before_them(tmp_path: Path, monkey
 # Many cells in one training ---------------------------------------------------------------------------------------
 
 SEEDS, RATES = (0, 1, 0), (1e-3, 1e-3, 3e-4)
-QUICK = ("plain", "plain, averaged weights", "plain, best epoch", "compared, c=2, top:1", "Intra-Distillation, p=0.1")
+QUICK = (
+    "plain",
+    "plain, averaged weights",
+    "plain, best epoch",
+    "compared, c=2, top:1",
+    "full + hinges, c=2, share 0.5",
+    "Intra-Distillation, p=0.1",
+)
+POINTWISE = ("plain", "compared, c=2", "compared, c=2, share 0.25", "Intra-Distillation, p=0.1")
 
 
 @pytest.mark.parametrize(
@@ -330,7 +466,7 @@ QUICK = ("plain", "plain, averaged weights", "plain, best epoch", "compared, c=2
             for arm in ARMS
             if not ARMS[arm].dropout and arm not in CROPS
         ),
-        *((arm, False) for arm in ("plain", "compared, c=2", "Intra-Distillation, p=0.1")),
+        *((arm, False) for arm in POINTWISE),
     ],
 )
 def test_cells_that_are_trained_together_are_those_of_the_trainer(arm: str, listwise: bool, cache: Path) -> None:
@@ -350,9 +486,9 @@ def test_cells_that_are_trained_together_are_those_of_the_trainer(arm: str, list
     drawn = [training_rows(parts["train"], 16, cell.seed) for cell in cells]
     validation = parts["validation"] if ARMS[arm].keep_best else []
     epochs = 2 * ARMS[arm].epochs
-    seen = together.tokenised(model, task, validation) if validation else None
+    seen = bert.tokenised(model, validation, task.max_length) if validation else None
     models, logs = together.train(model, task, ARMS[arm], drawn, cells, epochs, seen)
-    tokens = together.tokenised(model, task, parts["test"])
+    tokens = bert.tokenised(model, parts["test"], task.max_length)
     values = together.measure(models, tokens, task)
     # No score, or no loss, depends on these: their gradients are rounding alone, which AdamW scales up.
     free = ("key.bias", "classifier.bias") if listwise else ("key.bias",)

@@ -110,7 +110,11 @@ def test_a_model_that_was_saved_with_settings_reads_passages(folder: Path, tmp_p
     status, _, notes = call(*given(folder, model=tmp_path / "saved", out=tmp_path / "a.trec", depth=2))
     assert status == 0, notes
     assert "read as" in notes
-    assert read_run(tmp_path / "a.trec") == rerank_run(model, QUERIES, CORPUS, RUN, depth=2)
+    expected = rerank_run(model, QUERIES, CORPUS, RUN, depth=2)
+    found = read_run(tmp_path / "a.trec")
+    assert {query: list(scores) for query, scores in found.items()} == {q: list(s) for q, s in expected.items()}
+    for query, scores in expected.items():  # not in the same batches before sentence-transformers 6.2
+        assert found[query] == pytest.approx(scores, abs=1e-6)
     status, _, notes = call(*given(folder, model=tmp_path / "saved", out=tmp_path / "b.trec", depth=2), "--truncate")
     assert "exceed the window" in notes
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
+from scipy_seeds import drawn_by
 
 from cmp_rerank.evaluation import Evaluation, Judgments, compare, compare_evaluations, evaluate
 from cmp_rerank.evaluation.compare import system_names
@@ -51,7 +52,7 @@ def test_means_differences_and_counts(comparison) -> None:
             assert found.t_p == pytest.approx(stats.ttest_rel(values[name], values["base"]).pvalue)
             assert comparison.differences(name, measure) == pytest.approx(dict(zip(QUERIES, difference, strict=True)))
             low, high = stats.bootstrap(
-                (difference,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(0)
+                (difference,), np.mean, method="percentile", n_resamples=4000, **drawn_by(0)
             ).confidence_interval
             assert (found.low, found.high) == pytest.approx((low, high), abs=0.06 * (high - low))
 

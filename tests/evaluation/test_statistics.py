@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy_seeds import drawn_by
 
 from cmp_rerank.evaluation.statistics import (
     bootstrap_means,
@@ -99,7 +100,7 @@ def test_randomisation_is_scipys_and_shares_its_signs() -> None:
         permutation_type="samples",
         vectorized=True,
         n_resamples=20_000,
-        rng=np.random.default_rng(1),
+        **drawn_by(1),
     ).pvalue
     assert 0.01 < theirs < 0.9  # canary: a p value that can be told from 0 and 1
     assert p[0] == pytest.approx(theirs, abs=4 * math.sqrt(2 * theirs * (1 - theirs) / 20_000))
@@ -145,7 +146,7 @@ def test_bootstrap_is_scipys() -> None:
     rng = np.random.default_rng(2)
     for ours, sample in ((boot_a[:, 0], (a,)), (boot_b[:, 0] - boot_a[:, 0], (b - a,))):
         theirs = stats.bootstrap(
-            sample, np.mean, method="percentile", n_resamples=20_000, confidence_level=0.9, rng=rng
+            sample, np.mean, method="percentile", n_resamples=20_000, confidence_level=0.9, **drawn_by(rng)
         ).confidence_interval
         width = theirs.high - theirs.low
         assert interval(ours, 0.9) == pytest.approx((theirs.low, theirs.high), abs=0.03 * width)

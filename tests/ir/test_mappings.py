@@ -9,7 +9,7 @@ from typing import Any
 import ir_datasets
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optional_libraries import datasets
 
@@ -24,6 +24,7 @@ from cmp_rerank.mining import sample_negatives
 IDS = st.lists(st.text(min_size=0, max_size=3), max_size=30)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # characters are slow to draw the first time
 @given(IDS.map(lambda ids: list(dict.fromkeys(ids))), IDS, st.sampled_from([1, 3, 2**64 - 1]))
 def test_the_index_finds_what_a_dictionary_finds(ids: list[str], wanted: list[str], modulus: int) -> None:
     """With a modulus of 1 all ids share one hash; nothing is lost, nothing is invented."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import MSELoss
 from slow_loop import gradients, same_gradients
@@ -73,7 +73,7 @@ def test_comparing_gives_what_later_versions_give(labels: list[list[float]], tin
 
 
 def trainer(model: CrossEncoder, loss: nn.Module, labels: Any, folder: Path, texts: Any = LISTS) -> RerankerTrainer:
-    rows = Dataset.from_dict({"query": QUERIES, "documents": texts, "label": labels})
+    rows = datasets.Dataset.from_dict({"query": QUERIES, "documents": texts, "label": labels})
     args = RerankerTrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=4, report_to="none", use_cpu=True, max_steps=1,
         logging_steps=1, logging_nan_inf_filter=False, save_strategy="no", disable_tqdm=True,

@@ -155,6 +155,9 @@ def test_coverage_counts_what_truncation_would_lose(model: CrossEncoder) -> None
     assert f"lost {expected.lost} of {expected.tokens} tokens" in str(reranker.coverage)
 
 
+@pytest.mark.skipif(
+    not hasattr(CrossEncoder, "_inference"), reason="before 6.2 sentence-transformers makes batches of documents"
+)
 def test_passages_of_all_documents_share_batches_in_order_of_length(
     model: CrossEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,7 +228,7 @@ def test_causal_rerankers_with_a_chat_template(tmp_path: Path) -> None:
         given = {"input_ids": row, "attention_mask": torch.ones_like(row), "modality": "message", "logits_to_keep": 1}
         with torch.no_grad():
             alone.append(model(given)["scores"].item())
-        assert model.tokenizer.decode(ids[view.tokens]).endswith("</s><s>assistantRelevant")
+        assert model.tokenizer.decode(ids[view.tokens]).replace(" ", "").endswith("</s><s>assistantRelevant")
     assert scores == pytest.approx([max(alone)], abs=1e-5)
     model.max_seq_length = 20
     with pytest.raises(ValueError, match="has no room for the document"):

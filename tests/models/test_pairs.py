@@ -172,7 +172,8 @@ def test_the_chat_template_path_has_the_same_public_behaviour() -> None:
         for view in PLAN.views(example):
             text = one.tokenizer.decode(example.features["input_ids"][view.tokens])
             assert "Pandas eat bamboo." in text
-            assert text.endswith("</s><s>assistantRelevant")  # of the template: this tokenizer knows no colon
+            # Of the template: this tokenizer knows no colon. Earlier transformers put blanks around special tokens.
+            assert text.replace(" ", "").endswith("</s><s>assistantRelevant")
             assert ("udge it." in text) == bool(options)
     # Segments of tokens are the same as for a plain pair
     (plain,) = tokenise(model("byte_bpe"), [(QUERIES[0], TEXTS[0])], PLAN)
@@ -190,7 +191,8 @@ def test_a_truncated_chat_keeps_its_end(window: Any) -> None:
     assert count.cut == 1
     assert 0 < count.lost < len(" ".join(TEXTS))
     for view in PLAN.views(example):
-        assert one.tokenizer.decode(example.features["input_ids"][view.tokens]).endswith("</s><s>assistantRelevant")
+        text = one.tokenizer.decode(example.features["input_ids"][view.tokens])
+        assert text.replace(" ", "").endswith("</s><s>assistantRelevant")
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,10 @@ def test_texts_without_sentence_ends_or_spaces() -> None:
     assert cut(WordWindows(2), "x" * 1000) == ["x" * 1000]
 
 
-def test_a_lone_surrogate_shifts_nothing() -> None:
-    text = "One \ud800 here. Two é there."
-    assert cut(Sentences(), text) == ["One \ud800 here.", "Two é there."]
+@pytest.mark.parametrize("surrogates", ["\ud800", "\ud83d\ude00"], ids=["lone", "two"])
+def test_surrogates_shift_nothing_and_end_no_sentence(surrogates: str) -> None:
+    text = f"One {surrogates} Here. Two é there."
+    assert cut(Sentences(), text) == [f"One {surrogates} Here.", "Two é there."]
 
 
 @pytest.mark.parametrize("segmenter", [Sentences(), Paragraphs(), WordWindows(9), WordWindows(18, stride=9)])

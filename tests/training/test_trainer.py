@@ -349,8 +349,9 @@ def test_a_batch_with_nothing_to_learn_has_gradients(
     (batch,) = run.get_train_dataloader()
     value = run.compute_loss(tiny_model, batch)
     value.backward()
-    assert value.item() == 0
-    assert all(p.grad is not None and not p.grad.any() for p in tiny_model.parameters() if p.requires_grad)
+    assert value.item() == pytest.approx(0, abs=1e-6)  # an epsilon before sentence-transformers 6.2
+    gradients = [p.grad for p in tiny_model.parameters() if p.requires_grad]
+    assert all(gradient is not None and gradient.abs().max() < 1e-6 for gradient in gradients)
 
 
 def test_evaluation_has_its_own_batches(tiny_model: CrossEncoder, tmp_path: Path) -> None:
