@@ -55,3 +55,14 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+def test_extras_that_pages_and_messages_name_exist() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = set(re.findall(r"^([\w-]+) = \[", project.partition("[project.optional-dependencies]")[2], re.MULTILINE))
+    named = set()
+    for path in [*PAGES, *(ROOT / "cmp_rerank").rglob("*.py")]:
+        for given in re.findall(r"pip install '?\"?(?:cmp-rerank|\.)\[([\w,-]+)\]", path.read_text(encoding="utf-8")):
+            named |= set(given.split(","))
+    assert named
+    assert named <= extras

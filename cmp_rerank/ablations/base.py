@@ -103,6 +103,12 @@ class View:
             what is not there, is none. It may be a fraction: half a step.
         features: features that are replaced, by name, each with a value for every token of the example, (T,).
         copy: independent copies draw other random numbers, see `Example.seed_of`.
+
+    Example:
+        >>> example = Example({"input_ids": np.array([101, 7, 8, 9])}, np.array([-1, 0, 1, 1]))
+        >>> cropped = View(example.keeping([1]), levels=(1,))  # the second segment, a step of drop
+        >>> cropped.feature(example, "input_ids").tolist(), cropped.level(0)
+        ([101, 8, 9], 1)
     """
 
     tokens: np.ndarray
@@ -152,6 +158,15 @@ class TextPair:
         offsets: (tokens of the passage, 2) the characters of the whole passage that each of its tokens stands for.
         window: the characters of the passage that the model sees.
         all_offsets: gives the offsets of all tokens of the passage, those that the model does not see included.
+
+    Example:
+        >>> pair = TextPair(
+        ...     "who eats", "Pandas eat.", True,
+        ...     part=np.array([FIXED, QUERY, QUERY, FIXED, PASSAGE, PASSAGE, FIXED]),
+        ...     offsets=np.array([[0, 6], [7, 11]]), window=(0, 11), all_offsets=lambda: np.array([[0, 6], [7, 11]]),
+        ... )
+        >>> [pair.passage[start:end] for start, end in pair.offsets]
+        ['Pandas', 'eat.']
     """
 
     query: str
@@ -176,6 +191,10 @@ class Prepared:
         start: the character at which the passage should begin, so that the window shows what is needed; None: the
             window stays.
         notes: see `Example`.
+
+    Example:
+        >>> Prepared(segment=np.array([-1, 0, 0, 1]), support=frozenset({1})).support
+        frozenset({1})
     """
 
     segment: np.ndarray | None = None
@@ -193,6 +212,13 @@ class ModelHooks(Protocol):
     Attributes:
         first_layer: the lowest encoder layer that is ablated, from 0. Layers below it may run once for rows that
             differ in their level only.
+
+    Example:
+        ::
+
+            hooks = CmpDrop(0.1).hooks(model)
+            with hooks.installed(), hooks.rows(seeds, positions, levels=[0, 1]):  # the second row lacks units
+                scores = model(**features)
     """
 
     first_layer: int
@@ -224,6 +250,14 @@ class Ablation:
         on_model: whether it acts on the model, by `hooks`.
         nested: whether each step takes away more of the step before it; if not, each step starts from the full
             example, as an independent copy.
+
+    Example:
+        >>> class LastTokens(Ablation):  # each step takes the last token away
+        ...     def views(self, example, steps):
+        ...         return [View(np.arange(len(example) - step)) for step in range(1, steps + 1)]
+        >>> example = Example({"input_ids": np.array([101, 7, 8])}, np.array([-1, 0, 1]))
+        >>> [view.tokens.tolist() for view in LastTokens().views(example, steps=2)]
+        [[0, 1], [0]]
     """
 
     steps: int = 1

@@ -32,6 +32,24 @@ def progress(title: str, unit: str = "") -> Iterator[Callable[[int, int], None]]
         yield show
 
 
+class _Pace:
+    """Units a second since the first report: what came before it was other work, or was done by an earlier call.
+
+    Example:
+        >>> pace = _Pace()
+        >>> pace(1, 40.0), pace(3, 42.0)  # training steps, after the start has been evaluated for 39 seconds
+        (0.025, 1.0)
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, done: int, seconds: float) -> float:
+        self._first = self._first or (done, seconds)
+        more, time = done - self._first[0], seconds - self._first[1]
+        return more / time if more > 0 and time > 0 else done / max(seconds, 1e-9)
+
+
 @contextmanager
 def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
@@ -45,7 +63,7 @@ def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    begin = time.perf_counter()
+    begin, pace = time.perf_counter(), _Pace()
     bar = Progress(*columns, console=Console(stderr=True), transient=False)
     task = bar.add_task(title, total=1, rate="")
     shown = False
@@ -56,7 +74,7 @@ def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         if not shown and seconds > PATIENCE and done < total:
             shown = True
             bar.start()
-        bar.update(task, completed=done, total=max(total, 1), rate=f"{done / max(seconds, 1e-9):,.1f} {unit}/s")
+        bar.update(task, completed=done, total=max(total, 1), rate=f"{pace(done, seconds):,.1f} {unit}/s")
 
     try:
         yield show
@@ -67,20 +85,22 @@ def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _lines(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    begin = time.perf_counter()
+    begin, pace = time.perf_counter(), _Pace()
     tenths, last = 0, 0.0
 
     def show(done: int, total: int) -> None:
         nonlocal tenths, last
         seconds = time.perf_counter() - begin
-        now = done * 10 // max(total, 1)
+        now, rate = done * 10 // max(total, 1), pace(done, seconds)
         # What is quick after a slow start would print ten lines at once.
         if now > tenths and seconds > PATIENCE and (seconds - last > PATIENCE or done == total):
             tenths, last = now, seconds
-            rate = done / seconds
             left = (total - done) / rate if rate else 0.0
             counted = f"{done:,} of {total:,} {unit}".rstrip()
-            pace = f"{rate:,.1f}/s, {left:,.0f} s left"
-            print(f"[{seconds:7.1f} s] {title}: {counted}, {pace}", file=sys.stderr, flush=True)
+            print(
+                f"[{seconds:7.1f} s] {title}: {counted}, {rate:,.1f}/s, {left:,.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield show

@@ -34,6 +34,11 @@ class Split:
         weights: How much a query counts in means of your own, by query id; None: all the same. Measures, tests and
             training of this package count every query once.
         support: Characters of the documents that support the answer, by document id, by query id; None: not known.
+
+    Example:
+        >>> dev = Split({"q1": "who eats"}, {"q1": {"d1": 1}})
+        >>> list(dev.queries), dev.qrels["q1"]["d1"]
+        (['q1'], 1)
     """
 
     queries: Mapping[str, str]

@@ -37,6 +37,15 @@ def open_texts(
 
     Raises:
         ValueError: With file and line, for a line that cannot be read and an id that occurs twice.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "corpus.tsv")
+        ...     _ = path.write_text("d1\\tPandas eat.\\nd2\\tBees fly.\\n")
+        ...     open_texts(path)["d2"]
+        'Bees fly.'
     """
     path = Path(path)
     about = f"{path.name} {titles}"

@@ -25,6 +25,13 @@ class LoadOptions:
 
     Raises:
         ValueError: An option is out of its range.
+
+    Example:
+        >>> LoadOptions(missing_texts="drop", split={"dev": 0.1, "test": 0.2}).titles
+        True
+        >>> LoadOptions(missing_texts="keep")
+        Traceback (most recent call last):
+        ValueError: missing_texts must be one of 'error', 'drop'...
     """
 
     missing_texts: str = "error"

@@ -115,6 +115,14 @@ def divided(collection: Collection, split: float | Mapping[str, float], *, seed:
 
     Raises:
         ValueError: As :func:`divide`, and where queries of two splits contradict each other.
+
+    Example:
+        >>> from cmp_rerank.collections import Collection
+        >>> words = ["panda", "bear", "cat", "bee", "mill"]
+        >>> asked = {f"q{i}": f"who feeds the {word} of {i} {word}s" for i, word in enumerate(words)}
+        >>> tiny = Collection("tiny", {"d": "a text"}, {"test": Split(asked, {query: {"d": 1} for query in asked})})
+        >>> {name: len(part.queries(name)) for part in [divided(tiny, {"dev": 0.2})] for name in part.splits}
+        {'train': 4, 'dev': 1}
     """
     shares = check_shares(split)
     parts = [collection.part(name) for name in collection.splits]

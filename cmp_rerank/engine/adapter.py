@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cmp_rerank.engine.rows import Row, RowBatch
 
-#: What must be around a forward pass of a batch of rows.
 Around = Callable[[RowBatch], AbstractContextManager[Any]]
+"""What must be around a forward pass of a batch of rows: ``with around(batch): model(**batch.features)``."""
 
 
 class Adapter(Protocol):
@@ -25,6 +25,16 @@ class Adapter(Protocol):
         by_position: whether a row's scores depend on the original positions of its tokens also where nothing is
             ablated, as those of a model with a score for each token do. If not, rows that read the same tokens are
             one computation, of whatever examples they are.
+
+    Example:
+        ::
+
+            class PairAdapter(ModelAdapter):  # an Adapter
+                def collate(self, inner, rows):
+                    return pad(rows, ["input_ids", "attention_mask"], {"input_ids": 0}, inner.device)
+
+                def run(self, module, batch):
+                    return module(**batch.features).logits
     """
 
     one_pass: bool

@@ -24,7 +24,29 @@ Run = Callable[[Sequence[Row]], Tensor]
 
 
 class PassModifier(Protocol):
-    """What is done around forward passes."""
+    """What is done around forward passes.
+
+    Example:
+        >>> from contextlib import contextmanager
+        >>> class Counted:
+        ...     passes = 0
+        ...
+        ...     @contextmanager
+        ...     def installed(self):
+        ...         yield
+        ...
+        ...     @contextmanager
+        ...     def around(self, batch):
+        ...         self.passes += 1
+        ...         yield batch
+        ...
+        ...     def verify(self, run, row):
+        ...         return None
+        >>> modifier: PassModifier = Counted()
+        >>> with modifier.installed(), modifier.around("a batch") as batch:
+        ...     modifier.passes, batch
+        (1, 'a batch')
+    """
 
     def installed(self) -> AbstractContextManager[Any]:
         """Around all passes of a step: hooks are on the model inside, and off again outside."""

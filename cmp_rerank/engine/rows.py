@@ -14,6 +14,7 @@ from cmp_rerank.ablations import Example, View
 from cmp_rerank.engine.memory import Budget
 
 Row = tuple[Example, View]
+"""One view of one example, (`Example`, `View`), which is scored once: ``example, view = row``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,14 @@ class RowBatch:
         levels: for each row the levels of its view. B is the number of rows, or where a modifier runs the model on
             single tokens, the number of tokens.
         longest: tokens of the longest example of all rows of the step.
+
+    Example:
+        >>> example = Example({"input_ids": np.array([7, 8, 9])}, np.array([-1, 0, 1]), seed=5)
+        >>> rows = [(example, View(np.array([0, 1, 2]))), (example, View(np.array([0, 1, 2]), (1,)))]
+        >>> ids = torch.tensor([[7, 8, 9], [7, 8, 9]])
+        >>> batch = RowBatch.of(rows, {"input_ids": ids}, positions=torch.arange(3).expand(2, 3))
+        >>> batch.seeds.tolist(), batch.level(0)
+        ([5, 5], [0, 1])
     """
 
     rows: Sequence[Row]

@@ -32,7 +32,10 @@ from cmp_rerank.text.checks import check_whole
 logger = logging.getLogger(__name__)
 
 Strategy = Literal["auto", "stacked", "hybrid", "trunk", "naive"]
+"""How the steps are run: "auto", "stacked", "hybrid", "trunk" or "naive"; see `Scorer`. An option of a loss:
+``ComparativeLoss(..., strategy="hybrid")``."""
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
+"""The names of all strategies, ``"auto"`` first."""
 Kind = TypeVar("Kind", bound=PassModifier)
 
 
@@ -70,6 +73,14 @@ class Scorer:
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    Example:
+        ::
+
+            plan = Plan([CmpCrop(), CmpDrop()])
+            scorer = Scorer(adapter_of(model), plan.on_model, strategy="hybrid")
+            views = [plan.views(example) for example in examples]
+            scores = scorer(model, examples, views)  # (examples, 1 + steps, labels)
     """
 
     def __init__(

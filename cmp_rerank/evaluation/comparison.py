@@ -24,6 +24,16 @@ class SystemMean:
         high: Upper end of the bootstrap interval.
         seeds: Number of runs of the system.
         seed_deviation: Standard deviation of the means of its runs; None for a single run.
+
+    Example:
+        >>> from cmp_rerank import compare
+        >>> qrels = {str(i): {"a": 1} for i in range(30)}
+        >>> good, bad = {i: {"a": 2.0, "b": 1.0} for i in qrels}, {i: {"a": 1.0, "b": 2.0} for i in qrels}
+        >>> mixed = {i: (bad if int(i) % 3 else good)[i] for i in qrels}
+        >>> comparison = compare({"first stage": bad, "tuned": mixed}, qrels, "RR@10", baseline="first stage")
+        >>> mean = comparison.means[1]
+        >>> mean.system, round(mean.mean, 3), mean.low < mean.mean < mean.high
+        ('tuned', 0.667, True)
     """
 
     system: str
@@ -58,6 +68,16 @@ class Contrast:
         minimum_detectable_effect: Smallest true difference that these queries can be expected to reveal; None where
             it cannot be estimated.
         significant: Whether the corrected p value of the chosen test is below alpha.
+
+    Example:
+        >>> from cmp_rerank import compare
+        >>> qrels = {str(i): {"a": 1} for i in range(30)}
+        >>> good, bad = {i: {"a": 2.0, "b": 1.0} for i in qrels}, {i: {"a": 1.0, "b": 2.0} for i in qrels}
+        >>> mixed = {i: (bad if int(i) % 3 else good)[i] for i in qrels}
+        >>> comparison = compare({"first stage": bad, "tuned": mixed}, qrels, "RR@10", baseline="first stage")
+        >>> contrast = comparison.contrast("tuned", "RR@10")
+        >>> round(contrast.difference, 3), (contrast.wins, contrast.ties, contrast.losses), contrast.verdict
+        (0.167, (10, 20, 0), 'better')
     """
 
     system: str
@@ -99,6 +119,17 @@ class Comparison:
         contrasts: One entry for each other system and measure.
         evaluations: System -> what was evaluated, one for each seed; holds missing queries and ties.
         config: Alpha, level, power, resamples, seed, test and the options of the evaluation.
+
+    Example:
+        >>> from cmp_rerank import compare
+        >>> qrels = {str(i): {"a": 1} for i in range(30)}
+        >>> good, bad = {i: {"a": 2.0, "b": 1.0} for i in qrels}, {i: {"a": 1.0, "b": 2.0} for i in qrels}
+        >>> mixed = {i: (bad if int(i) % 3 else good)[i] for i in qrels}
+        >>> comparison = compare({"first stage": bad, "tuned": mixed}, qrels, "RR@10", baseline="first stage")
+        >>> comparison.systems, comparison.baseline, comparison.values["tuned"].shape
+        (('first stage', 'tuned'), 'first stage', (1, 30, 1))
+        >>> comparison.contrast("tuned", "RR@10").verdict
+        'better'
     """
 
     baseline: str

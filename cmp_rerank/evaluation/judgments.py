@@ -32,6 +32,11 @@ class Judgments:
 
     Raises:
         ValueError: There is no judged query, a grade is no integer, or what the policy refuses.
+
+    Example:
+        >>> judged = Judgments({"q1": {"a": 2, "b": 0}, "q2": {"a": 0}, "q3": {}}, no_relevant="skip")
+        >>> judged.queries, judged.query_number
+        (('q1',), {'q1': 0})
     """
 
     def __init__(

@@ -38,6 +38,12 @@ class Evaluation:
         ties: One entry for each cut-off (None for measures without); empty when the given rank decides.
         sums: Measures that are added up over queries rather than averaged, such as NumRet.
         nothing_judged: Where no document of the run is judged for its query: documents of both, in words.
+
+    Example:
+        >>> from cmp_rerank import evaluate
+        >>> found = evaluate({"q1": {"a": 2.0, "b": 1.0}}, {"q1": {"b": 1}, "q2": {"a": 1}}, "RR@10 R@5")
+        >>> found["RR@10"], found.means, found.missing
+        (0.25, {'RR@10': 0.25, 'R@5': 0.5}, ('q2',))
     """
 
     measures: tuple[str, ...]

@@ -34,6 +34,13 @@ class Guarded:
         batch_size: Passed to ``predict``.
         measure: The measure of the choice.
         validation: Its mean on the validation split.
+
+    Example:
+        ::
+
+            guarded = load_guard("my-run/guard/model")
+            print(guarded.mix)  # what share of the score the model has
+            run = guarded.rerank(queries, corpus, first_stage)
     """
 
     model: CrossEncoder

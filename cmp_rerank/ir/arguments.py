@@ -10,8 +10,9 @@ from typing import Any
 
 from cmp_rerank.ir.mappings import Texts
 
-#: Called with the number of rows that are done and the number of all rows.
 Progress = Callable[[int, int], None]
+"""Called with the number of rows that are done and the number of all rows:
+``lambda done, of: print(f"{done} of {of}")``."""
 
 
 def kind(value: object) -> str:

@@ -29,6 +29,11 @@ class Block:
         scores: (rows,) float64.
         ranks: (rows,) int64, the rank that the file gives, or the place in the query.
         given: Whether the source really gives ranks; a mapping does not, since its order may mean nothing.
+
+    Example:
+        >>> (block,) = blocks_of({"q1": {"a": 2.0, "b": 1.0}, "q2": {"c": 3.0}})
+        >>> block.queries, block.bounds.tolist(), block.doc_list(), block.scores.tolist()
+        (['q1', 'q2'], [0, 2, 3], ['a', 'b', 'c'], [2.0, 1.0, 3.0])
     """
 
     queries: list[str]
@@ -71,6 +76,11 @@ def blocks_of(run: Mapping[str, Mapping[str, float]], rows: int = 1_000_000) -> 
 
     Raises:
         ValueError: A score is not a number or is NaN, or a document id is not a string.
+
+    Example:
+        >>> run = {"q1": {"a": 2.0, "b": 1.0}, "q2": {"c": 3.0}}
+        >>> [(block.queries, len(block)) for block in blocks_of(run, rows=2)]
+        [(['q1'], 2), (['q2'], 1)]
     """
     queries: list[str] = []
     docs: list[str] = []

@@ -22,7 +22,6 @@ from cmp_rerank.text.terms import term_splitter
 # Queries that are searched at once.
 _BLOCK = 100
 LENGTHS = ("exact", "lucene")
-#: What Anserini does by default: its k1 and b, Porter's stemmer, Lucene's tokens, stop words and lengths.
 ANSERINI: Mapping[str, Any] = {
     "k1": 0.9,
     "b": 0.4,
@@ -31,6 +30,8 @@ ANSERINI: Mapping[str, Any] = {
     "tokens": "lucene",
     "lengths": "lucene",
 }
+"""What Anserini does by default: its k1 and b, Porter's stemmer, Lucene's tokens, stop words and lengths:
+``BM25(corpus, **ANSERINI)``."""
 
 
 class BM25(Index):

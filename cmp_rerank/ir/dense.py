@@ -71,6 +71,15 @@ class Dense(Index):
         ImportError: faiss is not installed (the extra ``retrieval``).
         ValueError: ``documents`` is no mapping of ids to texts, or is empty; ``model`` is no bi-encoder; an argument
             is out of its range; or the folder holds something else.
+
+    Example:
+        ::
+
+            from sentence_transformers import SentenceTransformer
+
+            dense = Dense(corpus, SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2"))
+            run = dense.search(queries, depth=100)  # query id -> document id -> score
+            dense.save("dense-index")
     """
 
     kind = "dense"

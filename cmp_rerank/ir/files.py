@@ -25,7 +25,9 @@ from cmp_rerank.ir.ranking import RANK_ORDERS, check_choice, rank
 from cmp_rerank.ir.reading import EMPTY, RUN_FORMATS, UngroupedError, read_json, stream_run
 
 Run = Mapping[str, Mapping[str, float]]
+"""Scores by document id, by query id: ``{"q1": {"d7": 12.5, "d3": 11.25}}``. The order of a mapping means nothing."""
 Qrels = Mapping[str, Mapping[str, int]]
+"""Grades by document id, by query id: ``{"q1": {"d7": 1, "d3": 0}}``. 0 is judged, and not relevant."""
 QRELS_FORMATS = ("trec", "msmarco", "beir", "json")
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]
 
@@ -59,6 +61,15 @@ def read_run(
 
     Raises:
         ValueError: With file and line, for lines that cannot be read and for what a policy refuses.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "bm25.run")
+        ...     _ = path.write_text("q1 Q0 d7 1 12.5 bm25\\nq1 Q0 d3 2 11.25 bm25\\n")
+        ...     read_run(path)
+        {'q1': {'d7': 12.5, 'd3': 11.25}}
     """
     check_choice("rank_order", rank_order, RANK_ORDERS)
     policies: dict[str, Any] = {"duplicates": duplicates, "nan": nan, "empty": empty, "ranks": rank_order == "given"}
@@ -103,6 +114,16 @@ def write_run(
     Raises:
         ValueError: A score is NaN, an id or the tag is empty or holds white space (which would break the
             columns), or the folder does not exist. Then no file is written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "tuned.run")
+        ...     write_run(path, {"q1": {"d3": 0.25, "d7": 1.5}}, tag="tuned")
+        ...     print(path.read_text(), end="")
+        q1 Q0 d7 1 1.5 tuned
+        q1 Q0 d3 2 0.25 tuned
     """
     pairs = run.items() if isinstance(run, Mapping) else run
     write_ranked(path, ((query, dict(rank(scores))) for query, scores in pairs), tag, format=format)
@@ -177,6 +198,15 @@ def read_qrels(
 
     Raises:
         ValueError: With file and line, for lines that cannot be read and for what a policy refuses.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "qrels.txt")
+        ...     _ = path.write_text("q1 0 d7 1\\nq1 0 d3 0\\n")
+        ...     read_qrels(path)
+        {'q1': {'d7': 1, 'd3': 0}}
     """
     check_choice("duplicates", duplicates, DUPLICATES)
     check_choice("empty", empty, EMPTY)
@@ -262,6 +292,16 @@ def write_qrels(path: PathLike, qrels: Qrels, *, format: str | None = None) -> N
     Raises:
         ValueError: A grade is not an integer, an id is empty or holds white space, or the folder does not
             exist. Then no file is written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "qrels.txt")
+        ...     write_qrels(path, {"q1": {"d7": 1, "d3": 0}})
+        ...     print(path.read_text(), end="")
+        q1 0 d7 1
+        q1 0 d3 0
     """
     if format is None:
         format = {".json": "json", ".tsv": "beir"}.get(stem_suffix(path), "trec")

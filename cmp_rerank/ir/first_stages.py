@@ -29,7 +29,16 @@ KINDS = ("bm25", "anserini", "dense", "sparse")
 
 
 class FirstStage(Protocol):
-    """Whatever finds documents for queries: the ones of this package, or one of yours."""
+    """Whatever finds documents for queries: the ones of this package, or one of yours.
+
+    Example:
+        >>> class Newest:
+        ...     def search(self, queries, depth=100):
+        ...         return {query: {"d2": 2.0, "d1": 1.0} for query in queries}
+        >>> stage: FirstStage = Newest()
+        >>> stage.search({"q1": "who eats"})
+        {'q1': {'d2': 2.0, 'd1': 1.0}}
+    """
 
     def search(self, queries: Mapping[str, str], depth: int = 100) -> Run:
         """At most ``depth`` documents with their scores for each query, with an entry for every query."""

@@ -11,6 +11,24 @@ class Texts(Mapping[str, str]):
 
     Whoever checks its input need not read such a mapping: that would mean to read millions of texts. Iteration is
     lazy, in the order of the source, and so are ``items()`` and ``values()``.
+
+    Example:
+        >>> class Squares(Texts):
+        ...     ids = ("1", "2", "3")
+        ...
+        ...     def __getitem__(self, name):
+        ...         return f"{int(name) ** 2}"
+        ...
+        ...     def __iter__(self):
+        ...         return iter(self.ids)
+        ...
+        ...     def __len__(self):
+        ...         return len(self.ids)
+        ...
+        ...     def pairs(self):
+        ...         return ((name, self[name]) for name in self.ids)
+        >>> Squares().get_many(["3", "1"]), dict(Squares())
+        (['9', '1'], {'1': '1', '2': '4', '3': '9'})
     """
 
     @property

@@ -104,6 +104,15 @@ def stream_run(
         UngroupedError: A query comes back after another one, and `whole` is not set.
         ValueError: With file and line, for whatever a policy refuses and for lines that cannot be read; for three
             columns of which the last looks like scores, if `format` is not given.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "bm25.run")
+        ...     _ = path.write_text("q1 Q0 d7 1 12.5 bm25\\nq1 Q0 d3 2 11.25 bm25\\n")
+        ...     [(block.queries, block.doc_list()) for block in stream_run(path)]
+        [(['q1'], ['d7', 'd3'])]
     """
     check_choice("duplicates", duplicates, DUPLICATES)
     check_choice("nan", nan, NAN)
@@ -167,7 +176,21 @@ def _unranked(block: Block) -> str | None:
 
 
 class UngroupedError(ValueError):
-    """A run file in which a query comes back after another one."""
+    """A run file in which a query comes back after another one.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "bm25.run")
+        ...     _ = path.write_text("q1 Q0 d7 1 2 x\\nq2 Q0 d7 1 2 x\\nq1 Q0 d3 2 1 x\\n")
+        ...     try:
+        ...         blocks = list(stream_run(path))
+        ...     except UngroupedError:
+        ...         blocks = list(stream_run(path, whole=True))
+        ...     len(blocks)
+        1
+    """
 
 
 # --- columns: (line numbers, queries, docs, scores, ranks), in chunks of the file ---------------------------

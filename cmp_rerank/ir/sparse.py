@@ -41,6 +41,14 @@ class Sparse(Index):
     Raises:
         ValueError: ``documents`` is no mapping of ids to texts, or is empty; the model is none of these, or gives
             NaN.
+
+    Example:
+        ::
+
+            from sentence_transformers import SparseEncoder
+
+            sparse = Sparse(corpus, SparseEncoder("naver/splade-cocondenser-ensembledistil"))
+            run = sparse.search(queries, depth=100)  # query id -> document id -> score
     """
 
     kind = "sparse"

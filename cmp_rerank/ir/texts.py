@@ -30,7 +30,14 @@ _TEXT = ("text", "contents", "body", "query")
 
 
 class Samples(NamedTuple):
-    """Queries, documents, judgments and a first-stage run that belong together."""
+    """Queries, documents, judgments and a first-stage run that belong together.
+
+    Example:
+        >>> samples = Samples({"q0": "who eats"}, {"d0": "Pandas eat."}, {"q0": {"d0": 1}}, {"q0": {"d0": 1.0}})
+        >>> queries, corpus, qrels, run = samples
+        >>> corpus["d0"]
+        'Pandas eat.'
+    """
 
     queries: dict[str, str]
     corpus: dict[str, str]
@@ -50,6 +57,15 @@ def read_queries(path: PathLike, *, ids: Set[str] | None = None) -> dict[str, st
 
     Raises:
         ValueError: With file and line, for a line that cannot be read and an id that occurs twice.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "queries.tsv")
+        ...     _ = path.write_text("q1\\twho eats\\nq2\\twho sleeps\\n")
+        ...     read_queries(path, ids={"q2"})
+        {'q2': 'who sleeps'}
     """
     return _read_texts(path, ids)
 
@@ -67,17 +83,44 @@ def read_corpus(path: PathLike, *, ids: Set[str] | None = None, title: bool = Tr
 
     Raises:
         ValueError: With file and line, for a line that cannot be read and an id that occurs twice.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "corpus.jsonl")
+        ...     _ = path.write_text('{"_id": "d1", "title": "Pandas", "text": "They eat."}')
+        ...     read_corpus(path), read_corpus(path, title=False)
+        ({'d1': 'Pandas They eat.'}, {'d1': 'They eat.'})
     """
     return _read_texts(path, ids, title)
 
 
 def write_queries(path: PathLike, queries: Mapping[str, str]) -> None:
-    """Write queries as BEIR JSONL, or as TSV when the name ends in .tsv (or .tsv.gz)."""
+    """Write queries as BEIR JSONL, or as TSV when the name ends in .tsv (or .tsv.gz).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_queries(Path(folder, "queries.tsv"), {"q1": "who eats"})
+        ...     read_queries(Path(folder, "queries.tsv"))
+        {'q1': 'who eats'}
+    """
     _write_texts(path, queries)
 
 
 def write_corpus(path: PathLike, corpus: Mapping[str, str]) -> None:
-    """Write documents as BEIR JSONL (with an empty title), or as TSV where the name ends in .tsv (.gz)."""
+    """Write documents as BEIR JSONL (with an empty title), or as TSV where the name ends in .tsv (.gz).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_corpus(Path(folder, "corpus.jsonl"), {"d1": "Pandas eat."})
+        ...     read_corpus(Path(folder, "corpus.jsonl"))
+        {'d1': 'Pandas eat.'}
+    """
     _write_texts(path, corpus, {"title": ""})
 
 
@@ -152,6 +195,16 @@ def read_top1000(path: PathLike) -> tuple[dict[str, str], dict[str, str], dict[s
 
     Raises:
         ValueError: With file and line; also when one id has two different texts, or a candidate occurs twice.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "top1000.tsv")
+        ...     _ = path.write_text("q1\\td1\\twho eats\\tPandas eat.\\nq1\\td2\\twho eats\\tBees fly.\\n")
+        ...     queries, corpus, run = read_top1000(path)
+        ...     queries, run
+        ({'q1': 'who eats'}, {'q1': {'d1': -1.0, 'd2': -2.0}})
     """
     queries: dict[str, str] = {}
     corpus: dict[str, str] = {}
@@ -179,6 +232,15 @@ def write_top1000(path: PathLike, queries: Mapping[str, str], corpus: Mapping[st
 
     Raises:
         ValueError: A text is missing, or holds a tab or a line break. Then no file is written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "top1000.tsv")
+        ...     write_top1000(path, {"q1": "who eats"}, {"d1": "Pandas eat."}, {"q1": {"d1": 2.5}})
+        ...     path.read_text()
+        'q1\\td1\\twho eats\\tPandas eat.\\n'
     """
     check_run("run", run)
 
@@ -208,6 +270,17 @@ def read_samples(path: PathLike) -> Samples:
 
     Raises:
         ValueError: With file and sample, for a sample without these keys.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "samples.jsonl")
+        ...     sample = '{"query": "who eats", "positive": "Pandas eat.", "documents": ["Bees fly.", "Pandas eat."]}'
+        ...     _ = path.write_text(sample)
+        ...     samples = read_samples(path)
+        ...     samples.qrels, samples.run
+        ({'q0': {'d0': 1}}, {'q0': {'d1': ..., 'd0': ...}})
     """
     samples = _json_list(path)
     collected = Samples({}, {}, {}, {})
@@ -271,6 +344,16 @@ def write_samples(
 
     Raises:
         ValueError: A text is missing. Then no file is written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "samples.json")
+        ...     corpus = {"d1": "Pandas eat.", "d2": "Bees fly."}
+        ...     write_samples(path, {"q1": "who eats"}, corpus, {"q1": {"d1": 1}}, {"q1": {"d2": 2.0, "d1": 1.0}})
+        ...     json.loads(path.read_text())
+        [{'query': 'who eats', 'positive': ['Pandas eat.'], 'documents': ['Bees fly.', 'Pandas eat.']}]
     """
     samples = [
         {

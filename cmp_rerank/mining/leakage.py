@@ -22,6 +22,11 @@ class Leak(NamedTuple):
         query: Id of the training query.
         test_query: The test query's text.
         similarity: Share of their word pairs that they have in common (Jaccard), from the threshold to 1.
+
+    Example:
+        >>> (leak,) = find_leaks({"7": "who eats all the bamboo"}, ["Who eats all the bamboo?"])
+        >>> leak.query, leak.similarity
+        ('7', 1.0)
     """
 
     query: str

@@ -45,6 +45,14 @@ class Mined:
         rows: All columns, with "support" where the data knows it.
         options: The options that it was mined with.
         counts: Numbers of queries, positives, negatives and what was left out.
+
+    Example:
+        >>> from cmp_rerank.mining import mine
+        >>> corpus = {"a": "Pandas eat bamboo.", "b": "Bees make honey.", "c": "Rain fell."}
+        >>> run = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
+        >>> mined = mine({"q": "who eats"}, corpus, {"q": {"a": 1}}, run, negatives=1, format="pairs")
+        >>> mined.dataset.column_names, mined.counts.queries
+        ([...], 1)
     """
 
     rows: Dataset

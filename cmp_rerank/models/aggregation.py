@@ -18,7 +18,13 @@ from cmp_rerank.text.checks import check_whole, refuse_class
 
 @dataclass(frozen=True)
 class FirstP:
-    """The score of a document is that of its first passage; the others are not run."""
+    """The score of a document is that of its first passage; the others are not run.
+
+    Example:
+        >>> scores, real = torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])
+        >>> FirstP()(scores, real)  # of a document with two passages, and padding
+        tensor([[1.]])
+    """
 
     def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
         """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
@@ -43,7 +49,13 @@ class MaxP:
 
 @dataclass(frozen=True)
 class SumP:
-    """The score of a document is the sum over its passages: long documents can collect more."""
+    """The score of a document is the sum over its passages: long documents can collect more.
+
+    Example:
+        >>> scores, real = torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])
+        >>> SumP()(scores, real)  # of a document with two passages, and padding
+        tensor([[4.]])
+    """
 
     def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
         """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
@@ -52,7 +64,13 @@ class SumP:
 
 @dataclass(frozen=True)
 class AvgP:
-    """The score of a document is the mean over its passages."""
+    """The score of a document is the mean over its passages.
+
+    Example:
+        >>> scores, real = torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])
+        >>> AvgP()(scores, real)  # of a document with two passages, and padding
+        tensor([[2.]])
+    """
 
     def __call__(self, scores: Tensor, real: Tensor) -> Tensor:
         """Combine scores (documents, passages, labels), of which (documents, passages) are ``real``."""
@@ -68,6 +86,11 @@ class TopKAvgP:
 
     Raises:
         ValueError: if ``k`` is below 1.
+
+    Example:
+        >>> scores, real = torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])
+        >>> TopKAvgP(1)(scores, real)  # of a document with two passages, and padding
+        tensor([[3.]])
     """
 
     k: int = 3

@@ -24,6 +24,12 @@ class ModelAdapter:
     Attributes:
         one_pass: whether one call of the model is one pass of its layers over the rows.
         by_position: whether a row's scores depend on the original positions of its tokens; see there.
+
+    Example:
+        >>> class TwoTowers(ModelAdapter):
+        ...     one_pass = False
+        >>> TwoTowers().one_pass, TwoTowers().by_position
+        (False, True)
     """
 
     one_pass = True
@@ -58,6 +64,12 @@ class ExampleLosses(NamedTuple):
         weights: (n,), with which the examples enter the loss of the batch: ``weights @ losses`` is that loss, step by
             step.
         outputs: gives the scores behind the losses, for objectives with ``needs_outputs``; None: there are none.
+
+    Example:
+        >>> import torch
+        >>> split = ExampleLosses(losses=torch.tensor([[0.5, 0.7], [0.1, 0.3]]), weights=torch.tensor([0.5, 0.5]))
+        >>> split.weights @ split.losses  # the loss of the batch: of the full model, and of the step
+        tensor([0.3000, 0.5000])
     """
 
     losses: Tensor
@@ -74,6 +86,12 @@ def adapter_of(model: Any) -> ModelAdapter:
 
     Raises:
         ValueError: if there is none for this class of model.
+
+    Example:
+        ::
+
+            adapter_of(CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2"))  # a CrossEncoderAdapter
+            adapter_of.register(MyModel, lambda model: MyAdapter())  # for a kind of model of your own
     """
     raise ValueError(
         f"There is no adapter for {type(model).__name__}. Give a CrossEncoder of sentence-transformers, or register "

@@ -15,7 +15,15 @@ from cmp_rerank.models.encoding import Encoded, encode
 
 
 class CrossEncoderAdapter(ModelAdapter):
-    """Cross-encoders of sentence-transformers: one row of labels for each pair."""
+    """Cross-encoders of sentence-transformers: one row of labels for each pair.
+
+    Example:
+        ::
+
+            adapter = adapter_of(model)  # a CrossEncoderAdapter, where the model is a CrossEncoder
+            encoded = adapter.encode(model, [("what do pandas eat", "Pandas eat bamboo.")])
+            encoded.features[0]["input_ids"]  # the tokens of the first pair
+    """
 
     by_position = False
 
@@ -49,6 +57,12 @@ def cross_encoder(model: nn.Module) -> CrossEncoder:
 
     Raises:
         ValueError: if there is none.
+
+    Example:
+        ::
+
+            model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
+            cross_encoder(torch.nn.parallel.DistributedDataParallel(model)) is model
     """
     found = None
     if isinstance(model, nn.Module):

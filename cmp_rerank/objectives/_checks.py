@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 Baseline: TypeAlias = Literal["zero", "full", "best"] | float
+"""The loss of the dummy step: "zero", "full", "best" or a number, such as
+``PairwiseHinge(baseline="full")``; see `comparative_loss`."""
 Reduction: TypeAlias = Literal["mean", "sum"]
+""""mean" or "sum" over the pairs of steps: ``PairwiseHinge(reduction="sum")`` gives the paper's value."""
 BASELINES = ("zero", "full", "best")
 REDUCTIONS = ("mean", "sum")
 _LARGEST = torch.finfo(torch.float32).max

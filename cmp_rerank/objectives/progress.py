@@ -72,8 +72,9 @@ class TrainingProgress:
         return min(1.0, self.step / end)
 
 
-#: A number that depends on how far training has come.
 Schedule: TypeAlias = Callable[[TrainingProgress], float]
+"""A number that depends on how far training has come, such as ``LinearSchedule(0.0, 0.2)``, or a function of yours:
+``lambda progress: 0.1 if progress.step > 500 else 0.0``."""
 
 
 @dataclass(frozen=True)

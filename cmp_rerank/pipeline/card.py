@@ -10,7 +10,7 @@ from typing import Any
 from cmp_rerank.evaluation import Comparison
 from cmp_rerank.evaluation.comparison import p_text
 from cmp_rerank.ir.card import add_section, table
-from cmp_rerank.pipeline.components import KIND
+from cmp_rerank.pipeline.components import ABLATION, KIND, OBJECTIVE, Slot, build
 from cmp_rerank.pipeline.config import Config
 from cmp_rerank.pipeline.data import Task
 from cmp_rerank.pipeline.folder import CARD
@@ -47,7 +47,7 @@ def section(config: Config, task: Task, comparison: Comparison, values: Mapping[
             *([] if values["learning_curve"] is None else [values["learning_curve"]["sentence"]]),
             "### Repeat it",
             f"```console\n{shlex.join(['cmp-rerank', 'train', 'config.yaml', '-o', 'run'])}\n```",
-            f"With `config.yaml`; the command was `{shlex.join(start['command'])}`.",
+            f"With `config.yaml`; the command was `{shlex.join(_public(start['command']))}`.",
             f"<details><summary>config.yaml</summary>\n\n```yaml\n{template(config)}```\n\n</details>",
             f"Versions: {versions}. Machine: {start['platform']}, {start['device']}.",
         ]
@@ -64,12 +64,34 @@ def _facts(config: Config, task: Task, values: Mapping[str, Any]) -> str:
         "Training data": values["training_data"]["summary"],
         "First stage": f"{config.first_stage.kind}, {config.first_stage.depth} candidates of each query",
         "Loss": _component(config.loss),
-        "Ablations": ", ".join(map(_component, config.ablations)) or "none: plain training",
-        "Objective": _component(objective) if objective else "the task loss alone",
+        "Ablations": ", ".join(_made(ABLATION, each) for each in config.ablations) or "none: plain training",
+        "Objective": _made(OBJECTIVE, objective) if objective else "the task loss alone",
         "Seeds": ", ".join(map(str, config.seeds)),
         "Steps": ", ".join(f"{record['steps']:,}" for record in values["training"].values()),
     }
     return "\n".join(f"- **{name}:** {text}" for name, text in facts.items())
+
+
+def _public(command: Sequence[str]) -> list[str]:
+    """A command without the folder that the program lies in, which is nobody's business who has the model.
+
+    Example:
+        >>> _public(["/home/ada/env/bin/cmp-rerank", "train", "a.yaml"]), _public(["/x/__main__.py", "train"])
+        (['cmp-rerank', 'train', 'a.yaml'], ['cmp-rerank', 'train'])
+    """
+    program = Path(command[0]).name
+    return ["cmp-rerank" if program == "__main__.py" else program, *command[1:]]
+
+
+def _made(slot: Slot, given: Mapping[str, Any]) -> str:
+    """A component of the configuration as it was used, its defaults included.
+
+    Example:
+        >>> _made(OBJECTIVE, {"kind": "hinge"})
+        "`PairwiseHinge(baseline='zero', reduction='mean')`"
+    """
+    made = build(slot, given)
+    return _component(given) if type(made).__repr__ is object.__repr__ else f"`{made!r}`"
 
 
 def _component(given: Mapping[str, Any]) -> str:

@@ -40,6 +40,14 @@ class Results:
         model: the checkpoint to use: what the guard hands over, or without it the tuned model of the first seed.
         comparison: the systems, compared on the test split or, without one, on the validation split.
         values: all of it as plain data, the contents of ``results.json``.
+
+    Example:
+        ::
+
+            results = run("train.yaml", "my-run")
+            print(results.verdict["sentence"])
+            print(results.model)  # the checkpoint to use
+            results.comparison.contrast("chosen", "nDCG@10").verdict
     """
 
     folder: Path

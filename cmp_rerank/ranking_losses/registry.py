@@ -13,7 +13,6 @@ from cmp_rerank.ranking_losses import circle, distillation, margin, ndcg, pairwi
 
 __all__ = ["LOSSES", "loss_class"]
 
-#: Every cross-encoder loss by its name.
 LOSSES: Mapping[str, type[nn.Module]] = MappingProxyType(
     {
         name: getattr(module, name)
@@ -22,6 +21,7 @@ LOSSES: Mapping[str, type[nn.Module]] = MappingProxyType(
         if name.endswith("Loss")
     }
 )
+"""Every cross-encoder loss by its name, those of sentence-transformers included: ``LOSSES["LambdaLoss"](model)``."""
 
 
 def loss_class(name: str) -> type[nn.Module]:

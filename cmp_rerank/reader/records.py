@@ -21,6 +21,11 @@ class GoldAnswer:
         text: The answer, exactly as in the passage.
         passage: Number of the passage in its question, from 0.
         start: Where it begins, in characters of that passage.
+
+    Example:
+        >>> answer, passage = GoldAnswer("bees", passage=0, start=17), "Honey is made by bees."
+        >>> passage[answer.start : answer.end]
+        'bees'
     """
 
     text: str

@@ -31,6 +31,12 @@ class Window:
             first token, if there is none.
         end: Position of that answer's last token, inclusive; 0 if there is none.
         spans: (n, 2) first and last token of all gold answers in it.
+
+    Example:
+        ::
+
+            window = make_windows(tokenizer, questions, max_length=384)[0]
+            tokenizer.decode(window.example.features["input_ids"][window.start : window.end + 1])  # the gold answer
     """
 
     question: int
@@ -112,6 +118,16 @@ class Windows(list[Window]):
     Args:
         windows: The windows.
         counts: What was split, truncated and removed.
+
+    Example:
+        ::
+
+            windows = make_windows(tokenizer, questions, max_length=384)
+            print(windows.counts)  # "120 windows of 100 questions, 97 with an answer; ..."
+            trainer = ComparativeTrainer(
+                model, train_dataset=windows, processing_class=tokenizer, ablations=[CmpDrop()]
+            )
+            trainer.train()
     """
 
     def __init__(self, windows: Iterable[Window] = (), counts: WindowCounts | None = None) -> None:

@@ -47,7 +47,12 @@ class RerankRequest(BaseModel):
     def _texts_of_objects(cls, documents: Any) -> Any:
         if not isinstance(documents, list):
             return documents
-        return [each["text"] if isinstance(each, dict) and "text" in each else each for each in documents]
+        for number, each in enumerate(documents):
+            if isinstance(each, dict) and "text" not in each:
+                raise ValueError(
+                    f"that at index {number} must be a text, or an object with a field 'text'; got {each!s:.80}"
+                )
+        return [each["text"] if isinstance(each, dict) else each for each in documents]
 
     @field_validator("query", "documents", "texts")
     @classmethod

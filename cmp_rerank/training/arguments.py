@@ -37,6 +37,11 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    Example:
+        >>> args = RerankerTrainingArguments("tuned", tokens_per_batch=4096, strategy="hybrid", report_to=[])
+        >>> args.tokens_per_batch, args.strategy, args.length_bucketing
+        (4096, 'hybrid', True)
     """
 
     tokens_per_batch: int | None = field(default=None, metadata={"help": "Tokens of a batch for one device."})

@@ -94,6 +94,24 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         optimizers: as there.
         optimizer_cls_and_kwargs: as there.
         preprocess_logits_for_metrics: as there.
+
+    Example:
+        ::
+
+            from datasets import Dataset
+            from sentence_transformers import CrossEncoder
+            from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+            from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
+
+            model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
+            data = Dataset.from_dict({"query": ["who eats"], "passage": ["Pandas eat. Bees do not."], "label": [1.0]})
+            trainer = RerankerTrainer(
+                model=model,
+                args=RerankerTrainingArguments("tuned", tokens_per_batch=4096, num_train_epochs=1),
+                train_dataset=data,
+                loss=ComparativeLoss(model, BinaryCrossEntropyLoss(model), [CmpCrop(), CmpDrop()]),
+            )
+            trainer.train()
     """
 
     data_collator_class = RerankerCollator

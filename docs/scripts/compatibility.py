@@ -1,4 +1,4 @@
-"""The table of docs/compatibility.md: what each loss takes is read, and how it splits is measured.
+"""The tables of docs/compatibility.md: what each loss takes is read, and how it splits is measured.
 
 PYTHONPATH=tests python docs/scripts/compatibility.py
 """
@@ -6,6 +6,7 @@ PYTHONPATH=tests python docs/scripts/compatibility.py
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from cmp_rerank.mining.formats import inputs_of
 
 PAGE = Path(__file__).parents[1] / "compatibility.md"
 MARKS = ("<!-- compatibility:begin -->", "<!-- compatibility:end -->")
-HEAD = ("loss", "columns", "labels", "`format=` of `mine`", "an example is", "weights of examples", "split by")
+SPLIT = ("loss", "an example is", "weights of examples", "split by", "`format=` of `mine`")
+TAKES = ("loss", "columns", "labels")
 
 #: Lists of unequal lengths, whose shares of pairs and of documents differ.
 DOCS = [[PASSAGES[0], OTHERS[0], OTHERS[1]], PASSAGES[1:3], PASSAGES[2:4], [OTHERS[1], OTHERS[0]]]
@@ -62,37 +64,58 @@ def measured(name: str, model: CrossEncoder) -> Decomposition:
 
 
 def row(name: str, model: CrossEncoder) -> tuple[str, ...]:
-    """The cells of one loss."""
+    """The cells of how one loss splits."""
     split = measured(name, model)
     near = [what for what, weights in WEIGHTS.items() if torch.allclose(split.weights, weights, rtol=1e-3, atol=1e-5)]
     if len(near) != 1:
         raise ValueError(f"the weights of {name} are none of {list(WEIGHTS)}; got {split.weights.tolist()}")
-    columns, labels = zip(*inputs_of(LOSSES[name]), strict=True)
-    meaning = getattr(getattr(LOSSES[name], "kind", None), "name", "")
     return (
         f"`{name}`",
-        "<br>".join(f"`{one}`" for one in dict.fromkeys(columns)),
-        "<br>".join([*filter(None, [meaning]), *(f"`{one.replace('`', '')}`" for one in dict.fromkeys(labels))]),
-        f'`"{format_of(LOSSES[name])}"`',
         "a pair" if format_of(LOSSES[name]) == "pairs" else "a query",
         "as those of the loss in it" if name == "TeacherOrderLoss" else near[0],
         "its criterion" if split.method == "unreduced" else "one example at a time",
+        f'`"{format_of(LOSSES[name])}"`',
     )
 
 
+def inputs(name: str) -> list[tuple[str, ...]]:
+    """The cells of what one loss takes: columns, and the labels that they have."""
+    cls: Any = LOSSES[name]
+    meaning = getattr(getattr(cls, "kind", None), "name", "")
+    rows = []
+    for columns, labels in dict.fromkeys((columns, labels.replace("`", "")) for columns, labels in inputs_of(cls)):
+        if labels == "none, with by_position":  # what the base of this package's losses says of those with it
+            if not cls.by_position:
+                continue
+            told = "none: the first document is the positive"
+        else:
+            told = "none" if labels == "none" else f"{meaning} `{labels}`".strip()
+        rows.append((f"`{name}`", f"`{columns}`", told))
+    return rows
+
+
 def table() -> str:
-    """All rows: first the losses of this package, then those of sentence-transformers."""
+    """Both tables: first the losses of this package, then those of sentence-transformers."""
     torch.manual_seed(0)
+    order = sorted(LOSSES, key=lambda name: (hasattr(upstream, name), name))
     with tempfile.TemporaryDirectory() as folder:
         models = {labels: cross_encoder(Path(folder) / str(labels), num_labels=labels) for labels in (1, 2)}
-        order = sorted(LOSSES, key=lambda name: (hasattr(upstream, name), name))
         rows = [row(name, models[2 if name == "CrossEntropyLoss" else 1]) for name in order]
-    lines = [HEAD, ("---",) * len(HEAD), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(
+        [
+            *("## How each splits", "", *lines(SPLIT, rows), ""),
+            *("## What each takes", "", *lines(TAKES, [cells for name in order for cells in inputs(name)])),
+        ]
+    )
+
+
+def lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]
 
 
 def main() -> None:
-    """Write the table into its page."""
+    """Write the tables into their page."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
     PAGE.write_text(f"{before}{MARKS[0]}\n{table()}\n{MARKS[1]}{after}", encoding="utf-8")

@@ -16,11 +16,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from reference import pages
+from reference import entries, pages
 
 FOLDER = "repository"
 _REMOTE_SHIM = "https://unpkg.com/iframe-worker/shim"
 _SHIM = "scripts/frame_worker.js"
+#: The page whose tables name what `import cmp_rerank` gives.
+_NAMES = "api.md"
 _LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
 
 
@@ -61,8 +63,24 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
-    """Let links out of ``docs`` lead to the copies."""
+def with_reference(markdown: str, root: Path) -> str:
+    """Let names in the first column of tables lead to their place in the API reference.
+
+    Example:
+        >>> print(with_reference("| `Plan`, `RDrop` | of `Plan` |", Path()))
+        | [`Plan`](reference/ablations.md#plan), [`RDrop`](reference/objectives.md#rdrop) | of `Plan` |
+    """
+    for package, name, _, shown in entries(root):
+        if shown == "cmp_rerank":
+            link = f"[`{name}`](reference/{package}.md#{name.lower()})"
+            markdown = re.sub(rf"^(\|[^|\n]*)`{name}`", lambda cell, link=link: cell[1] + link, markdown, flags=re.M)
+    return markdown
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files, **_: Any) -> str:
+    """Let links out of ``docs`` lead to the copies, and public names to the reference."""
+    if page.file.src_uri == _NAMES:
+        markdown = with_reference(markdown, Path(config.config_file_path).parent)
 
     def replaced(match: re.Match[str]) -> str:
         path = outside(page.file.src_uri, match[2])

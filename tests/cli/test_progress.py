@@ -44,6 +44,16 @@ def test_lines_with_rate_and_time_left(clock: Clock, capsys: pytest.CaptureFixtu
     assert lines[3] == "[   20.0 s] Scoring [x]: 40 of 100 pairs, 2.0/s, 30 s left"
 
 
+def test_the_time_left_is_told_by_what_was_done_here(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("Training") as show:
+        clock.now = 100.0  # the start is evaluated; and 60 steps were taken before an interruption
+        for done in range(61, 101):
+            clock.now += 1
+            show(done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(", ")[2] for line in lines[1:3]] == ["1.0/s, 30 s left", "1.0/s, 20 s left"]
+
+
 def test_short_work_shows_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     work(clock, 1.9)
     assert capsys.readouterr() == ("", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +12,9 @@ import compatibility
 import figures
 import pytest
 import reference
+import torch
 import yaml
+from tiny_models import cross_encoder
 
 import cmp_rerank
 from cmp_rerank.losses import LOSSES
@@ -48,6 +52,30 @@ def test_the_reference_has_every_public_name_once() -> None:
 
 
 @pytest.mark.parametrize("package", reference.PACKAGES)
+def test_every_name_of_the_reference_is_explained_and_shown_in_use(package: str) -> None:
+    bare = []
+    for _, name, module, _ in (entry for entry in ENTRIES if entry[0] == package):
+        path = ROOT.joinpath(*module.split("."))
+        source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+        body = ast.parse(source).body
+        place = [i for i, node in enumerate(body) if defines(node, name)][-1]  # overloads come first
+        if isinstance(body[place], (ast.ClassDef, ast.FunctionDef)):
+            shown = "Example:" in (text := ast.get_source_segment(source, body[place]) or "") or ">>>" in text
+        else:  # a name of a type, or a constant: the string after it is what the site shows, with its use
+            after = body[place + 1].value if isinstance(body[place + 1], ast.Expr) else None
+            shown = isinstance(after, ast.Constant) and "``" in str(after.value)
+        bare += [] if shown else [name]
+    assert not bare
+
+
+def defines(node: ast.stmt, name: str) -> bool:
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        return node.name == name
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+
+
+@pytest.mark.parametrize("package", reference.PACKAGES)
 def test_what_a_package_offers_can_be_imported_as_the_reference_says(package: str) -> None:
     offered = reference.public(ROOT / "cmp_rerank" / package / "__init__.py")
     entries = {(name, module): shown for _, name, module, shown in ENTRIES}
@@ -69,9 +97,18 @@ def test_the_table_of_losses_is_what_is_read_and_measured() -> None:
     page = compatibility.PAGE.read_text(encoding="utf-8")
     made = compatibility.table()
     assert page.partition(compatibility.MARKS[0])[2].partition(compatibility.MARKS[1])[0].strip() == made
-    assert re.findall(r"^\| `(\w+)`", made, re.MULTILINE) == sorted(
-        LOSSES, key=lambda name: (LOSSES[name].__module__.startswith("sentence_transformers"), name)
-    )
+    order = sorted(LOSSES, key=lambda name: (LOSSES[name].__module__.startswith("sentence_transformers"), name))
+    for part in made.split("\n\n## "):
+        assert list(dict.fromkeys(re.findall(r"^\| `(\w+)`", part, re.MULTILINE))) == order
+
+
+@pytest.mark.parametrize("name", sorted(name for name, cls in LOSSES.items() if hasattr(cls, "by_position")))
+def test_the_table_says_which_losses_need_labels(name: str, tmp_path: Path) -> None:
+    model = cross_encoder(tmp_path)
+    loss = LOSSES[name](model, LOSSES["ListNetLoss"](model)) if name == "TeacherOrderLoss" else LOSSES[name](model)
+    without = any(labels.startswith("none") for *_, labels in compatibility.inputs(name))
+    with contextlib.nullcontext() if without else pytest.raises(ValueError, match="label"):
+        assert torch.isfinite(loss([["who eats"], ["Pandas eat."], ["Bees fly."]], None))
 
 
 def test_the_figure_of_the_study_shows_its_table() -> None:
@@ -116,6 +153,14 @@ def test_images_are_small_and_shown() -> None:
     for image in figures.IMAGES.iterdir():
         assert image.stat().st_size < 150_000
         assert f"](images/{image.name})" in text
+
+
+def test_public_names_lead_to_their_place_in_the_reference() -> None:
+    hooks = pytest.importorskip("site_hooks", reason="mkdocs is not installed", exc_type=ImportError)
+    page = hooks.with_reference((ROOT / "docs" / "api.md").read_text(encoding="utf-8"), ROOT)
+    for package, name, _, shown in ENTRIES:
+        if shown == "cmp_rerank":
+            assert page.count(f"[`{name}`](reference/{package}.md#{name.lower()})") == 1
 
 
 def test_links_out_of_the_docs_are_told_from_others() -> None:

@@ -222,7 +222,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     path = tmp_path_factory.mktemp("report") / "report.html"
     parts = collection(300)
-    write_report(path, measures="nDCG@10 RR", resamples=200, curves={"loss": {"a": [[0, 1.0], [1, 0.5]]}}, **parts)
+    curves = {
+        "loss": {"a": [[0, 1.0], [1, 0.5]]},
+        "one entry of the log": {f"step {i}": [[10, 0.5 + i / 10]] for i in range(2)},
+        "many": {f"step {i}": [[0, i], [10, i + 1]] for i in range(12)},
+    }
+    write_report(path, measures="nDCG@10 RR", resamples=200, curves=curves, **parts)
     return path, parts
 
 
@@ -287,6 +292,21 @@ def test_opens_and_draws(opened: Any, page: tuple[Path, dict[str, Any]]) -> None
         "return document.querySelector('#bars path.gain').getAttribute('d').match(/M/g).length"
     )
     assert bars == better
+
+
+def test_curves_of_one_point_are_seen_and_lines_are_told_apart(opened: Any) -> None:
+    _, one, many = opened.find_elements("css selector", "#curves figure")
+    texts = [text.text for text in one.find_elements("css selector", "text")]
+    assert texts == ["0.500", "0.550", "0.600", "10"]  # each once
+    points = one.find_elements("css selector", "path:not(.axis)")
+    assert [point.value_of_css_property("stroke-linecap") for point in points] == ["round", "round"]
+    assert all(point.get_attribute("d").endswith("h0") for point in points)
+    looks = [mark.value_of_css_property("border-top") for mark in many.find_elements("css selector", ".legend i")]
+    drawn = [
+        (line.value_of_css_property("stroke"), line.value_of_css_property("stroke-dasharray"))
+        for line in many.find_elements("css selector", "path:not(.axis)")
+    ]
+    assert len(set(looks)) == len(set(drawn)) == 12
 
 
 def test_sort_filter_and_search(opened: Any, page: tuple[Path, dict[str, Any]]) -> None:

@@ -113,7 +113,11 @@ def test_the_model_cards_say_how_the_models_were_made(model: str, whole: Results
     assert f"- **Start:** {tiny_checkpoint}\n" in section
     assert "queries: 6 train (split 'train'), 4 validation (split 'dev'), 4 test (split 'test')" in section
     assert "- **First stage:** bm25, 6 candidates of each query" in section
-    assert "- **Ablations:** `crop`, `drop(p=0.2)`\n- **Objective:** `hinge`\n- **Seeds:** 0, 3\n" in section
+    hinge = "PairwiseHinge(baseline='zero', reduction='mean')"  # what it is, and not only what it is called
+    assert (
+        f"- **Ablations:** `CmpCrop()`, `CmpDrop(p=0.2)`\n- **Objective:** `{hinge}`\n- **Seeds:** 0, 3\n" in section
+    )
+    assert f"the command was `{Path(sys.argv[0]).name.replace('__main__.py', 'cmp-rerank')}" in section
     assert whole.values["guard"]["sentence"] in section
     assert whole.values["training_data"]["summary"] in section
     tuned, contrast = whole.comparison.mean("tuned", "nDCG@10"), whole.comparison.contrast("tuned", "nDCG@10")

@@ -205,7 +205,12 @@ BODIES: list[tuple[Any, int, str]] = [
     ({"query": QUERY, "texts": []}, 422, "texts must hold at least one text; got an empty list"),
     ({"query": QUERY, "texts": "a"}, 422, "texts: "),
     ({"query": QUERY, "texts": ["a", 7]}, 422, "texts.1: "),
-    ({"query": QUERY, "documents": ["a", {"title": "b"}]}, 422, "documents.1: "),
+    ({"query": QUERY, "documents": ["a", 7]}, 422, "documents.1: "),
+    (
+        {"query": QUERY, "documents": ["a", {"title": "b"}]},
+        422,
+        "documents: that at index 1 must be a text, or an object with a field 'text'; got {'title': 'b'}",
+    ),
     ({"query": QUERY, "documents": ["a"], "top_n": 0}, 422, "top_n: "),
     ({"query": QUERY, "documents": ["a", "\ud800"]}, 422, "documents: text must be Unicode; got '\\ud800' alone"),
     ({"query": "\udfff", "documents": ["a"]}, 422, "query: text must be Unicode"),

@@ -156,29 +156,36 @@
   }
 
   function drawCurves() {
-    const palette = ["--gain", "--loss", "--g3", "--accent", "--soft"], dashes = ["none", "6 3", "2 3"];
+    const palette = ["--gain", "--loss", "--g3", "--soft"], dashes = ["none", "6 3", "2 3"], borders = ["solid", "dashed", "dotted"];
     for (const [title, series] of Object.entries(curves)) {
       const figure = make("figure", {}, make("figcaption", {}, make("h2", {}, title)));
       const legend = make("div", { class: "legend" });
       const points = Object.values(series).flat();
       const span = (i) => [Math.min(...points.map((p) => p[i])), Math.max(...points.map((p) => p[i]))];
       const [[x0, x1], [y0, y1]] = [span(0), span(1)];
-      const x = (v) => 48 + ((v - x0) / (x1 - x0 || 1)) * 262, y = (v) => 170 - ((v - y0) / (y1 - y0 || 1)) * 158;
+      // Where all points have one place, it is the middle.
+      const part = (v, low, high) => (high > low ? (v - low) / (high - low) : 0.5);
+      const x = (v) => 48 + part(v, x0, x1) * 262, y = (v) => 170 - part(v, y0, y1) * 158;
       const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
       svg.setAttribute("viewBox", "0 0 320 195");
       svg.setAttribute("role", "img");
       svg.setAttribute("aria-label", title);
-      for (const part of [0, 0.5, 1]) {
-        const v = y0 + part * (y1 - y0), h = x0 + part * (x1 - x0);
+      for (const v of new Set([y0, (y0 + y1) / 2, y1])) {
         shape(svg, "path", { class: "axis", d: `M48 ${y(v)}H310` });
         shape(svg, "text", { x: 42, y: y(v) + 4, "text-anchor": "end" }, v.toPrecision(3));
-        shape(svg, "text", { x: x(h), y: 188, "text-anchor": part === 0 ? "start" : part === 1 ? "end" : "middle" }, +h.toPrecision(4));
+      }
+      for (const h of new Set([x0, (x0 + x1) / 2, x1])) {
+        shape(svg, "text", { x: x(h), y: 188, "text-anchor": x0 === x1 ? "middle" : h === x0 ? "start" : h === x1 ? "end" : "middle" }, +h.toPrecision(4));
       }
       Object.entries(series).forEach(([name, line], i) => {
-        const color = `var(${palette[i % palette.length]})`;
-        shape(svg, "path", { d: line.map((p, j) => (j ? "L" : "M") + x(p[0]) + " " + y(p[1])).join(""), style: `fill:none;stroke:${color};stroke-width:2;stroke-dasharray:${dashes[Math.floor(i / palette.length) % dashes.length]}` });
+        const color = `var(${palette[i % palette.length]})`, kind = Math.floor(i / palette.length) % dashes.length;
+        const one = line.length === 1; // a point, where there is no line yet
+        shape(svg, "path", {
+          d: line.map((p, j) => (j ? "L" : "M") + x(p[0]) + " " + y(p[1])).join("") + (one ? "h0" : ""),
+          style: `fill:none;stroke:${color};` + (one ? "stroke-width:7;stroke-linecap:round" : `stroke-width:2;stroke-dasharray:${dashes[kind]}`),
+        });
         const mark = make("i");
-        mark.style.background = color;
+        mark.style.borderTop = `3px ${borders[kind]} ${color}`;
         legend.append(make("span", {}, mark, name));
       });
       figure.append(svg, legend);
