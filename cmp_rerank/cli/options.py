@@ -195,7 +195,9 @@ def warn(notes: Sequence[str]) -> None:
 
 def told(text: str, out: Path) -> None:
     """What was written where: on stdout, or on stderr where the result itself went to stdout ("-")."""
-    typer.echo(text, err=str(out) == "-")
+    from cmp_rerank.ir.lines import is_stream  # not for --help
+
+    typer.echo(text, err=is_stream(out))
 
 
 def named_path(given: str) -> tuple[str | None, str]:

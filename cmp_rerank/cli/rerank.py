@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -80,12 +79,12 @@ def rerank(
     has handed over has a share of the score in guard.json, which is applied
     and said; --no-mix leaves it out.
     """
-    from cmp_rerank.ir.lines import exists
+    from cmp_rerank.ir.lines import exists, is_stream, write_lines
 
-    out = None if str(out) == "-" else out
-    if out is None and (as_json or passages is not None):
+    stream = Path("-") if out is None else out if is_stream(out) else None
+    if stream is not None and (as_json or passages is not None):
         wanted = "--json" if as_json else "--passages"
-        raise ValueError(f"{wanted} needs --out, since the run itself goes to stdout; got none; give a path")
+        raise ValueError(f"{wanted} needs --out with a file, since the run itself goes to {stream}; give a path")
     if passages is not None and long_documents is None:
         long_documents = True
     if not exists(run) and not collection:
@@ -104,7 +103,7 @@ def rerank(
     counts = Counts()
     begin = time.perf_counter()
     with progress("Reranking", "pairs") as show:
-        written: Any = out  # a path or None, where either gives another result
+        written: Any = None if stream is not None else out  # where either gives another result
         result: Any = rerank_run(
             loaded,
             texts,
@@ -131,10 +130,10 @@ def rerank(
     if counts.cut:
         notes.append("documents beyond the window are read whole with --long-documents")
     options.warn(notes)
-    if out is None:
+    if stream is not None:
         from cmp_rerank.ir.files import trec_lines
 
-        sys.stdout.writelines(trec_lines(result.items(), tag))
+        write_lines(stream, trec_lines(result.items(), tag))
     elif result is None:
         options.warn(["other shards are not finished yet; the last one writes the run"])
     elif as_json:

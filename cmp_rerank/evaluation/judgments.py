@@ -152,7 +152,7 @@ class Judgments:
         part = slice(int(self.starts[query]), int(self.starts[query + 1]))
         docs = (self.keys[part] & 0xFFFFFFFF).tolist()
         grades = self.grades[part].tolist()
-        padding = {"": 0} if max(grades) < 0 else {}
+        padding = {"padding": 0} if max(grades) < 0 else {}  # gdeval refuses an empty id
         return {f"d{doc}": grade for doc, grade in zip(docs, grades, strict=True)} | padding
 
     def grade_above(self, most: int) -> tuple[str, str, int] | None:

@@ -113,34 +113,52 @@ def text(path: PathLike, number: int, raw: bytes) -> str:
         raise malformed(path, number, f"not UTF-8 ({error.reason} in {raw[:80]!r})") from error
 
 
+def is_stream(path: PathLike) -> bool:
+    """Whether it takes what is written as it comes: "-" (standard output), a device, or a pipe.
+
+    Example:
+        >>> is_stream("-"), is_stream(os.devnull), is_stream("run.trec")
+        (True, True, False)
+    """
+    place = Path(path)
+    return os.fspath(path) == "-" or (place.exists() and not place.is_file() and not place.is_dir())
+
+
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
     """Write text to a temporary file beside `path`, rename it on success; gzip when the name ends in .gz.
 
-    What a killed process has left beside it is removed.
+    What a killed process has left beside it is removed. Of a symbolic link, the file that it names is replaced.
 
-    "-" is standard output, where what is written cannot be taken back.
+    "-" is standard output. What is written there, or to a device or a pipe, cannot be taken back.
     """
     if os.fspath(path) == "-":
         yield sys.stdout  # type: ignore[misc]
         return
-    target = Path(path)
+    if is_stream(path):
+        with open(path, "wb") as raw, _text_of(raw, Path(path)) as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path))
     check_parent(target)
     remove_abandoned(target)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=UNFINISHED)
     try:
         # mkstemp makes the file private; a result should have the permissions that any new file gets.
         os.chmod(name, 0o666 & ~_umask())
-        with locked(Path(name)), os.fdopen(handle, "wb") as raw:
-            # No name and time in the gzip header: the same content gives the same bytes.
-            packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if target.suffix == ".gz" else None
-            with io.TextIOWrapper(packed or raw, encoding="utf-8", newline="\n") as file:
-                yield file
+        with locked(Path(name)), os.fdopen(handle, "wb") as raw, _text_of(raw, Path(path)) as file:
+            yield file
         os.replace(name, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def _text_of(raw: BinaryIO, path: Path) -> io.TextIOWrapper:
+    # No name and time in the gzip header: the same content gives the same bytes.
+    packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else None
+    return io.TextIOWrapper(packed or raw, encoding="utf-8", newline="\n")
 
 
 @contextlib.contextmanager
@@ -217,6 +235,12 @@ def check_place(path: PathLike, *, folder: bool = False, parents: bool = False) 
     if os.fspath(path) == "-":
         return
     place = Path(path).absolute()
+    if is_stream(place) and not folder:
+        if not os.access(place, os.W_OK):
+            raise ValueError(f"{place}: no permission to write to it; choose another place")
+        return
+    if place.is_symlink() and not folder:
+        place = Path(os.path.realpath(place))
     if place.exists() and place.is_dir() != folder:
         found = "file" if folder else "folder"
         raise ValueError(f"{os.fspath(path)}: there is such a {found} already; remove it, or choose another name")
@@ -226,7 +250,7 @@ def check_place(path: PathLike, *, folder: bool = False, parents: bool = False) 
     if above.exists() and not above.is_dir():
         raise ValueError(f"{above}: this is a file; {place.name} cannot be written below it; choose another place")
     if not parents:
-        check_parent(Path(path))
+        check_parent(place if Path(path).is_symlink() else Path(path))
     if not os.access(above, os.W_OK):
         raise ValueError(f"{above}: no permission to write {place.name} here; choose another place")
 

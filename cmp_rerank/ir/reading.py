@@ -120,11 +120,15 @@ def stream_run(
     detected = detect_run_format(path) if format is None else format
     check_choice("format", detected, RUN_FORMATS)
     empty_file, rises, falls = True, False, False
+    unranked: str | None = None
+    looked_for = format is None and detected == "msmarco"
     seen: set[str] = set()
     pieces = _json_pieces(path) if detected == "json" else whole_queries(_columns(path, detected, ranks), whole)
     for block, lines in pieces:
         steps = _steps(block)
         rises, falls = rises or bool((steps > 0).any()), falls or bool((steps < 0).any())
+        if unranked is None and looked_for:
+            unranked = _unranked(block)
         empty_file = False
         for query in block.queries:
             if query in seen:
@@ -138,11 +142,15 @@ def stream_run(
             yield clean
     # The best comes first in whatever systems write: ranks rise and scores fall. Read as ranks, scores would turn the
     # run upside down.
-    if format is None and detected == "msmarco" and falls and not rises:
+    if looked_for and (unranked is not None or (falls and not rises)):
+        found = (
+            "falls from line to line in every query, as scores do"
+            if falls and not rises
+            else f"has no ranks of query {unranked!r:.80}"
+        )
         raise ValueError(
-            f"{os.fspath(path)}: the third column falls from line to line in every query, as scores do; a run of "
-            "three columns has ranks, best first: 1, 2, ...; write scores in six: query Q0 document rank score tag; "
-            "if these are ranks, sort the file by them"
+            f"{os.fspath(path)}: the third column {found}; a run of three columns has ranks, best first: "
+            "1, 2, ...; write scores in six: query Q0 document rank score tag; if these are ranks, sort by them"
         )
     if empty_file and empty == "error":
         raise ValueError(f"{os.fspath(path)}: the run is empty; pass empty='allow' if that is meant")
@@ -153,6 +161,18 @@ def _steps(block: Block) -> np.ndarray:
     inside = np.ones(max(len(block) - 1, 0), dtype=bool)
     inside[block.bounds[1:-1] - 1] = False
     return np.diff(block.ranks)[inside]
+
+
+def _unranked(block: Block) -> str | None:
+    """A query whose ranks are negative, or neither in order nor all of 1, 2, ... (or 0, 1, ...)."""
+    starts, sizes = block.bounds[:-1], np.diff(block.bounds)
+    least, most = (reduce.reduceat(block.ranks, starts) for reduce in (np.minimum, np.maximum))
+    falling = np.zeros(len(block), dtype=bool)
+    falling[1:] = np.diff(block.ranks) < 0
+    falling[starts] = False
+    all_there = (least <= 1) & (most - least == sizes - 1)
+    odd = np.flatnonzero((least < 0) | (np.logical_or.reduceat(falling, starts) & ~all_there))
+    return block.queries[odd[0]] if len(odd) else None
 
 
 class UngroupedError(ValueError):

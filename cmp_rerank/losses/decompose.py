@@ -4,7 +4,9 @@ Each example's loss is read off the loss's own criterion, unreduced, or where th
 one example at a time. That this adds up is measured on every batch: the gradient of the batch value with respect to
 the scores must be a weighted sum of the gradients of single examples, each of which depends on its own scores alone.
 Near a minimum, as where a student begins as a copy of its teacher, gradients are rounding, and say nothing. They are
-then taken at scores that are far apart, too: these say how large they usually are, and so what rounding is.
+then taken at scores that are far apart, too: these say how large they usually are, and so what rounding is. Where
+a loss is constant they are rounding wherever one looks. So before a loss is refused, its scores move by a few
+roundings: what a gradient then gains or loses at random is rounding.
 
 An example may have no gradient anywhere: its query has no documents, or a single one that the loss gives a constant.
 Its weight is what is left of the value of the batch; the loss of an example without scores is 0. So is that of one
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -29,6 +31,10 @@ TOLERANCE = 1e-3
 ROUNDING = 1e-5
 #: Roundings that add up in a gradient.
 STEPS = 8
+#: How far scores move to see what is rounding in a gradient, in roundings of the scores, and
+REACH = 64
+#: how often they do.
+DRAWS = 8
 #: An example's gradient that is a smaller share of what it is elsewhere is looked at there.
 NEAR = 1e-2
 
@@ -150,7 +156,8 @@ def _per_example(replay: Replay, products: Tensor) -> Tensor:
 
 
 def _measure(replay: Replay, scores: Tensor, method: str) -> Decomposition | None:
-    here = _around(replay, scores.detach(), method)
+    at = scores.detach().to(torch.promote_types(scores.dtype, torch.float32))
+    here = _around(replay, at, method)
     if here is None:
         return None
     residual = here.residual(_EXACT)
@@ -158,9 +165,17 @@ def _measure(replay: Replay, scores: Tensor, method: str) -> Decomposition | Non
         return Decomposition(method, here.at.weights, residual)
     # Some gradients are 0, or no more than rounding: an example is saturated, a student has its teacher's scores, or
     # a list has no comparable pair. Where scores are far apart they show what they are, and how large they may be.
-    elsewhere = _around(replay, _spread(scores.detach()), method)
+    elsewhere = _around(replay, _spread(at), method)
     if elsewhere is None:
         return Decomposition(method, here.at.weights, residual)
+    found = _compared(method, here, elsewhere)
+    if found.residual <= TOLERANCE:
+        return found
+    return _compared(method, here.with_noise(replay, method), elsewhere.with_noise(replay, method))
+
+
+def _compared(method: str, here: _Around, elsewhere: _Around) -> Decomposition:
+    """What the gradients at some scores say, by the size that they have elsewhere."""
     sizes = _Sizes.of([*here.places, *elsewhere.places])
     residual = max(here.residual(sizes), elsewhere.residual(sizes))
     weights = torch.where(here.at.own >= NEAR * elsewhere.at.own, here.at.weights, elsewhere.at.weights)
@@ -206,11 +221,46 @@ class _Sizes(NamedTuple):
 _EXACT = _Sizes(0.0, 0.0, 0.0)
 
 
+class _Taken(NamedTuple):
+    """A loss and its gradients at some scores.
+
+    Attributes:
+        total: the loss of the batch.
+        losses: (examples,) the losses of the examples.
+        own: (pairs, labels) the gradient of their sum.
+        mixed: the same, by `factors`.
+        whole: the gradient of the batch.
+        factors: (examples,) distinct numbers.
+    """
+
+    total: Tensor
+    losses: Tensor
+    own: Tensor
+    mixed: Tensor
+    whole: Tensor
+    factors: Tensor
+
+
+class _Noise(NamedTuple):
+    """How much of the norms of gradients came and went as scores moved by a few roundings.
+
+    Attributes:
+        own: (examples,) of the gradients of the examples, or 0 where nobody looked.
+        mixed: of the gradient of the examples by distinct factors.
+        whole: of the gradient of the batch.
+    """
+
+    own: Tensor | float = 0.0
+    mixed: float = 0.0
+    whole: float = 0.0
+
+
 @dataclass(frozen=True)
 class _Gradients:
     """A loss at some scores, and what its gradient says of its examples.
 
     Attributes:
+        scores: (pairs, labels) the scores.
         total: the loss of the batch.
         losses: (examples,) the losses of the examples.
         weights: (examples,) what the gradients of the examples must be weighted with to be that of the batch.
@@ -221,8 +271,10 @@ class _Gradients:
         entangled: so much is not by their own scores.
         rounding: the share of a gradient's usual size that is rounding. Scores are rounded, too, and a gradient
             changes with them.
+        noise: what was seen to be rounding.
     """
 
+    scores: Tensor
     total: Tensor
     losses: Tensor
     weights: Tensor
@@ -232,16 +284,21 @@ class _Gradients:
     mixed: float
     entangled: float
     rounding: float
+    noise: _Noise = _Noise()
+
+    def floor(self, sizes: _Sizes) -> Tensor:
+        """(examples,) how large the gradient of an example may be, and still be rounding."""
+        return torch.full_like(self.own, self.rounding * sizes.own).maximum(torch.as_tensor(self.noise.own))
 
     def silent(self, sizes: _Sizes) -> Tensor:
         """(examples,) which examples have no gradient, or nothing but rounding."""
-        return self.own <= self.rounding * sizes.own
+        return self.own <= self.floor(sizes)
 
     def residual(self, sizes: _Sizes) -> float:
         """The share of the gradient that is left unexplained, where some of it may be rounding."""
         return max(
-            _share(self.unexplained, self.whole, self.rounding * sizes.whole),
-            _share(self.entangled, self.mixed, self.rounding * sizes.mixed),
+            _share(self.unexplained, self.whole, max(self.rounding * sizes.whole, self.noise.whole)),
+            _share(self.entangled, self.mixed, max(self.rounding * sizes.mixed, self.noise.mixed)),
         )
 
 
@@ -262,10 +319,14 @@ class _Around(NamedTuple):
         # loss averages over) stays when all scores move.
         heard = ~(self.at.silent(sizes) | self.moved.silent(sizes))
         weights = self.at.weights[heard]
-        slack = sum(place.rounding * sizes.own / place.own[heard] for place in self.places) * weights.abs()
+        slack = sum(place.floor(sizes)[heard] / place.own[heard] for place in self.places) * weights.abs()
         change = ((self.moved.weights[heard] - weights).abs() - slack).clamp(min=0.0)
         found = _share(change.norm().item(), weights.norm().item(), 0.0)
         return max(found, *(place.residual(sizes) for place in self.places))
+
+    def with_noise(self, replay: Replay, method: str) -> _Around:
+        """The same, where it was seen what is rounding."""
+        return _Around(*(replace(place, noise=_noise(replay, place.scores, method)) for place in self.places))
 
 
 def _around(replay: Replay, at: Tensor, method: str) -> _Around | None:
@@ -274,6 +335,28 @@ def _around(replay: Replay, at: Tensor, method: str) -> _Around | None:
 
 
 def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
+    """What gradients at some scores say; None where the method fails."""
+    taken = _take(replay, at, method)
+    if taken is None:
+        return None
+    own, whole, owner = taken.own, taken.whole, replay.owner
+    power = _per_example(replay, own * own)
+    weights = _per_example(replay, whole * own) / power.masked_fill(power == 0, 1.0)
+    return _Gradients(
+        at,
+        taken.total,
+        taken.losses.masked_fill(_of_nothing(taken.losses, power), 0.0),
+        weights,
+        power.sqrt(),
+        whole=whole.norm().item(),
+        unexplained=(whole - weights[owner, None] * own).norm().item(),
+        mixed=taken.mixed.norm().item(),
+        entangled=(taken.mixed - taken.factors[owner, None] * own).norm().item(),
+        rounding=STEPS * torch.finfo(at.dtype).eps * (1 + at.abs().max().item()),
+    )
+
+
+def _take(replay: Replay, at: Tensor, method: str) -> _Taken | None:
     """Take gradients at some scores; None where the method fails."""
     with torch.enable_grad():
         scores = at.clone().requires_grad_()
@@ -286,23 +369,33 @@ def _gradients(replay: Replay, at: Tensor, method: str) -> _Gradients | None:
         total = replay.value(scores)
         # Distinct factors show whether an example's loss depends on scores of another example.
         factors = torch.linspace(0.5, 1.5, replay.examples, device=at.device, dtype=losses.dtype)
-        own = _gradient(losses.sum(), scores)
-        mixed = _gradient((factors * losses).sum(), scores)
-        whole = _gradient(total, scores)
-    owner = replay.owner
-    power = _per_example(replay, own * own)
-    weights = _per_example(replay, whole * own) / power.masked_fill(power == 0, 1.0)
-    return _Gradients(
-        total.detach(),
-        losses.detach().masked_fill(_of_nothing(losses, power), 0.0),
-        weights,
-        power.sqrt(),
-        whole=whole.norm().item(),
-        unexplained=(whole - weights[owner, None] * own).norm().item(),
-        mixed=mixed.norm().item(),
-        entangled=(mixed - factors[owner, None] * own).norm().item(),
-        rounding=STEPS * torch.finfo(at.dtype).eps * (1 + at.abs().max().item()),
-    )
+        own, mixed, whole = (_gradient(value, scores) for value in (losses.sum(), (factors * losses).sum(), total))
+        return _Taken(total.detach(), losses.detach(), own, mixed, whole, factors)
+
+
+def _noise(replay: Replay, at: Tensor, method: str) -> _Noise:
+    """What is rounding in gradients: what is left of g(s + d) - 2 g(s) + g(s - d) for moves of a few roundings.
+
+    A gradient that says something follows the scores there, in a straight line.
+    """
+    generator = torch.Generator().manual_seed(0)
+    reach = REACH * torch.finfo(at.dtype).eps * (1 + at.abs())
+    seen = []
+    for _ in range(DRAWS):
+        move = reach * (2 * torch.rand(at.shape, generator=generator) - 1).to(at)
+        taken = [_take(replay, scores, method) for scores in (at - move, at, at + move)]
+        if any(each is None for each in taken):
+            return _Noise()
+        own, mixed, whole = (
+            before - 2 * here + after
+            for before, here, after in zip(*((t.own, t.mixed, t.whole) for t in taken if t), strict=True)
+        )
+        seen.append((_per_example(replay, own * own).sqrt(), mixed.norm().item(), whole.norm().item()))
+    owns, mixes, wholes = zip(*seen, strict=True)
+    each = STEPS * torch.stack(owns).amax(dim=0)
+    # The gradients of the examples are also what the others are compared with.
+    rest = each.norm().item()
+    return _Noise(each, STEPS * max(mixes) + rest, STEPS * max(wholes) + rest)
 
 
 def _weight_by_value(found: _Gradients, weights: Tensor, constant: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """Refuse, before any work is done, a place where rows cannot be written.
 
     Raises:
-        ValueError: For another suffix than .jsonl, .parquet and none (a folder); a folder that is there already; a
-            place in a folder that is not there.
+        ValueError: For another suffix than .jsonl, .parquet and none (a folder); a folder that is there already, or
+            a file, device or pipe where a folder would be; a place in a folder that is not there.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -35,8 +35,9 @@ def check_target(path: str | os.PathLike[str]) -> None:
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent}: no such directory; create it before writing {path.name}")
     remove_abandoned(path)  # of a process that was killed when only this was left to do
-    if path.is_dir():
-        raise ValueError(f"{path}: there is such a folder already; remove it, or choose another name")
+    found = "folder" if path.is_dir() else "file"
+    if path.is_dir() or (path.exists() and not (path.suffix and path.is_file())):
+        raise ValueError(f"{path}: there is such a {found} already; remove it, or choose another name")
 
 
 def about_path(path: str | os.PathLike[str]) -> Path:

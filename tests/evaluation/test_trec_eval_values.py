@@ -74,6 +74,13 @@ def test_measures_of_gdeval_say_what_grades_they_take(measure: str) -> None:
         evaluate(run, {"q1": {"a": 4}, "q2": {"b": 1, "c": 5}}, measure)
 
 
+@pytest.mark.parametrize("measure", ["ERR@10", "nDCG(dcg='exp-log2')@10"])
+def test_measures_of_gdeval_take_only_negative_grades(measure: str) -> None:
+    run = {"q1": {"a": 1.0, "b": 0.5}, "q2": {"b": 1.0}}
+    found = evaluate(run, {"q1": {"a": -2, "b": -3}, "q2": {"b": 1}}, measure)
+    assert found.per_query[measure] == evaluate(run, {"q1": {"a": 0}, "q2": {"b": 1}}, measure).per_query[measure]
+
+
 @pytest.mark.parametrize("grade", [1_000_001, 2**31, 2**63, 10**400, -(2**63)])
 def test_grades_beyond_what_providers_count(grade: int) -> None:
     with pytest.raises(ValueError, match="query 'q', document 'a': a grade must be at most 1,000,000"):

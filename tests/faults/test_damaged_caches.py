@@ -131,6 +131,7 @@ DENSE = {f"d{i}": f"{i % 7} {i % 5} {i}" for i in range(30)}
 FOUND: dict[str, Callable[[Path], object]] = {
     "bm25": lambda folder: first_stage("bm25", CORPUS, folder=folder).search(QUERIES, 5),
     "dense": lambda folder: first_stage("dense", DENSE, model=Vectors(), folder=folder).search({"q": "1 2 0"}, 5),
+    "sparse": lambda folder: first_stage("sparse", DENSE, model=Vectors(), folder=folder).search({"q": "1 2 0"}, 5),
 }
 
 

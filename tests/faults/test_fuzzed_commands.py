@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import test_fuzzed_parsers as readers
 from click.testing import Result
 from conftest import PATIENCE
 from damage import copied, damage_in_place
@@ -114,3 +115,9 @@ def test_a_damaged_file(usage: Usage, name: str, world: Mapping[str, Path], tmp_
 @pytest.mark.parametrize(("usage", "name"), FILES, ids=[identifier(*each) for each in FILES])
 def test_many_damaged_files(usage: Usage, name: str, world: Mapping[str, Path], tmp_path: Path) -> None:
     assert faults(usage, name, world, tmp_path, range(MANY)) == {}
+
+
+def test_the_page_on_security_has_these_numbers() -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8").split())
+    read = f"{len(readers.PARSERS)} readers with {readers.FEW + readers.MANY} files each"
+    assert f"{read}, and {len(FILES)} files of commands with {MANY} each" in page

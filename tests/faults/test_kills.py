@@ -229,6 +229,9 @@ def survives(usage: Usage, world: Mapping[str, Path], folder: Path, kills: int) 
         change, share = draw.randint(1, max(ended.changes, 1)), draw.random() * ended.seconds
         if ended.changes:
             points.append(lambda change=change: run(usage.call(world, out / usage.out), out, kill=change))
+        else:
+            other = draw.random() * ended.seconds
+            points.append(lambda share=other: run(usage.call(world, out / usage.out), out, after=share))
         points.append(lambda share=share: run(usage.call(world, out / usage.out), out, after=share))
     assert bool(ended.changes) == bool(usage.out)
     for number, point in enumerate(points):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -9,12 +10,17 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_models import bert_config, save_checkpoint, wordpiece
+from typer.testing import CliRunner
 
+from cmp_rerank.cli.main import app
 from cmp_rerank.ir import read_run, write_run
-from cmp_rerank.ir.lines import open_bytes, replacing
+from cmp_rerank.ir.lines import check_place, is_stream, open_bytes, replacing
+from cmp_rerank.mining.write import check_target
 
 #: Longer than any buffer that looks at the head of a file.
 RUN = {f"q{i}": {f"d{j}": float(-j) for j in range(10)} for i in range(5000)}
@@ -88,3 +94,76 @@ def test_standard_output_is_written_as_a_file_would_be(run_file: Path, monkeypat
         file.write("more\n")
     assert out.getvalue() == run_file.read_text() + "more\n"
     assert not out.closed
+
+
+@contextlib.contextmanager
+def drained(pipe: Path) -> Iterator[list[bytes]]:
+    """What is written to a new pipe."""
+    os.mkfifo(pipe)
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    yield found
+    reader.join(20)
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(run_file: Path, tmp_path: Path) -> None:
+    """As a device does: the null device must not become a file."""
+    for name in ("pipe.trec", "pipe.gz"):
+        with drained(tmp_path / name) as found:
+            assert is_stream(tmp_path / name)
+            write_run(tmp_path / name, RUN)
+        assert (tmp_path / name).is_fifo()
+        content = gzip.decompress(found[0]) if name.endswith(".gz") else found[0]
+        assert content == run_file.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "command", ["fuse {run} {run} -o {out}", "rerank {texts} --run {run} --model {model} -o {out}"]
+)
+def test_commands_write_to_a_pipe(command: str, tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("q\tbees\n")
+    (tmp_path / "c.tsv").write_text("d\thoney\n")
+    write_run(tmp_path / "a.trec", {"q": {"d": 1.0}})
+    if "{model}" in command:
+        save_checkpoint(tmp_path / "model", bert_config(), wordpiece())
+    given = command.format(
+        run=tmp_path / "a.trec",
+        texts=f"--queries {tmp_path / 'q.tsv'} --corpus {tmp_path / 'c.tsv'}",
+        model=tmp_path / "model",
+        out=tmp_path / "pipe",
+    )
+    with drained(tmp_path / "pipe") as found:
+        before = sorted(tmp_path.iterdir())
+        done = CliRunner().invoke(app, given.split())
+    assert done.exit_code == 0, done.output
+    assert found[0].startswith(b"q Q0 d 1 ")
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_rows_are_not_written_over_what_is_no_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    (tmp_path / "rows").write_text("mine")
+    for name in ("rows.jsonl", "rows"):
+        with pytest.raises(ValueError, match=rf"{name}: there is such a file already"):
+            check_target(tmp_path / name)
+
+
+def test_of_a_link_the_file_that_it_names_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name, before in (("old.trec", "mine"), ("new.trec", None)):
+        target, link = tmp_path / "there" / name, tmp_path / name
+        if before is not None:
+            target.write_text(before)
+        link.symlink_to(target)
+        check_place(link)
+        write_run(link, {"q": {"d": 1.0}})
+        assert link.is_symlink()
+        assert read_run(target) == {"q": {"d": 1.0}}
+    (tmp_path / "lost.trec").symlink_to(tmp_path / "nowhere" / "lost.trec")
+    with pytest.raises(ValueError, match="nowhere: no such directory"):
+        check_place(tmp_path / "lost.trec")
+    with pytest.raises(ValueError, match="nowhere: no such directory"):
+        write_run(tmp_path / "lost.trec", {"q": {"d": 1.0}})

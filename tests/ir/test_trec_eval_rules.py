@@ -99,8 +99,31 @@ def test_scores_in_three_columns_are_refused(tmp_path: Path, scores: list[list[i
     assert read_run(path, "msmarco")["q0"]["d0"] == -scores[0][0]  # who says so has ranks
 
 
+@pytest.mark.parametrize("scores", [[[3, 7, 5]], [[1, 2], [12, 40, 7]], [[1, 2], [-3]], [[2, 3, 1, 5]], [[0, 9, 4]]])
+def test_scores_without_an_order_are_refused(tmp_path: Path, scores: list[list[int]]) -> None:
+    path = write(tmp_path / "run.tsv", three(scores))
+    with pytest.raises(
+        ValueError, match=rf"the third column has no ranks of query 'q{len(scores) - 1}'; a run of three"
+    ):
+        read_run(path)
+    with pytest.raises(ValueError, match="the third column has no ranks"):
+        evaluate(path, {"q0": {"d0": 1}}, "RR")
+    assert read_run(path, "msmarco")["q0"]["d0"] == -scores[0][0]  # who says so has ranks
+
+
 @pytest.mark.parametrize(
-    "ranks", [[[1, 2, 3]], [[2, 1], [1, 2]], [[0, 1]], [[4, 4]], [[7]], [[3], [1], [2]], [[1, 1]]]
+    "ranks",
+    [
+        [[1, 2, 3]],
+        [[3, 1, 2]],
+        [[10, 20, 30], [2, 0, 1]],
+        [[2, 1], [1, 2]],
+        [[0, 1]],
+        [[4, 4]],
+        [[7]],
+        [[3], [1], [2]],
+        [[1, 1]],
+    ],
 )
 def test_ranks_in_three_columns(tmp_path: Path, ranks: list[list[int]]) -> None:
     found = read_run(write(tmp_path / "run.tsv", three(ranks)))

@@ -136,6 +136,41 @@ def test_a_wrong_decomposition_is_refused_however_small_its_gradients(
     torch.testing.assert_close(added.weights, torch.ones(4), rtol=2e-3, atol=0)
 
 
+def likelihood(scores: Tensor, _: Tensor) -> Tensor:
+    """That of the order given, as ListMLELoss has it before sentence-transformers 6.2: 0 for a single document,
+    and its gradient too, but for rounding."""
+    return (torch.log(scores.exp().flip(0).cumsum(0).flip(0) + 1e-10) - scores).sum()
+
+
+SINGLE = [texts[:1] for texts in LISTS]
+
+
+@pytest.mark.parametrize("offset", [0.0, -7.0, -9.0])  # at -9 the epsilon has a gradient, ten times its rounding
+@pytest.mark.parametrize("seed", range(6))
+def test_a_batch_with_a_constant_loss_is_not_refused(seed: int, offset: float) -> None:
+    loss = OfLists(lambda s, y: torch.stack([likelihood(*each) for each in zip(s, y, strict=True)]).mean())
+    replay = Replay(loss, Scoreless(), addressed([QUERIES, SINGLE]), [torch.zeros(1)] * 4)  # type: ignore[arg-type]
+    scores = some_scores(seed)[:4] + offset
+    split = decompose(replay, scores)
+    torch.testing.assert_close(
+        split.weights @ split.losses(replay, scores), replay.value(scores), rtol=1e-3, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize("name", ["square of the sum", "softmax at a low temperature", "steps"])
+def test_a_wrong_decomposition_of_single_documents_is_refused(name: str, scale: float) -> None:
+    wrong: dict[str, Callable[[Tensor], Tensor]] = {
+        "square of the sum": lambda s: s.sum() ** 2,
+        "softmax at a low temperature": lambda s: -(100 * s).log_softmax(0).sum(),
+        "steps": lambda s: (s.max() - s).clamp(min=0.1).sum(),  # kinks are no rounding
+    }
+    loss = OfLists(lambda s, _: scale * wrong[name](torch.cat([*s])))
+    replay = Replay(loss, Scoreless(), addressed([QUERIES, SINGLE]), [torch.zeros(1)] * 4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="does not decompose into losses of single examples"):
+        decompose(replay, some_scores(0)[:4])
+
+
 def test_spread_scores_keep_their_order() -> None:
     scores = torch.tensor([[3.0, 1e-9], [-2.0, 200.0], [0.0, -1e-9]])
     spread = _spread(scores)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as upstream
@@ -131,6 +131,7 @@ GRADES = st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=
 @pytest.mark.parametrize("name", LIST_LOSSES)
 @settings(max_examples=15, deadline=None)
 @given(grades=GRADES, seed=st.integers(0, 3))
+@example(grades=[[0], [0]], seed=0)
 def test_weighted_losses_are_the_batch_value(name: str, grades: list[list[int]], seed: int) -> None:
     """Whatever lists a batch has: empty ones, single documents, equal grades, constant losses."""
     queries = [f"query {i}" for i in range(len(grades))]

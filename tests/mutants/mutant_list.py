@@ -755,7 +755,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "loss-entangled",
         "cmp_rerank/losses/decompose.py",
-        "_share(self.entangled, self.mixed, self.rounding * sizes.mixed),",
+        "_share(self.entangled, self.mixed, max(self.rounding * sizes.mixed, self.noise.mixed)),",
         "0.0,",
         ("tests/losses/test_batch_dependent_losses.py",),
         "a loss whose examples depend on each other would be taken apart",
@@ -763,10 +763,26 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "loss-unexplained",
         "cmp_rerank/losses/decompose.py",
-        "_share(self.unexplained, self.whole, self.rounding * sizes.whole),",
+        "_share(self.unexplained, self.whole, max(self.rounding * sizes.whole, self.noise.whole)),",
         "0.0,",
         REPLAY,
         "a loss that is no sum over examples would be taken apart",
+    ),
+    Mutant(
+        "loss-noise-of-the-slope",
+        "cmp_rerank/losses/decompose.py",
+        "before - 2 * here + after",
+        "after",
+        ("tests/losses/test_near_the_minimum.py",),
+        "all of a gradient would count as rounding, and a wrong decomposition be taken",
+    ),
+    Mutant(
+        "loss-noise-of-a-constant",
+        "cmp_rerank/losses/decompose.py",
+        "replace(place, noise=_noise(replay, place.scores, method))",
+        "place",
+        ("tests/losses/test_near_the_minimum.py",),
+        "a batch of single documents would be refused for its rounding",
     ),
     Mutant(
         "loss-weight-that-moves",
