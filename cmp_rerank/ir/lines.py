@@ -242,6 +242,7 @@ def check_place(path: PathLike, *, folder: bool = False, parents: bool = False) 
     if place.is_symlink() and not folder:
         place = Path(os.path.realpath(place))
     if place.exists() and place.is_dir() != folder:
+        remove_abandoned(place)  # of a process that was killed when all but this was done
         found = "file" if folder else "folder"
         raise ValueError(f"{os.fspath(path)}: there is such a {found} already; remove it, or choose another name")
     above = place.parent

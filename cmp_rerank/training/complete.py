@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
 from cmp_rerank.ir.lines import PathLike, write_lines
 
@@ -96,6 +97,16 @@ def remove_unfinished(folder: PathLike) -> None:
             shutil.rmtree(path)
 
 
+def remove_superseded(resumed: Path, args: TrainingArguments) -> None:
+    """Remove what was to go when the newest checkpoint was complete; a kill came between."""
+    folder = Path(str(args.output_dir))
+    state = resumed / STATE
+    newest = [path for _, path in sorted(_checkpoints(folder))][-1:]
+    if state.is_file() and [path.resolve() for path in newest] == [resumed.resolve()]:
+        best = TrainerState.load_from_json(str(state)).best_model_checkpoint
+        rotate_checkpoints(str(folder), args.save_total_limit, best)
+
+
 def _checkpoints(folder: PathLike) -> Iterator[tuple[int, Path]]:
     """Steps and folder of each checkpoint, whether it is complete or not."""
     for path in sorted(Path(folder).glob("checkpoint-*")):
@@ -143,6 +154,8 @@ class CompleteCheckpoints(Trainer):
             resume_from_checkpoint = str(found)
         if self.args.should_save:
             remove_unfinished(str(self.args.output_dir))
+            if resume_from_checkpoint:
+                remove_superseded(Path(resume_from_checkpoint), self.args)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _run_epoch(self, model: Any, epoch: int, train_dataloader: Any, **kwargs: Any) -> None:

@@ -144,7 +144,9 @@ def run(arguments: list[str], folder: Path, kill: int | None = None, after: floa
             seen = watched(folder, kill)
             result = CliRunner().invoke(app, arguments)
             said = f"{result.output}\n{result.exception!r}"
-            told.write_text(json.dumps({"status": result.exit_code, "said": said, "changes": seen[0]}))
+            part = told.with_suffix(".part")
+            part.write_text(json.dumps({"status": result.exit_code, "said": said, "changes": seen[0]}))
+            part.replace(told)  # a kill may come here, too
         finally:
             os._exit(0)
     if after is not None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
 from cmp_rerank.ir import read_run, write_run
+from cmp_rerank.ir.abandoned import UNFINISHED
 from cmp_rerank.ir.lines import check_place, is_stream, open_bytes, replacing
 from cmp_rerank.mining.write import check_target
 
@@ -167,3 +168,14 @@ def test_of_a_link_the_file_that_it_names_is_written(tmp_path: Path) -> None:
         check_place(tmp_path / "lost.trec")
     with pytest.raises(ValueError, match="nowhere: no such directory"):
         write_run(tmp_path / "lost.trec", {"q": {"d": 1.0}})
+
+
+def test_what_a_kill_left_beside_a_whole_folder_is_removed_when_the_folder_is_refused(tmp_path: Path) -> None:
+    """All was done but that."""
+    whole, left = tmp_path / "rows", tmp_path / f".rows.k2{UNFINISHED}"
+    for folder in (whole, left):
+        folder.mkdir()
+    os.utime(left, (0, 0))
+    with pytest.raises(ValueError, match="there is such a folder already"):
+        check_place(whole)
+    assert list(tmp_path.iterdir()) == [whole]

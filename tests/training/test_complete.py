@@ -177,6 +177,31 @@ def test_what_a_kill_has_left_is_removed_and_nothing_else(of_reranker: Make, tmp
     assert [folder.exists() for folder in (half, others, plain)] == [False, True, True]
 
 
+@pytest.mark.parametrize("best", [None, 1])
+def test_what_was_to_be_removed_after_the_last_saving_is_removed(
+    best: int | None, of_reranker: Make, tmp_path: Path
+) -> None:
+    """A kill came between: the checkpoint was complete, and an older one was still there."""
+    made = of_reranker(tmp_path, max_steps=4, save_steps=1, save_strategy="steps")
+    made.train()
+    if best:
+        state = json.loads((tmp_path / "checkpoint-4" / STATE).read_text())
+        state["best_model_checkpoint"] = str(tmp_path / f"checkpoint-{best}")
+        (tmp_path / "checkpoint-4" / STATE).write_text(json.dumps(state))
+        mark_complete(tmp_path / "checkpoint-4")
+
+    def numbers() -> list[int]:
+        return sorted(int(path.name.removeprefix("checkpoint-")) for path in tmp_path.glob("checkpoint-*"))
+
+    assert numbers() == [1, 2, 3, 4]
+    older = of_reranker(tmp_path, max_steps=2, save_strategy="no", save_total_limit=2)
+    older.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))  # not the newest: nothing goes
+    assert numbers() == [1, 2, 3, 4]
+    again = of_reranker(tmp_path, max_steps=4, save_strategy="no", save_total_limit=2)
+    again.train(resume_from_checkpoint=True)
+    assert numbers() == [best or 3, 4]
+
+
 def test_without_a_complete_checkpoint_it_is_said(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "nothing") is None
     (tmp_path / "checkpoint-2").mkdir()
