@@ -91,10 +91,10 @@ def last_checkpoint(folder: PathLike) -> Path | None:
 
 
 def remove_unfinished(folder: PathLike) -> None:
-    """Remove the checkpoints whose saving was interrupted from the output folder of a trainer."""
+    """Remove the checkpoints whose saving was interrupted from the output folder of a trainer; whole ones stay."""
     for _, path in _checkpoints(folder):
-        if (path / SAVING).exists() and not is_complete(path):
-            shutil.rmtree(path)
+        if (path / SAVING).exists():
+            (path / SAVING).unlink() if is_complete(path) else shutil.rmtree(path)
 
 
 def remove_superseded(resumed: Path, args: TrainingArguments) -> None:

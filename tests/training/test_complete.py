@@ -173,8 +173,14 @@ def test_what_a_kill_has_left_is_removed_and_nothing_else(of_reranker: Make, tmp
         (folder / "model.safetensors").write_text("half")
     for folder in (half, others):
         (folder / SAVING).touch()
+    whole = tmp_path / "checkpoint-7"  # killed when all but the removal of the other mark was done
+    shutil.copytree(plain, whole)
+    mark_complete(whole)
+    (whole / SAVING).touch()
     of_reranker(tmp_path, max_steps=1, save_strategy="no").train()
-    assert [folder.exists() for folder in (half, others, plain)] == [False, True, True]
+    assert [folder.exists() for folder in (half, others, plain, whole)] == [False, True, True, True]
+    assert is_complete(whole)
+    assert not (whole / SAVING).exists()
 
 
 @pytest.mark.parametrize("best", [None, 1])
