@@ -161,12 +161,15 @@ class CompleteCheckpoints(Trainer):
     def _run_epoch(self, model: Any, epoch: int, train_dataloader: Any, **kwargs: Any) -> None:
         """Nothing where all steps are done: ``Trainer`` takes one more before it looks.
 
-        The loader is told its epoch before batches are skipped: not all versions tell a batch sampler after that.
+        All that draws batches is told the epoch, before some are skipped. Not all versions reach below a wrapper.
         """
         if self.state.global_step >= self.state.max_steps:
             return
-        if hasattr(train_dataloader, "set_epoch"):
-            train_dataloader.set_epoch(epoch)
+        part = train_dataloader
+        while part is not None:
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+            part = getattr(part, "batch_sampler", None)
         super()._run_epoch(model=model, epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
