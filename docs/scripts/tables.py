@@ -219,6 +219,21 @@ def first_step(result: dict[str, Any]) -> list[str]:
     )
 
 
+def versions(results: Sequence[dict[str, Any]]) -> list[str]:
+    """What the tests said with other versions of what the package stands on."""
+    names = {"python": "Python", "torch": "torch", "transformers": "transformers"}
+    names |= {"sentence-transformers": "sentence-transformers", "datasets": "datasets", "numpy": "NumPy"}
+    rows = [
+        [
+            found["environment"],
+            *(found["versions"].get(name, "none") for name in names),
+            *(f"{count:,}" for count in (found["passed"], found["skipped"], len(found["failed"]))),
+        ]
+        for found in results
+    ]
+    return table(["", *names.values(), "passed", "skipped", "failed"], rows)[1:]
+
+
 def _whole(epoch: dict[str, Any]) -> float:
     return statistics.harmonic_mean(epoch["pairs_per_cpu_s"])
 
@@ -232,13 +247,14 @@ def _ends(values: Sequence[float]) -> str:
 
 
 #: Mark: its page, the result file, and what makes its lines.
-TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[str]]]] = {
+TABLES: dict[str, tuple[str, str, Callable[[Any], list[str]]]] = {
     "engine": ("measurements.md", "engine.json", engine),
     "sparse": ("measurements.md", "sparse.json", sparse),
     "limit": ("measurements.md", "limit.json", limit),
     "where": ("measurements.md", "where.json", where),
     "objectives": ("objectives.md", "objectives.json", objectives),
     "first_step": ("engine.md", "first_step.json", first_step),
+    "versions": ("compatibility.md", "versions.json", versions),
 }
 
 
