@@ -270,7 +270,7 @@ def pairs_per_row(rows: Rows, numbers: np.ndarray) -> int:
 def passed_over(batches: TokenisedBatches | GivenBatches) -> int:
     """How many batches of the epoch that begins are done; says which epoch it is, where no one else does.
 
-    With several processes, nobody tells a sampler the epoch of a training that is resumed.
+    The trainers of this package tell it. What accelerate wraps around a sampler in several processes does not.
     """
     epoch, done = batches.progress()
     if epoch > batches.epoch:

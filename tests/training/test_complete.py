@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES
 from tiny_readers import reader, windows
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from cmp_rerank import CmpDrop, ComparativeLoss, ComparativeTrainer, RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import complete
@@ -181,6 +182,27 @@ def test_what_a_kill_has_left_is_removed_and_nothing_else(of_reranker: Make, tmp
     assert [folder.exists() for folder in (half, others, plain, whole)] == [False, True, True, True]
     assert is_complete(whole)
     assert not (whole / SAVING).exists()
+
+
+def test_all_that_draws_batches_is_told_its_epoch(
+    of_reranker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also below a wrapper that tells nobody, as those of accelerate are, and before batches of it are skipped."""
+    told: list[tuple[str, int]] = []
+
+    class Part:
+        def __init__(self, name: str, batch_sampler: Any) -> None:
+            self.name, self.batch_sampler = name, batch_sampler
+
+        def set_epoch(self, epoch: int) -> None:
+            told.append((self.name, epoch))
+
+    monkeypatch.setattr(Trainer, "_run_epoch", lambda self, **_: told.append(("run", 0)))
+    trainer = of_reranker(tmp_path, max_steps=1)
+    trainer.state.max_steps = 1
+    loader = Part("loader", SimpleNamespace(batch_sampler=Part("batches", None)))
+    trainer._run_epoch(model=trainer.model, epoch=3, train_dataloader=loader)
+    assert told == [("loader", 3), ("batches", 3), ("run", 0)]
 
 
 @pytest.mark.parametrize("best", [None, 1])
