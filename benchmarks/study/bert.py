@@ -1,9 +1,9 @@
-"""BERT rerankers of one score, several side by side: each weight has one more dimension, the model that it is of.
+"""BERT rerankers of one score, or readers, several side by side: each weight has one more dimension, its model.
 
 It is the encoder of transformers, written once more, for two reasons. Models that go through a step together keep a
 GPU busy. And a score is read off the first token: in the last layer no other one has a query, or is written to, which
 saves most of that layer, a quarter of all that 3 layers cost. Tests compare scores and trained weights with those of
-sentence-transformers.
+sentence-transformers and transformers.
 """
 
 from __future__ import annotations
@@ -30,27 +30,17 @@ PASS = {"cpu": 2_048, "cuda": 200_000}
 
 @dataclass(frozen=True)
 class Tokens:
-    """The pairs of rows: their tokens, and where the pairs of each row begin.
+    """The pairs of rows, or the windows of a reader, as tokens.
 
     Attributes:
         rows: The rows.
         ids: Token ids of each pair.
         types: Token types of each pair.
-        starts: (rows + 1,) where the pairs of each row begin.
     """
 
     rows: Sequence[Row]
-    ids: list[list[int]]
-    types: list[list[int]]
-    starts: np.ndarray
-
-    def pairs(self, row: int) -> range:
-        """The numbers of the pairs of a row."""
-        return range(self.starts[row], self.starts[row + 1])
-
-    def lengths(self) -> list[int]:
-        """Tokens of each row, over all of its pairs."""
-        return [sum(len(self.ids[pair]) for pair in self.pairs(row)) for row in range(len(self.rows))]
+    ids: Sequence[Sequence[int]]
+    types: Sequence[Sequence[int]]
 
 
 def tokenised(model: Any, rows: Sequence[Row], max_length: int) -> Tokens:
@@ -60,8 +50,11 @@ def tokenised(model: Any, rows: Sequence[Row], max_length: int) -> Tokens:
         [query for query, _ in pairs], [doc for _, doc in pairs], truncation="longest_first",
         max_length=max_length,
     )  # fmt: skip
-    starts = np.concatenate([[0], np.cumsum([len(row["docs"]) for row in rows])])
-    return Tokens(rows, encoded["input_ids"], encoded["token_type_ids"], starts)
+    return Tokens(rows, encoded["input_ids"], encoded["token_type_ids"])
+
+
+#: The tokens of one pair: ids, types, and the positions that they have in the whole pair (None: 0, 1, 2, ...).
+PairTokens = tuple[Sequence[int], Sequence[int], "Sequence[int] | None"]
 
 
 @dataclass(frozen=True)
@@ -72,56 +65,74 @@ class Batch:
         ids: (E, R, T) Token ids.
         types: (E, R, T) Token types.
         there: (E, R, T) Whether a token is there.
+        positions: (E, R, T) The place of a token in the whole pair, of which a crop may have taken some.
+        longest: (R,) The most tokens that a model has in each place.
     """
 
     ids: Tensor
     types: Tensor
     there: Tensor
+    positions: Tensor
+    longest: np.ndarray
 
     def parts(self, budget: int) -> Iterator[tuple[slice, Batch]]:
         """Parts of about so many tokens each, where every model has its longest pairs first."""
-        longest = self.there.sum(dim=2).amax(dim=0).tolist()  # of each place
         begin = 0
-        while begin < len(longest):
-            tokens = longest[begin]
+        while begin < len(self.longest):
+            tokens = int(self.longest[begin])
             own = slice(begin, begin + max(1, budget // (tokens * len(self.ids))))
-            cut = (part[:, own, :tokens].contiguous() for part in (self.ids, self.types, self.there))
-            yield own, Batch(*cut)
+            cut = (each[:, own, :tokens].contiguous() for each in self.tensors())
+            yield own, Batch(*cut, self.longest[own])
             begin = own.stop
 
+    def of_models(self, count: int) -> Batch:
+        """The batch of one model as that of several."""
+        copies = (each.expand(count, *each.shape[1:]).contiguous() for each in self.tensors())
+        return Batch(*copies, self.longest)
 
-def batch_of(several: Sequence[tuple[Tokens, Sequence[int]]], device: str) -> Batch:
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All that is for each token."""
+        return self.ids, self.types, self.there, self.positions
+
+
+def batch_of(several: Sequence[Sequence[PairTokens]], device: str) -> Batch:
     """The pairs of each model as one batch."""
-    most = max(len(pairs) for _, pairs in several)
-    longest = max(len(tokens.ids[pair]) for tokens, pairs in several for pair in pairs)
-    arrays = np.zeros((3, len(several), most, longest), dtype=np.int64)
+    most = max(map(len, several))
+    longest = max(len(ids) for pairs in several for ids, _, _ in pairs)
+    arrays = np.zeros((4, len(several), most, longest), dtype=np.int64)
     arrays[2, :, :, 0] = 1  # a pair that is not there has one token, so that no attention is over nothing
-    for model, (tokens, pairs) in enumerate(several):
-        for place, pair in enumerate(pairs):
-            length = len(tokens.ids[pair])
-            arrays[0, model, place, :length] = tokens.ids[pair]
-            arrays[1, model, place, :length] = tokens.types[pair]
+    arrays[3] = np.arange(longest)
+    for model, pairs in enumerate(several):
+        for place, (ids, types, positions) in enumerate(pairs):
+            length = len(ids)
+            arrays[0, model, place, :length] = ids
+            arrays[1, model, place, :length] = types
             arrays[2, model, place, :length] = 1
-    ids, types, there = torch.from_numpy(arrays).to(device)
-    return Batch(ids, types, there.bool())
+            if positions is not None:
+                arrays[3, model, place, :length] = positions
+    ids, types, there, positions = torch.from_numpy(arrays).to(device, non_blocking=True)
+    return Batch(ids, types, there.bool(), positions, arrays[2].sum(axis=2).max(axis=0))
 
 
 # The models ---------------------------------------------------------------------------------------------
 
 
 class Models:
-    """E BERT rerankers of one score, with weights (E, ...) by their names in transformers.
+    """E BERT rerankers of one score, or readers, with weights (E, ...) by their names in transformers.
 
     Args:
-        model: The CrossEncoder that all begin as.
+        model: The CrossEncoder, or the reader, that all begin as.
         count: How many.
         dropout: Rate of the models' own dropout in training.
     """
 
     def __init__(self, model: Any, count: int, dropout: float = 0.0) -> None:
         inner = model.model
-        if inner.config.model_type != "bert" or inner.config.num_labels != 1:
-            raise ValueError(f"a BERT with one score is needed; got {type(inner).__name__}; train it one by one")
+        self.reads = type(inner).__name__ == "BertForQuestionAnswering"
+        if inner.config.model_type != "bert" or not (self.reads or inner.config.num_labels == 1):
+            raise ValueError(
+                f"a BERT with one score, or a reader, is needed; got {type(inner).__name__}; train it one by one"
+            )
         self.config, self.device = inner.config, str(model.device)
         self.weights = {
             name: weight.detach().clone()[None].repeat(count, *[1] * weight.ndim).requires_grad_()
@@ -133,7 +144,11 @@ class Models:
     def scores(
         self, batch: Batch, drop: Sequence[Rows | None] = (), keys: Any = (), training: bool = False
     ) -> Tensor:
-        """Scores (E, R) of a batch; ``drop`` has for each writer what CmpDrop does to it."""
+        """What the models give for a batch; ``drop`` has for each writer what CmpDrop does to it.
+
+        Returns:
+            Scores (E, R); of readers start and end logits (E, R, T, 2).
+        """
         config = self.config
         count, pairs, tokens = batch.ids.shape
         heads, width = config.num_attention_heads, config.hidden_size
@@ -166,7 +181,7 @@ class Models:
         for layer in range(config.num_hidden_layers):
             name = f"bert.encoder.layer.{layer}"
             key, value = (split(hidden, f"{name}.attention.self.{part}") for part in ("key", "value"))
-            if layer == config.num_hidden_layers - 1:
+            if layer == config.num_hidden_layers - 1 and not self.reads:
                 hidden = hidden.view(count, pairs, tokens, width)[:, :, 0].contiguous()  # (E, R, H)
             query = split(hidden, f"{name}.attention.self.query")
             seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
@@ -176,24 +191,37 @@ class Models:
             inner = F.gelu(self._linear(hidden, f"{name}.intermediate.dense"))
             out = written(self._linear(inner, f"{name}.output.dense"), 2 * layer + 1)
             hidden = self._norm(out + hidden, f"{name}.output.LayerNorm")
+        if self.reads:
+            return self._linear(hidden, "qa_outputs").view(count, pairs, tokens, 2)
         pooled = F.dropout(torch.tanh(self._linear(hidden, "bert.pooler.dense")), rate)
         return self._linear(pooled, "classifier")[..., 0]
 
     def all_scores(self, tokens: Tokens) -> np.ndarray:
-        """Scores (E, pairs) of the same pairs by all models, sorted by length on the way."""
+        """Scores (E, pairs) of the same pairs by all rerankers."""
+        scores = np.zeros((self.count, len(tokens.ids)), dtype=np.float32)
+        for chosen, found in self._passes(tokens):
+            scores[:, chosen] = found
+        return scores
+
+    def all_logits(self, tokens: Tokens) -> list[np.ndarray]:
+        """For each window the logits (E, T, 2) of all readers."""
+        logits: list[np.ndarray] = [np.empty(0)] * len(tokens.ids)
+        for chosen, found in self._passes(tokens):
+            for place, window in enumerate(chosen):
+                logits[window] = found[:, place, : len(tokens.ids[window])]
+        return logits
+
+    def _passes(self, tokens: Tokens) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Which pairs, and what the models give for them; sorted by length on the way."""
         order = sorted(range(len(tokens.ids)), key=lambda pair: -len(tokens.ids[pair]))
-        scores = np.zeros((self.count, len(order)), dtype=np.float32)
         budget = max(1, self.budget // self.count)
         begin = 0
         with torch.inference_mode():
             while begin < len(order):
                 chosen = order[begin : begin + max(1, budget // len(tokens.ids[order[begin]]))]
-                one = batch_of([(tokens, chosen)], self.device)
-                parts = (part.expand(self.count, *part.shape[1:]) for part in (one.ids, one.types, one.there))
-                batch = Batch(*(part.contiguous() for part in parts))
-                scores[:, chosen] = self.scores(batch).float().cpu().numpy()
+                one = batch_of([[(tokens.ids[pair], tokens.types[pair], None) for pair in chosen]], self.device)
+                yield chosen, self.scores(one.of_models(self.count)).float().cpu().numpy()
                 begin += len(chosen)
-        return scores
 
     def _linear(self, states: Tensor, name: str) -> Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]

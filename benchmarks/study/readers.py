@@ -69,12 +69,11 @@ def fit(
     from transformers import TrainingArguments
 
     from cmp_rerank import CmpCrop
-    from cmp_rerank.text.segmenters import Sentences
     from cmp_rerank.training import ComparativeTrainer
 
     ablations = arm.ablations()
     crops = any(isinstance(ablation, CmpCrop) for ablation in ablations)
-    windows = _options(task).windows(made.tokenizer, _questions(rows), Sentences() if crops else None)
+    windows = training_windows(made, task, rows, crops)
 
     def build(arguments: dict[str, Any], callbacks: list[Any]) -> Any:
         return ComparativeTrainer(
@@ -92,15 +91,54 @@ def fit(
     )
 
 
+def training_windows(made: ReaderModel, task: Task, rows: Sequence[Row], crops: bool) -> Any:
+    """The windows of rows; with segments where they are cropped."""
+    from cmp_rerank.text.segmenters import Sentences
+
+    return _options(task).windows(made.tokenizer, _questions(rows), Sentences() if crops else None)
+
+
 def measure(made: ReaderModel, task: Task, rows: Sequence[Row]) -> list[float]:
     """F1 of the best answer to each question."""
     from cmp_rerank.reader import Reader
-    from cmp_rerank.reader.answers import predictions
-    from cmp_rerank.reader.measures import evaluate_answers
 
     questions = _questions(rows)
     made.model.eval()
-    answers = Reader(made.model, made.tokenizer, _options(task)).predict(questions)
+    return _f1(questions, Reader(made.model, made.tokenizer, _options(task)).predict(questions))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows as questions and windows, to be measured by several models."""
+
+    task: Task
+    questions: list[Any]
+    windows: Any
+
+    @classmethod
+    def of(cls, made: ReaderModel, task: Task, rows: Sequence[Row]) -> Asked:
+        """The windows of rows."""
+        questions = _questions(rows)
+        return cls(task, questions, _options(task).windows(made.tokenizer, questions))
+
+    def values(self, starts: Sequence[Any], ends: Sequence[Any]) -> list[float]:
+        """F1 of the best answer to each question, from the logits of each window."""
+        from cmp_rerank.reader.answers import best_answers
+
+        options = _options(self.task)
+        return _f1(
+            self.questions,
+            best_answers(
+                self.windows, self.questions, starts, ends, n_best=1, max_tokens=options.max_tokens,
+                scale=options.scale,
+            ),
+        )  # fmt: skip
+
+
+def _f1(questions: Sequence[Any], answers: Sequence[Any]) -> list[float]:
+    from cmp_rerank.reader.answers import predictions
+    from cmp_rerank.reader.measures import evaluate_answers
+
     found = evaluate_answers(questions, predictions(answers)).per_query["F1"]
     return [round(float(found[question.id]), 4) for question in questions]
 

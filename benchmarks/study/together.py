@@ -2,11 +2,12 @@
 
 A GPU is far from busy with one small model. Here E models, each with weights of its own, go through every step side
 by side: each weight is a tensor (E, ...), and a step takes one batch of each. What is studied comes from the package:
-the batches, the draws, the masks of CmpDrop, and the objectives. What is written here once more is what surrounds it:
-the encoder (BERT with one score), ListNet and binary cross-entropy, AdamW. A test compares the weights with those of
-`RerankerTrainer`, arm by arm.
+the batches, the draws, the crops, the masks of CmpDrop, the loss of readers, and the objectives. What is written here
+once more is what surrounds it: the encoder (BERT), ListNet and binary cross-entropy, AdamW. A test compares the
+weights with those of the trainers, arm by arm.
 
-An arm with the model's own dropout draws other random numbers than the trainer; all else is equal up to rounding.
+An arm with the model's own dropout draws other random numbers than the trainer; all else is equal up to rounding. On
+a GPU products of training are in TF32, as is usual there; models are measured in 32 bits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,23 +27,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cmp_rerank.ablations import Example, Plan
-from cmp_rerank.ablations.base import derived_seed
-from cmp_rerank.ablations.crop import CmpCrop
+from cmp_rerank import GivenSupport
+from cmp_rerank.ablations import Example, Plan, View
 from cmp_rerank.ablations.drop import CmpDrop
 from cmp_rerank.hooks.masks import Rows, unit_keys
 from cmp_rerank.losses.core import sampled
-from cmp_rerank.models.pairs import example_seed
+from cmp_rerank.models.span_reader import kept_tokens, span_losses
 from cmp_rerank.objectives import Outputs
 from cmp_rerank.training.sampler import LengthBatches
 
+from . import readers
 from .arms import ARMS, Arm
-from .bert import Batch, Models, Tokens, batch_of, tokenised
+from .bert import Batch, Models, PairTokens, Tokens, batch_of, tokenised
+from .examples import Examples, of_pairs, of_windows
 from .tasks import TASKS, Row, Task, load, training_rows
 from .training import Cell, Values, decode, open_start, values_of
 
-#: Tokens in one pass of all models, padding and ablated copies included.
-BUDGET = {"cpu": 20_000, "cuda": 200_000}
+#: Tokens times layers in one step of all models, ablated copies included: what the memory holds the states of.
+BUDGET = {"cpu": 100_000, "cuda": 1_200_000}
 
 
 def results_together(
@@ -50,34 +54,54 @@ def results_together(
     ordered = sorted(cells, key=lambda cell: (cell.part, list(ARMS).index(cell.arm)))
     for _, same in groupby(ordered, key=lambda cell: (cell.part, cell.arm)):
         several = list(same)
-        for begin in range(0, len(several), size):
+        if time.time() > until:
+            return
+        for group in groups(several, size, cache, device):
             if time.time() < until:
-                yield from run_cells(several[begin : begin + size], cache, device)
+                yield from run_cells(group, cache, device)
+
+
+def groups(cells: Sequence[Cell], size: int, cache: Path, device: str) -> list[list[Cell]]:
+    """Cells of one arm that can be trained together: with the same number of steps, and within the memory."""
+    task, arm = TASKS[cells[0].task], ARMS[cells[0].arm]
+    found: dict[int, list[Cell]] = {}
+    most = 1
+    for cell in cells:
+        data = examples_of(cell, cache, device)
+        lengths = data.lengths()
+        batches = LengthBatches(lengths, task.batch, seed=cell.seed)
+        most = max(most, *(sum(lengths[row] for row in batch) for batch in batches))
+        found.setdefault(len(batches), []).append(cell)
+    layers = task.layers * (1 + len(Plan(arm.ablations())))
+    size = max(1, min(size, BUDGET[torch.device(device).type] // (most * layers)))
+    return [own[begin : begin + size] for own in found.values() for begin in range(0, len(own), size)]
 
 
 def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str, Any]]:
     """Train and measure cells of one task, size, arm and part; a row for each, as `training.run_cell` gives it."""
     first = cells[0]
     task, arm = TASKS[first.task], ARMS[first.arm]
-    parts = load(first.task, cache)
     epochs = task.sizes[first.size] * arm.epochs
+    data = [examples_of(cell, cache, device) for cell in cells]
     model = open_start(task, cache, 0.0, device)
-    rows = [training_rows(parts["train"], cell.size, cell.seed, task.noise) for cell in cells]
     begin = time.perf_counter()
-    validation = tokenised(model, parts["validation"], task.max_length) if arm.keep_best else None
-    models, logs = train(model, task, arm, rows, cells, epochs, validation)
+    with _precision("high"):
+        models, logs = train(
+            model, task, arm, data, cells, epochs, asked(first.task, "validation", cache) if arm.keep_best else None
+        )
     seconds = (time.perf_counter() - begin) / len(cells)
-    values = measure(models, tokenised(model, parts[first.part], task.max_length), task)
+    values = measure(models, asked(first.task, first.part, cache), task)
     guarded = first.part == "test"
-    seen = measure(models, tokenised(model, parts["guard"], task.max_length), task) if guarded else values
+    seen = measure(models, asked(first.task, "guard", cache), task) if guarded else values
     found = []
-    for cell, own, value, also, log in zip(cells, rows, values, seen, logs, strict=True):
+    for cell, value, also, log in zip(cells, values, seen, logs, strict=True):
+        drawn = [row["query"] for row in _rows_of(cell, cache)]
         row = {
             **asdict(cell),
             "seconds": round(seconds, 2),
             "together": len(cells),
             "passes": arm.passes * epochs,
-            "rows": hashlib.sha256(repr([row["query"] for row in own]).encode()).hexdigest()[:12],
+            "rows": hashlib.sha256(repr(drawn).encode()).hexdigest()[:12],
             "log": log,
         }
         if value is None or also is None:
@@ -87,6 +111,62 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
             row |= {"guard": also} if guarded else {}
         found.append(row)
     return found
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+# Rows, tokenised once for all arms ------------------------------------------------------------------------
+
+
+_parts = lru_cache(maxsize=2)(load)
+
+
+def _rows_of(cell: Cell, cache: Path) -> list[Row]:
+    return training_rows(_parts(cell.task, cache)["train"], cell.size, cell.seed, TASKS[cell.task].noise)
+
+
+@lru_cache(maxsize=1)
+def _opened(task: str, cache: Path) -> Any:
+    return open_start(TASKS[task], cache, 0.0, "cpu")
+
+
+@lru_cache(maxsize=4)
+def asked(task: str, part: str, cache: Path) -> Any:
+    """The tokens of a part, to be measured: `Tokens`, or what a reader is `readers.Asked`."""
+    rows, model = _parts(task, cache)[part], _opened(task, cache)
+    if TASKS[task].reads:
+        return readers.Asked.of(model, TASKS[task], rows)
+    return tokenised(model, rows, TASKS[task].max_length)
+
+
+def examples_of(cell: Cell, cache: Path, device: str = "cpu") -> Examples:
+    """The training rows of a cell as examples."""
+    arm = ARMS[cell.arm]
+    crops = Plan(arm.ablations()).preparing is not None
+    return _examples(cell.task, cell.size, cell.seed, cell.arm if crops else "", cache)
+
+
+@lru_cache(maxsize=64)
+def _examples(task: str, size: int, seed: int, crops: str, cache: Path) -> Examples:
+    """Those of an arm that crops, or of all others."""
+    rows = _rows_of(Cell(task, size, crops, 0.0, seed, "train"), cache)
+    plan = plan_of(ARMS[crops], rows) if crops else Plan([])
+    model = _opened(task, cache)
+    return of_windows(model, plan, rows, TASKS[task]) if TASKS[task].reads else of_pairs(model, plan, rows)
+
+
+def plan_of(arm: Arm, rows: Sequence[Row]) -> Plan:
+    """The steps of an arm, with the support that rows give."""
+    known = {(row["query"], row["docs"][0]): row["support"] for row in rows if "support" in row}
+    return Plan(arm.ablations(GivenSupport(known) if known else None))
 
 
 # Training ---------------------------------------------------------------------------------------------
@@ -124,8 +204,8 @@ class AdamW:
 
 
 def train(
-    model: Any, task: Task, arm: Arm, rows: Sequence[Sequence[Row]], cells: Sequence[Cell], epochs: int,
-    validation: Tokens | None = None,
+    model: Any, task: Task, arm: Arm, data: Sequence[Examples], cells: Sequence[Cell], epochs: int,
+    validation: Any = None,
 ) -> tuple[Models, list[dict[str, Any]]]:  # fmt: skip
     """Train a model for each cell, all of one arm; with ``validation`` the best epoch of each is kept.
 
@@ -134,17 +214,15 @@ def train(
     """
     models = Models(model, len(cells), arm.dropout)
     torch.manual_seed(cells[0].seed)  # of the models' own dropout
-    data = [tokenised(model, own, task.max_length) for own in rows]
-    steps_of_epoch = -(-len(rows[0]) // task.batch)
-    steps = steps_of_epoch * epochs
-    warmup = max(1, steps // 10)
     samplers = [
         LengthBatches(own.lengths(), task.batch, seed=cell.seed) for own, cell in zip(data, cells, strict=True)
     ]
+    steps = len(samplers[0]) * epochs
+    warmup = max(1, steps // 10)
     optimizer = AdamW(models.weights, [cell.rate for cell in cells], arm.decay)
-    arms = _Views(arm, models)
+    passes = Passes(arm, models)
     objective = _objective(arm, task)
-    log = _Log(len(cells), steps)
+    log = _Log(len(cells), steps, objective)
     best = _Best(models) if validation is not None else None
     average: dict[str, Tensor] = {}
     step = 0
@@ -152,7 +230,11 @@ def train(
         for sampler in samplers:
             sampler.set_epoch(epoch)
         for chosen in zip(*samplers, strict=True):
-            step_of(models, arms, objective, task, data, chosen, [f"{cell.seed} {(step, 0)}" for cell in cells], log)
+            drawn = [
+                Drawn.of(own, rows, f"{cell.seed} {(step, 0)}", passes)
+                for own, rows, cell in zip(data, chosen, cells, strict=True)
+            ]
+            log.add(*step_of(models, passes, objective, task, drawn))
             share = step / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
             optimizer.update(max(0.0, share))
             step += 1
@@ -160,8 +242,9 @@ def train(
                 for name, weight in models.weights.items():
                     held = average.setdefault(name, torch.zeros_like(weight))
                     held += (weight.detach() - held) / (step - steps // 2)
-        if best is not None and validation is not None:
-            measured = measure(models, validation, task)
+        if best is not None:
+            with _precision("highest"):
+                measured = measure(models, validation, task)
             best.see(epoch + 1.0, [-1.0 if one is None else decode(one, task).mean() for one in measured])
     with torch.no_grad():
         for name, held in average.items():
@@ -174,74 +257,73 @@ def train(
 
 
 def step_of(
-    models: Models, views: _Views, objective: Any, task: Task, data: Sequence[Tokens],
-    chosen: Sequence[Sequence[int]], draws: Sequence[str], log: _Log,
-) -> None:  # fmt: skip
-    """Forward and backward passes of one batch of each model; the gradients are left in the weights."""
-    pairs = [[pair for row in own for pair in tokens.pairs(row)] for tokens, own in zip(data, chosen, strict=True)]
-    # Places in the order of the rows, the longest pairs first.
-    orders = [
-        sorted(range(len(own)), key=lambda place, ids=tokens.ids, own=own: -len(ids[own[place]]))
-        for tokens, own in zip(data, pairs, strict=True)
-    ]
-    batch = batch_of(
-        [(of, [own[place] for place in order]) for of, own, order in zip(data, pairs, orders, strict=True)],
-        models.device,
-    )
-    # The loss of one model depends on no other, so that chunks are of models; each is a sum over them.
-    tokens = batch.ids[0].numel() * len(views.levels)
-    size = max(1, BUDGET[models.device.split(":")[0]] // tokens)
-    if size < models.count:
-        raise ValueError(f"{models.count} models are too many for one pass; give --together {size}")
-    seeds = np.zeros(batch.ids.shape[:2], dtype=np.int64)
-    for model, (own, draw, order) in enumerate(zip(chosen, draws, orders, strict=True)):
-        rows = [(data[model].rows[row]["query"], doc) for row in own for doc in data[model].rows[row]["docs"]]
-        seeds[model, : len(rows)] = [example_seed(*rows[place], draw) for place in order]
-    scores = torch.stack(views.scores(models, batch, seeds), dim=-1)  # (E, R, 1 + steps)
-    values, losses = [], []
-    for model, own in enumerate(chosen):
-        found = [data[model].rows[row] for row in own]
-        sizes = [len(row["docs"]) for row in found]
-        labels = torch.tensor([label for row in found for label in row["labels"]], device=models.device)
-        back = np.argsort(orders[model])  # to the order of the rows
-        mine = scores[model, torch.from_numpy(back).to(models.device)]
-        example = torch.repeat_interleave(torch.arange(len(own)), torch.tensor(sizes))
+    models: Models, passes: Passes, objective: Any, task: Task, drawn: Sequence[Drawn]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Forward and backward passes of one batch of each model; the gradients are left in the weights.
 
-        def value_of(mine: Tensor, labels: Tensor = labels, sizes: Any = sizes, example: Tensor = example) -> Any:
-            loss = _listnet(mine, labels, sizes) if task.listwise else _entropy(mine, labels)  # (rows, 1 + steps)
-            if objective is None:
-                return loss, loss[:, 0]
-            outputs = Outputs(mine[..., None], example.to(mine.device)) if objective.needs_outputs else None
-            return loss, objective(loss, outputs)
-
-        if views.share < 1:
-            in_full = mine[:, :1].expand_as(mine)
-            drawn = views.compared(example.tolist(), seeds[model, back])
-            loss, value = value_of(torch.where(drawn.to(mine.device)[:, None], mine, in_full))
-            # As `Comparison` has it: what comparing changes is divided by the share.
-            unchanged = value_of(in_full)[1]
-            value = unchanged + (value - unchanged) / views.share
-            loss = loss[(loss != loss[:, :1]).any(dim=1)]  # the rates are of those that are compared
-        else:
-            loss, value = value_of(mine)
-        values.append(value.mean())
-        losses.append(loss.detach())
-    total = torch.stack(values)
+    Returns:
+        The value (E,) of each model; the task losses of each part (rows of all models, passes); and which of these
+        rows belong to which model, (rows,), -1 for those that are not compared.
+    """
+    scores = passes.scores(models, drawn)  # of all models' examples, (examples, passes, ...)
+    # A model that has diverged is left alone: no other one depends on it.
+    scores = scores.where(scores.isfinite(), scores.new_zeros(()))
+    sizes = [len(own.rows) for own in drawn]
+    of_model = np.repeat(np.arange(len(drawn)), sizes)
+    # A row of a listwise loss is a query, else an example.
+    before = np.cumsum([0, *sizes])
+    row_of = np.concatenate([own.row + first for own, first in zip(drawn, before, strict=False)])
+    labels = np.concatenate([own.labels for own in drawn])
+    where = torch.from_numpy(row_of).to(models.device)
+    if task.reads:
+        kept = kept_tokens([own for each in drawn for own in each.views], scores.shape[-1] // 2)
+        starts, ends = torch.from_numpy(labels).to(models.device).unbind(1)
+        found = [(each.losses, each.outputs) for each in span_losses(scores, kept, starts, ends)]
+    else:
+        given = torch.from_numpy(labels[:, 0]).to(models.device, torch.float32)
+        losses = _listnet(scores, given, where, sum(sizes)) if task.listwise else _entropy(scores, given)
+        found = [(losses, lambda: Outputs(scores[..., None], where))]
+    model = torch.from_numpy(of_model).to(models.device)
+    weights = torch.from_numpy(1.0 / np.repeat(sizes, sizes)).to(models.device, torch.float32) / len(found)
+    compared = np.concatenate([own.compared for own in drawn])
+    total = scores.new_zeros(len(drawn))
+    for losses, outputs in found:
+        given = outputs() if getattr(objective, "needs_outputs", False) else None
+        values = _values(objective, losses, given, passes.share)
+        total = total.index_add(0, model, weights * values)
     total.sum().backward()
-    log.add(total.detach(), losses, objective)
+    mark = torch.from_numpy(np.where(compared, of_model, -1))
+    return total.detach(), [losses.detach() for losses, _ in found], [mark] * len(found)
 
 
-def _listnet(scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
-    """ListNet for each query and step: the labels' softmax, times 10, against that of the scores."""
-    found = [
-        -(10.0 * label).softmax(0) @ score.log_softmax(0)
-        for score, label in zip(scores.split(list(sizes)), labels.split(list(sizes)), strict=True)
-    ]
-    return torch.stack(found)
+def _values(objective: Any, losses: Tensor, outputs: Outputs | None, share: float) -> Tensor:
+    """What the objective makes of the task losses of each row, (rows,)."""
+    if objective is None:
+        return losses[:, 0]
+    values: Tensor = objective(losses, outputs)
+    if share < 1:
+
+        def as_in_full(x: Tensor) -> Tensor:
+            return x[:, :1].expand_as(x)
+
+        # As `Comparison` has it: what comparing changes is divided by the share.
+        full = outputs and replace(outputs, scores=as_in_full(outputs.scores))
+        unchanged = objective(as_in_full(losses), full)
+        values = unchanged + (values - unchanged) / share
+    return values
+
+
+def _listnet(scores: Tensor, labels: Tensor, row: Tensor, rows: int) -> Tensor:
+    """ListNet for each query and pass, (rows, passes): the labels' softmax, times 10, against that of the scores."""
+    lists, there = Outputs(scores[..., None], row).lists(rows)  # (rows, documents, passes, 1)
+    wanted, _ = Outputs(labels[:, None, None], row).lists(rows)
+    target = (10.0 * wanted[..., 0]).masked_fill(~there[..., None], -torch.inf).softmax(dim=1)  # (rows, documents, 1)
+    found = lists[..., 0].masked_fill(~there[..., None], -1e30).log_softmax(dim=1)
+    return -(target * found.masked_fill(~there[..., None], 0.0)).sum(dim=1)
 
 
 def _entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy for each pair and step."""
+    """Binary cross-entropy for each pair and pass."""
     return F.binary_cross_entropy_with_logits(scores, labels[:, None].expand_as(scores), reduction="none")
 
 
@@ -256,70 +338,163 @@ def _objective(arm: Arm, task: Task) -> Any:
     return objective
 
 
-class _Views:
-    """The views of an arm: for each pass whose copy a pair is, and at which level of CmpDrop."""
+@dataclass(frozen=True)
+class Drawn:
+    """A batch of one model.
+
+    Attributes:
+        examples: With the seeds of this step.
+        views: Of each example.
+        row: (examples,) The row of the batch that each is of.
+        rows: The numbers of the rows; of a pointwise loss and of windows each example is a row.
+        labels: (examples, 1 or 2) See `Examples`.
+        compared: (rows,) Whether the row's ablations are compared.
+    """
+
+    examples: list[Example]
+    views: list[list[View]]
+    row: np.ndarray
+    rows: Sequence[int]
+    labels: np.ndarray
+    compared: np.ndarray
+
+    @classmethod
+    def of(cls, data: Examples, rows: Sequence[int], draw: str, passes: Passes) -> Drawn:
+        """Draw for rows."""
+        numbers = data.of(rows)
+        examples = data.drawn(numbers, draw)
+        sizes = [data.starts[row + 1] - data.starts[row] for row in rows]
+        row = np.repeat(np.arange(len(rows)), sizes)
+        views = passes.views(examples)
+        compared = np.ones(len(rows), dtype=bool)
+        if passes.share < 1:
+            drawn = sampled(row.tolist(), examples, passes.share)
+            views = [own if each else own[:1] * len(own) for own, each in zip(views, drawn, strict=True)]
+            compared[row] = drawn
+        return cls(examples, views, row, rows, data.labels[numbers], compared)
+
+
+class Passes:
+    """The passes of an arm through the models: each has a view of every example."""
 
     def __init__(self, arm: Arm, models: Models) -> None:
-        ablations = arm.ablations()
-        self.share = arm.share
-        self.levels: list[tuple[int, float]] = [(0, 0.0)]
-        self.drop: CmpDrop | None = None
-        if ablations:
-            plan = Plan(ablations)
-            views = plan.views(Example({"input_ids": np.zeros(1, dtype=np.int64)}, segment=np.array([-1])))
-            found = [getattr(kind, "ablation", kind) for kind in plan.kinds]
-            if any(isinstance(kind, CmpCrop) for kind in found):
-                raise ValueError("arms that crop are trained one by one; leave --together out")
-            self.levels = [(view.copy, sum(view.levels)) for view in views]
-            self.drop = next((kind for kind in found if isinstance(kind, CmpDrop)), None)
+        self.share, self.reads = arm.share, models.reads
+        self.plan = Plan(arm.ablations())
+        self.crops = self.plan.preparing is not None
+        # Without crops all examples have the same views, but for their tokens.
+        self._same = self.plan.views(Example({"input_ids": np.zeros(1, dtype=np.int64)}, segment=np.array([-1])))
+        kinds = [getattr(kind, "ablation", kind) for kind in self.plan.kinds]
+        self.drop = next((kind for kind in kinds if isinstance(kind, CmpDrop)), None)
         layers, width = models.config.num_hidden_layers, models.config.hidden_size
         chosen = [] if self.drop is None else self.drop.select(layers)
         self.sites = [site // 2 in chosen for site in range(2 * layers)]
         self.keys = [unit_keys(width, site, models.device) for site in range(2 * layers)]
 
-    def compared(self, owner: Sequence[int], seeds: np.ndarray) -> Tensor:
-        """Whether each pair of a model is of an example that is compared; ``owner`` has the example of each."""
-        tokens = {"input_ids": np.zeros(1, dtype=np.int64)}
-        examples = [Example(tokens, np.array([-1]), seed=int(seed)) for seed in seeds[: len(owner)]]
-        return torch.tensor(sampled(owner, examples, self.share))
+    def views(self, examples: Sequence[Example]) -> list[list[View]]:
+        """The views of examples; the tokens of those of rerankers are not looked at without crops."""
+        if self.crops:
+            return [self.plan.views(example) for example in examples]
+        if self.reads:
+            return [[replace(view, tokens=np.arange(len(example))) for view in self._same] for example in examples]
+        return [self._same] * len(examples)
 
-    def scores(self, models: Models, batch: Batch, seeds: np.ndarray) -> list[Tensor]:
-        """The scores (E, R) of each pass, where every model has its longest pairs first."""
-        parts = [self._scores(models, part, seeds[:, own]) for own, part in batch.parts(models.budget)]
-        return [torch.cat(one, dim=1) for one in zip(*parts, strict=True)]
+    def scores(self, models: Models, drawn: Sequence[Drawn]) -> Tensor:
+        """What the models give for their examples, model after model, example after example, (examples, passes).
 
-    def _scores(self, models: Models, batch: Batch, seeds: np.ndarray) -> list[Tensor]:
-        count, pairs, tokens = batch.ids.shape
-        positions = torch.arange(tokens, device=models.device).expand(count * pairs, tokens)
-        found = []
-        for copy, level in self.levels:
-            drop: list[Rows | None] = []
-            if level and self.drop is not None:
-                own = [derived_seed(f"{seed} {copy}") if copy else seed for seed in seeds.ravel().tolist()]
-                rows = Rows.of(
-                    torch.tensor(own, device=models.device), positions, [self.drop.rate(level)] * (count * pairs)
-                )
-                drop = [rows if site else None for site in self.sites]
-            found.append(models.scores(batch, drop, self.keys, training=True))
-        return found
+        Of readers start, then end logits at the tokens' places in the whole window, (examples, passes, 2 * longest).
+        """
+        longest = max(len(example) for own in drawn for example in own.examples)
+        found: list[Tensor] = []
+        batch, places = None, torch.empty(0)
+        for number in range(len(self._same)):
+            if batch is None or self._reads_anew(drawn, number):
+                batch, places, orders = self._batch(models, drawn, number)
+            given = [
+                self._scores(models, part, drawn, number, orders, own, longest)
+                for own, part in batch.parts(models.budget)
+            ]
+            found.append(torch.cat(given, dim=1).flatten(0, 1)[places])
+        return torch.stack(found, dim=1)
+
+    def _reads_anew(self, drawn: Sequence[Drawn], number: int) -> bool:
+        """Whether any example has other tokens than in the pass before."""
+        return self.crops and not all(
+            views[number].tokens is views[number - 1].tokens for own in drawn for views in own.views
+        )
+
+    def _batch(self, models: Models, drawn: Sequence[Drawn], number: int) -> tuple[Batch, Tensor, list[list[int]]]:
+        """What the models read in a pass, the longest first; where each example stands; and the models' orders."""
+        orders, several = [], []
+        for own in drawn:
+            lengths = [
+                len(views[number]) if self.crops else len(example)
+                for example, views in zip(own.examples, own.views, strict=True)
+            ]
+            order = sorted(range(len(lengths)), key=lambda i, lengths=lengths: -lengths[i])
+            orders.append(order)
+            several.append([self._tokens(own.examples[i], own.views[i][number]) for i in order])
+        batch = batch_of(several, models.device)
+        most = batch.ids.shape[1]
+        places = [model * most + np.argsort(order) for model, order in enumerate(orders)]
+        return batch, torch.from_numpy(np.concatenate(places)).to(models.device), orders
+
+    def _tokens(self, example: Example, view: View) -> PairTokens:
+        if not self.crops:
+            return example.features["input_ids"], example.features["token_type_ids"], None
+        return view.feature(example, "input_ids"), view.feature(example, "token_type_ids"), view.tokens
+
+    def _scores(
+        self, models: Models, batch: Batch, drawn: Sequence[Drawn], number: int, orders: Sequence[Sequence[int]],
+        part: slice, longest: int,
+    ) -> Tensor:  # fmt: skip
+        """The scores (E, R) of a part of the places in a pass; of readers (E, R, 2 * longest)."""
+        count, pairs = batch.ids.shape[:2]
+        drop: list[Rows | None] = []
+        if self.drop is not None and number:
+            seeds = np.zeros((count, pairs), dtype=np.int64)
+            rates = np.zeros((count, pairs))
+            for model, (own, order) in enumerate(zip(drawn, orders, strict=True)):
+                for place, i in enumerate(order[part]):
+                    view = own.views[i][number]
+                    level = sum(view.levels)
+                    seeds[model, place] = own.examples[i].seed_of(view.copy)
+                    rates[model, place] = self.drop.rate(level) if level else 0.0
+            rows = Rows.of(
+                torch.from_numpy(seeds.ravel()).to(models.device), batch.positions.flatten(0, 1),
+                torch.from_numpy(rates.ravel()),
+            )  # fmt: skip
+            drop = [rows if site else None for site in self.sites]
+        found = models.scores(batch, drop, self.keys, training=True)
+        if not models.reads:
+            return found
+        # Padding goes to a place of its own behind the last one, which is cut off.
+        where = batch.positions.masked_fill(~batch.there, longest)[..., None].expand_as(found)
+        placed = found.new_zeros(count, pairs, longest + 1, 2).scatter(2, where, found)[:, :, :longest]
+        return placed.transpose(2, 3).flatten(2)
 
 
 class _Log:
-    """Means of what was seen, by tenths of the training."""
+    """Means of what was seen, by tenths of the training; read at the end, so that no step waits for it."""
 
-    def __init__(self, count: int, steps: int) -> None:
+    def __init__(self, count: int, steps: int, objective: Any) -> None:
         self.every = max(1, steps // 10)
-        self.count = count
-        self.seen: list[list[dict[str, float]]] = [[] for _ in range(count)]
+        self.count, self.objective = count, objective
+        self.seen: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
 
-    def add(self, values: Tensor, losses: Sequence[Tensor], objective: Any) -> None:
-        """Add a step."""
-        for model, (value, loss) in enumerate(zip(values.tolist(), losses, strict=True)):
-            found = {} if objective is None or not len(loss) else objective.diagnostics(loss)
-            self.seen[model].append({"loss": value} | {name: float(rate) for name, rate in found.items()})
+    def add(self, values: Tensor, losses: list[Tensor], models: list[Tensor]) -> None:
+        """Add a step, see `step_of`."""
+        self.seen.append((values, losses, models))
 
     def entries(self) -> list[dict[str, Any]]:
         """For each model lists of means; None where none of the steps has a rate."""
+        steps: list[list[dict[str, float]]] = [[] for _ in range(self.count)]
+        for values, losses, models in self.seen:
+            loss, model = torch.cat(losses).cpu(), torch.cat(models)
+            for number, value in enumerate(values.tolist()):
+                own = loss[model == number]
+                known = self.objective is not None and len(own) and bool(own.isfinite().all())
+                rates = self.objective.diagnostics(own) if known else {}
+                steps[number].append({"loss": value} | {name: float(rate) for name, rate in rates.items()})
 
         def mean(values: list[float]) -> float | None:
             return round(float(np.mean(values)), 4) if values else None
@@ -332,7 +507,7 @@ class _Log:
                 ]
                 for name in dict.fromkeys(name for step in seen for name in step)
             }
-            for seen in self.seen
+            for seen in steps
         ]
 
 
@@ -364,7 +539,16 @@ class _Best:
 # Measuring ----------------------------------------------------------------------------------------------
 
 
-def measure(models: Models, tokens: Tokens, task: Task) -> list[Values | None]:
+def measure(models: Models, tokens: Any, task: Task) -> list[Values | None]:
     """For each model the values of all rows, as `training.measure` writes them; None for one that has diverged."""
-    scores = models.all_scores(tokens)
-    return [values_of(own, tokens.rows, task) if np.isfinite(own).all() else None for own in scores]
+    if isinstance(tokens, Tokens):
+        scores = models.all_scores(tokens)
+        return [values_of(own, tokens.rows, task) if np.isfinite(own).all() else None for own in scores]
+    windows = [window.example.features for window in tokens.windows]
+    logits = models.all_logits(Tokens([], [w["input_ids"] for w in windows], [w["token_type_ids"] for w in windows]))
+    found: list[Values | None] = []
+    for number in range(models.count):
+        own = [each[number] for each in logits]
+        finite = all(np.isfinite(each).all() for each in own)
+        found.append(tokens.values([e[:, 0] for e in own], [e[:, 1] for e in own]) if finite else None)
+    return found
