@@ -6,13 +6,14 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .arms import ARMS, CORE, CROPS
-from .tasks import TASKS, describe, load, prepare
+from .tasks import PLAN, TASKS, describe, load, prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 CACHE = Path.home() / ".cache" / "cmp_rerank" / "study"
@@ -39,7 +40,7 @@ def prepare_tasks(
     for name in dict.fromkeys(each for task in wanted for each in (TASKS[task].start_of, task) if each):
         prepare(name, data, cache)
         print(f"{name}: {describe(load(name, cache))}", flush=True)
-        start = make_start(TASKS[name], cache, pretrained_encoder(), layers or None, device)
+        start = make_start(TASKS[name], cache, pretrained_encoder(), layers or None, device, device == "cpu")
         print(f"{name}: start in {start}", flush=True)
 
 
@@ -89,6 +90,16 @@ def read(task: str, results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
+Workers = Annotated[int, typer.Option(help="Processes.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Threads = Annotated[int, typer.Option(help="Threads of a process.")]
+Together = Annotated[
+    int, typer.Option(help="Train so many cells of an arm as one model, for a GPU; 0: each by itself.")
+]
+Minutes = Annotated[float, typer.Option(help="Begin no cell after so many minutes.")]
+Results = Annotated[Path, typer.Option(help="Folder of the results.")]
+
+
 @app.command()
 def run(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
@@ -96,52 +107,120 @@ def run(
     arms: Annotated[list[str] | None, typer.Option("--arm", help="Only these arms.")] = None,
     core: Annotated[bool, typer.Option("--core", help="Only the arms that matter most.")] = False,
     stage: Annotated[str, typer.Option(help="tune, test, or both.")] = "both",
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
-    together: Annotated[
-        int, typer.Option(help="Train so many cells of an arm as one model, for a GPU; 0: each by itself.")
-    ] = 0,
-    minutes: Annotated[float, typer.Option(help="Begin no cell after so many minutes.")] = 1e9,
+    workers: Workers = 2,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    together: Together = 0,
+    minutes: Minutes = 1e9,
     cache: Cache = CACHE,
-    results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    results: Results = RESULTS,
 ) -> None:
     """Run the cells that are not there yet; stop at any time, and go on by the same command."""
-    from .together import results_together
-    from .training import start_row
-    from .workers import results_of
+    how = _How(workers, device, threads, together, time.time(), minutes, cache, results)
+    how.run(task, size, arms or arms_of(task, core), stage)
 
-    begin = time.time()
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / f"{task}.jsonl"
-    facts = {"versions": _versions(), "device": _device(device)}
-    if path.exists():  # without a line that a kill has cut
-        path.write_text("".join(json.dumps(row) + "\n" for row in read(task, results)), encoding="utf-8")
-    if not any(row["arm"] == "start" for row in read(task, results)):
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(start_row(TASKS[task], cache, device) | facts) + "\n")
+
+@app.command("all")
+def run_all(
+    cached: Annotated[bool, typer.Option("--cached", help="Only tasks whose rows and start are there.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Say what is left, and what it costs.")] = False,
+    workers: Workers = 2,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    together: Together = 0,
+    minutes: Minutes = 1e9,
+    cache: Cache = CACHE,
+    results: Results = RESULTS,
+) -> None:
+    """Run what is left of the protocol, in the order of `tasks.PLAN`: all tasks and sizes, with the core arms."""
+    from .training import start_folder
+
+    how = _How(workers, device, threads, together, time.time(), minutes, cache, results)
+    for task, size in PLAN:
+        there = (cache / f"{task}.json.gz").exists() and (start_folder(TASKS[task], cache) / "config.json").exists()
+        if dry:
+            print(f"{task}, {size} rows: {how.left(task, size, arms_of(task, core=True))}", flush=True)
+        elif there or not cached:
+            how.run(task, size, arms_of(task, core=True), "both")
+
+
+def arms_of(task: str, core: bool) -> list[str]:
+    """The core arms, or all; those that crop only where the support of a label is known."""
     crops = CROPS if TASKS[task].crops else ()
-    wanted = arms or [name for name in ARMS if (name in CORE if core else name not in CROPS) or name in crops]
-    for now in ("tune", "test") if stage == "both" else (stage,):
-        rows = read(task, results)
+    return [name for name in ARMS if (name in CORE if core else name not in CROPS) or name in crops]
+
+
+@dataclass(frozen=True)
+class _How:
+    """How cells are run."""
+
+    workers: int
+    device: str
+    threads: int
+    together: int
+    begin: float
+    minutes: float
+    cache: Path
+    results: Path
+
+    def run(self, task: str, size: int, arms: list[str], stage: str) -> None:
+        """Run the cells of a task and size that are not there yet."""
+        from .together import results_together
+        from .training import start_row
+        from .workers import results_of
+
+        until = self.begin + self.minutes * 60
+        if time.time() > until:
+            return
+        self.results.mkdir(parents=True, exist_ok=True)
+        path = self.results / f"{task}.jsonl"
+        facts = {"versions": _versions(), "device": _device(self.device)}
+        if path.exists():  # without a line that a kill has cut
+            lines = (json.dumps(row) + "\n" for row in read(task, self.results))
+            path.write_text("".join(lines), encoding="utf-8")
+        if not any(row["arm"] == "start" for row in read(task, self.results)):
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(start_row(TASKS[task], self.cache, self.device) | facts) + "\n")
+        for now in ("tune", "test") if stage == "both" else (stage,):
+            cells = self._missing(task, size, arms, now)
+            print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
+            with path.open("a", encoding="utf-8") as file:
+                found = (
+                    results_together(cells, self.together, self.cache, self.device, until)
+                    if self.together
+                    else results_of(cells, self.workers, self.cache, self.device, self.threads, until)
+                )
+                for done, row in enumerate(found, start=1):
+                    file.write(json.dumps(row | facts) + "\n")
+                    file.flush()
+                    if "failed" in row:
+                        print(f"failed: {_key(row)}: {row['failed']}", flush=True)
+                    elif done % 10 == 0 or self.workers < 4:
+                        spent = time.time() - self.begin
+                        print(f"[{spent:6.0f} s] {done}/{len(cells)} {_key(row)} {row['mean']:.4f}", flush=True)
+
+    def _missing(self, task: str, size: int, arms: list[str], stage: str) -> list[Any]:
+        rows = read(task, self.results)
         there = {_key(row) for row in rows}
-        cells = [c for c in cells_of(task, size, wanted, now, rows) if _key(vars(c)) not in there]
-        print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
-        with path.open("a", encoding="utf-8") as file:
-            until = begin + minutes * 60
-            found = (
-                results_together(cells, together, cache, device, until)
-                if together
-                else results_of(cells, workers, cache, device, threads, until)
-            )
-            for done, row in enumerate(found, start=1):
-                file.write(json.dumps(row | facts) + "\n")
-                file.flush()
-                if "failed" in row:
-                    print(f"failed: {_key(row)}: {row['failed']}", flush=True)
-                elif done % 10 == 0 or workers < 4:
-                    spent = time.time() - begin
-                    print(f"[{spent:6.0f} s] {done}/{len(cells)} {_key(row)} {row['mean']:.4f}", flush=True)
+        return [cell for cell in cells_of(task, size, arms, stage, rows) if _key(vars(cell)) not in there]
+
+    def left(self, task: str, size: int, arms: list[str]) -> str:
+        """How many cells are left, and the floating-point operations of their training, about."""
+        from .together import operations
+        from .training import Cell
+
+        rows = read(task, self.results)
+        there = {(row["arm"], row["seed"], row["part"], row["rate"]) for row in rows if row["size"] == size}
+        found = TASKS[task]
+        operate = {
+            arm: operations(Cell(task, size, arm, 0.0, found.test_seeds[0], "test"), self.cache) for arm in arms
+        }
+        cells = {arm: len(found.rates) * len(found.tuning_seeds) + len(found.test_seeds) for arm in arms}
+        for arm, *_ in there:
+            if arm in cells:
+                cells[arm] -= 1
+        total = sum(cells[arm] * operate[arm] for arm in arms)
+        return f"{sum(cells.values())} cells, {total / 1e15:.1f} PFLOP"
 
 
 def _key(row: dict[str, Any]) -> str:

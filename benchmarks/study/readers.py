@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,24 +32,8 @@ class ReaderModel:
         return self.model.device
 
 
-def make_start(task: Task, folder: Path, encoder: str, layers: int, rows: Sequence[Row], device: str) -> None:
-    """Train a head, and the first layers of a pretrained encoder; saved in half precision."""
-    torch.manual_seed(0)
-    made = _opened(encoder, device, 0.0)
-    base = made.model.base_model.encoder
-    base.layer = base.layer[:layers]
-    made.model.config.num_hidden_layers = layers
-    fit(made, task, Arm(), rows, rate=task.start_rate, epochs=task.start[1], seed=0, scheduler="constant_with_warmup")
-    made.model.half().save_pretrained(str(folder))
-    made.tokenizer.save_pretrained(str(folder))
-
-
-def open_start(folder: Path, dropout: float, device: str) -> ReaderModel:
-    """The start in 32 bits, with the model's own dropout at a rate."""
-    return _opened(str(folder), device, dropout)
-
-
-def _opened(path: str, device: str, dropout: float) -> ReaderModel:
+def opened(path: str, device: str, dropout: float) -> ReaderModel:
+    """A checkpoint in 32 bits, with the model's own dropout at a rate."""
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path)

@@ -106,6 +106,14 @@ TASKS = {
     )
 }  # fmt: skip
 
+#: The order in which tasks and sizes are run: first those that say most for their cost.
+PLAN = (
+    ("sentence-selection", 500), ("sst2", 100), ("sst2-noise", 100), ("sst2", 500), ("sst2-noise", 500),
+    ("reading", 400), ("passages", 200), ("scifact", 50), ("cranfield", 50), ("scifact", 200), ("cranfield", 100),
+    ("rte", 500), ("reading", 2500), ("passages", 1000), ("scifact", 500), ("sentence-selection", 100),
+    ("rte", 1000), ("sst2", 2500), ("sentence-selection", 2000), ("reading", 8000),
+)  # fmt: skip
+
 
 def prepare(task: str, data: Path, cache: Path) -> Path:
     """Write a task's rows; `data` is the folder of the collections."""

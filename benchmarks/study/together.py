@@ -41,7 +41,7 @@ from .arms import ARMS, Arm
 from .bert import Batch, Models, PairTokens, Tokens, batch_of, tokenised
 from .examples import Examples, of_pairs, of_windows
 from .tasks import TASKS, Row, Task, load, training_rows
-from .training import Cell, Values, decode, open_start, values_of
+from .training import START_DROPOUT, Cell, Values, decode, open_start, values_of
 
 #: Tokens times layers in one step of all models, ablated copies included: what the memory holds the states of.
 BUDGET = {"cpu": 100_000, "cuda": 1_200_000}
@@ -169,6 +169,15 @@ def plan_of(arm: Arm, rows: Sequence[Row]) -> Plan:
     return Plan(arm.ablations(GivenSupport(known) if known else None))
 
 
+def operations(cell: Cell, cache: Path, width: int = 384) -> float:
+    """Floating-point operations of a cell's training, about: of the layers' products, from the words of its rows."""
+    task, arm = TASKS[cell.task], ARMS[cell.arm]
+    pairs = [(row["query"], doc) for row in _rows_of(cell, cache) for doc in row["docs"]]
+    tokens = sum(min(1.4 * len(f"{query} {doc}".split()) + 3, task.max_length) for query, doc in pairs)
+    passes = arm.epochs * task.sizes[cell.size] * (1 + len(Plan(arm.ablations())))
+    return 6.0 * tokens * passes * task.layers * 12 * width**2
+
+
 # Training ---------------------------------------------------------------------------------------------
 
 
@@ -205,9 +214,11 @@ class AdamW:
 
 def train(
     model: Any, task: Task, arm: Arm, data: Sequence[Examples], cells: Sequence[Cell], epochs: int,
-    validation: Any = None,
+    validation: Any = None, constant: bool = False,
 ) -> tuple[Models, list[dict[str, Any]]]:  # fmt: skip
     """Train a model for each cell, all of one arm; with ``validation`` the best epoch of each is kept.
+
+    The learning rate falls after the warm-up, unless it is to be ``constant``.
 
     Returns:
         The models, and for each a log by tenths of the training.
@@ -235,7 +246,8 @@ def train(
                 for own, rows, cell in zip(data, chosen, cells, strict=True)
             ]
             log.add(*step_of(models, passes, objective, task, drawn))
-            share = step / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
+            later = 1.0 if constant else (steps - step) / max(1, steps - warmup)
+            share = step / warmup if step < warmup else later
             optimizer.update(max(0.0, share))
             step += 1
             if arm.averaged and step > steps // 2:
@@ -254,6 +266,18 @@ def train(
         for entry, chosen_epoch in zip(logs, best.put(), strict=True):
             entry["best_epoch"] = chosen_epoch
     return models, logs
+
+
+def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
+    """Train a common start, as `training.make_start` does by a trainer."""
+    data = of_windows(model, Plan([]), rows, task) if task.reads else of_pairs(model, Plan([]), rows)
+    cell = Cell(task.name, len(rows), "plain", task.start_rate, 0, "start")
+    with _precision("high"):
+        arm = Arm(dropout=0.0 if task.reads else START_DROPOUT)
+        models, _ = train(model, task, arm, [data], [cell], task.start[1], constant=True)
+    with torch.no_grad():
+        for name, weight in model.model.named_parameters():
+            weight.copy_(models.weights[name][0])
 
 
 def step_of(

@@ -14,6 +14,8 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import nn
 
+from cmp_rerank.ir.lines import replacing_folder
+
 from . import readers
 from .arms import ARMS, Arm
 from .bert import Models, tokenised
@@ -48,44 +50,58 @@ def start_folder(task: Task, cache: Path) -> Path:
     return cache / f"{task.start_of or task.name}-start"
 
 
-def make_start(task: Task, cache: Path, encoder: str, layers: int | None = None, device: str = "cpu") -> Path:
-    """Train the head, and the first layers of a pretrained encoder, on rows of their own; saved in half precision."""
+#: Of the encoder, where it becomes a reranker. Readers have none.
+START_DROPOUT = 0.1
+
+
+def make_start(
+    task: Task, cache: Path, encoder: str, layers: int | None = None, device: str = "cpu", trainer: bool = True
+) -> Path:
+    """Train the head, and the first layers of a pretrained encoder, on rows of their own; saved in half precision.
+
+    By its trainer, or as the cells that are trained together, which needs no ``datasets``.
+    """
     folder = start_folder(task, cache)
     layers = task.layers if layers is None else layers
     if task.start_of:
-        return make_start(TASKS[task.start_of], cache, encoder, layers, device)
-    if task.reads and not (folder / "config.json").exists():
-        rows = training_rows(load(task.name, cache)["start"], task.start[0], 0)
-        readers.make_start(task, folder, encoder, layers, rows, device)
-    elif not (folder / "config.json").exists():
+        return make_start(TASKS[task.start_of], cache, encoder, layers, device, trainer)
+    if not (folder / "config.json").exists():
         torch.manual_seed(0)
-        model = CrossEncoder(
-            encoder, num_labels=1, max_length=task.max_length, activation_fn=nn.Identity(), device=device
-        )
-        inner = model[0].auto_model if hasattr(model[0], "auto_model") else model.model
-        encoder_layers = inner.base_model.encoder.layer
-        inner.base_model.encoder.layer = encoder_layers[:layers]
+        model = readers.opened(encoder, device, 0.0) if task.reads else _opened(encoder, task, device, START_DROPOUT)
+        inner = model.model
+        inner.base_model.encoder.layer = inner.base_model.encoder.layer[:layers]
         inner.config.num_hidden_layers = layers
         size, epochs = task.start
         rows = training_rows(load(task.name, cache)["start"], size, 0)
-        _fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler="constant_with_warmup")
-        model.half().save_pretrained(str(folder))
+        if trainer:
+            scheduler = "constant_with_warmup"
+            _fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler=scheduler)
+        else:
+            from .together import train_start
+
+            train_start(model, task, rows)
+        with replacing_folder(folder) as made:
+            inner.half()
+            if task.reads:
+                inner.save_pretrained(str(made))
+                model.tokenizer.save_pretrained(str(made))
+            else:
+                model.save_pretrained(str(made))
     return folder
 
 
 def open_start(task: Task, cache: Path, dropout: float, device: str) -> Any:
     """The start in 32 bits, with the model's own dropout at a rate: a CrossEncoder, or a reader."""
-    if task.reads:
-        return readers.open_start(start_folder(task, cache), dropout, device)
+    folder = str(start_folder(task, cache))
+    return readers.opened(folder, device, dropout) if task.reads else _opened(folder, task, device, dropout)
+
+
+def _opened(path: str, task: Task, device: str, dropout: float) -> CrossEncoder:
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     return CrossEncoder(
-        str(start_folder(task, cache)),
-        max_length=task.max_length,
-        activation_fn=nn.Identity(),
-        device=device,
-        config_kwargs=rates,
-        model_kwargs={"dtype": torch.float32},
-    )
+        path, num_labels=1, max_length=task.max_length, activation_fn=nn.Identity(), device=device,
+        config_kwargs=rates, model_kwargs={"dtype": torch.float32},
+    )  # fmt: skip
 
 
 # A run --------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -26,7 +27,7 @@ from benchmarks.study import __main__ as command
 from benchmarks.study import analysis, bert, loop, readers, real, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
 from benchmarks.study.arms import ARMS, CORE, CROPS
-from benchmarks.study.tasks import PARTS, TASKS, load, prepare, training_rows
+from benchmarks.study.tasks import PARTS, PLAN, TASKS, load, prepare, training_rows
 from benchmarks.study.training import Cell, decode, make_start, run_cell
 from benchmarks.study.watch import log_of
 
@@ -540,6 +541,28 @@ def test_crops_and_readers_that_are_trained_together_are_those_of_the_trainer(
     compare_with_trainer(name, 8, arm, squad, free, exact=name == "reading")
 
 
+@pytest.mark.parametrize("name", ["passages", "reading"])
+def test_a_start_that_is_trained_on_a_gpu_is_that_of_the_trainer(
+    name: str, squad: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the dropout of rerankers, whose random numbers are others."""
+    monkeypatch.setattr(training, "START_DROPOUT", 0.0)
+    monkeypatch.setattr(together, "START_DROPOUT", 0.0)
+    task = replace(TASKS[name], start=(4, 2), batch=1, start_rate=1e-3)
+    found = []
+    for trainer in (True, False):
+        cache = tmp_path / str(trainer)
+        cache.mkdir()
+        (cache / f"{name}.json.gz").symlink_to(squad / f"{name}.json.gz")
+        start = make_start(task, cache, str(tiny_checkpoint), layers=2, trainer=trainer)
+        found.append({of: weight.float() for of, weight in load_file(start / "model.safetensors").items()})
+    assert found[0].keys() == found[1].keys()
+    for of, weight in found[0].items():
+        if not of.endswith(("key.bias", "qa_outputs.bias", "layer.1.output.LayerNorm.bias", "classifier.bias")):
+            scale = float(weight.abs().max())
+            assert (found[1][of] - weight).abs().max() <= 1e-3 * max(scale, 0.1), of  # half precision
+
+
 def test_readers_give_the_logits_of_transformers(squad: Path) -> None:
     task = TASKS["reading"]
     made = training.open_start(task, squad, 0.0, "cpu")
@@ -610,3 +633,47 @@ def test_the_queue_takes_cells_together(cache: Path, tmp_path: Path) -> None:
     assert several.keys() == alone.keys()
     assert [several[key]["values"] for key in several] == [alone[key]["values"] for key in several]
     assert {row.get("together") for row in several.values() if row["arm"] != "start"} == {2}
+
+
+def test_what_is_left_runs_in_the_order_of_the_plan(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PLAN", (("smoke", 16), ("rte", 500)))
+    monkeypatch.setattr(command, "CORE", ("plain", "compared, c=2"))
+    folders = ["--cache", str(cache), "--results", str(tmp_path)]
+
+    def all_of(*options: str) -> str:
+        result = CliRunner().invoke(command.app, ["all", *folders, *options])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    monkeypatch.setattr(command, "PLAN", (("smoke", 16),))
+    before = all_of("--dry-run")
+    assert before.startswith("smoke, 16 rows: 8 cells, ")  # two rates and two seeds of two arms
+    monkeypatch.setattr(command, "PLAN", (("smoke", 16), ("rte", 500)))
+    said = all_of("--cached", "--together", "4")
+    assert "smoke, 16 rows, test: 4 cells to run" in said
+    assert "rte" not in said  # its rows are not there
+    assert [row["arm"] for row in command.read("smoke", tmp_path) if row["part"] == "test"] == [
+        "start", *["plain"] * 2, *["compared, c=2"] * 2,
+    ]  # fmt: skip
+    monkeypatch.setattr(command, "PLAN", (("smoke", 16),))
+    assert all_of("--dry-run") == "smoke, 16 rows: 0 cells, 0.0 PFLOP\n"
+    assert "0 cells to run" in all_of()
+
+
+def test_the_plan_has_every_task_and_size() -> None:
+    every = {(task.name, size) for task in TASKS.values() for size in task.sizes if task.name != "smoke"}
+    assert set(PLAN) == every
+    assert len(PLAN) == len(every)
+
+
+def test_operations_are_those_of_the_layers(cache: Path) -> None:
+    one, three, longer, compared = (
+        together.operations(Cell("smoke", 16, arm, 0.0, 0, "test"), cache, width=32)
+        for arm in ("plain", "plain, 3x epochs", "plain, decay 0.1", "compared, c=2")
+    )
+    assert three == compared == 3 * one
+    assert longer == one
+    tokens = sum(together.examples_of(Cell("smoke", 16, "plain", 0.0, 0, "test"), cache).lengths())
+    assert one == pytest.approx(6 * tokens * 3 * 12 * 32**2, rel=0.3)
