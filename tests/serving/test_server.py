@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -336,6 +337,19 @@ def test_a_model_that_gives_nan_is_an_error(model: CrossEncoder, monkeypatch: py
 def test_a_model_of_several_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one score for each pair"):
         create_app(tiny_models.cross_encoder(tmp_path, num_labels=3))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_response_does_not_wait_for_its_head_to_be_acknowledged(host: str) -> None:
+    """Nagle's algorithm held the second part of each response for 40 ms."""
+    try:
+        listening = listen(host, port=0)
+    except OSError:
+        pytest.skip("the machine has no such address")
+    with listening, socket.create_connection(listening.getsockname()[:2]):
+        taken, _ = listening.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_address_that_is_taken() -> None:
