@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cmp_rerank.ir.lines import replacing
+
 from .arms import ARMS, CORE, CROPS
 from .tasks import PLAN, TASKS, describe, load, prepare
 
@@ -94,7 +96,8 @@ Workers = Annotated[int, typer.Option(help="Processes.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="Threads of a process.")]
 Together = Annotated[
-    int, typer.Option(help="Train so many cells of an arm as one model, for a GPU; 0: each by itself.")
+    int | None,
+    typer.Option(help="Train so many cells of an arm as one model; 0: each by its trainer. 10 on a GPU, else 0."),
 ]
 Minutes = Annotated[float, typer.Option(help="Begin no cell after so many minutes.")]
 Results = Annotated[Path, typer.Option(help="Folder of the results.")]
@@ -110,13 +113,13 @@ def run(
     workers: Workers = 2,
     device: Device = "cpu",
     threads: Threads = 1,
-    together: Together = 0,
+    together: Together = None,
     minutes: Minutes = 1e9,
     cache: Cache = CACHE,
     results: Results = RESULTS,
 ) -> None:
     """Run the cells that are not there yet; stop at any time, and go on by the same command."""
-    how = _How(workers, device, threads, together, time.time(), minutes, cache, results)
+    how = _How.of(workers, device, threads, together, minutes, cache, results)
     how.run(task, size, arms or arms_of(task, core), stage)
 
 
@@ -127,7 +130,7 @@ def run_all(
     workers: Workers = 2,
     device: Device = "cpu",
     threads: Threads = 1,
-    together: Together = 0,
+    together: Together = None,
     minutes: Minutes = 1e9,
     cache: Cache = CACHE,
     results: Results = RESULTS,
@@ -135,12 +138,16 @@ def run_all(
     """Run what is left of the protocol, in the order of `tasks.PLAN`: all tasks and sizes, with the core arms."""
     from .training import start_folder
 
-    how = _How(workers, device, threads, together, time.time(), minutes, cache, results)
+    how = _How.of(workers, device, threads, together, minutes, cache, results)
     for task, size in PLAN:
-        there = (cache / f"{task}.json.gz").exists() and (start_folder(TASKS[task], cache) / "config.json").exists()
+        rows = (cache / f"{task}.json.gz").exists()
+        start = (start_folder(TASKS[task], cache) / "config.json").exists()
+        if cached and not (rows and start):
+            continue
         if dry:
-            print(f"{task}, {size} rows: {how.left(task, size, arms_of(task, core=True))}", flush=True)
-        elif there or not cached:
+            said = how.left(task, size, arms_of(task, core=True)) if rows else "not prepared"
+            print(f"{task}, {size} rows: {said}{'' if start else '; it has no start'}", flush=True)
+        else:
             how.run(task, size, arms_of(task, core=True), "both")
 
 
@@ -163,10 +170,22 @@ class _How:
     cache: Path
     results: Path
 
+    @classmethod
+    def of(
+        cls, workers: int, device: str, threads: int, together: int | None, minutes: float, cache: Path, results: Path
+    ) -> _How:
+        """As the options say."""
+        if together is None:
+            together = 0 if device == "cpu" else 10
+        if device != "cpu" and not together:
+            raise typer.BadParameter("on a GPU cells are trained together; give at least 1", param_hint="--together")
+        # Workers each have a core; else all of them tokenise.
+        os.environ["TOKENIZERS_PARALLELISM"] = "true" if together else "false"
+        return cls(workers, device, threads, together, time.time(), minutes, cache, results)
+
     def run(self, task: str, size: int, arms: list[str], stage: str) -> None:
         """Run the cells of a task and size that are not there yet."""
-        from .together import results_together
-        from .training import start_row
+        from .together import results_together, start_row
         from .workers import results_of
 
         until = self.begin + self.minutes * 60
@@ -175,12 +194,12 @@ class _How:
         self.results.mkdir(parents=True, exist_ok=True)
         path = self.results / f"{task}.jsonl"
         facts = {"versions": _versions(), "device": _device(self.device)}
-        if path.exists():  # without a line that a kill has cut
-            lines = (json.dumps(row) + "\n" for row in read(task, self.results))
-            path.write_text("".join(lines), encoding="utf-8")
+        if path.exists() and not (text := path.read_text(encoding="utf-8")).endswith("\n"):  # a kill has cut a line
+            with replacing(path) as file:
+                file.write(text[: text.rfind("\n") + 1])
         if not any(row["arm"] == "start" for row in read(task, self.results)):
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(start_row(TASKS[task], self.cache, self.device) | facts) + "\n")
+                file.write(json.dumps(start_row(task, self.cache, self.device) | facts) + "\n")
         for now in ("tune", "test") if stage == "both" else (stage,):
             cells = self._missing(task, size, arms, now)
             print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
@@ -210,17 +229,18 @@ class _How:
         from .training import Cell
 
         rows = read(task, self.results)
-        there = {(row["arm"], row["seed"], row["part"], row["rate"]) for row in rows if row["size"] == size}
+        there = {_key(row) for row in rows}
         found = TASKS[task]
-        operate = {
-            arm: operations(Cell(task, size, arm, 0.0, found.test_seeds[0], "test"), self.cache) for arm in arms
+        cost = {
+            (arm, part): operations(Cell(task, size, arm, 0.0, found.test_seeds[0], part), self.cache)
+            for arm in arms
+            for part in ("validation", "test")
         }
-        cells = {arm: len(found.rates) * len(found.tuning_seeds) + len(found.test_seeds) for arm in arms}
-        for arm, *_ in there:
-            if arm in cells:
-                cells[arm] -= 1
-        total = sum(cells[arm] * operate[arm] for arm in arms)
-        return f"{sum(cells.values())} cells, {total / 1e15:.1f} PFLOP"
+        # The rate of a test cell is not known before all are tuned: it counts by its seed.
+        tested = {(row["arm"], row["seed"]) for row in rows if (row["size"], row["part"]) == (size, "test")}
+        left = [(c.arm, c.part) for c in cells_of(task, size, arms, "tune", rows) if _key(vars(c)) not in there]
+        left += [(arm, "test") for arm in arms for seed in found.test_seeds if (arm, seed) not in tested]
+        return f"{len(left)} cells, {sum(cost[each] for each in left) / 1e15:.1f} PFLOP"
 
 
 def _key(row: dict[str, Any]) -> str:

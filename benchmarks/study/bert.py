@@ -80,7 +80,11 @@ class Batch:
         begin = 0
         while begin < len(self.longest):
             tokens = int(self.longest[begin])
-            own = slice(begin, begin + max(1, budget // (tokens * len(self.ids))))
+            end = begin + max(1, budget // (tokens * len(self.ids)))
+            # Where pairs are much shorter another part begins, unless this one is small.
+            shorter = begin + int((self.longest[begin:end] >= 0.8 * tokens).sum())
+            least = begin + max(1, budget // 16 // (tokens * len(self.ids)))
+            own = slice(begin, min(end, max(shorter, least)))
             cut = (each[:, own, :tokens].contiguous() for each in self.tensors())
             yield own, Batch(*cut, self.longest[own])
             begin = own.stop

@@ -6,14 +6,16 @@ the batches, the draws, the crops, the masks of CmpDrop, the loss of readers, an
 once more is what surrounds it: the encoder (BERT), ListNet and binary cross-entropy, AdamW. A test compares the
 weights with those of the trainers, arm by arm.
 
-An arm with the model's own dropout draws other random numbers than the trainer; all else is equal up to rounding. On
-a GPU products of training are in TF32, as is usual there; models are measured in 32 bits.
+All else is equal up to rounding, but for two things. An arm with the model's own dropout draws other random numbers,
+which also depend on the cells beside it. A plain reader has a loss without padding, as a compared one has; that of
+transformers has padding in its softmax. On a GPU products of training are in TF32; models are measured in 32 bits.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +32,7 @@ from torch.nn import functional as F
 from cmp_rerank import GivenSupport
 from cmp_rerank.ablations import Example, Plan, View
 from cmp_rerank.ablations.drop import CmpDrop
+from cmp_rerank.engine.memory import free
 from cmp_rerank.hooks.masks import Rows, unit_keys
 from cmp_rerank.losses.core import sampled
 from cmp_rerank.models.span_reader import kept_tokens, span_losses
@@ -43,38 +46,56 @@ from .examples import Examples, of_pairs, of_windows
 from .tasks import TASKS, Row, Task, load, training_rows
 from .training import START_DROPOUT, Cell, Values, decode, open_start, values_of
 
-#: Tokens times layers in one step of all models, ablated copies included: what the memory holds the states of.
-BUDGET = {"cpu": 100_000, "cuda": 1_200_000}
+#: Tokens times layers in one step of all models, without padding: what memory holds the states of. About 27 KiB each.
+BUDGET = {"cpu": 100_000, "cuda": 1_400_000}
 
 
 def results_together(
-    cells: Sequence[Cell], size: int, cache: Path, device: str, until: float
+    cells: Sequence[Cell], most: int, cache: Path, device: str, until: float
 ) -> Iterator[dict[str, Any]]:
-    """Train the cells of an arm together, at most so many at once; none begins after the time ``until``."""
+    """Train the cells of an arm together, at most so many at once; none begins after the time ``until``.
+
+    Where a group fails, its halves are tried. A cell that fails alone, by an error of its values, is a failed row.
+    For any other error, such as memory that is too small, there is no row. The rest goes on.
+    """
     ordered = sorted(cells, key=lambda cell: (cell.part, list(ARMS).index(cell.arm)))
     for _, same in groupby(ordered, key=lambda cell: (cell.part, cell.arm)):
-        several = list(same)
         if time.time() > until:
             return
-        for group in groups(several, size, cache, device):
-            if time.time() < until:
+        waiting = groups(list(same), most, cache, device)
+        while waiting and time.time() < until:
+            group = waiting.pop(0)
+            begin, error, where = time.time(), None, ""
+            try:
                 yield from run_cells(group, cache, device)
+            except Exception as raised:
+                error, where = repr(raised)[:500], traceback.format_exc()[-1500:]
+                own_fault = isinstance(raised, ValueError)
+            print(f"{len(group)} cells of {group[0].arm!r}: {time.time() - begin:.0f} s", flush=True)
+            if error is None:
+                continue
+            free()  # the exception, which holds what did not fit, is gone
+            if len(group) > 1:
+                half = len(group) // 2
+                waiting[:0] = [group[:half], group[half:]]
+            elif own_fault:
+                yield asdict(group[0]) | {"failed": error, "where": where}
+            else:
+                print(f"left out: {group[0].key}: {error}\n{where}", flush=True)
 
 
-def groups(cells: Sequence[Cell], size: int, cache: Path, device: str) -> list[list[Cell]]:
-    """Cells of one arm that can be trained together: with the same number of steps, and within the memory."""
+def groups(cells: Sequence[Cell], most: int, cache: Path, device: str) -> list[list[Cell]]:
+    """Cells of one arm in groups of nearly equal size: at most so many, and what the memory holds."""
     task, arm = TASKS[cells[0].task], ARMS[cells[0].arm]
-    found: dict[int, list[Cell]] = {}
-    most = 1
+    tokens = 1
     for cell in cells:
-        data = examples_of(cell, cache, device)
-        lengths = data.lengths()
+        lengths = examples_of(cell, cache).lengths()
         batches = LengthBatches(lengths, task.batch, seed=cell.seed)
-        most = max(most, *(sum(lengths[row] for row in batch) for batch in batches))
-        found.setdefault(len(batches), []).append(cell)
-    layers = task.layers * (1 + len(Plan(arm.ablations())))
-    size = max(1, min(size, BUDGET[torch.device(device).type] // (most * layers)))
-    return [own[begin : begin + size] for own in found.values() for begin in range(0, len(own), size)]
+        tokens = max(tokens, *(sum(lengths[row] for row in batch) for batch in batches))
+    held = tokens * task.layers * (1 + len(Plan(arm.ablations())))
+    size = max(1, min(most, BUDGET[torch.device(device).type] // held))
+    count = -(-len(cells) // size)
+    return [list(map(cells.__getitem__, own)) for own in np.array_split(range(len(cells)), count)]
 
 
 def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str, Any]]:
@@ -82,8 +103,8 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
     first = cells[0]
     task, arm = TASKS[first.task], ARMS[first.arm]
     epochs = task.sizes[first.size] * arm.epochs
-    data = [examples_of(cell, cache, device) for cell in cells]
-    model = open_start(task, cache, 0.0, device)
+    data = [examples_of(cell, cache) for cell in cells]
+    model = _opened(first.task, cache, device)
     begin = time.perf_counter()
     with _precision("high"):
         models, logs = train(
@@ -113,6 +134,16 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
     return found
 
 
+def start_row(task: str, cache: Path, device: str) -> dict[str, Any]:
+    """The common start on test, as a row of results."""
+    models = Models(_opened(task, cache, device), 1)
+    (values,), (guard,) = (measure(models, asked(task, part, cache), TASKS[task]) for part in ("test", "guard"))
+    if values is None:
+        raise ValueError(f"{task}: the scores of the start are not finite; prepare it anew")
+    mean = float(np.mean(decode(values, TASKS[task])))
+    return {**asdict(Cell(task, 0, "start", 0.0, 0, "test")), "mean": mean, "values": values, "guard": guard}
+
+
 @contextmanager
 def _precision(name: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
@@ -133,33 +164,37 @@ def _rows_of(cell: Cell, cache: Path) -> list[Row]:
     return training_rows(_parts(cell.task, cache)["train"], cell.size, cell.seed, TASKS[cell.task].noise)
 
 
-@lru_cache(maxsize=1)
-def _opened(task: str, cache: Path) -> Any:
-    return open_start(TASKS[task], cache, 0.0, "cpu")
+@lru_cache(maxsize=2)
+def _opened(task: str, cache: Path, device: str = "cpu") -> Any:
+    return open_start(TASKS[task], cache, 0.0, device)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def asked(task: str, part: str, cache: Path) -> Any:
-    """The tokens of a part, to be measured: `Tokens`, or what a reader is `readers.Asked`."""
+    """The tokens of a part, to be measured: `Tokens`, or `readers.Asked`."""
     rows, model = _parts(task, cache)[part], _opened(task, cache)
     if TASKS[task].reads:
         return readers.Asked.of(model, TASKS[task], rows)
     return tokenised(model, rows, TASKS[task].max_length)
 
 
-def examples_of(cell: Cell, cache: Path, device: str = "cpu") -> Examples:
+def examples_of(cell: Cell, cache: Path) -> Examples:
     """The training rows of a cell as examples."""
-    arm = ARMS[cell.arm]
-    crops = Plan(arm.ablations()).preparing is not None
-    return _examples(cell.task, cell.size, cell.seed, cell.arm if crops else "", cache)
+    return _examples(cell.task, cell.size, cell.seed, _prepared_as(cell.arm), cache)
 
 
 @lru_cache(maxsize=64)
-def _examples(task: str, size: int, seed: int, crops: str, cache: Path) -> Examples:
-    """Those of an arm that crops, or of all others."""
-    rows = _rows_of(Cell(task, size, crops, 0.0, seed, "train"), cache)
-    plan = plan_of(ARMS[crops], rows) if crops else Plan([])
-    model = _opened(task, cache)
+def _prepared_as(arm: str) -> str:
+    """The first arm whose examples are the same: those of arms that do not crop are, and of those that crop alike."""
+    support = GivenSupport({("a query", "a text"): [[0, 1]]})
+    kinds = {name: repr(Plan(each.ablations(support)).preparing) for name, each in ARMS.items()}
+    return next(name for name in ARMS if kinds[name] == kinds[arm])
+
+
+@lru_cache(maxsize=64)
+def _examples(task: str, size: int, seed: int, arm: str, cache: Path) -> Examples:
+    rows = _rows_of(Cell(task, size, arm, 0.0, seed, "train"), cache)
+    plan, model = plan_of(ARMS[arm], rows), _opened(task, cache)
     return of_windows(model, plan, rows, TASKS[task]) if TASKS[task].reads else of_pairs(model, plan, rows)
 
 
@@ -170,12 +205,16 @@ def plan_of(arm: Arm, rows: Sequence[Row]) -> Plan:
 
 
 def operations(cell: Cell, cache: Path, width: int = 384) -> float:
-    """Floating-point operations of a cell's training, about: of the layers' products, from the words of its rows."""
-    task, arm = TASKS[cell.task], ARMS[cell.arm]
-    pairs = [(row["query"], doc) for row in _rows_of(cell, cache) for doc in row["docs"]]
-    tokens = sum(min(1.4 * len(f"{query} {doc}".split()) + 3, task.max_length) for query, doc in pairs)
+    """Floating-point operations of a cell, about: of the layers' products, from the words of what is read."""
+    task, arm, parts = TASKS[cell.task], ARMS[cell.arm], _parts(cell.task, cache)
+
+    def tokens(rows: Sequence[Row]) -> float:
+        pairs = (f"{row['query']} {doc}" for row in rows for doc in row["docs"])
+        return sum(min(1.4 * len(pair.split()) + 3, task.max_length) for pair in pairs)
+
     passes = arm.epochs * task.sizes[cell.size] * (1 + len(Plan(arm.ablations())))
-    return 6.0 * tokens * passes * task.layers * 12 * width**2
+    read = 3 * passes * tokens(_rows_of(cell, cache)) + tokens(parts[cell.part])
+    return 2.0 * read * task.layers * 12 * width**2
 
 
 # Training ---------------------------------------------------------------------------------------------
@@ -192,13 +231,13 @@ class AdamW:
         self.second = {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
     @torch.no_grad()
-    def update(self, share: float) -> None:
-        """One step at a share of the learning rates."""
+    def update(self, shares: Sequence[float]) -> None:
+        """One step, at a share of each model's learning rate; at 0 its weights stay as they are."""
         self.step += 1
         squares = sum(weight.grad.flatten(1).square().sum(1) for weight in self.weights.values())  # type: ignore[union-attr]
         clip = (1.0 / (squares.sqrt() + 1e-6)).clamp(max=1.0)  # type: ignore[union-attr]
         corrections = 1 - 0.9**self.step, 1 - 0.999**self.step
-        rates = (self.rates * share).float()
+        rates = (self.rates * torch.tensor(shares, dtype=torch.float64).to(self.rates)).float()
         for name, weight in self.weights.items():
             shape = (-1, *[1] * (weight.ndim - 1))
             rate = rates.view(shape)
@@ -225,47 +264,67 @@ def train(
     """
     models = Models(model, len(cells), arm.dropout)
     torch.manual_seed(cells[0].seed)  # of the models' own dropout
-    samplers = [
-        LengthBatches(own.lengths(), task.batch, seed=cell.seed) for own, cell in zip(data, cells, strict=True)
-    ]
-    steps = len(samplers[0]) * epochs
-    warmup = max(1, steps // 10)
+    courses = [_Course.of(own, cell, task, epochs) for own, cell in zip(data, cells, strict=True)]
     optimizer = AdamW(models.weights, [cell.rate for cell in cells], arm.decay)
     passes = Passes(arm, models)
     objective = _objective(arm, task)
-    log = _Log(len(cells), steps, objective)
+    log = _Log([len(course) for course in courses], objective)
     best = _Best(models) if validation is not None else None
-    average: dict[str, Tensor] = {}
-    step = 0
-    for epoch in range(epochs):
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-        for chosen in zip(*samplers, strict=True):
-            drawn = [
-                Drawn.of(own, rows, f"{cell.seed} {(step, 0)}", passes)
-                for own, rows, cell in zip(data, chosen, cells, strict=True)
-            ]
-            log.add(*step_of(models, passes, objective, task, drawn))
-            later = 1.0 if constant else (steps - step) / max(1, steps - warmup)
-            share = step / warmup if step < warmup else later
-            optimizer.update(max(0.0, share))
-            step += 1
-            if arm.averaged and step > steps // 2:
-                for name, weight in models.weights.items():
-                    held = average.setdefault(name, torch.zeros_like(weight))
-                    held += (weight.detach() - held) / (step - steps // 2)
-        if best is not None:
+    average = _Average(models) if arm.averaged else None
+    for step in range(max(map(len, courses))):
+        drawn: dict[int, Drawn] = {}  # cells of one seed, with other rates, draw the same
+        for own, cell, course in zip(data, cells, courses, strict=True):
+            if cell.seed not in drawn:
+                drawn[cell.seed] = Drawn.of(own, course.rows(step), f"{cell.seed} {(step, 0)}", passes)
+        batches = [drawn[cell.seed] for cell in cells]
+        log.add(*step_of(models, passes, objective, task, batches), [bool(len(own.rows)) for own in batches])
+        optimizer.update([course.share(step, constant) for course in courses])
+        if average is not None:
+            average.add([max(0, step + 1 - len(c) // 2) if step < len(c) else 0 for c in courses])
+        ended = [step < len(c) and (step + 1) % (len(c) // epochs) == 0 for c in courses]
+        if best is not None and any(ended):
             with _precision("highest"):
                 measured = measure(models, validation, task)
-            best.see(epoch + 1.0, [-1.0 if one is None else decode(one, task).mean() for one in measured])
-    with torch.no_grad():
-        for name, held in average.items():
-            models.weights[name].copy_(held)
+            values = [-1.0 if one is None else decode(one, task).mean() for one in measured]
+            best.see([(step + 1) / (len(c) // epochs) for c in courses], values, ended)
+    if average is not None:
+        average.put()
     logs = log.entries()
     if best is not None:
         for entry, chosen_epoch in zip(logs, best.put(), strict=True):
             entry["best_epoch"] = chosen_epoch
     return models, logs
+
+
+@dataclass(frozen=True)
+class _Course:
+    """The batches of one model, epoch after epoch. Readers differ in how many, since a row may have two windows."""
+
+    batches: list[list[int]]
+
+    @classmethod
+    def of(cls, data: Examples, cell: Cell, task: Task, epochs: int) -> _Course:
+        sampler = LengthBatches(data.lengths(), task.batch, seed=cell.seed)
+        batches = []
+        for epoch in range(epochs):
+            sampler.set_epoch(epoch)
+            batches += list(sampler)
+        return cls(batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def rows(self, step: int) -> list[int]:
+        """The rows of a step; none where there are no steps left."""
+        return self.batches[step] if step < len(self) else []
+
+    def share(self, step: int, constant: bool) -> float:
+        """The share of the learning rate in a step."""
+        warmup = max(1, len(self) // 10)
+        if step >= len(self):
+            return 0.0
+        later = 1.0 if constant else (len(self) - step) / max(1, len(self) - warmup)
+        return step / warmup if step < warmup else later
 
 
 def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
@@ -286,12 +345,12 @@ def step_of(
     """Forward and backward passes of one batch of each model; the gradients are left in the weights.
 
     Returns:
-        The value (E,) of each model; the task losses of each part (rows of all models, passes); and which of these
-        rows belong to which model, (rows,), -1 for those that are not compared.
+        The value (E,) of each model; the task losses of each part (rows of all models, passes); and whose each of
+        these rows is, (rows,), -1 where it is not compared, on the CPU.
     """
     scores = passes.scores(models, drawn)  # of all models' examples, (examples, passes, ...)
     # A model that has diverged is left alone: no other one depends on it.
-    scores = scores.where(scores.isfinite(), scores.new_zeros(()))
+    scores = scores.where(scores.abs() < 1e30, scores.new_zeros(()))
     sizes = [len(own.rows) for own in drawn]
     of_model = np.repeat(np.arange(len(drawn)), sizes)
     # A row of a listwise loss is a query, else an example.
@@ -331,7 +390,10 @@ def _values(objective: Any, losses: Tensor, outputs: Outputs | None, share: floa
             return x[:, :1].expand_as(x)
 
         # As `Comparison` has it: what comparing changes is divided by the share.
-        full = outputs and replace(outputs, scores=as_in_full(outputs.scores))
+        full = outputs
+        if outputs is not None:
+            kept = None if outputs.kept is None else as_in_full(outputs.kept)
+            full = replace(outputs, scores=as_in_full(outputs.scores), kept=kept)
         unchanged = objective(as_in_full(losses), full)
         values = unchanged + (values - unchanged) / share
     return values
@@ -415,7 +477,7 @@ class Passes:
         self.keys = [unit_keys(width, site, models.device) for site in range(2 * layers)]
 
     def views(self, examples: Sequence[Example]) -> list[list[View]]:
-        """The views of examples; the tokens of those of rerankers are not looked at without crops."""
+        """The views of examples; without crops those of a reranker need no tokens."""
         if self.crops:
             return [self.plan.views(example) for example in examples]
         if self.reads:
@@ -425,114 +487,117 @@ class Passes:
     def scores(self, models: Models, drawn: Sequence[Drawn]) -> Tensor:
         """What the models give for their examples, model after model, example after example, (examples, passes).
 
-        Of readers start, then end logits at the tokens' places in the whole window, (examples, passes, 2 * longest).
+        All passes go side by side. Of readers start, then end logits at the tokens' places in the whole window,
+        (examples, passes, 2 * longest).
         """
+        items = [
+            [(example, view) for example, views in zip(own.examples, own.views, strict=True) for view in views]
+            for own in drawn
+        ]
+        lengths = [np.array([len(view) if self.crops else len(each) for each, view in own]) for own in items]
+        orders = [np.argsort(-own, kind="stable") for own in lengths]
+        ordered = [[own[i] for i in order] for own, order in zip(items, orders, strict=True)]
+        batch = batch_of([[self._tokens(*item) for item in own] for own in ordered], models.device)
+        seeds, rates = self._draws(ordered, batch.ids.shape[1])
         longest = max(len(example) for own in drawn for example in own.examples)
-        found: list[Tensor] = []
-        batch, places = None, torch.empty(0)
-        for number in range(len(self._same)):
-            if batch is None or self._reads_anew(drawn, number):
-                batch, places, orders = self._batch(models, drawn, number)
-            given = [
-                self._scores(models, part, drawn, number, orders, own, longest)
-                for own, part in batch.parts(models.budget)
-            ]
-            found.append(torch.cat(given, dim=1).flatten(0, 1)[places])
-        return torch.stack(found, dim=1)
-
-    def _reads_anew(self, drawn: Sequence[Drawn], number: int) -> bool:
-        """Whether any example has other tokens than in the pass before."""
-        return self.crops and not all(
-            views[number].tokens is views[number - 1].tokens for own in drawn for views in own.views
-        )
-
-    def _batch(self, models: Models, drawn: Sequence[Drawn], number: int) -> tuple[Batch, Tensor, list[list[int]]]:
-        """What the models read in a pass, the longest first; where each example stands; and the models' orders."""
-        orders, several = [], []
-        for own in drawn:
-            lengths = [
-                len(views[number]) if self.crops else len(example)
-                for example, views in zip(own.examples, own.views, strict=True)
-            ]
-            order = sorted(range(len(lengths)), key=lambda i, lengths=lengths: -lengths[i])
-            orders.append(order)
-            several.append([self._tokens(own.examples[i], own.views[i][number]) for i in order])
-        batch = batch_of(several, models.device)
-        most = batch.ids.shape[1]
-        places = [model * most + np.argsort(order) for model, order in enumerate(orders)]
-        return batch, torch.from_numpy(np.concatenate(places)).to(models.device), orders
+        found = []
+        for part, rows in batch.parts(models.budget):
+            drop: list[Rows | None] = []
+            if self.drop is not None:
+                masks = Rows.of(
+                    torch.from_numpy(seeds[:, part].ravel()).to(models.device), rows.positions.flatten(0, 1),
+                    torch.from_numpy(rates[:, part].ravel()),
+                )  # fmt: skip
+                drop = [masks if site else None for site in self.sites]
+            given = models.scores(rows, drop, self.keys, training=True)
+            found.append(_placed(given, rows, longest) if models.reads else given)
+        scores = torch.cat(found, dim=1).flatten(0, 1)
+        places = [model * batch.ids.shape[1] + np.argsort(order) for model, order in enumerate(orders)]
+        chosen = scores[torch.from_numpy(np.concatenate(places)).to(models.device)]
+        return chosen.unflatten(0, (-1, len(self._same)))
 
     def _tokens(self, example: Example, view: View) -> PairTokens:
         if not self.crops:
             return example.features["input_ids"], example.features["token_type_ids"], None
         return view.feature(example, "input_ids"), view.feature(example, "token_type_ids"), view.tokens
 
-    def _scores(
-        self, models: Models, batch: Batch, drawn: Sequence[Drawn], number: int, orders: Sequence[Sequence[int]],
-        part: slice, longest: int,
-    ) -> Tensor:  # fmt: skip
-        """The scores (E, R) of a part of the places in a pass; of readers (E, R, 2 * longest)."""
-        count, pairs = batch.ids.shape[:2]
-        drop: list[Rows | None] = []
-        if self.drop is not None and number:
-            seeds = np.zeros((count, pairs), dtype=np.int64)
-            rates = np.zeros((count, pairs))
-            for model, (own, order) in enumerate(zip(drawn, orders, strict=True)):
-                for place, i in enumerate(order[part]):
-                    view = own.views[i][number]
-                    level = sum(view.levels)
-                    seeds[model, place] = own.examples[i].seed_of(view.copy)
-                    rates[model, place] = self.drop.rate(level) if level else 0.0
-            rows = Rows.of(
-                torch.from_numpy(seeds.ravel()).to(models.device), batch.positions.flatten(0, 1),
-                torch.from_numpy(rates.ravel()),
-            )  # fmt: skip
-            drop = [rows if site else None for site in self.sites]
-        found = models.scores(batch, drop, self.keys, training=True)
-        if not models.reads:
-            return found
-        # Padding goes to a place of its own behind the last one, which is cut off.
-        where = batch.positions.masked_fill(~batch.there, longest)[..., None].expand_as(found)
-        placed = found.new_zeros(count, pairs, longest + 1, 2).scatter(2, where, found)[:, :, :longest]
-        return placed.transpose(2, 3).flatten(2)
+    def _draws(self, ordered: Sequence[Sequence[tuple[Example, View]]], pairs: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each place the seed of its masks, and its rate, (models, pairs)."""
+        seeds, rates = np.zeros((len(ordered), pairs), dtype=np.int64), np.zeros((len(ordered), pairs))
+        if self.drop is not None:
+            for model, own in enumerate(ordered):
+                for place, (example, view) in enumerate(own):
+                    if level := sum(view.levels):
+                        seeds[model, place] = example.seed_of(view.copy)
+                        rates[model, place] = self.drop.rate(level)
+        return seeds, rates
+
+
+def _placed(logits: Tensor, batch: Batch, longest: int) -> Tensor:
+    """Logits (E, R, T, 2) at the tokens' places in the whole window: starts, then ends, (E, R, 2 * longest)."""
+    # Padding goes to a place of its own behind the last one, which is cut off.
+    where = batch.positions.masked_fill(~batch.there, longest)[..., None].expand_as(logits)
+    placed = logits.new_zeros(*logits.shape[:2], longest + 1, 2).scatter(2, where, logits)[:, :, :longest]
+    return placed.transpose(2, 3).flatten(2)
 
 
 class _Log:
     """Means of what was seen, by tenths of the training; read at the end, so that no step waits for it."""
 
-    def __init__(self, count: int, steps: int, objective: Any) -> None:
-        self.every = max(1, steps // 10)
-        self.count, self.objective = count, objective
-        self.seen: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
+    def __init__(self, steps: Sequence[int], objective: Any) -> None:
+        self.steps, self.objective = steps, objective
+        self.seen: list[tuple[Tensor, list[Tensor], list[Tensor], list[bool]]] = []
 
-    def add(self, values: Tensor, losses: list[Tensor], models: list[Tensor]) -> None:
-        """Add a step, see `step_of`."""
-        self.seen.append((values, losses, models))
+    def add(self, values: Tensor, losses: list[Tensor], models: list[Tensor], active: list[bool]) -> None:
+        """Add a step, see `step_of`, and which models had a batch."""
+        self.seen.append((values, losses, models, active))
 
     def entries(self) -> list[dict[str, Any]]:
         """For each model lists of means; None where none of the steps has a rate."""
-        steps: list[list[dict[str, float]]] = [[] for _ in range(self.count)]
-        for values, losses, models in self.seen:
-            loss, model = torch.cat(losses).cpu(), torch.cat(models)
-            for number, value in enumerate(values.tolist()):
+        values = torch.stack([each for each, *_ in self.seen]).tolist()
+        flat = torch.cat([loss for _, losses, *_ in self.seen for loss in losses]).cpu()
+        steps: list[list[dict[str, float]]] = [[] for _ in self.steps]
+        begin = 0
+        for value, (_, _, models, active) in zip(values, self.seen, strict=True):
+            model = torch.cat(models)
+            loss = flat[begin : begin + len(model)]
+            begin += len(model)
+            for number in np.flatnonzero(active).tolist():
                 own = loss[model == number]
-                known = self.objective is not None and len(own) and bool(own.isfinite().all())
-                rates = self.objective.diagnostics(own) if known else {}
-                steps[number].append({"loss": value} | {name: float(rate) for name, rate in rates.items()})
+                rates = self.objective.diagnostics(own) if self.objective is not None and len(own) else {}
+                steps[number].append({"loss": value[number]} | {name: float(rate) for name, rate in rates.items()})
 
         def mean(values: list[float]) -> float | None:
             return round(float(np.mean(values)), 4) if values else None
 
-        return [
-            {
-                name: [
-                    mean([step[name] for step in seen[begin : begin + self.every] if name in step])
-                    for begin in range(0, len(seen) - self.every + 1, self.every)
-                ]
-                for name in dict.fromkeys(name for step in seen for name in step)
-            }
-            for seen in steps
-        ]
+        found = []
+        for seen in steps:
+            every = max(1, len(seen) // 10)
+            tenths = [seen[begin : begin + every] for begin in range(0, len(seen) - every + 1, every)]
+            names = dict.fromkeys(name for step in seen for name in step)
+            found.append({name: [mean([s[name] for s in tenth if name in s]) for tenth in tenths] for name in names})
+        return found
+
+
+class _Average:
+    """The running mean of each model's weights."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.held = {name: torch.zeros_like(weight) for name, weight in models.weights.items()}
+
+    @torch.no_grad()
+    def add(self, counts: Sequence[int]) -> None:
+        """Add the weights of each model as the so many-th of its mean; those of 0 are not added."""
+        share = torch.tensor([1 / count if count else 0.0 for count in counts]).to(self.models.device)
+        for name, held in self.held.items():
+            held.add_((self.models.weights[name] - held) * share.view(-1, *[1] * (held.ndim - 1)))
+
+    @torch.no_grad()
+    def put(self) -> None:
+        """Replace the weights by their mean."""
+        for name, held in self.held.items():
+            self.models.weights[name].copy_(held)
 
 
 class _Best:
@@ -544,11 +609,11 @@ class _Best:
         self.epochs = [0.0] * models.count
         self.held = {name: weight.detach().clone() for name, weight in models.weights.items()}
 
-    def see(self, epoch: float, values: Sequence[float]) -> None:
-        """Look at the models after an epoch."""
+    def see(self, epochs: Sequence[float], values: Sequence[float], ended: Sequence[bool]) -> None:
+        """Look at those models whose epoch has ended."""
         for model, value in enumerate(values):
-            if value > self.values[model]:
-                self.values[model], self.epochs[model] = float(value), epoch
+            if ended[model] and value > self.values[model]:
+                self.values[model], self.epochs[model] = float(value), epochs[model]
                 for name, weight in self.models.weights.items():
                     self.held[name][model] = weight.detach()[model]
 

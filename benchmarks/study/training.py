@@ -194,13 +194,6 @@ def measured(model: Any, task: Task, parts: dict[str, list[Row]], part: str, dev
     return found
 
 
-def start_row(task: Task, cache: Path, device: str) -> dict[str, Any]:
-    """The common start on test, as a row of results."""
-    model = open_start(task, cache, 0.0, device)
-    cell = Cell(task.name, 0, "start", 0.0, 0, "test")
-    return {**asdict(cell), **measured(model, task, load(task.name, cache), "test", device)}
-
-
 def measure(model: Any, task: Task, rows: Sequence[Row], part: str, device: str) -> Values:
     """The value of each row, see `values_of`."""
     if task.reads:

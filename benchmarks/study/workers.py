@@ -48,6 +48,8 @@ def _begin(threads: int) -> None:
 def _run(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     try:
         return run_cell(cell, cache, device)
+    except (ImportError, MemoryError):  # no fault of the cell
+        raise
     except Exception as error:
         where = traceback.format_exc()[-1500:]
         return asdict(cell) | {"failed": f"{type(error).__name__}: {error}", "where": where}
