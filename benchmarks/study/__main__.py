@@ -264,6 +264,20 @@ def _device(device: str) -> str:
 
 
 @app.command()
+def merge(
+    other: Annotated[Path, typer.Argument(help="A folder of results, from another machine.")],
+    results: Results = RESULTS,
+) -> None:
+    """Add the rows of another folder that are new."""
+    for path in sorted(other.glob("*.jsonl")):
+        there = {_key(row) for row in read(path.stem, results)}
+        new = [row for row in read(path.stem, other) if _key(row) not in there]
+        with (results / path.name).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in new)
+        print(f"{path.stem}: {len(new)} rows are new", flush=True)
+
+
+@app.command()
 def table(
     task: Annotated[str, typer.Argument()],
     size: Annotated[int, typer.Option()] = 500,

@@ -766,3 +766,15 @@ def test_operations_are_those_of_the_layers(cache: Path) -> None:
     tokens = sum(together.examples_of(Cell("smoke", 16, "plain", 0.0, 0, "test"), cache).lengths())
     assert (three - one) / 2 == pytest.approx(6 * tokens * 3 * 12 * 32**2, rel=0.3)
     assert 0 < one - (three - one) / 2 < one / 2  # what is measured has no backward pass
+
+
+def test_rows_of_another_machine_are_added_once(tmp_path: Path) -> None:
+    rows = [json.dumps(cell("plain", 1e-5, seed, "test", "12")) + "\n" for seed in range(3)]
+    for folder, own in (("here", rows[:2]), ("there", rows[1:])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "smoke.jsonl").write_text("".join(own))
+    (tmp_path / "there" / "rte.jsonl").write_text(json.dumps(cell("plain", 1e-5, 0, "test", "11")) + "\n")
+    arguments = ["merge", str(tmp_path / "there"), "--results", str(tmp_path / "here")]
+    assert CliRunner().invoke(command.app, arguments).output == "rte: 1 rows are new\nsmoke: 1 rows are new\n"
+    assert CliRunner().invoke(command.app, arguments).output == "rte: 0 rows are new\nsmoke: 0 rows are new\n"
+    assert (tmp_path / "here" / "smoke.jsonl").read_text() == "".join(rows)
