@@ -45,24 +45,24 @@ class Examples:
         return [replace(self.examples[i], seed=example_seed(*self.names[i], draw)) for i in numbers]
 
 
-def of_pairs(model: Any, plan: Plan | None, rows: Sequence[Row]) -> Examples:
+def of_pairs(model: Any, plan: Plan, rows: Sequence[Row]) -> Examples:
     """The pairs of a reranker; support that the rows give is known to the plan already."""
     pairs = [(row["query"], doc) for row in rows for doc in row["docs"]]
     labels = np.array([label for row in rows for label in row["labels"]])
     relevant = [bool(label > 0) for label in labels]
-    examples = tokenise(model, pairs, plan or Plan([]), relevant=relevant)
+    examples = tokenise(model, pairs, plan, relevant=relevant)
     starts = np.concatenate([[0], np.cumsum([len(row["docs"]) for row in rows])])
     return Examples(examples, pairs, starts, labels[:, None])
 
 
-def of_windows(model: Any, plan: Plan | None, rows: Sequence[Row], task: Task) -> Examples:
+def of_windows(model: Any, plan: Plan, rows: Sequence[Row], task: Task) -> Examples:
     """The windows of a reader; each is a row."""
     from cmp_rerank.models.span_reader import SpanReaderAdapter
 
     from . import readers
 
     adapter = SpanReaderAdapter.of(model.model, model.tokenizer)
-    windows = readers.training_windows(model, task, rows, crops=plan is not None and plan.preparing is not None)
+    windows = readers.training_windows(model, task, rows, crops=plan.preparing is not None)
     examples = [adapter.example(window) for window in windows]
     names = [(str(example.seed), "") for example in examples]
     labels = np.array([[window.start, window.end] for window in windows])

@@ -44,7 +44,7 @@ from .arms import ARMS, Arm
 from .bert import Batch, Models, PairTokens, Tokens, batch_of, tokenised
 from .examples import Examples, of_pairs, of_windows
 from .tasks import TASKS, Row, Task, load, training_rows
-from .training import START_DROPOUT, Cell, Values, decode, open_start, values_of
+from .training import START_DROPOUT, Cell, Values, decode, open_start, support_of, values_of
 
 #: Tokens times layers in one step of all models, without padding: what memory holds the states of. About 27 KiB each.
 BUDGET = {"cpu": 100_000, "cuda": 1_400_000}
@@ -194,14 +194,8 @@ def _prepared_as(arm: str) -> str:
 @lru_cache(maxsize=64)
 def _examples(task: str, size: int, seed: int, arm: str, cache: Path) -> Examples:
     rows = _rows_of(Cell(task, size, arm, 0.0, seed, "train"), cache)
-    plan, model = plan_of(ARMS[arm], rows), _opened(task, cache)
+    plan, model = Plan(ARMS[arm].ablations(support_of(rows))), _opened(task, cache)
     return of_windows(model, plan, rows, TASKS[task]) if TASKS[task].reads else of_pairs(model, plan, rows)
-
-
-def plan_of(arm: Arm, rows: Sequence[Row]) -> Plan:
-    """The steps of an arm, with the support that rows give."""
-    known = {(row["query"], row["docs"][0]): row["support"] for row in rows if "support" in row}
-    return Plan(arm.ablations(GivenSupport(known) if known else None))
 
 
 def operations(cell: Cell, cache: Path, width: int = 384) -> float:

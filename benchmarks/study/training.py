@@ -14,6 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import nn
 
+from cmp_rerank import GivenSupport
 from cmp_rerank.ir.lines import replacing_folder
 
 from . import readers
@@ -143,7 +144,7 @@ def _fit(
     from datasets import Dataset
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, ListNetLoss
 
-    from cmp_rerank import ComparativeLoss, GivenSupport, RerankerTrainer, RerankerTrainingArguments
+    from cmp_rerank import ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
 
     if task.reads:
         return readers.fit(
@@ -163,8 +164,7 @@ def _fit(
         columns = {"query": [r["query"] for r in rows], "passage": [r["docs"][0] for r in rows]}
         data = Dataset.from_dict(columns | {"label": [r["labels"][0] for r in rows]})
         loss = BinaryCrossEntropyLoss(model)
-    known = {(row["query"], row["docs"][0]): row["support"] for row in rows if "support" in row}
-    ablations = arm.ablations(GivenSupport(known) if known else None)
+    ablations = arm.ablations(support_of(rows))
     if ablations:
         objective = arm.objective() if arm.objective is not None else None
         if task.listwise and hasattr(objective, "distribution"):
@@ -180,6 +180,12 @@ def _fit(
         )  # fmt: skip
 
     return train(build, model, task, arm, len(rows), value, rate=rate, epochs=epochs, seed=seed, scheduler=scheduler)
+
+
+def support_of(rows: Sequence[Row]) -> GivenSupport | None:
+    """The support of labels that rows give, if any."""
+    known = {(row["query"], row["docs"][0]): row["support"] for row in rows if "support" in row}
+    return GivenSupport(known) if known else None
 
 
 # Measuring ----------------------------------------------------------------------------------------------
