@@ -56,6 +56,7 @@ def cells_of(task: str, size: int, arms: list[str], stage: str, rows: list[dict[
             for seed in TASKS[task].tuning_seeds
             for rate in TASKS[task].rates
             for arm in arms
+            if not ARMS[arm].rate_of
         ]
     chosen = {arm: chosen_rate(rows, task, size, arm) for arm in arms}
     missing = [arm for arm, rate in chosen.items() if rate is None]
@@ -71,6 +72,7 @@ def cells_of(task: str, size: int, arms: list[str], stage: str, rows: list[dict[
 
 def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> float | None:
     """The rate of the highest mean on validation; None unless all of its cells are there."""
+    arm = ARMS[arm].rate_of or arm
     means: dict[float, list[float]] = {}
     for row in rows:
         if (row["task"], row["size"], row["arm"], row["part"]) == (task, size, arm, "validation"):

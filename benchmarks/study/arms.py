@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import Tensor
+
+from cmp_rerank.objectives import Objective, Outputs, PairwiseHinge
+
+
+@dataclass(frozen=True)
+class AverageWeights(Objective):
+    """The weights that an objective gives to the steps, averaged over the examples of a batch.
+
+    What is left of comparing if nobody says which examples beat the full model: every example has the same weights,
+    those of the full model and of the ablated copies are as high as in comparing.
+    """
+
+    objective: Objective = field(default_factory=PairwiseHinge)
+
+    def __call__(self, losses: Tensor, outputs: Outputs | None = None) -> Tensor:
+        """One loss per example, (batch,)."""
+        return losses @ self.objective.weights(losses).mean(dim=0)
 
 
 def _none(support: Any = None) -> list[Any]:
@@ -24,6 +43,7 @@ class Arm:
         averaged: Whether the mean of the weights over the last half of the steps is measured.
         keep_best: Whether the epoch that is best on the validation part is measured (early stopping).
         share: Share of a batch's examples whose ablations are compared, see `ComparativeLoss`.
+        rate_of: The arm whose learning rate it has; empty: one of its own.
         passes: Forward passes of one example for each epoch, the full model's included; on average, with a share.
     """
 
@@ -35,6 +55,7 @@ class Arm:
     averaged: bool = False
     keep_best: bool = False
     share: float = 1.0
+    rate_of: str = ""
     passes: float = 1
 
 
@@ -109,6 +130,7 @@ ARMS: dict[str, Arm] = {
     "mean, c=1": _averaged_steps(1),
     "mean, c=2": _averaged_steps(2),
     "mean, c=2, p=0.3": _averaged_steps(2, 0.3),
+    "weighted mean, c=2": Arm(_drops(2), AverageWeights, rate_of="compared, c=2", passes=3),
     "compared, c=1": _compared(1),
     "compared, c=2": _compared(2),
     "compared, c=3": _compared(3),

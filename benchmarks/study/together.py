@@ -366,7 +366,13 @@ def step_of(
     total = scores.new_zeros(len(drawn))
     for losses, outputs in found:
         given = outputs() if getattr(objective, "needs_outputs", False) else None
-        values = _values(objective, losses, given, passes.share)
+        # What an objective makes of an example may depend on its batch, which is that of one model.
+        if given is None:
+            values = torch.cat(
+                [_values(objective, own, None, passes.share) for own in losses.split(sizes) if len(own)]
+            )
+        else:
+            values = _values(objective, losses, given, passes.share)
         total = total.index_add(0, model, weights * values)
     total.sum().backward()
     mark = torch.from_numpy(np.where(compared, of_model, -1))

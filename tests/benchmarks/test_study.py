@@ -78,6 +78,36 @@ def test_a_share_differs_from_its_control_in_the_share_alone() -> None:
         assert replace(arm, ablations=whole.ablations, objective=whole.objective, share=1.0, passes=3) == whole
 
 
+def test_a_weighted_mean_has_the_weights_of_comparing_and_says_not_who_is_beaten(cache: Path) -> None:
+    arm, compared = ARMS["weighted mean, c=2"], ARMS["compared, c=2"]
+    assert replace(arm, ablations=compared.ablations, objective=compared.objective, rate_of="") == compared
+    assert repr(arm.ablations()) == repr(compared.ablations())
+    losses = torch.tensor([[0.5, 0.3, 0.9], [0.1, 0.2, 0.4], [0.9, 0.2, 0.1], [0.7, 0.7, 0.6]], requires_grad=True)
+    found, wanted = arm.objective()(losses), compared.objective().weights(losses)
+    (gradient,) = torch.autograd.grad(found.sum(), losses)
+    for example in range(4):
+        assert gradient[example] == pytest.approx(wanted.mean(0))
+        assert found[example].item() == pytest.approx(float(wanted.mean(0) @ losses[example].detach()))
+    assert not torch.equal(gradient, wanted)
+    # All in order: the mean of the steps, but for its scale.
+    ordered = torch.tensor([[0.1, 0.2, 0.4], [0.2, 0.3, 0.3]])
+    assert arm.objective()(ordered) == pytest.approx(ordered.sum(1) / 6)
+    assert arm.objective()(ordered) == pytest.approx(compared.objective()(ordered))
+
+
+def test_an_arm_with_the_rate_of_another_is_not_tuned() -> None:
+    name = "weighted mean, c=2"
+    assert [cell.arm for cell in command.cells_of("sst2", 100, [name], "tune", [])] == []
+    tuned = [
+        {"task": "sst2", "size": 100, "arm": "compared, c=2", "part": "validation", "rate": rate, "mean": mean}
+        for rate, mean in zip(TASKS["sst2"].rates, (0.6, 0.8, 0.7), strict=True)
+        for _ in TASKS["sst2"].tuning_seeds
+    ]
+    assert command.chosen_rate(tuned, "sst2", 100, name) == TASKS["sst2"].rates[1]
+    cells = command.cells_of("sst2", 100, [name], "test", tuned)
+    assert [cell.seed for cell in cells] == list(TASKS["sst2"].test_seeds)
+
+
 def test_what_a_share_compares_is_in_the_log(cache: Path) -> None:
     logs = {
         arm: run_cell(Cell("smoke", 16, arm, 1e-3, 0, "validation"), cache, "cpu")["log"]
@@ -460,6 +490,7 @@ WINDOW = 32
 SEEDS, RATES = (0, 1, 0), (1e-3, 1e-3, 3e-4)
 QUICK = (
     "plain",
+    "weighted mean, c=2",
     "plain, averaged weights",
     "plain, best epoch",
     "compared, c=2, top:1",
