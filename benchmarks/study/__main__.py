@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +15,9 @@ import typer
 
 from cmp_rerank.ir.lines import replacing
 
-from .arms import ARMS, CORE, CROPS
-from .tasks import PLAN, TASKS, describe, load, prepare
+from .arms import ARMS
+from .plan import PLAN, all_arms, planned
+from .tasks import TASKS, describe, load, prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 CACHE = Path.home() / ".cache" / "cmp_rerank" / "study"
@@ -46,7 +48,7 @@ def prepare_tasks(
         print(f"{name}: start in {start}", flush=True)
 
 
-def cells_of(task: str, size: int, arms: list[str], stage: str, rows: list[dict[str, Any]]) -> list[Any]:
+def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[dict[str, Any]]) -> list[Any]:
     """The cells of a stage: learning rates on validation, or the chosen rate on test."""
     from .training import Cell
 
@@ -110,7 +112,9 @@ def run(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
     size: Annotated[int, typer.Option(help="Rows of the training set.")] = 500,
     arms: Annotated[list[str] | None, typer.Option("--arm", help="Only these arms.")] = None,
-    core: Annotated[bool, typer.Option("--core", help="Only the arms that matter most.")] = False,
+    only_planned: Annotated[
+        bool, typer.Option("--planned", help="Only the arms that the plan has for this size.")
+    ] = False,
     stage: Annotated[str, typer.Option(help="tune, test, or both.")] = "both",
     workers: Workers = 2,
     device: Device = "cpu",
@@ -122,7 +126,7 @@ def run(
 ) -> None:
     """Run the cells that are not there yet; stop at any time, and go on by the same command."""
     how = _How.of(workers, device, threads, together, minutes, cache, results)
-    how.run(task, size, arms or arms_of(task, core), stage)
+    how.run(task, size, arms or (planned(task, size) if only_planned else all_arms(task)), stage)
 
 
 @app.command("all")
@@ -137,26 +141,20 @@ def run_all(
     cache: Cache = CACHE,
     results: Results = RESULTS,
 ) -> None:
-    """Run what is left of the protocol, in the order of `tasks.PLAN`: all tasks and sizes, with the core arms."""
+    """Run what is left of the protocol, in the order of `plan.PLAN`."""
     from .training import start_folder
 
     how = _How.of(workers, device, threads, together, minutes, cache, results)
-    for task, size in PLAN:
+    for (task, size), arms in PLAN.items():
         rows = (cache / f"{task}.json.gz").exists()
         start = (start_folder(TASKS[task], cache) / "config.json").exists()
         if cached and not (rows and start):
             continue
         if dry:
-            said = how.left(task, size, arms_of(task, core=True)) if rows else "not prepared"
+            said = how.left(task, size, arms) if rows else "not prepared"
             print(f"{task}, {size} rows: {said}{'' if start else '; it has no start'}", flush=True)
         else:
-            how.run(task, size, arms_of(task, core=True), "both")
-
-
-def arms_of(task: str, core: bool) -> list[str]:
-    """The core arms, or all; those that crop only where the support of a label is known."""
-    crops = CROPS if TASKS[task].crops else ()
-    return [name for name in ARMS if (name in CORE if core else name not in CROPS) or name in crops]
+            how.run(task, size, arms, "both")
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ class _How:
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if together else "false"
         return cls(workers, device, threads, together, time.time(), minutes, cache, results)
 
-    def run(self, task: str, size: int, arms: list[str], stage: str) -> None:
+    def run(self, task: str, size: int, arms: Sequence[str], stage: str) -> None:
         """Run the cells of a task and size that are not there yet."""
         from .together import results_together, start_row
         from .workers import results_of
@@ -220,12 +218,12 @@ class _How:
                         spent = time.time() - self.begin
                         print(f"[{spent:6.0f} s] {done}/{len(cells)} {_key(row)} {row['mean']:.4f}", flush=True)
 
-    def _missing(self, task: str, size: int, arms: list[str], stage: str) -> list[Any]:
+    def _missing(self, task: str, size: int, arms: Sequence[str], stage: str) -> list[Any]:
         rows = read(task, self.results)
         there = {_key(row) for row in rows}
         return [cell for cell in cells_of(task, size, arms, stage, rows) if _key(vars(cell)) not in there]
 
-    def left(self, task: str, size: int, arms: list[str]) -> str:
+    def left(self, task: str, size: int, arms: Sequence[str]) -> str:
         """How many cells are left, and the floating-point operations of their training, about."""
         from .together import operations
         from .training import Cell
@@ -293,7 +291,7 @@ def table(
         print(line)
 
 
-TABLES = ("summary", "verdicts", "guarded", "violations", "gain_by_violations", "tuning")
+TABLES = ("summary", "verdicts", "weighting", "guarded", "violations", "gain_by_violations", "tuning")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,9 +17,20 @@ from .training import decode
 
 Key = TypeVar("Key")
 
-#: The arms that compare, and what isolates the comparison: the same passes, averaged.
+#: The control of comparing: the same passes, averaged.
 CONTROL = "mean, c=2"
-COMPARED = ("compared, c=2", "compared, c=2, full", "full + hinges, c=2")
+
+#: Arms and what isolates one thing in them: the comparison, or that the support is known.
+VERDICTS = (
+    ("compared, c=2", CONTROL),
+    ("compared, c=2, full", CONTROL),
+    ("full + hinges, c=2", CONTROL),
+    ("compared, crop", "mean, crop"),
+    ("compared, crop", "compared, crop, support guessed"),
+)
+
+#: What of "compared, c=2" is the comparison, and what the weight of the full model.
+WEIGHTING = (("compared, c=2", "weighted mean, c=2"), ("weighted mean, c=2", CONTROL))
 
 
 def tested(rows: list[dict[str, Any]], task: str, size: int) -> dict[str, dict[int, np.ndarray]]:
@@ -124,7 +136,7 @@ def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     return lines
 
 
-def best_plain(rows: list[dict[str, Any]], task: str, size: int, passes: int = 3) -> str | None:
+def best_plain(rows: list[dict[str, Any]], task: str, size: int, passes: float = 3) -> str | None:
     """The plain arm of at most so many passes that is best on validation, of those that are tested."""
     there = tested(rows, task, size)
     plain = [arm for arm in there if arm.startswith("plain") and ARMS[arm].passes * ARMS[arm].epochs <= passes]
@@ -145,22 +157,33 @@ def _validation(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> l
 
 
 def verdicts(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
-    """Lines of a Markdown table: what is compared against averaging, and against the best plain arm.
+    """Lines of a Markdown table: what is compared against averaging, and the best plain arm of its compute."""
+    return contrasts(rows, task, size, verdict_pairs(rows, task, size))
 
-    Holm's correction goes over all lines of the table.
-    """
+
+def verdict_pairs(rows: list[dict[str, Any]], task: str, size: int) -> list[tuple[str, str]]:
+    """The pairs of `verdicts`, whether or not they are there."""
+    arms = dict.fromkeys(arm for arm, _ in VERDICTS) | dict.fromkeys((CONTROL, "mean, crop"))
+    plain = [(arm, best_plain(rows, task, size, ARMS[arm].passes)) for arm in arms]
+    return [*VERDICTS, *((arm, other) for arm, other in plain if other)]
+
+
+def weighting(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: comparing against its weights alone, and these against averaging."""
+    return contrasts(rows, task, size, WEIGHTING)
+
+
+def contrasts(rows: list[dict[str, Any]], task: str, size: int, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of a Markdown table of the pairs that are tested. Holm's correction goes over all of them."""
     found = tested(rows, task, size)
     lines = [
         "| arm | against | seeds | difference | 95% interval | p | p (Holm) | wins |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    contrasts = {
-        (arm, other): contrast(found[arm], found[other])
-        for other in (CONTROL, best_plain(rows, task, size))
-        for arm in (*COMPARED, CONTROL)
-        if other in found and arm in found and arm != other
+    there = {
+        (arm, other): contrast(found[arm], found[other]) for arm, other in pairs if arm in found and other in found
     }
-    tested_pairs = {pair: c for pair, c in contrasts.items() if "p" in c}
+    tested_pairs = {pair: c for pair, c in there.items() if "p" in c}
     corrected = holm({pair: c["p"] for pair, c in tested_pairs.items()})
     for pair, c in tested_pairs.items():
         cells = [*pair, str(c["seeds"]), f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]

@@ -158,18 +158,5 @@ ARMS: dict[str, Arm] = {
     "compared, crop + drop": Arm(_crops(1, 1), _objective("PairwiseHinge"), passes=3),
 }
 
-#: What is run where a task or size is not the main one.
-CORE = (
-    "plain",
-    "plain, dropout 0.1",
-    "plain, 3x epochs",
-    "plain, averaged weights",
-    "mean, c=2",
-    "compared, c=2",
-    "compared, c=2, full",
-    "full + hinges, c=2",
-    "R-Drop, dropout 0.1",
-)
-
-#: What is run beside them where the support of a label is known.
+#: Those that crop.
 CROPS = tuple(name for name in ARMS if "crop" in name)

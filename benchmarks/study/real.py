@@ -14,7 +14,7 @@ from cmp_rerank.ir.bm25 import BM25
 from cmp_rerank.mining.leakage import find_leaks
 
 #: Candidates of a query that are reranked, and documents of a training row.
-DEPTH, DOCS = 50, 8
+DEPTH, DOCS = 20, 8
 Row = dict[str, Any]
 
 

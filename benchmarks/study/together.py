@@ -161,7 +161,7 @@ _parts = lru_cache(maxsize=2)(load)
 
 
 def _rows_of(cell: Cell, cache: Path) -> list[Row]:
-    return training_rows(_parts(cell.task, cache)["train"], cell.size, cell.seed, TASKS[cell.task].noise)
+    return training_rows(TASKS[cell.task], _parts(cell.task, cache)["train"], cell.size, cell.seed)
 
 
 @lru_cache(maxsize=2)

@@ -73,7 +73,7 @@ def make_start(
         inner.base_model.encoder.layer = inner.base_model.encoder.layer[:layers]
         inner.config.num_hidden_layers = layers
         size, epochs = task.start
-        rows = training_rows(load(task.name, cache)["start"], size, 0)
+        rows = training_rows(task, load(task.name, cache)["start"], size, 0)
         if trainer:
             scheduler = "constant_with_warmup"
             _fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler=scheduler)
@@ -116,7 +116,7 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     if cell.task not in _LOADED:
         _LOADED[cell.task] = load(cell.task, cache)
     parts = _LOADED[cell.task]
-    rows = training_rows(parts["train"], cell.size, cell.seed, task.noise)
+    rows = training_rows(task, parts["train"], cell.size, cell.seed)
     torch.manual_seed(cell.seed)
     model = open_start(task, cache, arm.dropout, device)
     wall, cpu = time.perf_counter(), time.process_time()

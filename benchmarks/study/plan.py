@@ -1,0 +1,58 @@
+"""What the protocol has run: tasks and sizes with their arms, first those that say most for their cost."""
+
+from __future__ import annotations
+
+from .arms import ARMS, CROPS
+from .tasks import TASKS
+
+#: The arms of the main sizes of the small tasks.
+CORE = (
+    "plain",
+    "plain, dropout 0.1",
+    "plain, 3x epochs",
+    "plain, averaged weights",
+    "mean, c=2",
+    "compared, c=2",
+    "compared, c=2, full",
+    "full + hinges, c=2",
+    "R-Drop, dropout 0.1",
+)
+
+#: Those that go on to other sizes and tasks.
+SURVIVING = ("plain", "plain, 3x epochs", "mean, c=2", "compared, c=2")
+
+#: Where the support of a label is known.
+SUPPORTED = (*SURVIVING, "mean, crop", "compared, crop", "compared, crop, support guessed")
+
+PLAN: dict[tuple[str, int], tuple[str, ...]] = {
+    ("sst2", 100): CORE,
+    ("sst2-noise", 100): CORE,
+    ("sentence-selection", 500): CORE,
+    ("sst2", 500): CORE,
+    ("sst2-noise", 500): CORE,
+    ("rte", 500): CORE,
+    ("scifact", 50): SURVIVING,
+    ("cranfield", 50): SURVIVING,
+    ("passages", 200): SUPPORTED,
+    ("reading", 400): SUPPORTED,
+    ("scifact", 200): SURVIVING,
+    ("passages", 1000): SUPPORTED,
+    ("reading", 2500): SUPPORTED,
+    ("scifact", 500): SURVIVING,
+    ("cranfield", 100): SURVIVING,
+    ("sst2", 2500): SURVIVING,
+    ("rte", 1000): SURVIVING,
+    ("sentence-selection", 100): SURVIVING,
+    ("sentence-selection", 2000): SURVIVING,
+    ("reading", 8000): SURVIVING,
+}
+
+
+def all_arms(task: str) -> tuple[str, ...]:
+    """All arms that a task can have: those that crop only where the support of a label is known."""
+    return tuple(name for name in ARMS if name not in CROPS or TASKS[task].crops)
+
+
+def planned(task: str, size: int) -> tuple[str, ...]:
+    """The arms of the plan; none for a size that it does not have."""
+    return PLAN.get((task, size), ())
