@@ -78,7 +78,7 @@ def make_start(
             scheduler = "constant_with_warmup"
             _fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler=scheduler)
         else:
-            from .together import train_start
+            from .steps import train_start
 
             train_start(model, task, rows)
         with replacing_folder(folder) as made:

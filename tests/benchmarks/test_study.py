@@ -26,7 +26,7 @@ from cmp_rerank.evaluation import evaluate
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import analysis, bert, loop, readers, real, together, training
+from benchmarks.study import analysis, bert, loop, readers, real, steps, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
 from benchmarks.study.arms import ARMS, CROPS
 from benchmarks.study.plan import CORE, PLAN, all_arms
@@ -581,8 +581,8 @@ def compare_with_trainer(
     epochs = task.sizes[size] * ARMS[arm].epochs
     seen = together.asked(name, "validation", cache) if ARMS[arm].keep_best else None
     data = [together.examples_of(cell, cache) for cell in cells]
-    models, logs = together.train(model, task, ARMS[arm], data, cells, epochs, seen)
-    values = together.measure(models, together.asked(name, "test", cache), task)
+    models, logs = steps.train(model, task, ARMS[arm], data, cells, epochs, seen)
+    values = steps.measure(models, together.asked(name, "test", cache), task)
     for number, cell in enumerate(cells):
         alone = training.open_start(task, cache, 0.0, "cpu")
         own = training_rows(task, parts["train"], size, cell.seed)
@@ -624,7 +624,7 @@ def test_a_start_that_is_trained_on_a_gpu_is_that_of_the_trainer(
 ) -> None:
     """But for the dropout of rerankers, whose random numbers are others."""
     monkeypatch.setattr(training, "START_DROPOUT", 0.0)
-    monkeypatch.setattr(together, "START_DROPOUT", 0.0)
+    monkeypatch.setattr(steps, "START_DROPOUT", 0.0)
     task = replace(TASKS[name], start=(4, 2), batch=1, start_rate=1e-3)
     found = []
     for trainer in (True, False):
