@@ -16,7 +16,7 @@ import typer
 from cmp_rerank.ir.lines import replacing
 
 from .arms import ARMS
-from .plan import PLAN, all_arms, planned
+from .plan import PLAN
 from .tasks import TASKS, describe, load, prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
@@ -96,65 +96,58 @@ def read(task: str, results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-Workers = Annotated[int, typer.Option(help="Processes.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads = Annotated[int, typer.Option(help="Threads of a process.")]
-Together = Annotated[
-    int | None,
-    typer.Option(help="Train so many cells of an arm as one model; 0: each by its trainer. 10 on a GPU, else 0."),
-]
-Minutes = Annotated[float, typer.Option(help="Begin no cell after so many minutes.")]
-Results = Annotated[Path, typer.Option(help="Folder of the results.")]
-
-
 @app.command()
 def run(
-    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
-    size: Annotated[int, typer.Option(help="Rows of the training set.")] = 500,
-    arms: Annotated[list[str] | None, typer.Option("--arm", help="Only these arms.")] = None,
-    only_planned: Annotated[
-        bool, typer.Option("--planned", help="Only the arms that the plan has for this size.")
-    ] = False,
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}; without it, the whole plan.")] = "",
+    size: Annotated[int | None, typer.Option(help="Rows of the training set; without it, those of the plan.")] = None,
+    arms: Annotated[list[str] | None, typer.Option("--arm", help="These arms, not those of the plan.")] = None,
     stage: Annotated[str, typer.Option(help="tune, test, or both.")] = "both",
-    workers: Workers = 2,
-    device: Device = "cpu",
-    threads: Threads = 1,
-    together: Together = None,
-    minutes: Minutes = 1e9,
-    cache: Cache = CACHE,
-    results: Results = RESULTS,
-) -> None:
-    """Run the cells that are not there yet; stop at any time, and go on by the same command."""
-    how = _How.of(workers, device, threads, together, minutes, cache, results)
-    how.run(task, size, arms or (planned(task, size) if only_planned else all_arms(task)), stage)
-
-
-@app.command("all")
-def run_all(
     cached: Annotated[bool, typer.Option("--cached", help="Only tasks whose rows and start are there.")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Say what is left, and what it costs.")] = False,
-    workers: Workers = 2,
-    device: Device = "cpu",
-    threads: Threads = 1,
-    together: Together = None,
-    minutes: Minutes = 1e9,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
+    together: Annotated[
+        int | None,
+        typer.Option(help="Train so many cells of an arm as one model; 0: each by its trainer. 10 on a GPU, else 0."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Begin no cell after so many minutes.")] = 1e9,
     cache: Cache = CACHE,
-    results: Results = RESULTS,
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
-    """Run what is left of the protocol, in the order of `plan.PLAN`."""
+    """Run the cells of the plan that are not there yet; stop at any time, and go on by the same command."""
     from .training import start_folder
 
     how = _How.of(workers, device, threads, together, minutes, cache, results)
-    for (task, size), arms in PLAN.items():
-        rows = (cache / f"{task}.json.gz").exists()
-        start = (start_folder(TASKS[task], cache) / "config.json").exists()
+    for name, rows_of, own in _chosen(task, size, arms):
+        rows = (cache / f"{name}.json.gz").exists()
+        start = (start_folder(TASKS[name], cache) / "config.json").exists()
         if cached and not (rows and start):
             continue
         if dry:
-            said = how.left(task, size, arms) if rows else "not prepared"
-            print(f"{task}, {size} rows: {said}{'' if start else '; it has no start'}", flush=True)
+            said = how.left(name, rows_of, own) if rows else "not prepared"
+            print(f"{name}, {rows_of} rows: {said}{'' if start else '; it has no start'}", flush=True)
         else:
-            how.run(task, size, arms, "both")
+            how.run(name, rows_of, own, stage)
+
+
+def _chosen(task: str, size: int | None, arms: Sequence[str] | None) -> list[tuple[str, int, Sequence[str]]]:
+    """Tasks, sizes and arms: those of the plan for a task and a size, or what the caller says."""
+    if task and task not in TASKS:
+        raise typer.BadParameter(f"{task!r} is none of {', '.join(TASKS)}")
+    sizes = [(name, rows) for name, rows in PLAN if task in ("", name) and size in (None, rows)]
+    if not sizes and task and size is not None:
+        sizes = [(task, size)]
+    wrong = [(name, rows) for name, rows in sizes if rows not in TASKS[name].sizes]
+    if wrong or not sizes:
+        known = ", ".join(map(str, TASKS[task].sizes)) if task else "those of the plan"
+        raise typer.BadParameter(f"the sizes of {task or 'tasks'} are {known}; got {size}", param_hint="--size")
+    unknown = [arm for arm in arms or () if arm not in ARMS]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(ARMS)}", param_hint="--arm")
+    if not arms and sizes[0] not in PLAN:
+        raise typer.BadParameter(f"the plan has no arms for {task}; give some", param_hint="--arm")
+    return [(name, rows, arms or PLAN[name, rows]) for name, rows in sizes]
 
 
 @dataclass(frozen=True)
@@ -266,7 +259,7 @@ def _device(device: str) -> str:
 @app.command()
 def merge(
     other: Annotated[Path, typer.Argument(help="A folder of results, from another machine.")],
-    results: Results = RESULTS,
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Add the rows of another folder that are new."""
     for path in sorted(other.glob("*.jsonl")):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from .arms import ARMS, CROPS
-from .tasks import TASKS
-
 #: The arms of the main sizes of the small tasks.
 CORE = (
     "plain",
@@ -46,13 +43,3 @@ PLAN: dict[tuple[str, int], tuple[str, ...]] = {
     ("sentence-selection", 2000): SURVIVING,
     ("reading", 8000): SURVIVING,
 }
-
-
-def all_arms(task: str) -> tuple[str, ...]:
-    """All arms that a task can have: those that crop only where the support of a label is known."""
-    return tuple(name for name in ARMS if name not in CROPS or TASKS[task].crops)
-
-
-def planned(task: str, size: int) -> tuple[str, ...]:
-    """The arms of the plan; none for a size that it does not have."""
-    return PLAN.get((task, size), ())

@@ -40,8 +40,6 @@ class Task:
         layers: How many layers of the encoder are kept.
         start_of: The task whose start it has; empty: its own.
         noise: Share of the training rows whose label is wrong, see `training_rows`.
-        crops: Whether the arms that crop are run, too: where a document has several sentences, and which of them
-            support the label is known.
         test_rows: How many rows of the part `test` are measured, drawn once; 0: all.
         docs: The most documents of a training row, the first ones, of which the relevant one is one; 0: all.
     """
@@ -59,7 +57,6 @@ class Task:
     layers: int = 3
     start_of: str = ""
     noise: float = 0.0
-    crops: bool = False
     test_rows: int = 0
     docs: int = 0
 
@@ -87,11 +84,11 @@ TASKS = {
         # Where the support of a label is known.
         Task(
             "passages", "RR", {200: 6, 1000: 2}, 8, (3e-5, 1e-4, 2e-4), 256, (1000, 1), 1e-4,
-            test_seeds=range(100, 105), crops=True, test_rows=800, docs=4,
+            test_seeds=range(100, 105), test_rows=800, docs=4,
         ),
         Task(
             "reading", "F1", {400: 10, 2500: 2, 8000: 1}, 16, (5e-5, 1e-4, 2e-4), 256, (500, 1), 1e-4, layers=6,
-            crops=True, test_rows=1000,
+            test_rows=1000,
         ),
         # Real collections, on the whole encoder; all begin with one reranker, trained on SQuAD's paragraphs.
         Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6, docs=4),

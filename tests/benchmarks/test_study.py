@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 from scipy import stats
 from typer.testing import CliRunner
@@ -29,7 +30,7 @@ from benchmarks.study import __main__ as command
 from benchmarks.study import analysis, bert, loop, readers, real, steps, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
 from benchmarks.study.arms import ARMS, CROPS
-from benchmarks.study.plan import CORE, PLAN, all_arms
+from benchmarks.study.plan import CORE, PLAN
 from benchmarks.study.tasks import PARTS, TASKS, load, prepare, training_rows
 from benchmarks.study.training import Cell, decode, make_start, run_cell
 from benchmarks.study.watch import log_of
@@ -804,31 +805,49 @@ def test_what_is_left_runs_in_the_order_of_the_plan(
     monkeypatch.setattr(command, "PLAN", {("smoke", 16): arms, ("rte", 500): arms})
     folders = ["--cache", str(cache), "--results", str(tmp_path)]
 
-    def all_of(*options: str) -> str:
-        result = CliRunner().invoke(command.app, ["all", *folders, *options])
+    def said_by(*options: str) -> str:
+        result = CliRunner().invoke(command.app, ["run", *folders, *options])
         assert result.exit_code == 0, result.output
         return result.output
 
-    before = all_of("--dry-run").splitlines()
+    before = said_by("--dry-run").splitlines()
     assert before[0].startswith("smoke, 16 rows: 8 cells, ")  # two rates and two seeds of two arms
     assert before[1:] == ["rte, 500 rows: not prepared; it has no start"]
-    assert len(all_of("--dry-run", "--cached").splitlines()) == 1
-    said = all_of("--cached", "--together", "4")
+    assert len(said_by("--dry-run", "--cached").splitlines()) == 1
+    said = said_by("--cached", "--together", "4")
     assert "smoke, 16 rows, test: 4 cells to run" in said
     assert "rte" not in said  # its rows are not there
     assert [row["arm"] for row in command.read("smoke", tmp_path) if row["part"] == "test"] == [
         "start", *["plain"] * 2, *["compared, c=2"] * 2,
     ]  # fmt: skip
     monkeypatch.setattr(command, "PLAN", {("smoke", 16): arms})
-    assert all_of("--dry-run") == "smoke, 16 rows: 0 cells, 0.0 PFLOP\n"
-    assert "0 cells to run" in all_of()
+    assert said_by("--dry-run") == "smoke, 16 rows: 0 cells, 0.0 PFLOP\n"
+    assert "0 cells to run" in said_by()
+
+
+def test_what_is_run_is_the_plan_or_what_the_caller_says() -> None:
+    assert [(task, size) for task, size, _ in command._chosen("", None, None)] == list(PLAN)
+    assert command._chosen("rte", None, None) == [("rte", size, PLAN["rte", size]) for size in (500, 1000)]
+    assert command._chosen("rte", 500, ["plain"]) == [("rte", 500, ["plain"])]
+    assert [task for task, _, _ in command._chosen("", 1000, None)] == ["passages", "rte"]
+    assert command._chosen("smoke", 16, ["plain"]) == [("smoke", 16, ["plain"])]
+    for arguments, said in (
+        (("rta", None, None), "'rta' is none of sentence-selection, sst2,"),
+        (("rte", 501, None), "the sizes of rte are 500, 1000; got 501"),
+        (("", 501, None), "the sizes of tasks are those of the plan; got 501"),
+        (("smoke", 16, None), "the plan has no arms for smoke; give some"),
+        (("rte", 500, ["plane"]), "'plane' is none of plain, plain, dropout 0.05,"),
+    ):
+        with pytest.raises(typer.BadParameter, match=re.escape(said)):
+            command._chosen(*arguments)
 
 
 def test_the_plan_has_every_task_and_size() -> None:
     every = {(task.name, size) for task in TASKS.values() for size in task.sizes if task.name != "smoke"}
     assert set(PLAN) == every
     for (task, _), arms in PLAN.items():
-        assert set(arms) <= set(all_arms(task))
+        assert set(arms) <= set(ARMS)
+        assert task in ("passages", "reading") or not set(arms) & set(CROPS)
         assert {"plain", "plain, 3x epochs", "mean, c=2", "compared, c=2"} <= set(arms)
 
 
