@@ -28,7 +28,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from cmp_rerank.models.pairs import Truncation
 from cmp_rerank.training.collator import TOKENS
-from cmp_rerank.training.row_tokens import RowTokeniser, pairs_of, row_length, warn_of
+from cmp_rerank.training.row_tokens import RowTokeniser, content_of, pairs_of, row_length, warn_of
 from cmp_rerank.training.token_part import TokenisedRow
 from cmp_rerank.training.token_store import Place, TokenIndex, TokenStore
 from cmp_rerank.training.windows import WindowBatches
@@ -76,6 +76,9 @@ class Rows:
 class TokenisedRows(Dataset):  # type: ignore[type-arg]
     """Rows with their tokens, by their places; rows that are not in the store come without.
 
+    A dataset may give another row each time that it is asked, as by a transform that draws a negative. Tokens belong
+    to what a row held when they were made.
+
     Args:
         rows: of the dataset.
         store: where their tokens are.
@@ -83,6 +86,7 @@ class TokenisedRows(Dataset):  # type: ignore[type-arg]
 
     def __init__(self, rows: Rows, store: TokenStore) -> None:
         self.rows, self.store = rows, store
+        self._warned = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,7 +97,17 @@ class TokenisedRows(Dataset):  # type: ignore[type-arg]
     def __getitems__(self, places: Sequence[Place]) -> list[dict[str, Any]]:
         """The rows of a batch."""
         rows = self.rows[[place.row for place in places]]
-        return [row | {TOKENS: self.store.examples(place)} for row, place in zip(rows, places, strict=True)]
+        found = [self.store.examples(place, content_of(row)) for row, place in zip(rows, places, strict=True)]
+        if not self._warned and any(
+            tokens is None and self.store.examples(place) is not None
+            for tokens, place in zip(found, places, strict=True)
+        ):
+            self._warned = True
+            logger.warning(
+                "Rows of the dataset have changed since they were tokenised, as by a random transform: they are "
+                "tokenised when their batch is collated. Their lengths are those of before."
+            )
+        return [row | {TOKENS: tokens} for row, tokens in zip(rows, found, strict=True)]
 
 
 class Ahead:
@@ -236,7 +250,10 @@ class _Tokenise:
         found, truncation = self.tokeniser(rows)
         not_kept = ""
         if not self.tokeniser.problem:
-            kept = [TokenisedRow(int(n), examples or []) for n, examples in zip(numbers, found, strict=True)]
+            kept = [
+                TokenisedRow(int(n), examples or [], content_of(row))
+                for n, examples, row in zip(numbers, found, rows, strict=True)
+            ]
             try:
                 # No more than a name: a worker whose parent was killed could not end with a full pipe.
                 return _Made(self.store.write(kept, {"truncation": asdict(truncation)}))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cmp_rerank.ablations import Example
+from cmp_rerank.ablations.base import derived_seed
 from cmp_rerank.models.pairs import Truncation
 from cmp_rerank.training.collator import Preparer, RerankerCollator
 
@@ -52,6 +53,17 @@ class RowTokeniser:
 
     def _together(self, rows: Sequence[dict[str, Any]]) -> list[list[Example] | None]:
         return list(self.preparer.own_pairs(self.collator.columns(list(rows))))
+
+
+def content_of(row: dict[str, Any]) -> int:
+    """A number that stands for all that a row holds: labels, too, since the support in a passage depends on them.
+
+    Example:
+        >>> row = {"query": "who", "passage": "it was", "label": 1.0}
+        >>> content_of(row) == content_of(dict(row)) != content_of(row | {"label": 0.0})
+        True
+    """
+    return derived_seed(repr(row))
 
 
 def warn_of(problem: str) -> None:

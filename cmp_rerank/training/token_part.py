@@ -22,7 +22,7 @@ from safetensors.numpy import save
 
 from cmp_rerank.ablations import Example
 
-_FORMAT = "cmp_rerank tokens 1"
+_FORMAT = "cmp_rerank tokens 2"
 _TYPES = {
     "BOOL": np.bool_, "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "U8": np.uint8,
     "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "F16": np.float16, "F32": np.float32, "F64": np.float64,
@@ -37,10 +37,12 @@ class TokenisedRow:
     Attributes:
         row: its number in the dataset.
         examples: its pairs, in the order of its columns.
+        content: stands for what the row held when it was tokenised; below 2**63.
     """
 
     row: int
     examples: Sequence[Example]
+    content: int = 0
 
 
 def write_part(path: Path, rows: Sequence[TokenisedRow], meta: dict[str, Any]) -> None:
@@ -109,6 +111,10 @@ class TokenPart:
         """(rows,) their tokens, 0 of those without pairs."""
         return self._arrays["lengths"]
 
+    def content(self, at: int) -> int:
+        """Stands for what the row at a place of `rows` held when it was tokenised."""
+        return int(self._arrays["contents"][at])
+
     def examples(self, at: int) -> list[Example]:
         """The pairs of the row at a place of `rows`, without seeds."""
         start, end = self._arrays["pairs"][at : at + 2].tolist()
@@ -137,6 +143,7 @@ def _arrays(rows: Sequence[TokenisedRow]) -> dict[str, np.ndarray]:
     rests: dict[str, int] = {}
     arrays = {
         "rows": np.array([row.row for row in rows], dtype=np.int64),
+        "contents": np.array([row.content for row in rows], dtype=np.int64),
         "lengths": np.array([sum(map(len, row.examples)) for row in rows], dtype=np.int64),
         "pairs": np.array(ends, dtype=np.int64),
         "tokens": np.cumsum([0, *(len(example) for example in examples)], dtype=np.int64),

@@ -97,10 +97,17 @@ class TokenStore:
                 return None
         return self._open[name]
 
-    def examples(self, place: Place) -> list[Example] | None:
-        """The pairs of a row, in the order of its columns; None if they are not here (any more)."""
+    def examples(self, place: Place, content: int | None = None) -> list[Example] | None:
+        """The pairs of a row, in the order of its columns; None if they are not here (any more).
+
+        Args:
+            place: where it is.
+            content: stands for what the row holds: nothing else will do. None: whatever it held.
+        """
         part = self.part(place.part) if place.part else None
-        return None if part is None else part.examples(place.at)
+        if part is None or content not in (None, part.content(place.at)):
+            return None
+        return part.examples(place.at)
 
 
 class TokenIndex:

@@ -291,6 +291,39 @@ def test_rows_whose_tokens_vanish_are_tokenised_when_they_are_needed(tiny_checkp
     assert all(any(each == found for batch in expected for found, *_ in batch) for each in ids)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("make_loss", [BinaryCrossEntropyLoss, comparative])
+def test_rows_that_a_transform_draws_anew_have_their_own_tokens(
+    make_loss: Any, workers: int, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A positive or a negative, drawn each time that a row is read: text, label and tokens belong together."""
+    draw = np.random.default_rng(1)
+
+    def either(batch: dict[str, Any]) -> dict[str, Any]:
+        labels = draw.integers(0, 2, len(batch["query"])).astype(float).tolist()
+        passages = [one if label else other for label, one, other in zip(labels, batch["a"], batch["b"], strict=True)]
+        return {"query": batch["query"], "passage": passages, "label": labels}
+
+    data = datasets.Dataset.from_dict(
+        {"query": QUERIES * 4, "a": PASSAGES_OF_DATA[:16], "b": PASSAGES_OF_DATA[16:32]}
+    )
+    data.set_transform(either)
+    trainer = make(tiny_checkpoint, tmp_path, data, make_loss, dataloader_num_workers=workers)
+    preprocess = trainer.model.preprocess
+    labels = set()
+    with caplog.at_level(logging.WARNING, logger="cmp_rerank"):
+        for batch in trainer.get_train_dataloader():
+            for *pair, label, example in zip(
+                batch["query"], batch["passage"], batch["label"].tolist(), batch[PREPARED].examples, strict=True
+            ):
+                assert example.features["input_ids"].tolist() == preprocess([tuple(pair)])["input_ids"][0].tolist()
+                assert (pair[1] in PASSAGES_OF_DATA[:16]) == bool(label)
+                labels.add(label)
+    assert labels == {0.0, 1.0}
+    if not workers:
+        assert caplog.text.count("have changed since they were tokenised") == 1
+
+
 def _batches_by_seed(checkpoint: Path, folder: Path, seed: int, results: Any) -> None:
     try:
         torch.set_num_threads(1)
