@@ -21,7 +21,7 @@ from cmp_rerank.losses.core import CITATION, Comparison, chosen_objective
 from cmp_rerank.losses.decompose import decompose
 from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.prepared import Prepared
-from cmp_rerank.losses.replay import Pair, Replay, addressed
+from cmp_rerank.losses.replay import Pair, Replay, StandIn, addressed
 from cmp_rerank.models.base import ExampleLosses
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation, tokenise
@@ -174,6 +174,8 @@ class ComparativeLoss(nn.Module):
         }
         if not len(self.plan) or not cross_encoder(self.model).training:
             return self.loss(inputs, labels, **extra)  # type: ignore[no-any-return]
+        if isinstance(self.model, StandIn):
+            raise ValueError("A ComparativeLoss within another loss runs the model itself.")
         columns = addressed(inputs)
         recording = None if prepared is None else prepared.recording(columns)
         inner = cross_encoder(self.model)

@@ -8,17 +8,26 @@ served scores for exactly these pairs. No loss is known by name here.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import MethodType
 from typing import Any
 
 import torch
 from sentence_transformers import CrossEncoder
+from sentence_transformers.base.model import BaseModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cmp_rerank.hooks.random_state import RandomState
+
+#: Where a module has what runs around its forward.
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+#: What is no part of a loss.
+_MODELS = (BaseModel, PreTrainedModel)
 
 Address = tuple[int, int, int]  # column, row, place in the row's list (-1 where the column holds plain texts)
 
@@ -86,25 +95,48 @@ def addressed(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
     ]
 
 
-class _StandIn(nn.Module):
-    """Takes the model's place in a loss: `preprocess` notes the pairs, `forward` serves their scores."""
+class StandIn:
+    """Takes the model's place in a loss: `preprocess` notes the pairs, `forward` serves their scores.
 
-    def __init__(self, model: nn.Module, serve: Callable[[list[Pair], dict[str, Any]], Tensor]) -> None:
-        super().__init__()
-        object.__setattr__(self, "_model", model)  # not a child: the stand-in owns nothing
-        self._serve = serve
+    It is a copy of the model, of a class derived from this one and the model's, and shares all else with it: a loss
+    finds parameters, modules and the mode where it looks for them.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(object.__getattribute__(self, "_model"), name)
+    @staticmethod
+    def of(
+        model: nn.Module, serve: Callable[[list[Pair], dict[str, Any]], Tensor], device: torch.device
+    ) -> nn.Module:
+        """The stand-in of a model.
+
+        Args:
+            model: the model.
+            serve: gives the scores of pairs, (pairs, labels).
+            device: where they are.
+        """
+        kind = _standing_in(type(model))
+        made: nn.Module = kind.__new__(kind)
+        own = {name: value for name, value in vars(model).items() if name not in ("forward", "preprocess")}
+        hooks = {name: OrderedDict() for name in _HOOKS if name in own}  # type: ignore[var-annotated]
+        vars(made).update(own | hooks | {"_compiled_call_impl": None, "_serve": serve, "_served_on": device})
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scores are."""
+        return vars(self)["_served_on"]  # type: ignore[no-any-return]
 
     def preprocess(self, pairs: Sequence[Pair], **kwargs: Any) -> dict[str, Any]:
+        """Features that say which pairs they are of."""
         return {"pairs": [tuple(pair) for pair in pairs], "kwargs": kwargs}
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return features | {"scores": self._serve(features["pairs"], features["kwargs"])}
+        """The scores of features."""
+        return features | {"scores": vars(self)["_serve"](features["pairs"], features["kwargs"])}
+
+
+@cache
+def _standing_in(kind: type[nn.Module]) -> Any:
+    return type(kind.__name__, (StandIn, kind), {"__module__": kind.__module__})
 
 
 class Replay:
@@ -113,6 +145,7 @@ class Replay:
     Args:
         loss: a cross-encoder loss; its models are replaced while it runs and put back afterwards.
         model: the cross-encoder, whose number of labels the scores have.
+        device: where the scores are. Default: where the model is.
         columns: the text columns, addressed (see `addressed`).
         labels: as the trainer hands them to the loss: a tensor, a list of tensors or None.
         recording: what the loss asks for, where it is known already. Default: the loss is run to find out.
@@ -131,6 +164,7 @@ class Replay:
         labels: Tensor | list[Tensor] | None,
         *,
         recording: Recording | None = None,
+        device: torch.device | None = None,
         **extra: Any,
     ) -> None:
         if labels is not None and len(labels) != len(columns[0]):
@@ -142,15 +176,16 @@ class Replay:
             )
         self.loss = loss
         self.model = model
+        self.device = model.device if device is None else device
         self.columns = columns
         self.labels = labels
         self.extra = extra
         self.recording = self._record() if recording is None else recording
         self.examples = len(columns[0])
         #: For each pair, the example it belongs to: that of its query.
-        self.owner = torch.tensor([query.address[1] for query, _ in self.recording.pairs], device=model.device)
+        self.owner = torch.tensor([query.address[1] for query, _ in self.recording.pairs], device=self.device)
         #: Which examples have a pair: (examples,).
-        self.scored = torch.zeros(self.examples, dtype=torch.bool, device=model.device)
+        self.scored = torch.zeros(self.examples, dtype=torch.bool, device=self.device)
         self.scored[self.owner] = True
         self._where = {(q.address, d.address): i for i, (q, d) in enumerate(self.recording.pairs)}
 
@@ -168,7 +203,7 @@ class Replay:
                     )
             calls.append(tuple(pairs))
             kwargs.update(given)
-            return torch.zeros(len(pairs), self.model.num_labels, device=self.model.device, requires_grad=True)
+            return torch.zeros(len(pairs), self.model.num_labels, device=self.device, requires_grad=True)
 
         self._run(self.columns, self.labels, note)
         if not calls:
@@ -259,7 +294,7 @@ class Replay:
         call: Callable[..., Any] | None = None,
     ) -> Any:
         """Run the loss with a stand-in for its model, by ``call`` or by its forward."""
-        stand_in = _StandIn(self.model, serve)
+        stand_in = StandIn.of(self.model, serve, self.device)
         with ExitStack() as stack:
             for module in _own_modules(self.loss):
                 if isinstance(module._modules.get("model"), nn.Module):
@@ -277,11 +312,17 @@ def replaced_forward(loss: nn.Module) -> bool:
 
 
 def _own_modules(loss: nn.Module) -> Iterator[nn.Module]:
-    """The modules of a loss, without those of the model in it."""
+    """The modules of a loss, without those of the models in it."""
     yield loss
     for name, child in loss.named_children():
-        if name != "model":
+        if name != "model" and not isinstance(child, _MODELS):
             yield from _own_modules(child)
+
+
+def holds_another_model(loss: nn.Module) -> bool:
+    """Whether a loss has a model beside the one that is trained, such as a teacher."""
+    children = (child for module in _own_modules(loss) for child in module.named_children())
+    return any(name != "model" and isinstance(child, _MODELS) for name, child in children)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from cmp_rerank.hooks.random_state import RandomState
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.comparative import relevance
 from cmp_rerank.losses.prepared import Prepared
-from cmp_rerank.losses.replay import Pair, Replay, addressed, replaced_forward
+from cmp_rerank.losses.replay import Pair, Replay, addressed, holds_another_model, replaced_forward
 from cmp_rerank.models.pairs import Truncation, tokenise
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ PREPARED = "__prepared__"
 TOKENS = "__tokens__"
 #: What is in a batch beside its text columns.
 BESIDE = ("label", "prompt", "task", "dataset_name", PREPARED)
+
+#: Where a loss finds its model in a worker.
+_CPU = torch.device("cpu")
 
 #: The tokens of the pairs of each row; None for a row of which they are not known.
 Tokens = Sequence[Sequence[Example] | None]
@@ -88,7 +91,7 @@ class Preparer:
             texts = addressed(columns)
             twin = self._twin(loss)
             with self._random_state(texts).restored():
-                recording = Replay(twin, _OnCpu(self.model), texts, labels, **extra).recording  # type: ignore[arg-type]
+                recording = Replay(twin, self.model, texts, labels, device=_CPU, **extra).recording
             plan = _plan(loss)
             relevant = self._relevant(plan, recording.pairs, texts, labels)
             known: dict[Any, Example] = {}
@@ -151,11 +154,14 @@ class Preparer:
         """The loss that asks for scores, without its model, on the CPU: workers must not touch an accelerator.
 
         Raises:
-            ValueError: if a forward was replaced on the object: what it does is to be done once, by the trainer.
+            ValueError: if a forward was replaced on the object, or the loss has another model: what it does is to be
+                done once, by the trainer.
         """
         if replaced_forward(loss):
             raise ValueError("its forward was replaced on the object")
         loss = task_loss(loss)
+        if holds_another_model(loss):
+            raise ValueError("it has another model")
         if self.model.device.type == "cpu":
             return loss
         if id(loss) not in self._twins:
@@ -184,18 +190,6 @@ class Preparer:
                 type(error).__name__,
                 error,
             )
-
-
-class _OnCpu:
-    """A model as a loss sees it in a worker: on the CPU."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, model: CrossEncoder) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_model"], name)
 
 
 def _own_pairs(texts: Sequence[Sequence[Any]]) -> list[list[Pair]]:

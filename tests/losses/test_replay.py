@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as upstream
 from tiny_models import OTHERS, PASSAGES, QUERIES, bert_config, cross_encoder
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cmp_rerank.losses.decompose import decompose
 from cmp_rerank.losses.replay import Replay, addressed
@@ -250,6 +252,61 @@ def test_a_custom_loss_that_averages_is_taken_apart(tiny_model: CrossEncoder) ->
     split = decompose(replay, scores)
     torch.testing.assert_close(split.weights.detach(), torch.full((4,), 0.25))
     torch.testing.assert_close(split.losses(replay, scores), ((scores - BINARY[:, None]) ** 4).view(-1))
+
+
+class _OfTheModel(_Custom):
+    """A loss that has to do with the model itself, beside its scores."""
+
+    def forward(self, inputs: list[list[str]], labels: Tensor) -> Tensor:
+        decay = sum(p.square().sum() for p in self.model.parameters())
+        mode = 7.0 if self.model.training else 0.0
+        layers = len(self.model[0].model.base_model.encoder.layer) if isinstance(self.model, CrossEncoder) else 0
+        return super().forward(inputs, labels) + 0.1 * decay + mode + layers
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_loss_finds_its_model_in_what_stands_in_for_it(training: bool, tiny_model: CrossEncoder) -> None:
+    """Without the decay of its parameters, as of no parameters, a loss would be another one, unnoticed."""
+    tiny_model.double().train(training)
+    for module in tiny_model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    loss = _OfTheModel(tiny_model, lambda s, y: ((s - y) ** 2).mean())
+    calls: list[Any] = []
+    replay = replay_of(tiny_model, loss, PAIRS, BINARY)
+    scores = tiny_model(tiny_model.preprocess(list(zip(*PAIRS, strict=True))))["scores"]
+    handle = tiny_model.register_forward_hook(lambda *_: calls.append("forward"))
+    value = replay.value(scores)
+    assert not calls  # the model itself was not run
+    handle.remove()
+    expected = loss(PAIRS, BINARY)
+    torch.testing.assert_close(value, expected)
+    parameters = [p for p in tiny_model.parameters() if p.requires_grad]
+    for found, wanted in zip(
+        *(torch.autograd.grad(each, parameters, allow_unused=True) for each in (value, expected)), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(decompose(replay, scores).weights, torch.full((4,), 0.25).double())
+
+
+def test_a_teacher_in_a_loss_is_left_alone(tiny_model: CrossEncoder, tiny_checkpoint: Path) -> None:
+    class Taught(_Custom):
+        def __init__(self) -> None:
+            super().__init__(tiny_model, nn.functional.mse_loss)
+            self.teacher = CrossEncoder(str(tiny_checkpoint), device="cpu").eval()
+
+        def forward(self, inputs: list[list[str]], labels: Any = None) -> Tensor:
+            pairs = list(zip(*inputs, strict=True))
+            with torch.no_grad():
+                taught = self.teacher(self.teacher.preprocess(pairs))["scores"].view(-1)
+            return super().forward(inputs, taught)
+
+    loss = Taught()
+    replay = replay_of(tiny_model, loss, PAIRS, None)
+    scores = random_scores(replay)
+    teacher = loss.teacher(loss.teacher.preprocess(list(zip(*PAIRS, strict=True))))["scores"].detach()
+    torch.testing.assert_close(replay.value(scores), ((scores - teacher) ** 2).mean())
+    assert isinstance(loss.teacher[0].model, PreTrainedModel)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tiny_models import OTHERS, PASSAGES, QUERIES
 from torch import nn
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
+from cmp_rerank.losses.core import Comparison
 
 MAKE: dict[str, Callable[[CrossEncoder], nn.Module]] = {
     "plain": upstream.BinaryCrossEntropyLoss,
@@ -106,6 +107,40 @@ def test_hooks_of_a_loss_are_called_once_for_each_batch(name: str, tiny_model: C
     logged = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
     assert seen == pytest.approx(logged, abs=1e-3)
     assert len(logged) == 2
+
+
+class Both(torch.nn.Module):
+    """A loss that is compared, and one that is not."""
+
+    def __init__(self, model: CrossEncoder) -> None:
+        super().__init__()
+        self.model = model
+        self.compared = ComparativeLoss(model, upstream.BinaryCrossEntropyLoss(model), [CmpDrop(p=0.3)])
+        self.plain = upstream.MSELoss(model)
+
+    def forward(self, inputs: Any, labels: Any, prompt: Any = None, task: Any = None) -> Any:
+        return self.compared(inputs, labels, prompt=prompt, task=task) + self.plain(inputs, labels)
+
+
+def test_a_comparative_loss_inside_of_another_loss(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It draws once for each step: that a batch was looked at ahead draws nothing."""
+    drawn: list[str] = []
+    draw = Comparison.draw
+
+    def noted(self: Comparison, *args: Any) -> str:
+        drawn.append(draw(self, *args))
+        return drawn[-1]
+
+    monkeypatch.setattr(Comparison, "draw", noted)
+    for cls in (CrossEncoderTrainer, RerankerTrainer):
+        model = without_dropout(tiny_checkpoint)
+        loss = Both(model)
+        trainer(model, loss, tmp_path, data(), cls).train()
+        assert loss.compared.model is model
+    assert drawn == ["0 (0, 0)", "0 (1, 0)"] * 2
+    assert "A ComparativeLoss within another loss" in caplog.text
 
 
 class Subclass(upstream.CachedMultipleNegativesRankingLoss):
