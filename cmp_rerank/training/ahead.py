@@ -139,6 +139,10 @@ class Ahead:
         self._warned_of_rows = self._warned_of_store = False
         self._refresh()
 
+    def tokenise_by(self, tokeniser: RowTokeniser) -> None:
+        """Tokenise by another one with the same settings, so that the model of the one before can go."""
+        self._tokenise.tokeniser = tokeniser
+
     def begin(self, rows: np.ndarray) -> None:
         """Let workers tokenise rows that will be needed soon."""
         key = rows.tobytes()

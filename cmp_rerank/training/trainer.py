@@ -167,6 +167,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         self._course = _Course()
         self.add_callback(self._course)
         self._ahead: Ahead | None = None
+        self._made_of: list[Any] = []  # what its tokens are of
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._dataset: str | None = None  # that of the batch at hand, where there are several
         self._training_data = False  # whether it is their loader that is being made
@@ -184,11 +185,13 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             return self._streamed(tokeniser)
         named = dict(self.train_dataset) if isinstance(self.train_dataset, dict) else {"": self.train_dataset}
         rows = Rows(list(named.values()))
-        if self._ahead is None or [*map(id, self._ahead.rows.datasets)] != [*map(id, rows.datasets)]:
+        made_of = [*map(id, rows.datasets), *self._fingerprint(preparer, named)]
+        if self._ahead is None or made_of != self._made_of:
             store, workers = TokenStore(self._token_folder(preparer, named)), self._workers(len(rows) > WINDOW)
             turn = self.args.process_index / self.args.world_size
             self._ahead = Ahead(rows, store, tokeniser, workers, turn, self._count)
-            self._course.ahead = self._ahead
+            self._course.ahead, self._made_of = self._ahead, made_of
+        self._ahead.tokenise_by(tokeniser)
         plans = self._plans(list(named.values()))
         if plans is None:  # batches that the caller has chosen
             base: Any = super().get_train_dataloader()
@@ -308,11 +311,11 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
 
     def _token_folder(self, preparer: Preparer, named: dict[str, Any]) -> Path:
         """Where tokens are kept: in the cache, or in a temporary folder."""
-        cache, fingerprint = getattr(self.args, "token_cache", None), self._fingerprint(preparer, named)
-        if cache is not None and fingerprint is None:
+        cache, (fingerprint, lasting) = getattr(self.args, "token_cache", None), self._fingerprint(preparer, named)
+        if cache is not None and not lasting:
             logger.warning("Nothing is kept in %s: a segmenter or scorer has no description of its contents.", cache)
         elif cache is not None:
-            folder = Path(cache) / str(fingerprint)
+            folder = Path(cache) / fingerprint
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=folder).close()
@@ -322,13 +325,16 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         self._temporary = tempfile.TemporaryDirectory(prefix="tokens-")
         return Path(self._temporary.name)
 
-    def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> str | None:
-        """Stands for all that the tokens depend on; None where an object is described by its address only."""
+    def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> tuple[str, bool]:
+        """Stands for all that the tokens depend on; and whether it does in the next run, too.
+
+        It does not where an object is described by its address only: the next run may have another object there.
+        """
         tokenizer = preparer.model.tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         settings = [
             sorted((name, data._fingerprint, len(data)) for name, data in named.items()),
-            backend.to_str() if backend is not None else repr(tokenizer),
+            repr(tokenizer) if backend is None else _without_state(backend),
             [tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side],
             [getattr(tokenizer, "chat_template", None), repr(getattr(preparer.model[0], "processing_kwargs", None))],
             getattr(preparer.model, "max_seq_length", None),
@@ -337,9 +343,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             [sentence_transformers.__version__, transformers.__version__, _own_code()],
         ]
         text = json.dumps(settings, default=repr)
-        if _ADDRESS.search(text):  # the next run may have another object there
-            return None
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), not _ADDRESS.search(text)
 
     def get_batch_sampler(
         self,
@@ -498,6 +502,12 @@ def _rebuilt(loader: DataLoaderShard, dataset: TokenisedRows, batches: GivenBatc
         persistent_workers=loader.persistent_workers,
         prefetch_factor=loader.prefetch_factor,
     )
+
+
+def _without_state(backend: Any) -> dict[str, Any]:
+    """What a tokenizer is, without what its last call has left in it."""
+    found: dict[str, Any] = json.loads(backend.to_str())
+    return {name: value for name, value in found.items() if name not in ("truncation", "padding")}
 
 
 def _own_code() -> str:

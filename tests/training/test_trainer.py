@@ -25,7 +25,7 @@ from cmp_rerank.text.support import GivenSupport
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import trainer as trainer_module
 from cmp_rerank.training.ahead import TokenisedBatches
-from cmp_rerank.training.collator import Preparer
+from cmp_rerank.training.collator import PREPARED, Preparer
 
 POINTWISE = datasets.Dataset.from_dict(
     {"query": QUERIES * 4, "passage": (PASSAGES + OTHERS) * 2, "label": ([1.0] * 4 + [0.0] * 4) * 2}
@@ -254,6 +254,31 @@ def test_training_pairs_are_tokenised_once(tiny_model: CrossEncoder, tmp_path: P
     tiny_model.max_seq_length = 20
     RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE).train()
     assert len(seen) == 2 * len(POINTWISE) + 8
+
+
+def test_a_trainer_that_trains_again_has_the_tokens_of_its_model_now(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """As in a search for hyperparameters, whose trials have models of their own."""
+    limit = {"max_seq_length": 128}
+
+    def init() -> CrossEncoder:
+        model = CrossEncoder(str(tiny_checkpoint), device="cpu")
+        model.max_seq_length = limit["max_seq_length"]
+        return model
+
+    trainer = RerankerTrainer(
+        model_init=init, args=arguments(tmp_path, max_steps=1), train_dataset=POINTWISE,
+        loss=upstream.BinaryCrossEntropyLoss,
+    )  # fmt: skip
+    lengths, stores = [], []
+    for limit["max_seq_length"] in (128, 128, 12, 12):
+        trainer.train()
+        lengths.append(max(len(e) for batch in trainer.get_train_dataloader() for e in batch[PREPARED].examples))
+        assert trainer._ahead is not None
+        stores.append(trainer._ahead.store)
+        assert trainer._ahead._tokenise.tokeniser.preparer.model is trainer.model  # the one before can go
+    assert lengths[0] == lengths[1] > 12 == lengths[2] == lengths[3]
+    assert [store is stores[0] for store in stores] == [True, True, False, False]
+    assert stores[2] is stores[3]  # equal settings have equal tokens
 
 
 def test_kept_tokens_are_those_of_the_same_settings(
