@@ -29,7 +29,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from cmp_rerank.models.pairs import Truncation
 from cmp_rerank.training.collator import TOKENS
 from cmp_rerank.training.row_tokens import RowTokeniser, content_of, pairs_of, row_length, warn_of
-from cmp_rerank.training.token_part import TokenisedRow
+from cmp_rerank.training.token_part import TokenisedRow, TokenPart
 from cmp_rerank.training.token_store import Place, TokenIndex, TokenStore
 from cmp_rerank.training.windows import WindowBatches
 
@@ -119,7 +119,7 @@ class Ahead:
         tokeniser: tokenises rows.
         workers: processes that tokenise while training runs; 0: this one does, when it needs the rows.
         turn: at which share of a window's parts this process begins.
-        count: is told what the window cut of rows that were not known before.
+        count: is told what the window cut of rows that were not known before, and which dataset they are of.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Ahead:
         tokeniser: RowTokeniser,
         workers: int = 0,
         turn: float = 0,
-        count: Callable[[Truncation], None] = lambda counts: None,
+        count: Callable[[Truncation, int], None] = lambda counts, dataset: None,
     ) -> None:
         self.rows, self.store, self.workers, self.turn = rows, store, workers, turn
         self.index = TokenIndex(store, len(rows))
@@ -167,8 +167,11 @@ class Ahead:
         return [self.index.place(row) for row in rows]
 
     def _refresh(self) -> None:
-        for meta in self.index.refresh():
-            self._count(Truncation(**meta["truncation"]))
+        for part in self.index.refresh():
+            self._count_cut(part)
+
+    def _count_cut(self, part: TokenPart) -> None:
+        self._count(Truncation(**part.meta["truncation"]), self.rows.dataset_of(int(part.rows[0])))
 
     def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Rows that are missing, in parts of one dataset each, ascending, so that files are read in order.
@@ -213,7 +216,7 @@ class Ahead:
             if made.rows is not None and made.lengths is not None:
                 self.index.set_lengths(made.rows, made.lengths)
             elif (part := self.index.add(made.name)) is not None:
-                self._count(Truncation(**part.meta["truncation"]))
+                self._count_cut(part)
 
 
 @contextmanager

@@ -126,17 +126,14 @@ class TokenIndex:
         self._at = np.zeros(rows, dtype=np.int32)
         self._lengths = np.full(rows, -1, dtype=np.int32)  # not known
 
-    def refresh(self) -> list[dict[str, Any]]:
+    def refresh(self) -> list[TokenPart]:
         """Take note of parts that have come in, from earlier runs or other processes.
 
         Returns:
-            What was kept beside the rows of each part that brings new ones.
+            The parts that bring new rows.
         """
-        return [
-            part.meta
-            for name in self.store.names()
-            if name not in self._seen and (part := self.add(name)) is not None
-        ]
+        added = [self.add(name) for name in self.store.names() if name not in self._seen]
+        return [part for part in added if part is not None]
 
     def add(self, name: str) -> TokenPart | None:
         """Take note of a part; None if it brings nothing new."""

@@ -257,7 +257,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             process=self.args.process_index,
             drop_last=self.args.dataloader_drop_last and not tokens,
             seed=self.args.seed,
-            count=self._count,
+            count=lambda counts: self._count(counts, 0),
         )
         # More than one worker would read the stream in parts, and mix them by their speed.
         self._train_dataloader = DataLoaderShard(
@@ -292,8 +292,10 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         sample = np.arange(first, min(first + 64, rows.ends[rows.dataset_of(first)]))
         return max(1, WINDOW // pairs_per_row(rows, sample))
 
-    def _count(self, counts: Truncation) -> None:
-        for loss in self._comparative():
+    def _count(self, counts: Truncation, dataset: int) -> None:
+        """What the window cut of a dataset, by its number, is told to its loss."""
+        loss = self.loss[list(self.train_dataset)[dataset]] if isinstance(self.loss, dict) else self.loss
+        if isinstance(loss, ComparativeLoss):
             loss.truncation.add_counts(counts)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:

@@ -114,7 +114,7 @@ def test_rows_are_found_by_their_numbers(tmp_path: Path) -> None:
     assert store.has(np.array([5, 2])) == name
     assert store.has(np.array([2, 5])) == ""
     index = TokenIndex(store, 8)
-    assert sorted(meta["n"] for meta in index.refresh()) == [1, 2]
+    assert sorted(part.meta["n"] for part in index.refresh()) == [1, 2]
     assert index.refresh() == []
     assert index.missing(np.arange(8)).tolist() == [0, 1, 3, 4, 6]
     assert index.lengths(np.array([5, 7, 0])).tolist() == [3, 9, -1]

@@ -486,6 +486,24 @@ def test_several_datasets_with_their_own_losses(tiny_model: CrossEncoder, tmp_pa
     assert {"eval_points_loss", "eval_lists_loss"} <= set(trainer.evaluate())
 
 
+def test_each_dataset_tells_its_own_loss_what_the_window_cut(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    def compared() -> ComparativeLoss:
+        return ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop()])
+
+    long = POINTWISE.map(lambda row: {"passage": 20 * row["passage"]})
+    data = {"a": POINTWISE.select(range(16)), **{name: long.select(range(6)) for name in "bcd"}}
+    both, alone = compared(), compared()
+    trainer = RerankerTrainer(
+        model=tiny_model,
+        args=arguments(tmp_path, max_steps=-1, num_train_epochs=1),
+        train_dataset=data,
+        loss={"d": both, "c": upstream.BinaryCrossEntropyLoss(tiny_model), "b": both, "a": alone},
+    )
+    trainer.train()
+    assert (both.truncation.passages, both.truncation.cut) == (12, 12)
+    assert (alone.truncation.passages, alone.truncation.cut) == (16, 0)
+
+
 def test_a_loss_that_needs_its_model_runs_as_it_is(
     tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
