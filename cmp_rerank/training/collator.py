@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 PREPARED = "__prepared__"
 #: Where a row carries the tokens of its own pairs.
 TOKENS = "__tokens__"
+#: Where a row carries what the model's window cut of it, and of other rows.
+CUT = "__cut__"
 #: What is in a batch beside its text columns.
 BESIDE = ("label", "prompt", "task", "dataset_name", PREPARED)
 
@@ -239,7 +241,12 @@ class RerankerCollator(CrossEncoderDataCollator):
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Make a batch of rows of the dataset."""
         tokens = [row.get(TOKENS) for row in features]
-        batch = self.columns([{name: value for name, value in row.items() if name != TOKENS} for row in features])
+        batch = self.columns(
+            [{name: value for name, value in row.items() if name not in (TOKENS, CUT)} for row in features]
+        )
         if self.preparer is not None:
-            batch[PREPARED] = self.preparer(batch, tokens)
+            batch[PREPARED] = prepared = self.preparer(batch, tokens)
+            for row in features:
+                if prepared is not None and CUT in row:
+                    prepared.truncation.add_counts(row[CUT])
         return batch

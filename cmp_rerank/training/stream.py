@@ -7,7 +7,7 @@ and put into batches as `LengthBatches` has it. Where the stream ends it begins 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from torch.utils.data import IterableDataset
 
 from cmp_rerank.models.pairs import Truncation
-from cmp_rerank.training.collator import TOKENS
+from cmp_rerank.training.collator import CUT, TOKENS
 from cmp_rerank.training.row_tokens import RowTokeniser, pairs_of, row_length, warn_of
 from cmp_rerank.training.sampler import LengthBatches, with_company
 
@@ -37,7 +37,6 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         process: which of them this one is.
         drop_last: whether each batch must have all of its ``rows``.
         seed: what the order within windows derives from.
-        count: is told what the window cut of the rows.
     """
 
     def __init__(
@@ -53,11 +52,10 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         process: int = 0,
         drop_last: bool = False,
         seed: int = 0,
-        count: Callable[[Truncation], None] = lambda counts: None,
     ) -> None:
         self.stream, self.tokeniser, self.rows, self.tokens = stream, tokeniser, rows, tokens
         self.window, self.by_length, self.world, self.process = window, by_length, world, process
-        self.drop_last, self.seed, self.count = drop_last, seed, count
+        self.drop_last, self.seed = drop_last, seed
         self._warned = False
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
@@ -94,11 +92,12 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
 
     def _batches(self, window: list[dict[str, Any]], number: int) -> Iterator[list[dict[str, Any]]]:
         tokens = []
+        cut = Truncation()
         block = max(1, _BLOCK * len(window) // max(sum(map(pairs_of, window)), 1))
         for start in range(0, len(window), block):
             found, truncation = self.tokeniser(window[start : start + block])
             tokens += found
-            self.count(truncation)
+            cut.add_counts(truncation)
             if self.tokeniser.problem and not self._warned:
                 self._warned = True
                 warn_of(self.tokeniser.problem)
@@ -111,4 +110,6 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         batches.set_epoch(number)
         for batch in batches:
             size = len(batch) // self.world
-            yield [rows[i] for i in batch[self.process * size : (self.process + 1) * size]]
+            first, *others = (rows[i] for i in batch[self.process * size : (self.process + 1) * size])
+            yield [first | {CUT: cut}, *others]  # from a worker nothing else reaches the loss
+            cut = Truncation()

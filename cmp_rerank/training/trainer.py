@@ -257,7 +257,6 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             process=self.args.process_index,
             drop_last=self.args.dataloader_drop_last and not tokens,
             seed=self.args.seed,
-            count=lambda counts: self._count(counts, 0),
         )
         # More than one worker would read the stream in parts, and mix them by their speed.
         self._train_dataloader = DataLoaderShard(

@@ -16,6 +16,8 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from tiny_models import OTHERS, PASSAGES, QUERIES
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank.ablations import Plan
+from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import trainer as trainer_module
 from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator
@@ -150,6 +152,19 @@ def test_tokens_of_a_stream_are_made_once(
         if seen >= 40:
             break
     assert 40 <= sum(counted) <= 60  # the windows that were begun
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_tells_its_loss_what_the_window_cut(workers: int, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Of each pass over the stream, when its first batch is trained on."""
+    trainer = make(tiny_checkpoint, tmp_path, tokenise_workers=workers, max_steps=16, save_strategy="no")
+    trainer.model.max_seq_length = 20
+    trainer.train()
+    expected = Truncation()
+    tokenise(trainer.model, [(row["query"], row["passage"]) for row in rows()], Plan([]), truncation=expected)
+    assert expected.cut > 0
+    found = trainer.loss.truncation
+    assert (found.passages, found.cut, found.lost) == (120, 2 * expected.cut, 2 * expected.lost)
 
 
 def test_a_stream_needs_a_number_of_steps(tiny_checkpoint: Path, tmp_path: Path) -> None:
