@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from cmp_rerank.engine import STRATEGIES
@@ -75,3 +76,8 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
             raise ValueError(f"strategy must be one of {STRATEGIES}; got {self.strategy!r}.")
         if self.tokens_per_batch is not None and not self.length_bucketing:
             raise ValueError("tokens_per_batch needs length_bucketing=True; got False.")
+        if self.tokens_per_batch is not None and self.batch_sampler != BatchSamplers.BATCH_SAMPLER:
+            raise ValueError(
+                f"tokens_per_batch needs the default batch_sampler; got {self.batch_sampler!r}, whose batches have "
+                "per_device_train_batch_size rows. Leave out one of the two."
+            )

@@ -653,6 +653,8 @@ def test_bad_arguments(tmp_path: Path) -> None:
         arguments(tmp_path, tokens_per_batch=0)
     with pytest.raises(ValueError, match="needs length_bucketing"):
         arguments(tmp_path, tokens_per_batch=10, length_bucketing=False)
+    with pytest.raises(ValueError, match="tokens_per_batch needs the default batch_sampler"):
+        arguments(tmp_path, tokens_per_batch=10, batch_sampler="no_duplicates")
 
 
 @pytest.mark.parametrize("labels", [[1.0, None], [[1.0, 0.5], [0.0, None]]])
