@@ -113,7 +113,8 @@ class StandIn:
             serve: gives the scores of pairs, (pairs, labels).
             device: where they are.
         """
-        kind = _standing_in(type(model))
+        of_model: Any = type(model)
+        kind = _standing_in(of_model)
         made: nn.Module = kind.__new__(kind)
         own = {name: value for name, value in vars(model).items() if name not in ("forward", "preprocess")}
         hooks = {name: OrderedDict() for name in _HOOKS if name in own}  # type: ignore[var-annotated]
