@@ -184,6 +184,9 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         if not has_length(self.train_dataset):
             return self._streamed(tokeniser)
         named = dict(self.train_dataset) if isinstance(self.train_dataset, dict) else {"": self.train_dataset}
+        for name, data in named.items():
+            if not len(data):
+                raise ValueError(f"A training dataset must have rows; got none{f' in {name!r}' if name else ''}.")
         rows = Rows(list(named.values()))
         made_of = [*map(id, rows.datasets), *self._fingerprint(preparer, named)]
         if self._ahead is None or made_of != self._made_of:

@@ -657,6 +657,14 @@ def test_bad_arguments(tmp_path: Path) -> None:
         arguments(tmp_path, tokens_per_batch=10, batch_sampler="no_duplicates")
 
 
+def test_a_dataset_without_rows_is_named(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    empty = POINTWISE.select([])
+    for data, message in ((empty, "got none."), ({"a": POINTWISE, "b": empty}, "got none in 'b'.")):
+        trainer = RerankerTrainer(model=tiny_model, args=arguments(tmp_path), train_dataset=data)
+        with pytest.raises(ValueError, match=f"A training dataset must have rows; {message}"):
+            trainer.train()
+
+
 @pytest.mark.parametrize("labels", [[1.0, None], [[1.0, 0.5], [0.0, None]]])
 def test_a_label_that_is_missing_is_named(labels: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Upstream's collator ends in torch's "Could not infer dtype of NoneType"."""
