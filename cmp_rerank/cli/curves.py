@@ -42,10 +42,17 @@ def curves(
     from cmp_rerank.ablations import CmpDrop
     from cmp_rerank.evaluation.curves import utility_curves
     from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
+    from cmp_rerank.ir.lines import is_stream
     from cmp_rerank.reranking.loading import load_reranker
 
     if plot not in ("svg", "png", "pdf", "none"):
         raise ValueError(f"--plot must be svg, png, pdf or none; got {plot!r}")
+    drawing = None if plot == "none" else out.with_suffix(f".{plot}")
+    if drawing is not None and (drawing == out or is_stream(out)):
+        raise ValueError(
+            f"the plot goes beside the numbers, to their name with .{plot}; got --out {out}; give the numbers "
+            "another name, such as curves.json, or leave the plot out: --plot none"
+        )
     candidates = read_run(run)
     if max_queries:
         candidates = dict(list(candidates.items())[:max_queries])
@@ -68,14 +75,14 @@ def curves(
         seed=seed,
     )
     result.write(out)
-    if plot != "none":
-        result.plot(out.with_suffix(f".{plot}"))
+    if drawing is not None:
+        result.plot(drawing)
     options.warn([f"{name}: {text}" for name, text in result.config["truncated"].items()])
     for name, points in result.points.items():
         for point in points:
             kept = "all" if point.segments is None else point.segments
             for measure, value in point.means.items():
-                typer.echo(f"{name}\tsegments={kept}\tlevel={point.level}\t{measure}\t{value:.4f}")
+                options.told(f"{name}\tsegments={kept}\tlevel={point.level}\t{measure}\t{value:.4f}", out)
 
 
 def _numbers(option: str, given: str) -> list[int]:

@@ -74,6 +74,14 @@ def test_the_command_writes_numbers_and_a_plot(tiny_checkpoint: Path, tmp_path: 
         "curves.json", "curves.svg",
     ]  # fmt: skip
     assert len(result.stdout.splitlines()) == 8
+    piped = CliRunner().invoke(app, [*arguments, "--out", "-", "--plot", "none", "--depth", "2"])
+    assert piped.exit_code == 0, piped.output
+    assert list(json.loads(piped.stdout)["points"]) == ["a", "b"]
+    for out, plot in ((str(tmp_path / "x.png"), "png"), ("-", "svg"), ("/dev/null", "pdf")):
+        taken = CliRunner().invoke(app, [*arguments, "--out", out, "--plot", plot])
+        assert taken.exit_code == 2
+        assert f"to their name with .{plot}; got --out {out}; give the numbers another name" in taken.stderr
+    assert not (tmp_path / "x.png").exists()
     bad = CliRunner().invoke(app, [*arguments, "--segments", "x"])
     assert bad.exit_code == 2
     assert "--segments must be whole numbers" in bad.stderr
