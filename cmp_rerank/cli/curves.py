@@ -41,7 +41,7 @@ def curves(
     """
     from cmp_rerank.ablations import CmpDrop
     from cmp_rerank.evaluation.curves import utility_curves
-    from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
+    from cmp_rerank.ir import rank, read_corpus, read_qrels, read_queries, read_run
     from cmp_rerank.ir.lines import is_stream
     from cmp_rerank.reranking.loading import load_reranker
 
@@ -57,13 +57,15 @@ def curves(
     if max_queries:
         candidates = dict(list(candidates.items())[:max_queries])
     judged = read_qrels(qrels)
+    # Of a corpus that may have millions of documents only the candidates are kept.
+    scored = {doc for query in candidates.keys() & judged.keys() for doc, _ in rank(candidates[query])[:depth]}
     named = {name or Path(path).name: path for name, path in map(options.named_path, model)}
     if len(named) < len(model):
         raise ValueError("two models have the same name; name them: NAME=CHECKPOINT")
     result = utility_curves(
         {name: load_reranker(path, long_documents=False) for name, path in named.items()},
         read_queries(queries),
-        read_corpus(corpus),
+        read_corpus(corpus, ids=scored),
         candidates,
         # The run says which queries are reranked; where it has none of those judged, the error shows both.
         {query: grades for query, grades in judged.items() if query in candidates} or judged,
