@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmp_rerank.collections.matching import nothing_in_common, some
+from cmp_rerank.evaluation.compare import check_intervals
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.evaluation.statistics import bootstrap_means, interval
 from cmp_rerank.ir.ranking import check_choice
@@ -238,7 +239,7 @@ def summary(
         "EM": {"mean", "low", "high"}, "F1": ...}.
 
     Raises:
-        ValueError: The questions are not those of the evaluation.
+        ValueError: The questions are not those of the evaluation, or the level or the resamples are out of range.
 
     Example:
         >>> questions = [Question(str(i), "Who?", ("Bees.",), texts=("bees",)) for i in range(20)]
@@ -246,6 +247,7 @@ def summary(
         >>> summary(questions, evaluation)["all"]["EM"]
         {'mean': 0.5, 'low': 0.3, 'high': 0.7}
     """
+    check_intervals(level, resamples)
     questions = list(questions)
     if tuple(question.id for question in questions) != evaluation.queries:
         raise ValueError(
