@@ -119,13 +119,16 @@ def check_gold(questions: Iterable[Question]) -> None:
     Example:
         >>> check_gold([Question("q1", "Who?", ("Bees.",), kind="none"), Question("q2", "Who?", ("Bees.",))])
         Traceback (most recent call last):
-        ValueError: question 'q2' has no gold answer; leave it out, or give it kind='none'
+        ValueError: question 'q2' has no gold answer; leave it out, or say that it has none: kind='none', or ...
     """
     for question in questions:
         if not isinstance(question, Question):
             raise ValueError(f"questions must be Question objects; got {question!r:.80}")
         if question.kind != "none" and not question.texts:
-            raise ValueError(f"question {question.id!r} has no gold answer; leave it out, or give it kind='none'")
+            raise ValueError(
+                f"question {question.id!r} has no gold answer; leave it out, or say that it has none: kind='none', "
+                "or is_impossible in the format of SQuAD"
+            )
 
 
 def rules_of(questions: Questions) -> str:
