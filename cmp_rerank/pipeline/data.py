@@ -132,7 +132,7 @@ def task_of(data: Data, collection: Collection | None = None) -> Task:
         if test is None:
             notes.append("no split for a test: what is reported is on the queries that the choice was made on")
     named = {TRAIN: data.train, VALIDATION: validation, TEST: test}
-    sources = {task: name for task, name in named.items() if isinstance(name, str)}
+    sources = {task: collection.split_name(name) for task, name in named.items() if isinstance(name, str)}
     for name in sources.values():
         if (tasks := [task for task, other in sources.items() if other == name])[1:]:
             raise ValueError(

@@ -47,6 +47,15 @@ CURVE = "curve.json"
 FIRST, START, TUNED, CHOSEN = "first stage", "start", "tuned", "chosen"
 
 
+def given_runs(config: Config, task: Task) -> dict[str, str]:
+    """The runs that stand in for the first stage, by the names that the collection has for its splits.
+
+    Raises:
+        ValueError: the collection has no split of such a name.
+    """
+    return {task.collection.split_name(split): path for split, path in config.first_stage.runs.items()}
+
+
 def given_run(path: str, part: Part, corpus: Mapping[str, str]) -> Run:
     """The candidates that a run of the user has for the queries of a part.
 
@@ -95,10 +104,12 @@ class Stages:
             "runs": {path: folders.file_digest(path) for path in self.config.first_stage.runs.values()},
         }
 
+        given_by_split = given_runs(self.config, self.task)
+
         def make(folder: Path) -> None:
             search: Search | None = None
             for name, part in self.task.parts.items():
-                given = self.config.first_stage.runs.get(part.source)
+                given = given_by_split.get(part.source)
                 run: Run
                 if given is not None:
                     run = given_run(given, part, self.task.corpus)

@@ -305,12 +305,14 @@ def test_negatives_come_from_where_it_is_said(tiny_checkpoint: Path, tmp_path: P
     (tmp_path / "own.trec").write_text("".join(f"q{i} Q0 d3 1 2.0 x\nq{i} Q0 d8 2 1.0 x\n" for i in range(14)))
     values = settings(
         tiny_checkpoint,
-        first_stage={"runs": {name: str(tmp_path / "own.trec") for name in ("train", "dev", "test")}},
+        # "dev" and "validation" are one name.
+        first_stage={"runs": {name: str(tmp_path / "own.trec") for name in ("train", "validation", "test")}},
         negatives={"negatives": 1, "ranks": [1, 2], "runs": [str(tmp_path / "own.trec")]},
     )
     task_data = collection()
     stages, _ = prepare(load(values), tmp_path / "run", collection=task_data)
-    assert set(stages.candidates("test")["q11"]) == {"d3", "d8"}
+    for part, query in (("validation", "q7"), ("test", "q11")):
+        assert set(stages.candidates(part)[query]) == {"d3", "d8"}
     rows = datasets.load_from_disk(str(stages.training_data.folder / "rows"))
     documents = set(rows["document"]) - {task_data.corpus[doc] for query in QRELS for doc in QRELS[query]}
     assert documents <= {task_data.corpus["d3"], task_data.corpus["d8"]}
@@ -324,6 +326,10 @@ def test_negatives_come_from_where_it_is_said(tiny_checkpoint: Path, tmp_path: P
         (
             {"loss": {"kind": "LambdaLoss", "reduction_log": "decimal"}},
             "loss.reduction_log: input should be .natural. or .binary.",
+        ),
+        (
+            {"first_stage": {"runs": {"trian": "mine.trec"}}},
+            "split must be one of .*; got 'trian'; did you mean 'train'",
         ),
         ({"model": {"options": {"num_labels": 3}}}, "model.name must be .* of a cross-encoder or an encoder; got"),
     ],
