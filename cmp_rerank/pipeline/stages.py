@@ -27,9 +27,10 @@ from cmp_rerank.pipeline.data import TEST, TRAIN, VALIDATION, Part, Task
 from cmp_rerank.pipeline.folder import Done, RunFolder
 from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
 from cmp_rerank.pipeline.log_charts import log_charts
-from cmp_rerank.pipeline.model import start_model
+from cmp_rerank.pipeline.model import start_model, tuned_model
 from cmp_rerank.pipeline.tuning import tune
 from cmp_rerank.reranking import rerank_run
+from cmp_rerank.reranking.loading import load_reranker
 from cmp_rerank.training.resume import weights_digest
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class Stages:
                     part.qrels,
                     {name: self._run(name) for name in section.runs} or None,
                     options=self.mining,
-                    model=None if section.filter_model is None else _reranker(section.filter_model),
+                    model=None if section.filter_model is None else load_reranker(section.filter_model),
                     teacher=self._teacher(),
                     test_queries=held_out,
                     support=part.split.support,
@@ -199,7 +200,7 @@ class Stages:
 
     def _teacher(self) -> Any:
         teacher = self.config.negatives.teacher
-        return teacher if teacher is None or Path(teacher).is_file() else _reranker(teacher)
+        return teacher if teacher is None or Path(teacher).is_file() else load_reranker(teacher)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -267,7 +268,7 @@ class Stages:
             values: dict[int, list[Any]] = {}
             models: list[tuple[int, Any]] = [] if self.new_head else [(0, lambda: start_model(self.config.model, 0))]
             for size, of_seeds in tuned.items():
-                models += [(size, lambda path=done.folder / MODEL: _reranker(path)) for done in of_seeds]
+                models += [(size, lambda path=done.folder / MODEL: self._tuned_model(path)) for done in of_seeds]
             with self.report("Learning curve") as progress:
                 for number, (size, model) in enumerate(models):
                     progress(number, len(models))
@@ -321,7 +322,7 @@ class Stages:
             with self.report("Guard: is tuning any better?") as progress:
                 guard(
                     start_model(self.config.model, self.config.seeds[0]),
-                    [str(self.tuned(seed).folder / MODEL) for seed in self.config.seeds],
+                    [self._tuned_model(self.tuned(seed).folder / MODEL) for seed in self.config.seeds],
                     queries=part.queries,
                     corpus=self.task.corpus,
                     qrels=part.qrels,
@@ -379,12 +380,14 @@ class Stages:
             scored: dict[str, Run] = {}
             for name, checkpoint in checkpoints.items():
                 with self.report(f"Reranking: {name}") as progress:
-                    model = start_model(self.config.model, 0) if name == START else _reranker(checkpoint)
+                    model = (
+                        start_model(self.config.model, 0) if name == START else self._tuned_model(Path(checkpoint))
+                    )
                     run = scored[weights_digest(checkpoint)] = self._rerank(model, part, found, progress)
                     write_run(folder / f"{name}.trec", run, tag=name)
             if guarded is not None:
                 with self.report(f"Reranking: {CHOSEN}") as progress:
-                    made = load_guard(guarded.folder / MODEL)
+                    made = load_guard(guarded.folder / MODEL, model=self._tuned_model(guarded.folder / MODEL))
                     known = scored.get(weights_digest(str(guarded.folder / MODEL)))
                     if known is None:
                         run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
@@ -405,6 +408,9 @@ class Stages:
             batch_size=self.config.evaluation.batch_size,
             progress=progress,
         )
+
+    def _tuned_model(self, folder: Path) -> Any:
+        return tuned_model(self.config.model, folder)
 
     def systems(self) -> dict[str, Any]:
         """The rankings by system, as `compare` takes them; the tuned models are seeds of one system."""
@@ -455,12 +461,6 @@ class Stages:
 
     def _section(self, name: str) -> Any:
         return to_dict(self.config)[name]
-
-
-def _reranker(name: str | Path) -> Any:
-    from sentence_transformers import CrossEncoder
-
-    return CrossEncoder(str(name))
 
 
 def seconds_of(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

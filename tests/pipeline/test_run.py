@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -368,3 +369,26 @@ def test_the_corpus_of_a_task_is_never_listed(tiny_checkpoint: Path, tmp_path: P
     """Only the texts that are needed are read of a corpus that may be larger than memory."""
     stages: Stages = prepare(load(settings(tiny_checkpoint)), tmp_path / "run", collection=collection())[0]
     assert stages.task.digest("train") == task_of(load(settings(tiny_checkpoint)).data, collection()).digest("train")
+
+
+def test_a_model_with_code_of_its_own_goes_the_whole_way(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was tuned is loaded with the arguments of the start; otherwise its code is refused, after training."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "own")
+    (folder / "modeling_own.py").write_text(
+        "from transformers import BertConfig, BertForSequenceClassification\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own-bert'\n"
+        "class OwnForSequenceClassification(BertForSequenceClassification):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    kinds = {"AutoConfig": "OwnConfig", "AutoModelForSequenceClassification": "OwnForSequenceClassification"}
+    config |= {"model_type": "own-bert", "architectures": ["OwnForSequenceClassification"]}
+    config["auto_map"] = {auto: f"modeling_own.{name}" for auto, name in kinds.items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    values = settings(folder, model={"options": {"trust_remote_code": True}}, sizes=[3, "all"])
+    values["training"] |= {"max_steps": 1, "eval_steps": 1, "save_steps": 1}
+    results = run(values, tmp_path / "run", collection=collection())
+    model = CrossEncoder(str(results.model), trust_remote_code=True)
+    assert type(model.transformers_model).__name__ == "OwnForSequenceClassification"
