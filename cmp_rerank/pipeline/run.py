@@ -173,7 +173,9 @@ def prepare(
     folder = RunFolder(path, makes=rank == 0)
     silent: Report = lambda title: nullcontext(lambda done, total: None)  # noqa: E731
     shown = report if report is not None and rank == 0 else silent
-    return Stages(config, task, folder, shown, weights_digest(config.model.name), new_head), notes
+    stages = Stages(config, task, folder, shown, weights_digest(config.model.name), new_head)
+    _ = stages.sources  # read once, for the settings of the training data; what is missing is told now
+    return stages, notes
 
 
 def check_folder(path: Path, *, resume: bool) -> None:

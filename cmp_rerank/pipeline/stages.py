@@ -30,7 +30,7 @@ from cmp_rerank.pipeline.log_charts import log_charts
 from cmp_rerank.pipeline.model import start_model, tuned_model
 from cmp_rerank.pipeline.tuning import tune
 from cmp_rerank.reranking import rerank_run
-from cmp_rerank.reranking.loading import load_reranker
+from cmp_rerank.reranking.loading import check_checkpoint, load_reranker
 from cmp_rerank.training.resume import weights_digest
 
 logger = logging.getLogger(__name__)
@@ -99,10 +99,11 @@ class Stages:
     @cached_property
     def first_stage(self) -> Done:
         """The candidates of all parts of the data, as TREC runs."""
+        own = [self.config.first_stage.kind] if self.config.first_stage.kind not in KINDS else []
         settings = {
             "first_stage": self._section("first_stage"),
             "data": {name: self.task.digest(name) for name in self.task.parts},
-            "runs": {path: folders.file_digest(path) for path in self.config.first_stage.runs.values()},
+            "runs": {path: folders.file_digest(path) for path in (*self.config.first_stage.runs.values(), *own)},
         }
 
         given_by_split = given_runs(self.config, self.task)
@@ -149,6 +150,7 @@ class Stages:
             "format": self.format,
             "first_stage": self.first_stage.digest,
             "seed": self.config.seeds[0],
+            **({"sources": self.sources} if self.sources else {}),
         }
 
         def make(folder: Path) -> None:
@@ -180,6 +182,24 @@ class Stages:
             logger.info("%s", mined.counts.summary())
 
         return self.folder.stage("training_data", settings, make)
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Digests of the files and models that negatives and labels come from: all that may change under its name.
+
+        Raises:
+            ValueError: one of them is not there, or is no reranker.
+        """
+        section, own = self.config.negatives, (FIRST_STAGE, *self.task.collection.runs)
+        named = [*(name for name in section.runs if name not in own), section.teacher, section.filter_model]
+        found = {}
+        for name in filter(None, named):
+            if name in section.runs or (name == section.teacher and Path(name).is_file()):
+                found[name] = folders.file_digest(name)
+            else:
+                check_checkpoint(name)
+                found[name] = weights_digest(name)
+        return found
 
     @property
     def mining(self) -> MiningOptions:

@@ -371,6 +371,50 @@ def test_the_corpus_of_a_task_is_never_listed(tiny_checkpoint: Path, tmp_path: P
     assert stages.task.digest("train") == task_of(load(settings(tiny_checkpoint)).data, collection()).digest("train")
 
 
+def test_other_files_of_negatives_are_noticed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    own, labels = tmp_path / "own.trec", tmp_path / "labels.trec"
+
+    def write(path: Path, docs: str) -> None:
+        path.write_text(
+            "".join(f"q{i} Q0 d{doc} 1 {9 - place} x\n" for i in range(14) for place, doc in enumerate(docs))
+        )
+
+    def mined() -> str:
+        values = settings(
+            tiny_checkpoint,
+            first_stage={"kind": str(own)},
+            negatives={"negatives": 1, "runs": [str(own)], "teacher": str(labels), "unscored": "lowest"},
+        )
+        stages, _ = prepare(load(values), tmp_path / "run", collection=collection(), resume=True)
+        return stages.training_data.digest
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    write(own, "38")
+    write(labels, "01")
+    first = mined()
+    assert mined() == first
+    write(labels, "10")
+    second = mined()
+    write(own, "83")
+    assert len({first, second, mined()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("negatives", "message"),
+    [
+        ({"runs": ["none.trec"]}, "none.trec: no such file"),
+        ({"teacher": "none.trec"}, "none.trec: no such checkpoint"),
+        ({"filter_model": "none/model", "absolute_margin": 1.0}, "none/model: no such checkpoint"),
+    ],
+)
+def test_sources_of_negatives_are_looked_at_before_anything_is_computed(
+    negatives: dict[str, Any], message: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(load(settings(tiny_checkpoint, negatives=negatives)), tmp_path / "run", collection=collection())
+
+
 def test_a_model_with_code_of_its_own_goes_the_whole_way(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
