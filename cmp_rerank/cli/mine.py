@@ -155,7 +155,7 @@ def mine(
             data.queries(split),
             data.corpus,
             None if teacher_only else data.qrels(split),
-            _runs(run or [], data),
+            _runs(run or [], data) or None,
             options=wanted,
             model=load_reranker(filter_model) if filter_model else None,
             teacher=(teacher if Path(teacher).is_file() else load_reranker(teacher)) if teacher else None,
