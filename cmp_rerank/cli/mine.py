@@ -211,5 +211,6 @@ def _runs(given: list[str], data: Collection) -> dict[str, Any]:
 
 def _held_out(data: Collection, split: str, names: list[str] | None) -> list[str]:
     """The texts of the queries that models will be tested on."""
-    chosen = names if names is not None else [name for name in data.splits if name != split]
+    mined = data.split_name(split)
+    chosen = names if names is not None else [name for name in data.splits if name != mined]
     return [text for name in chosen for text in data.queries(name).values()]

@@ -212,6 +212,16 @@ def test_random_negatives_alone(folder: Path) -> None:
     )
 
 
+def test_a_split_by_its_other_name_does_not_leak_into_itself(folder: Path) -> None:
+    (folder / "beir" / "qrels" / "train.tsv").rename(folder / "beir" / "qrels" / "dev.tsv")
+    texts = [
+        run_command(app, ["mine", "beir:beir", "--split", split, "--negatives", "2", "-o", f"{split}.jsonl"]).stdout
+        for split in ("dev", "validation")
+    ]
+    assert texts[0].startswith("2 rows from 2 of 3 queries")
+    assert texts[1] == texts[0].replace("dev.jsonl", "validation.jsonl")
+
+
 def test_support_is_a_column_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cmp_rerank.collections import Collection
 
