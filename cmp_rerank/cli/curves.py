@@ -46,6 +46,9 @@ def curves(
 
     if plot not in ("svg", "png", "pdf", "none"):
         raise ValueError(f"--plot must be svg, png, pdf or none; got {plot!r}")
+    picture = None if plot == "none" else out.with_suffix(f".{plot}")
+    if picture == out:
+        raise ValueError(f"--out is where the numbers go; got {out}, which is the plot's place; name a .json file")
     candidates = read_run(run)
     if max_queries:
         candidates = dict(list(candidates.items())[:max_queries])
@@ -68,8 +71,8 @@ def curves(
         seed=seed,
     )
     result.write(out)
-    if plot != "none":
-        result.plot(out.with_suffix(f".{plot}"))
+    if picture is not None:
+        result.plot(picture)
     options.warn([f"{name}: {text}" for name, text in result.config["truncated"].items()])
     for name, points in result.points.items():
         for point in points:

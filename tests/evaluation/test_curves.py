@@ -77,6 +77,8 @@ def test_the_command_writes_numbers_and_a_plot(tiny_checkpoint: Path, tmp_path: 
     bad = CliRunner().invoke(app, [*arguments, "--segments", "x"])
     assert bad.exit_code == 2
     assert "--segments must be whole numbers" in bad.stderr
+    bad = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "curves.svg")])
+    assert (bad.exit_code, "which is the plot's place" in bad.stderr) == (2, True)
 
 
 def test_bad_input(tiny_model: CrossEncoder) -> None:
