@@ -241,6 +241,11 @@ def test_what_changed_and_what_depends_on_it_is_made_again(tiny_checkpoint: Path
             collection=collection(),
             resume=True,
         )
+    # Checkpoints take most of the space, and nothing that is complete needs them.
+    shutil.rmtree(second.folder / "seed-0-training")
+    third = run(plain, tmp_path / "run", collection=collection(), resume=True)
+    assert made_at(third)["seed-0"] == before["seed-0"]
+    assert third.verdict is not None
 
 
 def test_an_encoder_gets_a_new_head_for_each_seed(tmp_path: Path) -> None:
