@@ -284,7 +284,10 @@ def table(
         print(line)
 
 
-TABLES = ("summary", "verdicts", "weighting", "guarded", "violations", "gain_by_violations", "tuning")
+TABLES = (
+    "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "violations", "gain_by_violations",
+    "tuning",
+)  # fmt: skip
 
 
 @app.command()

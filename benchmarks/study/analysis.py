@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import stats
 
-from cmp_rerank.guard.choice import choose
+from cmp_rerank.guard.choice import choose, pick
 
 from .arms import ARMS
 from .tasks import TASKS
@@ -224,6 +224,33 @@ def guarded(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
         cells = [arm, str(len(mine)), *_below(alone), *_below(handed), f"{kept}/{len(mine)}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def guarded_by_wrong_labels(rows: list[dict[str, Any]], task: str, size: int, draws: int = 50) -> str:
+    """What the guard does where its rows have as many wrong labels as those of training; of tasks with two classes.
+
+    A wrong label makes right wrong, and wrong right, for both models alike. Which rows have one is drawn anew.
+    """
+    found, start = TASKS[task], next((row for row in rows if row["arm"] == "start"), None)
+    tuned = [row for row in rows if (row["size"], row["part"]) == (size, "test") and "guard" in row]
+    if not found.noise or start is None or not tuned:
+        return "no runs with wrong labels"
+    begin, seen = (decode(start[name], found) for name in ("values", "guard"))
+    pairs = [np.stack([seen, decode(row["guard"], found)]) for row in tuned]
+    gains = [float((decode(row["values"], found) - begin).mean()) for row in tuned]
+    draw, chosen = np.random.default_rng(0), []
+    for _ in range(draws):
+        wrong = np.zeros(len(seen), dtype=bool)
+        wrong[draw.permutation(len(seen))[: round(found.noise * len(seen))]] = True
+        given = [np.where(wrong, 1 - pair, pair) for pair in pairs]
+        # Where it picks the start, nothing can confirm the other one.
+        chosen.append([pick(pair, (0,), 1.0) and choose(pair).chosen for pair in given])
+    handed = np.array(chosen) * np.array(gains)
+    return (
+        f"{len(tuned)} runs, {draws} draws of {found.noise:.0%} wrong labels: the start is kept in "
+        f"{np.mean(np.array(chosen) == 0):.1%}, and what is handed over is {handed.mean():+.5f} from it on average, "
+        f"below it in {np.mean(handed < 0):.1%}"
+    )
 
 
 def _below(differences: list[np.ndarray]) -> list[str]:
