@@ -41,25 +41,31 @@ def curves(
     """
     from cmp_rerank.ablations import CmpDrop
     from cmp_rerank.evaluation.curves import utility_curves
-    from cmp_rerank.ir import read_corpus, read_qrels, read_queries, read_run
+    from cmp_rerank.ir import rank, read_corpus, read_qrels, read_queries, read_run
+    from cmp_rerank.ir.lines import is_stream
     from cmp_rerank.reranking.loading import load_reranker
 
     if plot not in ("svg", "png", "pdf", "none"):
         raise ValueError(f"--plot must be svg, png, pdf or none; got {plot!r}")
-    picture = None if plot == "none" else out.with_suffix(f".{plot}")
-    if picture == out:
-        raise ValueError(f"--out is where the numbers go; got {out}, which is the plot's place; name a .json file")
+    drawing = None if plot == "none" else out.with_suffix(f".{plot}")
+    if drawing is not None and (drawing == out or is_stream(out)):
+        raise ValueError(
+            f"the plot goes beside the numbers, to their name with .{plot}; got --out {out}; give the numbers "
+            "another name, such as curves.json, or leave the plot out: --plot none"
+        )
     candidates = read_run(run)
     if max_queries:
         candidates = dict(list(candidates.items())[:max_queries])
     judged = read_qrels(qrels)
+    # Of a corpus that may have millions of documents only the candidates are kept.
+    scored = {doc for query in candidates.keys() & judged.keys() for doc, _ in rank(candidates[query])[:depth]}
     named = {name or Path(path).name: path for name, path in map(options.named_path, model)}
     if len(named) < len(model):
         raise ValueError("two models have the same name; name them: NAME=CHECKPOINT")
     result = utility_curves(
         {name: load_reranker(path, long_documents=False) for name, path in named.items()},
         read_queries(queries),
-        read_corpus(corpus),
+        read_corpus(corpus, ids=scored),
         candidates,
         # The run says which queries are reranked; where it has none of those judged, the error shows both.
         {query: grades for query, grades in judged.items() if query in candidates} or judged,
@@ -71,14 +77,14 @@ def curves(
         seed=seed,
     )
     result.write(out)
-    if picture is not None:
-        result.plot(picture)
+    if drawing is not None:
+        result.plot(drawing)
     options.warn([f"{name}: {text}" for name, text in result.config["truncated"].items()])
     for name, points in result.points.items():
         for point in points:
             kept = "all" if point.segments is None else point.segments
             for measure, value in point.means.items():
-                typer.echo(f"{name}\tsegments={kept}\tlevel={point.level}\t{measure}\t{value:.4f}")
+                options.told(f"{name}\tsegments={kept}\tlevel={point.level}\t{measure}\t{value:.4f}", out)
 
 
 def _numbers(option: str, given: str) -> list[int]:

@@ -59,13 +59,17 @@ def evaluate_answers(
     from cmp_rerank.evaluation.compare import compare_evaluations
     from cmp_rerank.ir.ranking import check_choice
     from cmp_rerank.reader.files import read_questions
-    from cmp_rerank.reader.measures import RULES, rules_of
+    from cmp_rerank.reader.measures import RULES, check_gold, rules_of
     from cmp_rerank.reader.measures import evaluate_answers as evaluate
     from cmp_rerank.reader.prediction_files import read_predictions
 
     check_choice("--rules", rules, ("auto", *RULES))
     systems = options.systems(predictions)
     asked = read_questions(questions)
+    try:
+        check_gold(asked)
+    except ValueError as error:
+        raise ValueError(f"{questions}: {error}") from None
     chosen = rules_of(asked) if rules == "auto" else rules
     evaluations = {
         name: [

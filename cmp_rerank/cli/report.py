@@ -51,6 +51,7 @@ def report(
     """
     from cmp_rerank.evaluation.report import read_curves, shown_documents, write_report
     from cmp_rerank.ir import read_corpus, read_qrels, read_queries
+    from cmp_rerank.ir.lines import is_stream
 
     charts: dict[str, dict[str, list[list[float]]]] = {}
     for path in curves or []:
@@ -95,7 +96,8 @@ def report(
         **evaluation,
     )
     options.warn(comparison.notes())
-    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(comparison.queries)} queries")
+    size = "" if is_stream(out) else f"{out.stat().st_size / 1e6:.1f} MB, "
+    options.told(f"{out}: {size}{len(comparison.queries)} queries", out)
 
 
 def _check_texts(what: str, texts: Mapping[str, str], ids: Sequence[str]) -> None:

@@ -141,7 +141,7 @@ def rerank(
             json.dumps(
                 {
                     "out": str(result),
-                    "passages": None if passages is None else str(passages),
+                    "passages_out": None if passages is None else str(passages),
                     **asdict(counts),
                     "weight": 1.0 if joined is None else joined.weight,
                     "seconds": round(seconds, 3),

@@ -271,17 +271,37 @@ def _as_evaluations(name: str, system: Evaluation | Sequence[Evaluation]) -> tup
     return parts
 
 
-def _check_options(alpha: float, level: float, power: float, test: str, resamples: int) -> None:
-    for name, value, low in (("alpha", alpha, 0.0), ("level", level, 0.0), ("power", power, 0.5)):
-        if not low < value < 1 and not (name == "power" and value == low):
-            raise ValueError(f"{name} must be between {low:g} and 1; got {value!r}")
-    check_choice("test", test, TESTS)
+def check_intervals(level: float, resamples: int) -> None:
+    """Refuse a level of intervals that is no share, and numbers of bootstrap samples that give none.
+
+    Raises:
+        ValueError: With the value and what it must be.
+
+    Example:
+        >>> check_intervals(95, 1000)
+        Traceback (most recent call last):
+        ValueError: level must be between 0 and 1; got 95
+    """
+    _check_share("level", level)
     check_count("resamples", resamples)
     if resamples > MOST_RESAMPLES:
         raise ValueError(
             f"resamples must be at most {MOST_RESAMPLES:,}, more of which change no figure that is shown; got "
             f"{resamples:,}"
         )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must be between 0 and 1; got {value!r}")
+
+
+def _check_options(alpha: float, level: float, power: float, test: str, resamples: int) -> None:
+    _check_share("alpha", alpha)
+    if not 0.5 <= power < 1:
+        raise ValueError(f"power must be between 0.5 and 1; got {power!r}")
+    check_choice("test", test, TESTS)
+    check_intervals(level, resamples)
 
 
 def _evaluations(

@@ -26,6 +26,9 @@ _OF_JUDGMENTS = {"NumQ", "NumRel"}
 # The script gdeval, which computes ERR and nDCG(dcg='exp-log2'), takes no grade above this one.
 _GDEVAL_GRADES = 4
 _MOST_CUTOFF = 1_000_000_000  # providers hold it as a 32-bit number
+# The score that stands for the first rank; each rank below has one less. All are above 0, the score that Compat gives
+# to a document that the run lacks, and whole numbers up to this one are different in 32 bits.
+_FIRST_SCORE = 2.0**24
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class ProvidedGroup:
             np.maximum.at(length, hit_place, hit_rank + 1)
         for r in range(len(self._names), int(length.max(initial=0))):
             self._names.append(f"u{r}")
-            self._scores.append(-float(r))
+            self._scores.append(_FIRST_SCORE - r)
         by_place = np.argsort(hit_place, kind="stable")
         ends = np.cumsum(np.bincount(hit_place, minlength=len(ranked.sizes))).tolist()
         ranks, docs = hit_rank[by_place].tolist(), hit_doc[by_place].tolist()

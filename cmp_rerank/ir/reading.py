@@ -385,26 +385,47 @@ def _json_pieces(path: PathLike) -> Iterator[tuple[Block, np.ndarray]]:
         raise ValueError(
             f"{os.fspath(path)}: a JSON run maps query to document to score; got {type(content).__name__}"
         )
+    queries: list[str] = []
+    docs: list[str] = []
+    columns: list[np.ndarray] = []
+    sizes: list[int] = []
+
+    def piece() -> tuple[Block, np.ndarray]:
+        # JSON has no lines to speak of: the place in the query stands for the line.
+        places = np.concatenate([np.arange(1, size + 1) for size in sizes])
+        bounds = np.concatenate(([0], np.cumsum(sizes)))
+        return Block(queries, bounds, docs, np.concatenate(columns), places, given=False), places
+
     for query, scores in content.items():
-        if not isinstance(scores, dict):
-            raise ValueError(f"{os.fspath(path)}: query {query!r} must map documents to scores; got {scores!r:.80}")
-        for doc, score in scores.items():
-            if isinstance(score, bool) or not isinstance(score, int | float):
-                raise ValueError(
-                    f"{os.fspath(path)}: query {query!r}, document {doc!r}: the score is not a number: {score!r:.80}"
-                )
-        n = len(scores)
-        ranks = np.arange(1, n + 1)
-        if n:
-            try:
-                values = np.fromiter(scores.values(), dtype=np.float64, count=n)
-            except OverflowError:
-                raise ValueError(
-                    f"{os.fspath(path)}: query {query!r}: a score is too large for a 64-bit number; got "
-                    f"{max(scores.values(), key=abs)!r:.20}..."
-                ) from None
-            # JSON has no lines to speak of: the place in the query stands for the line.
-            yield Block([query], np.array([0, n]), list(scores), values, ranks, given=False), ranks
+        values = _json_scores(path, query, scores)
+        if len(values):
+            queries.append(query)
+            docs.extend(scores)
+            columns.append(values)
+            sizes.append(len(values))
+        if len(docs) >= _LINES_PER_BLOCK:
+            yield piece()
+            queries, docs, columns, sizes = [], [], [], []
+    if docs:
+        yield piece()
+
+
+def _json_scores(path: PathLike, query: str, scores: Any) -> np.ndarray:
+    """(documents,) The scores of one query of a JSON run."""
+    if not isinstance(scores, dict):
+        raise ValueError(f"{os.fspath(path)}: query {query!r} must map documents to scores; got {scores!r:.80}")
+    for doc, score in scores.items():
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise ValueError(
+                f"{os.fspath(path)}: query {query!r}, document {doc!r}: the score is not a number: {score!r:.80}"
+            )
+    try:
+        return np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
+    except OverflowError:
+        raise ValueError(
+            f"{os.fspath(path)}: query {query!r}: a score is too large for a 64-bit number; got "
+            f"{max(scores.values(), key=abs)!r:.20}..."
+        ) from None
 
 
 def read_json(path: PathLike, *, halves: bool = False) -> Any:

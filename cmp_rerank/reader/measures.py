@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmp_rerank.collections.matching import nothing_in_common, some
+from cmp_rerank.evaluation.compare import check_intervals
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.evaluation.statistics import bootstrap_means, interval
 from cmp_rerank.ir.ranking import check_choice
@@ -118,13 +119,16 @@ def check_gold(questions: Iterable[Question]) -> None:
     Example:
         >>> check_gold([Question("q1", "Who?", ("Bees.",), kind="none"), Question("q2", "Who?", ("Bees.",))])
         Traceback (most recent call last):
-        ValueError: question 'q2' has no gold answer; leave it out, or give it kind='none'
+        ValueError: question 'q2' has no gold answer; leave it out, or say that it has none: kind='none', or ...
     """
     for question in questions:
         if not isinstance(question, Question):
             raise ValueError(f"questions must be Question objects; got {question!r:.80}")
         if question.kind != "none" and not question.texts:
-            raise ValueError(f"question {question.id!r} has no gold answer; leave it out, or give it kind='none'")
+            raise ValueError(
+                f"question {question.id!r} has no gold answer; leave it out, or say that it has none: kind='none', "
+                "or is_impossible in the format of SQuAD"
+            )
 
 
 def rules_of(questions: Questions) -> str:
@@ -238,7 +242,7 @@ def summary(
         "EM": {"mean", "low", "high"}, "F1": ...}.
 
     Raises:
-        ValueError: The questions are not those of the evaluation.
+        ValueError: The questions are not those of the evaluation, or the level or the resamples are out of range.
 
     Example:
         >>> questions = [Question(str(i), "Who?", ("Bees.",), texts=("bees",)) for i in range(20)]
@@ -246,6 +250,7 @@ def summary(
         >>> summary(questions, evaluation)["all"]["EM"]
         {'mean': 0.5, 'low': 0.3, 'high': 0.7}
     """
+    check_intervals(level, resamples)
     questions = list(questions)
     if tuple(question.id for question in questions) != evaluation.queries:
         raise ValueError(

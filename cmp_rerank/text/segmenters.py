@@ -42,6 +42,9 @@ class TokenSegmenter(Protocol):
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# White space outside of ASCII, such as a no-break space, before a full stop. Behind a capital letter ("vitamin C .")
+# sentencex counts it as one byte, and panics: no `except Exception` would catch that.
+_SPACE_BEFORE_STOP = re.compile(r"[^\S\x00-\x7f](?=\.)")
 _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*|\u2029\s*")
 
 
@@ -76,7 +79,9 @@ class Sentences:
         from sentencex import get_sentence_boundaries
 
         # A surrogate is no valid UTF-8. One character in its place, which ends no sentence, keeps the offsets right.
-        clean = text if text.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+        clean = text
+        if not text.isascii():
+            clean = _SPACE_BEFORE_STOP.sub(" ", _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
         found = get_sentence_boundaries(self.language, clean)
         return stripped(text, ((piece["start_index"], piece["end_index"]) for piece in found))
 

@@ -107,6 +107,10 @@ def test_report(folder: Path, tmp_path: Path) -> None:
     assert "<h1>My page</h1>" in html
     assert '"text of q7"' in html
     assert '{"RR":{"curve":[[1.0,0.5],[2.0,0.6]]}}' in html
+    piped = run_command(app, ["report", *paths(folder, "bad", "good"), "-m", "RR", "-o", "-", "--resamples", "100"])
+    assert piped.exit_code == 0, piped.stderr
+    assert piped.stdout.strip().endswith("</html>")
+    assert piped.stderr == "-: 30 queries\n"
     bad = run_command(app, ["report", *paths(folder, "bad", "good"), "-m", "RR", "-o", "/no/such/folder/x.html"])
     assert bad.exit_code == 2
     assert "no such directory" in bad.stderr

@@ -63,9 +63,11 @@ def test_files_and_a_collection_give_what_python_gives(folder: Path, tmp_path: P
 
 def test_passages_are_where_they_say(folder: Path, tmp_path: Path) -> None:
     out, passages = tmp_path / "a.trec", tmp_path / "p.jsonl"
-    status, _, notes = call(*given(folder, out=out, passages=passages, max_length=40, depth=2))
+    status, said, notes = call(*given(folder, out=out, passages=passages, max_length=40, depth=2), "--json")
     assert status == 0, notes
     assert "8 pairs of 4 queries, read as" in notes
+    told = json.loads(said)
+    assert (told["out"], told["passages_out"]) == (str(out), str(passages))
     reranker = LongDocumentReranker(CrossEncoder(str(folder / "model"), device="cpu", max_length=40))
     expected = rerank_run(reranker, QUERIES, CORPUS, RUN, depth=2)
     assert read_run(out) == expected
@@ -78,6 +80,7 @@ def test_passages_are_where_they_say(folder: Path, tmp_path: Path) -> None:
         assert line["passages"][0]["start"] == 0
         assert line["passages"][-1]["end"] == len(text.rstrip())
     assert max(len(line["passages"]) for line in lines) > 4
+    assert told["passages"] == sum(len(line["passages"]) for line in lines)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])

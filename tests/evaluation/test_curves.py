@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,9 +52,18 @@ def test_the_best_segments_come_first(tiny_model: CrossEncoder) -> None:
     assert [points.points["m"][0].tokens for points in (lead, best)] == [lengths[0], lengths[1]]
 
 
-def test_the_command_writes_numbers_and_a_plot(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_writes_numbers_and_a_plot(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[set[str]] = []
+
+    def curves_of(models: Any, queries: Any, corpus: Any, *arguments: Any, **options: Any) -> Any:
+        texts.append(set(corpus))
+        return utility_curves(models, queries, corpus, *arguments, **options)
+
+    monkeypatch.setattr("cmp_rerank.evaluation.curves.utility_curves", curves_of)
     write_queries(tmp_path / "queries.jsonl", ASKED)
-    write_corpus(tmp_path / "corpus.jsonl", CORPUS)
+    write_corpus(tmp_path / "corpus.jsonl", CORPUS | {f"other{i}": "Not a candidate." for i in range(9)})
     write_qrels(tmp_path / "qrels.txt", QRELS)
     write_run(tmp_path / "run.txt", RUN)
     arguments = [
@@ -74,11 +84,19 @@ def test_the_command_writes_numbers_and_a_plot(tiny_checkpoint: Path, tmp_path: 
         "curves.json", "curves.svg",
     ]  # fmt: skip
     assert len(result.stdout.splitlines()) == 8
+    assert texts == [set(CORPUS)]
+    piped = CliRunner().invoke(app, [*arguments, "--out", "-", "--plot", "none", "--depth", "2"])
+    assert piped.exit_code == 0, piped.output
+    assert list(json.loads(piped.stdout)["points"]) == ["a", "b"]
+    assert texts[1:] == [{"d0", "d1"}]
+    for out, plot in ((str(tmp_path / "x.png"), "png"), ("-", "svg"), ("/dev/null", "pdf")):
+        taken = CliRunner().invoke(app, [*arguments, "--out", out, "--plot", plot])
+        assert taken.exit_code == 2
+        assert f"to their name with .{plot}; got --out {out}; give the numbers another name" in taken.stderr
+    assert not (tmp_path / "x.png").exists()
     bad = CliRunner().invoke(app, [*arguments, "--segments", "x"])
     assert bad.exit_code == 2
     assert "--segments must be whole numbers" in bad.stderr
-    bad = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "curves.svg")])
-    assert (bad.exit_code, "which is the plot's place" in bad.stderr) == (2, True)
 
 
 def test_bad_input(tiny_model: CrossEncoder) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import ir_measures
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ir_measures.bin import msmarco_eval
 
@@ -174,6 +174,28 @@ def test_the_provider_needs_no_more_than_it_gets(run: dict, qrels: dict) -> None
     for query, name in itertools.product(qrels, result.measures):
         if query in ranks and not name.startswith("MSMARCO"):
             assert result.per_query[name][query] == pytest.approx(whole[query, name], abs=1e-12), name
+
+
+def overlap(ranking: list[str], ideal: list[str], p: float, depth: int) -> float:
+    """Rank-biased overlap of two rankings, without its constant factor."""
+    return sum(p**i * len(set(ranking[: i + 1]) & set(ideal[: i + 1])) / (i + 1) for i in range(depth))
+
+
+@given(RUNS, QRELS, st.sampled_from([0.5, 0.8]))
+@example({"q1": {"d1": 1.0}}, {"q1": {"d0": 1, "d1": 1}}, 0.5)
+@settings(deadline=None, max_examples=50)
+def test_compatibility_is_the_overlap_with_the_nearest_ideal_ranking(run: dict, qrels: dict, p: float) -> None:
+    """Of documents of one grade, those that the run has come first in it."""
+    qrels = {query: dict(list(grades.items())[:5]) for query, grades in qrels.items()}
+    found = lenient(run, qrels, f"Compat(p={p})").per_query[f"Compat(p={p})"]
+    for query, grades in qrels.items():
+        ranking = [doc for doc, _ in rank(run.get(query, {}))]
+        best = 0.0
+        for order in itertools.permutations(doc for doc, grade in grades.items() if grade > 0):
+            ideal = sorted(order, key=grades.__getitem__, reverse=True)
+            depth = max(len(ranking), len(ideal))
+            best = max(best, overlap(ranking, ideal, p, depth) / (overlap(ideal, ideal, p, depth) or 1.0))
+        assert found[query] == pytest.approx(best)
 
 
 @pytest.mark.parametrize("seed", range(4))

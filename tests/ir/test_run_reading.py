@@ -84,6 +84,22 @@ def test_msmarco_top1000_and_json(tmp_path: Path) -> None:
     assert read_run(write(tmp_path / "named.run", ranx.read_text())) == {"q1": {"d1": 1.0, "d2": 2.5}}
 
 
+def test_queries_of_json_come_in_blocks_as_those_of_lines_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measure costs much more for a hundred blocks of one query than for one block of a hundred."""
+    run = {f"q{i}": {f"d{j}": float(j) for j in range(i % 4)} for i in range(100)}
+    path = write(tmp_path / "run.json", json.dumps(run))
+    (block,) = stream_run(path)
+    assert block.queries == [query for query, scores in run.items() if scores]
+    monkeypatch.setattr(reading, "_LINES_PER_BLOCK", 6)
+    blocks = list(stream_run(path))
+    assert [len(block) for block in blocks] == [6] * 25
+    for block in blocks:
+        for query, start, stop in zip(block.queries, block.bounds[:-1], block.bounds[1:], strict=True):
+            assert dict(zip(block.doc_list()[start:stop], block.scores[start:stop], strict=True)) == run[query]
+            assert block.ranks[start:stop].tolist() == list(range(1, stop - start + 1))
+    assert read_run(path) == {query: scores for query, scores in run.items() if scores}
+
+
 rows = st.lists(
     st.tuples(
         st.sampled_from(["q1", "q2", "é"]),

@@ -140,3 +140,19 @@ def test_what_cannot_be_evaluated() -> None:
         ValueError, match="the questions that were evaluated, in the same order; got 1 questions, 1 were"
     ):
         summary([question("2", "a")], evaluation)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": 95}, "level must be between 0 and 1; got 95"),
+        ({"level": 0.0}, "level must be between 0 and 1"),
+        ({"resamples": 0}, "resamples must be a whole number of at least 1; got 0"),
+        ({"resamples": 10**12}, "resamples must be at most 1,000,000"),
+    ],
+)
+def test_intervals_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    """As a comparison refuses them."""
+    asked = [question("1", "a")]
+    with pytest.raises(ValueError, match=message):
+        summary(asked, evaluate_answers(asked, {"1": "a"}), **options)

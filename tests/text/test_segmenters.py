@@ -92,6 +92,17 @@ def test_surrogates_shift_nothing_and_end_no_sentence(surrogates: str) -> None:
     assert cut(Sentences(), text) == [f"One {surrogates} Here.", "Two é there."]
 
 
+def test_any_white_space_may_stand_before_a_full_stop() -> None:
+    """sentencex panics at a no-break space or one like it between a capital letter and a full stop."""
+    spaces = [letter for letter in map(chr, range(0x80, 0x10000)) if letter.isspace()]
+    assert "\N{NO-BREAK SPACE}" in spaces
+    for space in spaces:
+        text = f"It has vitamin C{space}. Of hepatitis B{space}{space}. They say so."
+        whole = cut(Sentences(), text)
+        assert "".join("".join(whole).split()) == "".join(text.split())
+        assert whole[-1] == "They say so."
+
+
 @pytest.mark.parametrize("segmenter", [Sentences(), Paragraphs(), WordWindows(9), WordWindows(18, stride=9)])
 def test_a_hundred_thousand_words(segmenter: Segmenter) -> None:
     text = "Some nine words stand here before the next end. \n\n" * 11_200
