@@ -155,7 +155,7 @@ def mine(
             data.queries(split),
             data.corpus,
             None if teacher_only else data.qrels(split),
-            _runs(run or [], data),
+            _runs(run or [], data) or None,
             options=wanted,
             model=load_reranker(filter_model) if filter_model else None,
             teacher=(teacher if Path(teacher).is_file() else load_reranker(teacher)) if teacher else None,
@@ -211,5 +211,6 @@ def _runs(given: list[str], data: Collection) -> dict[str, Any]:
 
 def _held_out(data: Collection, split: str, names: list[str] | None) -> list[str]:
     """The texts of the queries that models will be tested on."""
-    chosen = names if names is not None else [name for name in data.splits if name != split]
+    mined = data.split_name(split)
+    chosen = names if names is not None else [name for name in data.splits if name != mined]
     return [text for name in chosen for text in data.queries(name).values()]

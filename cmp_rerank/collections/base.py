@@ -113,15 +113,24 @@ class Collection:
         """The names of the runs that come with the collection."""
         return tuple(self._runs)
 
+    def split_name(self, split: str) -> str:
+        """The name that the collection has for a split; "dev" and "validation" are one name.
+
+        Raises:
+            ValueError: There is no such split.
+        """
+        name = split if split in self._splits else _SAME_SPLIT.get(split, split)
+        if name not in self._splits:
+            check_choice_of(f"{self.name}: split", split, self.splits)
+        return name
+
     def part(self, split: str) -> Split:
         """All that is known of one split; "dev" and "validation" are one name.
 
         Raises:
             ValueError: As :meth:`qrels`.
         """
-        name = split if split in self._splits else _SAME_SPLIT.get(split, split)
-        if name not in self._splits:
-            check_choice_of(f"{self.name}: split", split, self.splits)
+        name = self.split_name(split)
         if name not in self._read:
             self._read[name] = self._checked(name, _value(self._splits[name]))
         return self._read[name]

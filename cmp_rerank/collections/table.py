@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import bare_name, in_usual_order
 from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.collections.rows import SUFFIXES, Row, read_rows
+from cmp_rerank.collections.table_ids import TextIds
 from cmp_rerank.ir.lines import stem_suffix
 from cmp_rerank.ir.mappings import with_title
 
@@ -27,6 +28,7 @@ NEGATIVES = re.compile(r"negatives?(_?\d+)?")
 #: The name of the run of the negatives.
 NEGATIVES_RUN = "negatives"
 _LISTS = ("positives", "negatives")
+V = TypeVar("V")
 
 
 def open_table(where: str, options: LoadOptions) -> Collection:
@@ -94,11 +96,12 @@ def from_rows(name: str, parts: Mapping[str, Iterable[Row]], options: LoadOption
     for split, rows in parts.items():
         for where, cells in rows:
             pairs.add(split, where, cells)
+    pairs.settle_ids()
     if not pairs.splits:
         raise ValueError(f"{source or name}: a table needs a row; got none; is it the right file?")
     return Collection(
         name,
-        pairs.corpus,
+        pairs.documents.texts,
         {split: pairs.splits[split].frozen() for split in in_usual_order(pairs.splits)},
         runs={NEGATIVES_RUN: pairs.negatives_run} if pairs.negatives else {},
         missing_texts=options.missing_texts,
@@ -124,18 +127,16 @@ class _Pairs:
     """Collects rows."""
 
     def __init__(self, titles: bool) -> None:
-        self.corpus: dict[str, str] = {}
+        self.queries, self.documents = TextIds("q"), TextIds("d")
         self.splits: dict[str, _Part] = {}
         self.negatives: dict[str, dict[str, None]] = {}
         self._titles = titles
-        self._queries: dict[str, str] = {}
-        self._ids: dict[tuple[str, str], str] = {}
 
     def add(self, split: str, where: str, cells: Mapping[str, Any]) -> None:
         """Take in one row."""
         column = _column(where, cells, QUERY)
         text = _text(where, column, cells[column])
-        query = self._id("q", where, text, _optional(cells, QUERY_ID), self._queries)
+        query = self.queries.key(where, text, _optional(cells, QUERY_ID))
         part = self.splits.setdefault(_text(where, "split", cells["split"]) if "split" in cells else split, _Part())
         part.queries[query] = text
         label = _optional(cells, LABEL)
@@ -162,7 +163,7 @@ class _Pairs:
         title = None if title is None else _text(where, "title", title)
         for content in contents:
             text = with_title(title, content)
-            document = self._id("d", where, text, given, self.corpus)
+            document = self.documents.key(where, text, given)
             if grades.setdefault(document, grade) != grade:
                 raise ValueError(
                     f"{where}: a pair has one label; got {grade} for query {part.queries[query]!r:.60} and document "
@@ -179,7 +180,7 @@ class _Pairs:
         for column in cells:
             if NEGATIVES.fullmatch(column):
                 for content in _texts(where, column, cells[column]):
-                    document = self._id("d", where, content, None, self.corpus)
+                    document = self.documents.key(where, content, None)
                     self.negatives.setdefault(query, {})[document] = None
 
     def negatives_run(self) -> dict[str, dict[str, float]]:
@@ -201,24 +202,45 @@ class _Pairs:
             if found
         }
 
-    def _id(self, letter: str, where: str, content: str, given: Any, texts: dict[str, str]) -> str:
-        """The given id, or that of the same text, or a new one."""
-        if given is None:
-            name = self._ids.get((letter, content))
-            if name is None:
-                number = len(texts) + 1
-                while f"{letter}{number}" in texts:
-                    number += 1
-                name = f"{letter}{number}"
-        else:
-            name = str(given)
-        if texts.setdefault(name, content) != content:
-            raise ValueError(
-                f"{where}: an id stands for one text; got {content!r:.60} for {name!r}, which had "
-                f"{texts[name]!r:.60} before; give them two ids"
-            )
-        self._ids.setdefault((letter, content), name)
-        return name
+    def settle_ids(self) -> None:
+        """Put ids in place of keys, where these differ: all rows are read.
+
+        Raises:
+            ValueError: A pair has two labels, one with and one without an id.
+        """
+        queries, documents = self.queries.ids(), self.documents.ids()
+        if not queries and not documents:
+            return
+        self.documents.texts = _by_id(self.documents.texts, documents)
+        self.negatives = {
+            query: _by_id(found, documents) for query, found in _joined(self.negatives, queries, {}).items()
+        }
+        for part in self.splits.values():
+            part.queries, part.weights = _by_id(part.queries, queries), _by_id(part.weights, queries)
+            part.qrels = _joined(part.qrels, queries, documents)
+            part.support = _joined(part.support, queries, documents)
+
+
+def _by_id(values: Mapping[str, V], ids: Mapping[str, str]) -> dict[str, V]:
+    return {ids.get(key, key): value for key, value in values.items()}
+
+
+def _joined(
+    values: Mapping[str, Mapping[str, V]], queries: Mapping[str, str], documents: Mapping[str, str]
+) -> dict[str, dict[str, V]]:
+    """Values of pairs by the ids of both; keys may become one id."""
+    joined: dict[str, dict[str, V]] = {}
+    for key, found in values.items():
+        query = queries.get(key, key)
+        into = joined.setdefault(query, {})
+        for name, value in found.items():
+            document = documents.get(name, name)
+            if into.setdefault(document, value) != value:
+                raise ValueError(
+                    f"a pair has one label and support; got {value} and {into[document]} for query {query!r} and "
+                    f"document {document!r}, whose text is in rows with and without this id; keep one of them"
+                )
+    return joined
 
 
 def _column(where: str, cells: Mapping[str, Any], names: Sequence[str]) -> str:

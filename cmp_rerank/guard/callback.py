@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 class GuardCallback(TrainerCallback):
     """Guards the model that a trainer trains: when training ends, it has the weights that the guard chose.
 
-    The weights of the start are copied when training begins (to memory of the CPU), and compared with those at its
-    end as :func:`cmp_rerank.guard.guard` does. With ``load_best_model_at_end=True`` the end is the best checkpoint.
+    The weights of the start are copied (to memory of the CPU), and compared with those at the end of training as
+    :func:`cmp_rerank.guard.guard` does. With ``load_best_model_at_end=True`` the end is the best checkpoint. When a
+    resumed training begins, the model has the weights of the checkpoint already: to know the start, the callback must
+    be one of the ``callbacks`` that the trainer is made with.
 
     The model is a cross-encoder and nothing more: the share of the score is in ``mix`` and in ``verdict``, and with
     ``out`` in ``guard.json``. Where the first stage alone is chosen, the model has the weights of the start.
@@ -99,16 +101,33 @@ class GuardCallback(TrainerCallback):
         self._start: dict[str, torch.Tensor] = {}
         self._new_head = False
 
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Copy the weights of the start: a resumed training puts those of its checkpoint in their place."""
+        if isinstance(model, CrossEncoder):
+            self._copy_start(model)
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Copy the weights of the start."""
+        """Copy the weights of the start, unless training is resumed."""
         if args.fsdp or args.deepspeed:
             raise ValueError(
                 "the guard needs the model as a whole; got weights that are divided between processes (FSDP or "
                 "DeepSpeed); guard the checkpoint after training with cmp_rerank.guard.guard"
             )
         model = self._cross_encoder(model)
+        if state.global_step == 0:
+            self._copy_start(model)
+        elif not self._start:
+            raise ValueError(
+                "the guard needs the weights of the start; got a training that is resumed at step "
+                f"{state.global_step}, with a callback that came after the trainer was made; give it as one of the "
+                "trainer's callbacks"
+            )
+
+    def _copy_start(self, model: CrossEncoder) -> None:
         self._new_head = has_new_head(model)
         self._start = {name: tensor.cpu() for name, tensor in copy_of(model).items()}
 

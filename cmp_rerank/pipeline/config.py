@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from cmp_rerank.collections import LoadOptions
 from cmp_rerank.evaluation.measures import parse_measures
 from cmp_rerank.guard import GuardOptions
 from cmp_rerank.ir.arguments import kind as described
@@ -44,6 +45,12 @@ def _component(slot: Slot) -> Any:
     return Annotated[dict[str, Any], BeforeValidator(check)]
 
 
+if TYPE_CHECKING:  # made of the dataclasses of their options; type checkers cannot look into them
+    Loading = Any
+else:
+    Loading = options_section(LoadOptions)
+
+
 class Data(Section):
     """The documents, the queries and their answers."""
 
@@ -64,8 +71,8 @@ class Data(Section):
         None, description="The split that is reranked once, at the end. null: the split test, where there is one."
     )
     limit: Count | None = Field(None, description="Use at most so many queries of each split; null: all.")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of cmp_rerank.collections.load, such as missing_texts: drop."
+    options: Loading = Field(
+        default_factory=Loading, description="Options of cmp_rerank.collections.load, such as missing_texts: drop."
     )
 
     @model_validator(mode="after")
@@ -151,7 +158,7 @@ class Evaluation(Section):
 #: The run of the first stage, where runs are named.
 FIRST_STAGE = "first_stage"
 
-if TYPE_CHECKING:  # made of the dataclasses of their options; type checkers cannot look into them
+if TYPE_CHECKING:  # as above
     FirstStage = Any
     Negatives = Any
     Guard = Any

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
-from cmp_rerank.collections import Collection, Split, load
+from cmp_rerank.collections import Collection, Split, load, open_texts
 from cmp_rerank.collections.splits import divide
-from cmp_rerank.ir import Qrels, read_corpus, read_qrels, read_queries
+from cmp_rerank.ir import Qrels, read_qrels, read_queries
 from cmp_rerank.pipeline.config import Data
 
 #: The parts of the data by their task.
@@ -81,21 +82,22 @@ def open_collection(data: Data) -> Collection:
     Raises:
         ValueError: there is none of this name, a file is missing, or its content is no such data.
     """
+    options = data.options.build()
     if data.collection is not None:
-        return load(data.collection, **data.options)
-    corpus, queries = str(data.corpus), str(data.queries)
+        return load(data.collection, **vars(options))
+    corpus, queries = str(data.corpus), cache(partial(read_queries, str(data.queries)))
 
     def split(path: str) -> Split:
-        qrels = read_qrels(path)
-        texts = read_queries(queries)
+        qrels, texts = read_qrels(path), queries()
         return Split({query: texts[query] for query in qrels if query in texts}, qrels)
 
-    return Collection(
+    files = Collection(
         corpus,
-        lambda: read_corpus(corpus),
-        {name: (lambda path=path: split(path)) for name, path in data.qrels.items()},  # type: ignore[misc]
-        **data.options,
+        lambda: open_texts(corpus, titles=options.titles, cache_dir=options.cache_dir),
+        {name: partial(split, path) for name, path in data.qrels.items()},
+        missing_texts=options.missing_texts,
     )
+    return load(files, **vars(options))
 
 
 def task_of(data: Data, collection: Collection | None = None) -> Task:
@@ -130,7 +132,7 @@ def task_of(data: Data, collection: Collection | None = None) -> Task:
         if test is None:
             notes.append("no split for a test: what is reported is on the queries that the choice was made on")
     named = {TRAIN: data.train, VALIDATION: validation, TEST: test}
-    sources = {task: name for task, name in named.items() if isinstance(name, str)}
+    sources = {task: collection.split_name(name) for task, name in named.items() if isinstance(name, str)}
     for name in sources.values():
         if (tasks := [task for task, other in sources.items() if other == name])[1:]:
             raise ValueError(

@@ -20,7 +20,8 @@ def log_charts(logs: Mapping[int, Path], measure: str) -> dict[str, dict[str, li
     """Charts of the logs of trainings.
 
     Args:
-        logs: by seed, ``metrics.jsonl`` of its training.
+        logs: by seed, ``metrics.jsonl`` of its training; one that is not there (its folder, with the checkpoints, was
+            removed to save space) has no part in the charts.
         measure: of the evaluations.
 
     Returns:
@@ -41,6 +42,8 @@ def log_charts(logs: Mapping[int, Path], measure: str) -> dict[str, dict[str, li
     kinds = ((f"validation {measure}", re.escape(f"eval_{measure}"), ""), *_CHARTS)
     charts: dict[str, dict[str, list[list[float]]]] = {title: {} for title, _, _ in kinds}
     for seed, path in logs.items():
+        if not path.exists():
+            continue
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for record, (title, names, label) in product(records, kinds):
             for name, value in record.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -43,6 +44,16 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
             f"{loaded.num_labels}; choose another, or take its encoder"
         )
     return loaded
+
+
+def tuned_model(model: Model, folder: Path) -> CrossEncoder:
+    """Load what a training of this model has come to, with the same arguments, such as those for code of its own.
+
+    Args:
+        model: the section of the configuration.
+        folder: of the checkpoint.
+    """
+    return CrossEncoder(str(folder), max_length=model.max_length, **model.options)
 
 
 def loss_of(model: CrossEncoder, config: Config, seed: int, support: Any = None) -> nn.Module:

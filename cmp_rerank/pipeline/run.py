@@ -21,7 +21,7 @@ from cmp_rerank.pipeline.environment import environment, processes
 from cmp_rerank.pipeline.folder import RunFolder, write_json
 from cmp_rerank.pipeline.learning_curve import sizes_of
 from cmp_rerank.pipeline.model import loss_of, start_model
-from cmp_rerank.pipeline.stages import MODEL, Report, Stages, given_run, seconds_of
+from cmp_rerank.pipeline.stages import MODEL, Report, Stages, given_run, given_runs, seconds_of
 from cmp_rerank.pipeline.template import template
 from cmp_rerank.pipeline.tuning import arguments_of
 from cmp_rerank.training.resume import weights_digest
@@ -163,16 +163,19 @@ def prepare(
     loss_of(model, config, config.seeds[0])
     if config.sizes:
         sizes_of(config.sizes, len(task.parts[TRAIN].qrels))
+    runs = given_runs(config, task)
     for part in task.parts.values():
-        if part.source in config.first_stage.runs:
-            given_run(config.first_stage.runs[part.source], part, task.corpus)
+        if part.source in runs:
+            given_run(runs[part.source], part, task.corpus)
     notes = [*task.notes, *task.collection.notes()]
     if new_head:
         notes.append(f"{config.model.name} gets a new head; untrained, it is no reranker to compare with")
     folder = RunFolder(path, makes=rank == 0)
     silent: Report = lambda title: nullcontext(lambda done, total: None)  # noqa: E731
     shown = report if report is not None and rank == 0 else silent
-    return Stages(config, task, folder, shown, weights_digest(config.model.name), new_head), notes
+    stages = Stages(config, task, folder, shown, weights_digest(config.model.name), new_head)
+    _ = stages.sources  # read once, for the settings of the training data; what is missing is told now
+    return stages, notes
 
 
 def check_folder(path: Path, *, resume: bool) -> None:

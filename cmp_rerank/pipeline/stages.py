@@ -27,9 +27,10 @@ from cmp_rerank.pipeline.data import TEST, TRAIN, VALIDATION, Part, Task
 from cmp_rerank.pipeline.folder import Done, RunFolder
 from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
 from cmp_rerank.pipeline.log_charts import log_charts
-from cmp_rerank.pipeline.model import start_model
+from cmp_rerank.pipeline.model import start_model, tuned_model
 from cmp_rerank.pipeline.tuning import tune
 from cmp_rerank.reranking import rerank_run
+from cmp_rerank.reranking.loading import check_checkpoint, load_reranker
 from cmp_rerank.training.resume import weights_digest
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,15 @@ MODEL = "model"
 CURVE = "curve.json"
 #: Names of the systems in runs and tables.
 FIRST, START, TUNED, CHOSEN = "first stage", "start", "tuned", "chosen"
+
+
+def given_runs(config: Config, task: Task) -> dict[str, str]:
+    """The runs that stand in for the first stage, by the names that the collection has for its splits.
+
+    Raises:
+        ValueError: the collection has no split of such a name.
+    """
+    return {task.collection.split_name(split): path for split, path in config.first_stage.runs.items()}
 
 
 def given_run(path: str, part: Part, corpus: Mapping[str, str]) -> Run:
@@ -89,16 +99,19 @@ class Stages:
     @cached_property
     def first_stage(self) -> Done:
         """The candidates of all parts of the data, as TREC runs."""
+        own = [self.config.first_stage.kind] if self.config.first_stage.kind not in KINDS else []
         settings = {
             "first_stage": self._section("first_stage"),
             "data": {name: self.task.digest(name) for name in self.task.parts},
-            "runs": {path: folders.file_digest(path) for path in self.config.first_stage.runs.values()},
+            "runs": {path: folders.file_digest(path) for path in (*self.config.first_stage.runs.values(), *own)},
         }
+
+        given_by_split = given_runs(self.config, self.task)
 
         def make(folder: Path) -> None:
             search: Search | None = None
             for name, part in self.task.parts.items():
-                given = self.config.first_stage.runs.get(part.source)
+                given = given_by_split.get(part.source)
                 run: Run
                 if given is not None:
                     run = given_run(given, part, self.task.corpus)
@@ -137,6 +150,7 @@ class Stages:
             "format": self.format,
             "first_stage": self.first_stage.digest,
             "seed": self.config.seeds[0],
+            **({"sources": self.sources} if self.sources else {}),
         }
 
         def make(folder: Path) -> None:
@@ -155,7 +169,7 @@ class Stages:
                     part.qrels,
                     {name: self._run(name) for name in section.runs} or None,
                     options=self.mining,
-                    model=None if section.filter_model is None else _reranker(section.filter_model),
+                    model=None if section.filter_model is None else load_reranker(section.filter_model),
                     teacher=self._teacher(),
                     test_queries=held_out,
                     support=part.split.support,
@@ -168,6 +182,24 @@ class Stages:
             logger.info("%s", mined.counts.summary())
 
         return self.folder.stage("training_data", settings, make)
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Digests of the files and models that negatives and labels come from: all that may change under its name.
+
+        Raises:
+            ValueError: one of them is not there, or is no reranker.
+        """
+        section, own = self.config.negatives, (FIRST_STAGE, *self.task.collection.runs)
+        named = [*(name for name in section.runs if name not in own), section.teacher, section.filter_model]
+        found = {}
+        for name in filter(None, named):
+            if name in section.runs or (name == section.teacher and Path(name).is_file()):
+                found[name] = folders.file_digest(name)
+            else:
+                check_checkpoint(name)
+                found[name] = weights_digest(name)
+        return found
 
     @property
     def mining(self) -> MiningOptions:
@@ -188,7 +220,7 @@ class Stages:
 
     def _teacher(self) -> Any:
         teacher = self.config.negatives.teacher
-        return teacher if teacher is None or Path(teacher).is_file() else _reranker(teacher)
+        return teacher if teacher is None or Path(teacher).is_file() else load_reranker(teacher)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -256,7 +288,7 @@ class Stages:
             values: dict[int, list[Any]] = {}
             models: list[tuple[int, Any]] = [] if self.new_head else [(0, lambda: start_model(self.config.model, 0))]
             for size, of_seeds in tuned.items():
-                models += [(size, lambda path=done.folder / MODEL: _reranker(path)) for done in of_seeds]
+                models += [(size, lambda path=done.folder / MODEL: self._tuned_model(path)) for done in of_seeds]
             with self.report("Learning curve") as progress:
                 for number, (size, model) in enumerate(models):
                     progress(number, len(models))
@@ -310,7 +342,7 @@ class Stages:
             with self.report("Guard: is tuning any better?") as progress:
                 guard(
                     start_model(self.config.model, self.config.seeds[0]),
-                    [str(self.tuned(seed).folder / MODEL) for seed in self.config.seeds],
+                    [self._tuned_model(self.tuned(seed).folder / MODEL) for seed in self.config.seeds],
                     queries=part.queries,
                     corpus=self.task.corpus,
                     qrels=part.qrels,
@@ -368,12 +400,14 @@ class Stages:
             scored: dict[str, Run] = {}
             for name, checkpoint in checkpoints.items():
                 with self.report(f"Reranking: {name}") as progress:
-                    model = start_model(self.config.model, 0) if name == START else _reranker(checkpoint)
+                    model = (
+                        start_model(self.config.model, 0) if name == START else self._tuned_model(Path(checkpoint))
+                    )
                     run = scored[weights_digest(checkpoint)] = self._rerank(model, part, found, progress)
                     write_run(folder / f"{name}.trec", run, tag=name)
             if guarded is not None:
                 with self.report(f"Reranking: {CHOSEN}") as progress:
-                    made = load_guard(guarded.folder / MODEL)
+                    made = load_guard(guarded.folder / MODEL, model=self._tuned_model(guarded.folder / MODEL))
                     known = scored.get(weights_digest(str(guarded.folder / MODEL)))
                     if known is None:
                         run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
@@ -394,6 +428,9 @@ class Stages:
             batch_size=self.config.evaluation.batch_size,
             progress=progress,
         )
+
+    def _tuned_model(self, folder: Path) -> Any:
+        return tuned_model(self.config.model, folder)
 
     def systems(self) -> dict[str, Any]:
         """The rankings by system, as `compare` takes them; the tuned models are seeds of one system."""
@@ -444,12 +481,6 @@ class Stages:
 
     def _section(self, name: str) -> Any:
         return to_dict(self.config)[name]
-
-
-def _reranker(name: str | Path) -> Any:
-    from sentence_transformers import CrossEncoder
-
-    return CrossEncoder(str(name))
 
 
 def seconds_of(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

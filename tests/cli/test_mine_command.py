@@ -190,6 +190,7 @@ def test_the_teacher_alone_labels_a_run(folder: Path) -> None:
         (["beir:beir", "--format", "tuple", "-o", "a.jsonl"], "did you mean tuples?"),
         (["beir:beir", "--run", "bm25.trec", "--run", "bm25.trec", "-o", "a.jsonl"], "two runs are called 'bm25'"),
         (["beir:beir", "--run", "bm25.trec", "--teacher", "no.trec", "-o", "a.jsonl"], "no.trec: no such checkpoint"),
+        (["beir:beir", "--margin", "1", "-o", "a.jsonl"], "a filter needs scores; got neither a run nor a model"),
         (["beir:beir", "--labels", "scores", "-o", "a.jsonl"], "labels='scores' come from a teacher; got none"),
     ],
 )
@@ -200,6 +201,25 @@ def test_wrong_input_is_one_line_and_leaves_nothing(folder: Path, arguments: lis
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert sorted(folder.iterdir()) == before
+
+
+def test_random_negatives_alone(folder: Path) -> None:
+    """Nothing is said of runs, since there are none."""
+    result = run_command(app, ["mine", "beir:beir", "--negatives", "2", "--keep-leaks", "-o", "train.jsonl"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (
+        result.stdout == "3 rows from 3 of 3 queries: 3 positives, 6 negatives (random 6); written to train.jsonl\n"
+    )
+
+
+def test_a_split_by_its_other_name_does_not_leak_into_itself(folder: Path) -> None:
+    (folder / "beir" / "qrels" / "train.tsv").rename(folder / "beir" / "qrels" / "dev.tsv")
+    texts = [
+        run_command(app, ["mine", "beir:beir", "--split", split, "--negatives", "2", "-o", f"{split}.jsonl"]).stdout
+        for split in ("dev", "validation")
+    ]
+    assert texts[0].startswith("2 rows from 2 of 3 queries")
+    assert texts[1] == texts[0].replace("dev.jsonl", "validation.jsonl")
 
 
 def test_support_is_a_column_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

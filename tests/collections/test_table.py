@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 from cmp_rerank.collections import Collection, load
+from cmp_rerank.collections.table_ids import TextIds
 
 ROWS: list[dict[str, Any]] = [
     {"query": "what do pandas eat", "positive": 'Pandas, "bears", eat\nbamboo.', "negative": "Bees make honey."},
@@ -257,3 +258,48 @@ def test_a_file_that_is_missing(tmp_path: Path, name: str) -> None:
 def test_a_folder_without_a_table(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no table in this folder; it has one file for each split"):
         load(f"table:{tmp_path}")
+
+
+def test_automatic_ids_give_way_to_given_ones(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a", "positive": "A", "document_id": "d1", "negative": "N", "support": "A"},
+        {"query": "b", "positive": "B", "document_id": "d2", "negative": "A", "query_id": "q1"},
+        {"query": "c", "positive": "C", "document_id": "d3", "negative": "D"},
+        {"query": "c", "positive": "D", "document_id": "d9", "negative": "B", "weight": 2},
+    ]
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(rows))
+    found = load(f"table:{path}")
+    names = {
+        "A": "d1",
+        "B": "d2",
+        "C": "d3",
+        "D": "d9",
+        "N": next(iter(set(found.corpus) - {"d1", "d2", "d3", "d9"})),
+    }
+    assert found.corpus == {name: text for text, name in names.items()}
+    by_text = {text: query for query, text in found.queries("train").items()}
+    assert by_text["b"] == "q1"
+    assert len(set(by_text.values())) == 3
+    relevant = {"a": ["d1"], "b": ["d2"], "c": ["d3", "d9"]}
+    assert found.qrels("train") == {by_text[text]: dict.fromkeys(docs, 1) for text, docs in relevant.items()}
+    assert found.weights("train") == {by_text["a"]: 1.0, "q1": 1.0, by_text["c"]: 2.0}
+    assert found.support == {by_text["a"]: {"d1": [(0, 1)]}}
+    # What is relevant by another row is no negative, whether or not the id was known.
+    assert found.run("negatives") == {
+        by_text["a"]: {names["N"]: -1.0},
+        "q1": {"d1": -1.0},
+        by_text["c"]: {"d2": -1.0},
+    }
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([None, "d1", "d2", "d3", "d4"])), max_size=8))
+def test_ids_of_texts_are_those_that_rows_give(rows: list[tuple[str, str | None]]) -> None:
+    by_row = {text: name for text, name in rows if name is not None}
+    assume(len({(text, name) for text, name in rows if name is not None}) == len(by_row) == len(set(by_row.values())))
+    known = TextIds("d")
+    keys = [known.key("", text, name) for text, name in rows]
+    ids = known.ids()
+    named = [(text, ids.get(key, key)) for (text, _), key in zip(rows, keys, strict=True)]
+    assert all(by_row.get(text, name) == name for text, name in named)
+    assert len(set(named)) == len({text for text, _ in rows}) == len({name for _, name in named})

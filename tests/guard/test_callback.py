@@ -30,7 +30,16 @@ def tiny(start: CrossEncoder) -> Tiny:
     return tiny_collection(start, queries=20)
 
 
-def trained(model: CrossEncoder, tiny: Tiny, folder: Path, callback: GuardCallback, label: float, **arguments: Any):
+def trained(
+    model: CrossEncoder,
+    tiny: Tiny,
+    folder: Path,
+    callback: GuardCallback,
+    label: float,
+    resume: Path | None = None,
+    late: bool = False,
+    **arguments: Any,
+):
     """Train so that relevant passages score higher (label 1), or lower (label 0)."""
     rows = [(q, d, label if d in tiny.qrels[q] else 1 - label) for q, s in tiny.first_stage.items() for d in s]
     data = datasets.Dataset.from_dict(
@@ -42,13 +51,15 @@ def trained(model: CrossEncoder, tiny: Tiny, folder: Path, callback: GuardCallba
     )
     args = CrossEncoderTrainingArguments(
         output_dir=str(folder), report_to=[], learning_rate=3e-3, per_device_train_batch_size=32, use_cpu=True,
-        save_strategy="no", disable_tqdm=True, **arguments,
+        disable_tqdm=True, **{"save_strategy": "no", **arguments},
     )  # fmt: skip
     trainer = CrossEncoderTrainer(
         model=model, args=args, train_dataset=data, eval_dataset=data, loss=BinaryCrossEntropyLoss(model),
-        callbacks=[callback],
+        callbacks=[] if late else [callback],
     )  # fmt: skip
-    trainer.train()
+    if late:
+        trainer.add_callback(callback)
+    trainer.train(None if resume is None else str(resume))
 
 
 def test_a_bad_training_leaves_the_weights_of_the_start(start: CrossEncoder, tiny: Tiny, tmp_path: Path) -> None:
@@ -94,6 +105,24 @@ def test_a_good_training_keeps_its_weights(start: CrossEncoder, tiny: Tiny, tmp_
     assert name in ("tuned", "start to tuned 50%")
     assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
     assert not all(torch.equal(weights[key], tensor) for key, tensor in start.state_dict().items())
+
+
+def test_a_resumed_training_is_compared_with_its_start(start: CrossEncoder, tiny: Tiny, tmp_path: Path) -> None:
+    """Not with the checkpoint, whose weights the model has when a resumed training begins."""
+    verdicts = []
+    steps: dict[str, Any] = {"label": 0.0, "max_steps": 8, "save_strategy": "steps", "save_steps": 4}
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    for resume in (None, checkpoint):
+        model = copy.deepcopy(start)
+        guarding = GuardCallback(corpus=tiny.corpus, **tiny.inputs(), measure="RR", options=FEW)
+        trained(model, tiny, tmp_path / "run", guarding, resume=resume, **steps)
+        assert guarding.verdict is not None
+        verdicts.append([(row.name, row.mean) for row in guarding.verdict.rows])
+        assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in start.state_dict().items())
+    assert verdicts[0] == verdicts[1]
+    late = GuardCallback(corpus=tiny.corpus, **tiny.inputs(), measure="RR", options=FEW)
+    with pytest.raises(ValueError, match="resumed at step 4, with a callback that came after the trainer was made"):
+        trained(copy.deepcopy(start), tiny, tmp_path / "run", late, resume=checkpoint, late=True, **steps)
 
 
 def test_wrong_input_is_told_before_training(start: CrossEncoder, tiny: Tiny, tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ({"data": {"corpus": "c", "queries": "q"}}, "data", "got corpus and queries"),
         ({"data": {"collection": "beir:x", "corpus": "c"}}, "data", "leave one out"),
         ({"data": {"collection": "beir:x", "validation": 1.5}}, "data.validation", "less than 1"),
+        ({"data": {"collection": "x", "options": {"missing_text": "drop"}}}, "data.options.missing_text", "mean"),
+        ({"data": {"collection": "x", "options": {"missing_texts": "skip"}}}, "data.options", "got 'skip'"),
         ({"model": {}}, "model.name", "is needed: A checkpoint"),
         ({"model": None}, "model", "got None"),
         ({"model": {"name": "m", "options": {"divice": 1}}}, "model.options.divice", "did you mean 'device'?"),
@@ -155,7 +157,8 @@ def test_settings_that_cannot_be_read(text: str, message: str) -> None:
 CONFIGS: list[dict[str, Any]] = [
     LEAST,
     {
-        "data": {"corpus": "c", "queries": "q", "qrels": {"train": "t", "dev": "d: e"}, "validation": 0.1},
+        "data": {"corpus": "c", "queries": "q", "qrels": {"train": "t", "dev": "d: e"}, "validation": 0.1,
+                 "options": {"titles": "no", "split": {"dev": 0.1}}},
         "model": {"name": "1e-5", "options": {"trust_remote_code": True, "model_kwargs": {"a": [1, {"b": None}]}}},
         "loss": {"kind": "LambdaLoss", "weighting_scheme": {"kind": "NDCGLoss2PPScheme", "mu": 5}},
         "ablations": ["crop", {"kind": "copies", "ablation": {"kind": "drop", "layers": [0, 1]}}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from pipeline_data import CORPUS, QRELS, QUERIES, collection, split
 
 from cmp_rerank.collections import Collection, Split
+from cmp_rerank.ir import write_qrels, write_queries
 from cmp_rerank.pipeline.config import Data
 from cmp_rerank.pipeline.data import task_of
 
@@ -100,3 +102,22 @@ def test_files_are_a_collection(tmp_path: Path) -> None:
     missing = files.model_copy(update={"corpus": str(tmp_path / "none.jsonl")})
     with pytest.raises(ValueError, match="no such file"):
         task_of(missing)
+
+
+def test_files_take_the_options_of_collections(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": doc, "title": "Of", "text": text}) + "\n" for doc, text in CORPUS.items())
+    )
+    write_queries(tmp_path / "queries.tsv", QUERIES)
+    write_qrels(tmp_path / "all.qrels", {**QRELS, "q0": {**QRELS["q0"], "unknown": 1}})
+    files = {"corpus": tmp_path / "corpus.jsonl", "queries": tmp_path / "queries.tsv"}
+    task = task_of(
+        Data(
+            **{name: str(path) for name, path in files.items()},
+            qrels={"all": str(tmp_path / "all.qrels")},
+            options={"titles": "no", "missing_texts": "drop", "split": {"dev": 0.2, "test": 0.3}},
+        )
+    )
+    assert dict(task.corpus) == CORPUS
+    assert {name: len(part.qrels) for name, part in task.parts.items()} == {"train": 7, "validation": 3, "test": 4}
+    assert "'unknown'" in task.collection.notes()[0]

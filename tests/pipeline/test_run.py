@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,6 +241,11 @@ def test_what_changed_and_what_depends_on_it_is_made_again(tiny_checkpoint: Path
             collection=collection(),
             resume=True,
         )
+    # Checkpoints take most of the space, and nothing that is complete needs them.
+    shutil.rmtree(second.folder / "seed-0-training")
+    third = run(plain, tmp_path / "run", collection=collection(), resume=True)
+    assert made_at(third)["seed-0"] == before["seed-0"]
+    assert third.verdict is not None
 
 
 def test_an_encoder_gets_a_new_head_for_each_seed(tmp_path: Path) -> None:
@@ -305,12 +311,14 @@ def test_negatives_come_from_where_it_is_said(tiny_checkpoint: Path, tmp_path: P
     (tmp_path / "own.trec").write_text("".join(f"q{i} Q0 d3 1 2.0 x\nq{i} Q0 d8 2 1.0 x\n" for i in range(14)))
     values = settings(
         tiny_checkpoint,
-        first_stage={"runs": {name: str(tmp_path / "own.trec") for name in ("train", "dev", "test")}},
+        # "dev" and "validation" are one name.
+        first_stage={"runs": {name: str(tmp_path / "own.trec") for name in ("train", "validation", "test")}},
         negatives={"negatives": 1, "ranks": [1, 2], "runs": [str(tmp_path / "own.trec")]},
     )
     task_data = collection()
     stages, _ = prepare(load(values), tmp_path / "run", collection=task_data)
-    assert set(stages.candidates("test")["q11"]) == {"d3", "d8"}
+    for part, query in (("validation", "q7"), ("test", "q11")):
+        assert set(stages.candidates(part)[query]) == {"d3", "d8"}
     rows = datasets.load_from_disk(str(stages.training_data.folder / "rows"))
     documents = set(rows["document"]) - {task_data.corpus[doc] for query in QRELS for doc in QRELS[query]}
     assert documents <= {task_data.corpus["d3"], task_data.corpus["d8"]}
@@ -324,6 +332,10 @@ def test_negatives_come_from_where_it_is_said(tiny_checkpoint: Path, tmp_path: P
         (
             {"loss": {"kind": "LambdaLoss", "reduction_log": "decimal"}},
             "loss.reduction_log: input should be .natural. or .binary.",
+        ),
+        (
+            {"first_stage": {"runs": {"trian": "mine.trec"}}},
+            "split must be one of .*; got 'trian'; did you mean 'train'",
         ),
         ({"model": {"options": {"num_labels": 3}}}, "model.name must be .* of a cross-encoder or an encoder; got"),
     ],
@@ -362,3 +374,70 @@ def test_the_corpus_of_a_task_is_never_listed(tiny_checkpoint: Path, tmp_path: P
     """Only the texts that are needed are read of a corpus that may be larger than memory."""
     stages: Stages = prepare(load(settings(tiny_checkpoint)), tmp_path / "run", collection=collection())[0]
     assert stages.task.digest("train") == task_of(load(settings(tiny_checkpoint)).data, collection()).digest("train")
+
+
+def test_other_files_of_negatives_are_noticed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    own, labels = tmp_path / "own.trec", tmp_path / "labels.trec"
+
+    def write(path: Path, docs: str) -> None:
+        path.write_text(
+            "".join(f"q{i} Q0 d{doc} 1 {9 - place} x\n" for i in range(14) for place, doc in enumerate(docs))
+        )
+
+    def mined() -> str:
+        values = settings(
+            tiny_checkpoint,
+            first_stage={"kind": str(own)},
+            negatives={"negatives": 1, "runs": [str(own)], "teacher": str(labels), "unscored": "lowest"},
+        )
+        stages, _ = prepare(load(values), tmp_path / "run", collection=collection(), resume=True)
+        return stages.training_data.digest
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    write(own, "38")
+    write(labels, "01")
+    first = mined()
+    assert mined() == first
+    write(labels, "10")
+    second = mined()
+    write(own, "83")
+    assert len({first, second, mined()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("negatives", "message"),
+    [
+        ({"runs": ["none.trec"]}, "none.trec: no such file"),
+        ({"teacher": "none.trec"}, "none.trec: no such checkpoint"),
+        ({"filter_model": "none/model", "absolute_margin": 1.0}, "none/model: no such checkpoint"),
+    ],
+)
+def test_sources_of_negatives_are_looked_at_before_anything_is_computed(
+    negatives: dict[str, Any], message: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(load(settings(tiny_checkpoint, negatives=negatives)), tmp_path / "run", collection=collection())
+
+
+def test_a_model_with_code_of_its_own_goes_the_whole_way(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was tuned is loaded with the arguments of the start; otherwise its code is refused, after training."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "own")
+    (folder / "modeling_own.py").write_text(
+        "from transformers import BertConfig, BertForSequenceClassification\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own-bert'\n"
+        "class OwnForSequenceClassification(BertForSequenceClassification):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    kinds = {"AutoConfig": "OwnConfig", "AutoModelForSequenceClassification": "OwnForSequenceClassification"}
+    config |= {"model_type": "own-bert", "architectures": ["OwnForSequenceClassification"]}
+    config["auto_map"] = {auto: f"modeling_own.{name}" for auto, name in kinds.items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    values = settings(folder, model={"options": {"trust_remote_code": True}}, sizes=[3, "all"])
+    values["training"] |= {"max_steps": 1, "eval_steps": 1, "save_steps": 1}
+    results = run(values, tmp_path / "run", collection=collection())
+    model = CrossEncoder(str(results.model), trust_remote_code=True)
+    assert type(model.transformers_model).__name__ == "OwnForSequenceClassification"
