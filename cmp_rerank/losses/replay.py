@@ -115,7 +115,8 @@ class StandIn:
         """
         of_model: Any = type(model)
         kind = _standing_in(of_model)
-        made: nn.Module = kind.__new__(kind)
+        # Not `kind.__new__`: that of a sharded model makes another model.
+        made: nn.Module = object.__new__(kind)
         own = {name: value for name, value in vars(model).items() if name not in ("forward", "preprocess")}
         hooks = {name: OrderedDict() for name in _HOOKS if name in own}  # type: ignore[var-annotated]
         vars(made).update(own | hooks | {"_compiled_call_impl": None, "_serve": serve, "_served_on": device})
