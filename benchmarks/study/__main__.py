@@ -37,7 +37,7 @@ def prepare_tasks(
     """Write the rows of the tasks, and train the common starts."""
     from cmp_rerank.demo.encoder import pretrained_encoder
 
-    from .training import make_start
+    from .starts import make_start
 
     wanted = tasks or [name for name in TASKS if name != "smoke"]
     # A start that several tasks have is a task of its own, and comes before them.

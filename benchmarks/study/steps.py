@@ -151,7 +151,7 @@ class _Course:
 
 
 def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
-    """Train a common start, as `training.make_start` does by a trainer."""
+    """Train a common start, as `starts.make_start` does by a trainer."""
     data = of_windows(model, Plan([]), rows, task) if task.reads else of_pairs(model, Plan([]), rows)
     cell = Cell(task.name, len(rows), "plain", task.start_rate, 0, "start")
     with precision("high"):

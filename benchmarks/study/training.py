@@ -15,7 +15,6 @@ from sentence_transformers import CrossEncoder
 from torch import nn
 
 from cmp_rerank import GivenSupport
-from cmp_rerank.ir.lines import replacing_folder
 
 from . import readers
 from .arms import ARMS, Arm
@@ -55,49 +54,13 @@ def start_folder(task: Task, cache: Path) -> Path:
 START_DROPOUT = 0.1
 
 
-def make_start(
-    task: Task, cache: Path, encoder: str, layers: int | None = None, device: str = "cpu", trainer: bool = True
-) -> Path:
-    """Train the head, and the first layers of a pretrained encoder, on rows of their own; saved in half precision.
-
-    By its trainer, or as the cells that are trained together, which needs no ``datasets``.
-    """
-    folder = start_folder(task, cache)
-    layers = task.layers if layers is None else layers
-    if task.start_of:
-        return make_start(TASKS[task.start_of], cache, encoder, layers, device, trainer)
-    if not (folder / "config.json").exists():
-        torch.manual_seed(0)
-        model = readers.opened(encoder, device, 0.0) if task.reads else _opened(encoder, task, device, START_DROPOUT)
-        inner = model.model
-        inner.base_model.encoder.layer = inner.base_model.encoder.layer[:layers]
-        inner.config.num_hidden_layers = layers
-        size, epochs = task.start
-        rows = training_rows(task, load(task.name, cache)["start"], size, 0)
-        if trainer:
-            scheduler = "constant_with_warmup"
-            _fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler=scheduler)
-        else:
-            from .steps import train_start
-
-            train_start(model, task, rows)
-        with replacing_folder(folder) as made:
-            inner.half()
-            if task.reads:
-                inner.save_pretrained(str(made))
-                model.tokenizer.save_pretrained(str(made))
-            else:
-                model.save_pretrained(str(made))
-    return folder
-
-
 def open_start(task: Task, cache: Path, dropout: float, device: str) -> Any:
     """The start in 32 bits, with the model's own dropout at a rate: a CrossEncoder, or a reader."""
     folder = str(start_folder(task, cache))
-    return readers.opened(folder, device, dropout) if task.reads else _opened(folder, task, device, dropout)
+    return readers.opened(folder, device, dropout) if task.reads else opened(folder, task, device, dropout)
 
 
-def _opened(path: str, task: Task, device: str, dropout: float) -> CrossEncoder:
+def opened(path: str, task: Task, device: str, dropout: float) -> CrossEncoder:
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     return CrossEncoder(
         path, num_labels=1, max_length=task.max_length, activation_fn=nn.Identity(), device=device,
@@ -120,7 +83,7 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     torch.manual_seed(cell.seed)
     model = open_start(task, cache, arm.dropout, device)
     wall, cpu = time.perf_counter(), time.process_time()
-    log = _fit(
+    log = fit(
         model, task, arm, rows, rate=cell.rate, epochs=task.sizes[cell.size] * arm.epochs, seed=cell.seed,
         validation=parts["validation"],
     )  # fmt: skip
@@ -136,7 +99,7 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     }
 
 
-def _fit(
+def fit(
     model: Any, task: Task, arm: Arm, rows: Sequence[Row], *, rate: float, epochs: int, seed: int,
     validation: Sequence[Row] = (), scheduler: str = "linear",
 ) -> dict[str, Any]:  # fmt: skip

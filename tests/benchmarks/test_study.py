@@ -27,12 +27,13 @@ from cmp_rerank.evaluation import evaluate
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import analysis, bert, loop, readers, real, steps, together, training
+from benchmarks.study import analysis, bert, loop, readers, real, starts, steps, together, training
 from benchmarks.study.analysis import contrast, holm, summary, tuning
 from benchmarks.study.arms import ARMS, CROPS
 from benchmarks.study.plan import CORE, PLAN
+from benchmarks.study.starts import make_start
 from benchmarks.study.tasks import PARTS, TASKS, load, prepare, training_rows
-from benchmarks.study.training import Cell, decode, make_start, run_cell
+from benchmarks.study.training import Cell, decode, run_cell
 from benchmarks.study.watch import log_of
 
 
@@ -538,7 +539,7 @@ def test_a_start_of_several_tasks_is_prepared_before_them(tmp_path: Path, monkey
     seen: list[str] = []
     monkeypatch.setattr(command, "prepare", lambda name, data, cache: seen.append(name))
     monkeypatch.setattr(command, "load", lambda name, cache: {})
-    monkeypatch.setattr(training, "make_start", lambda task, *_: tmp_path)
+    monkeypatch.setattr(starts, "make_start", lambda task, *_: tmp_path)
     result = CliRunner().invoke(command.app, ["prepare", "--task", "scifact", "--task", "cranfield"])
     assert result.exit_code == 0, result.output
     assert seen == ["reranker", "scifact", "cranfield"]
@@ -607,7 +608,7 @@ def compare_with_trainer(
     for number, cell in enumerate(cells):
         alone = training.open_start(task, cache, 0.0, "cpu")
         own = training_rows(task, parts["train"], size, cell.seed)
-        log = training._fit(
+        log = training.fit(
             alone, task, ARMS[arm], own, rate=cell.rate, epochs=epochs, seed=cell.seed,
             validation=parts["validation"] if ARMS[arm].keep_best else [],
         )  # fmt: skip
@@ -644,7 +645,7 @@ def test_a_start_that_is_trained_on_a_gpu_is_that_of_the_trainer(
     name: str, squad: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the dropout of rerankers, whose random numbers are others."""
-    monkeypatch.setattr(training, "START_DROPOUT", 0.0)
+    monkeypatch.setattr(starts, "START_DROPOUT", 0.0)
     monkeypatch.setattr(steps, "START_DROPOUT", 0.0)
     task = replace(TASKS[name], start=(4, 2), batch=1, start_rate=1e-3)
     found = []
