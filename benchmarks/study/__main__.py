@@ -118,6 +118,8 @@ def run(
     """Run the cells of the plan that are not there yet; stop at any time, and go on by the same command."""
     from .training import start_folder
 
+    if stage not in ("tune", "test", "both"):
+        raise typer.BadParameter(f"tune, test or both; got {stage!r}", param_hint="--stage")
     how = _How.of(workers, device, threads, together, minutes, cache, results)
     for name, rows_of, own in _chosen(task, size, arms):
         rows = (cache / f"{name}.json.gz").exists()

@@ -188,9 +188,10 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             if not len(data):
                 raise ValueError(f"A training dataset must have rows; got none{f' in {name!r}' if name else ''}.")
         rows = Rows(list(named.values()))
-        made_of = [*map(id, rows.datasets), *self._fingerprint(preparer, named)]
+        fingerprint = self._fingerprint(preparer, named)
+        made_of = [*map(id, rows.datasets), fingerprint]
         if self._ahead is None or made_of != self._made_of:
-            store, workers = TokenStore(self._token_folder(preparer, named)), self._workers(len(rows) > WINDOW)
+            store, workers = TokenStore(self._token_folder(*fingerprint)), self._workers(len(rows) > WINDOW)
             turn = self.args.process_index / self.args.world_size
             self._ahead = Ahead(rows, store, tokeniser, workers, turn, self._count)
             self._course.ahead, self._made_of = self._ahead, made_of
@@ -313,9 +314,9 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         self.data_collator.preparer = preparer
         return preparer
 
-    def _token_folder(self, preparer: Preparer, named: dict[str, Any]) -> Path:
+    def _token_folder(self, fingerprint: str, lasting: bool) -> Path:
         """Where tokens are kept: in the cache, or in a temporary folder."""
-        cache, (fingerprint, lasting) = getattr(self.args, "token_cache", None), self._fingerprint(preparer, named)
+        cache = getattr(self.args, "token_cache", None)
         if cache is not None and not lasting:
             logger.warning("Nothing is kept in %s: a segmenter or scorer has no description of its contents.", cache)
         elif cache is not None:
