@@ -109,7 +109,7 @@ def run(
     threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
     together: Annotated[
         int | None,
-        typer.Option(help="Train so many cells of an arm as one model; 0: each by its trainer. 10 on a GPU, else 0."),
+        typer.Option(help="Train so many cells of an arm as one model; 0: each alone. 10 on a GPU, else 0."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Begin no cell after so many minutes.")] = 1e9,
     cache: Cache = CACHE,

@@ -20,7 +20,7 @@ def make_start(
 ) -> Path:
     """Train the head, and the first layers of a pretrained encoder, on rows of their own; saved in half precision.
 
-    By its trainer, or as the cells that are trained together, which needs no ``datasets``.
+    By its trainer, or as the cells that are trained together, which needs no ``datasets`` and can be in bfloat16.
     """
     folder = start_folder(task, cache)
     layers = task.layers if layers is None else layers
@@ -34,7 +34,7 @@ def make_start(
         inner.config.num_hidden_layers = layers
         size, epochs = task.start
         rows = training_rows(task, load(task.name, cache)["start"], size, 0)
-        if trainer:
+        if trainer and not task.half:
             scheduler = "constant_with_warmup"
             fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler=scheduler)
         else:

@@ -33,14 +33,16 @@ from .training import START_DROPOUT, Cell, Values, decode, values_of
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Products of 32 bits are as precise as the name says to torch, inside."""
-    before = torch.get_float32_matmul_precision()
+def products(models: Models, name: str, half: bool = False) -> Iterator[None]:
+    """Inside, products of 32 bits are as precise as the name says to torch; those of layers may be in bfloat16."""
+    before = torch.get_float32_matmul_precision(), models.half
     torch.set_float32_matmul_precision(name)
+    models.half = half
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        models.half = before[1]
 
 
 class AdamW:
@@ -100,14 +102,14 @@ def train(
             if cell.seed not in drawn:
                 drawn[cell.seed] = Drawn.of(own, course.rows(step), f"{cell.seed} {(step, 0)}", passes)
         batches = [drawn[cell.seed] for cell in cells]
-        log.add(*step_of(models, passes, objective, task, batches), [bool(len(own.rows)) for own in batches])
+        with products(models, "high", task.half):
+            log.add(*step_of(models, passes, objective, task, batches), [bool(len(own.rows)) for own in batches])
         optimizer.update([course.share(step, constant) for course in courses])
         if average is not None:
             average.add([max(0, step + 1 - len(c) // 2) if step < len(c) else 0 for c in courses])
         ended = [step < len(c) and (step + 1) % (len(c) // epochs) == 0 for c in courses]
         if best is not None and any(ended):
-            with precision("highest"):
-                measured = measure(models, validation, task)
+            measured = measure(models, validation, task)
             values = [-1.0 if one is None else decode(one, task).mean() for one in measured]
             best.see([(step + 1) / (len(c) // epochs) for c in courses], values, ended)
     if average is not None:
@@ -154,9 +156,8 @@ def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
     """Train a common start, as `starts.make_start` does by a trainer."""
     data = of_windows(model, Plan([]), rows, task) if task.reads else of_pairs(model, Plan([]), rows)
     cell = Cell(task.name, len(rows), "plain", task.start_rate, 0, "start")
-    with precision("high"):
-        arm = Arm(dropout=0.0 if task.reads else START_DROPOUT)
-        models, _ = train(model, task, arm, [data], [cell], task.start[1], constant=True)
+    arm = Arm(dropout=0.0 if task.reads else START_DROPOUT)
+    models, _ = train(model, task, arm, [data], [cell], task.start[1], constant=True)
     with torch.no_grad():
         for name, weight in model.model.named_parameters():
             weight.copy_(models.weights[name][0])
@@ -459,6 +460,11 @@ class _Best:
 
 def measure(models: Models, tokens: Any, task: Task) -> list[Values | None]:
     """For each model the values of all rows, as `training.measure` writes them; None for one that has diverged."""
+    with products(models, "highest"):
+        return _measured(models, tokens, task)
+
+
+def _measured(models: Models, tokens: Any, task: Task) -> list[Values | None]:
     if isinstance(tokens, Tokens):
         scores = models.all_scores(tokens)
         return [values_of(own, tokens.rows, task) if np.isfinite(own).all() else None for own in scores]

@@ -5,8 +5,8 @@ by side: each weight is a tensor (E, ...), and a step takes one batch of each. `
 
 Rows are those of `training.run_cell` up to rounding, but for two things. An arm with the model's own dropout draws
 other random numbers, which also depend on the cells beside it. A plain reader has a loss without padding, as compared
-ones have it; that of transformers has padding in its softmax. On a GPU products of training are in TF32; models are
-measured in 32 bits.
+ones have it; that of transformers has padding in its softmax. On a GPU products of training are in TF32, and of tasks
+that say so everywhere in bfloat16; models are measured in 32 bits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from . import readers
 from .arms import ARMS
 from .bert import Models, tokenised
 from .examples import Examples, of_pairs, of_windows
-from .steps import measure, precision, train
+from .steps import measure, train
 from .tasks import TASKS, Row, load, training_rows
 from .training import Cell, decode, open_start, support_of
 
@@ -96,12 +96,11 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
     epochs = task.sizes[first.size] * arm.epochs
     data = [examples_of(cell, cache) for cell in cells]
     model = _opened(first.task, cache, device)
-    begin = time.perf_counter()
-    with precision("high"):
-        models, logs = train(
-            model, task, arm, data, cells, epochs, asked(first.task, "validation", cache) if arm.keep_best else None
-        )
-    seconds = (time.perf_counter() - begin) / len(cells)
+    wall, cpu = time.perf_counter(), time.process_time()
+    models, logs = train(
+        model, task, arm, data, cells, epochs, asked(first.task, "validation", cache) if arm.keep_best else None
+    )
+    seconds, cpu_seconds = (time.perf_counter() - wall) / len(cells), (time.process_time() - cpu) / len(cells)
     values = measure(models, asked(first.task, first.part, cache), task)
     guarded = first.part == "test"
     seen = measure(models, asked(first.task, "guard", cache), task) if guarded else values
@@ -111,6 +110,7 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
         row = {
             **asdict(cell),
             "seconds": round(seconds, 2),
+            "cpu_seconds": round(cpu_seconds, 2),
             "together": len(cells),
             "passes": arm.passes * epochs,
             "rows": hashlib.sha256(repr(drawn).encode()).hexdigest()[:12],
@@ -188,5 +188,6 @@ def operations(cell: Cell, cache: Path, width: int = 384) -> float:
         return sum(min(1.4 * len(pair.split()) + 3, task.max_length) for pair in pairs)
 
     passes = arm.epochs * task.sizes[cell.size] * (1 + len(Plan(arm.ablations())))
-    read = 3 * passes * tokens(_rows_of(cell, cache)) + tokens(parts[cell.part])
+    asked = parts[cell.part] + (parts["guard"] if cell.part == "test" else [])
+    read = 3 * passes * tokens(_rows_of(cell, cache)) + tokens(asked)
     return 2.0 * read * task.layers * 12 * width**2

@@ -1,0 +1,125 @@
+"""The study in bfloat16: near what it is in 32 bits while models train, and 32 bits where they are measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.study import bert, starts, steps, together, training, workers
+from benchmarks.study.arms import ARMS
+from benchmarks.study.starts import make_start
+from benchmarks.study.tasks import TASKS, prepare
+from benchmarks.study.training import Cell
+
+HALF = replace(TASKS["smoke"], half=True, sizes={16: 2})
+CELLS = [Cell("smoke", 16, "compared, c=2", 1e-3, seed, "test") for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def cache(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("half")
+    prepare("smoke", folder, folder)
+    make_start(TASKS["smoke"], folder, str(tiny_checkpoint), layers=2, trainer=False)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    yield
+    for kept in (together._parts, together._opened, together.asked, together._examples):
+        kept.cache_clear()
+
+
+def trained(cache: Path, half: bool) -> tuple[bert.Models, list[dict[str, list[float]]]]:
+    data = [together.examples_of(cell, cache) for cell in CELLS]
+    model = together._opened("smoke", cache)
+    return steps.train(model, replace(HALF, half=half), ARMS["compared, c=2"], data, CELLS, 2)
+
+
+def test_a_training_is_near_that_in_32_bits_and_not_the_same(cache: Path) -> None:
+    start = bert.Models(together._opened("smoke", cache), 1).weights
+    exact, log = trained(cache, half=False)
+    found, other = trained(cache, half=True)
+    steps_of = torch.cat([(exact.weights[of] - start[of]).flatten(1) for of in start], dim=1)
+    errors = torch.cat([(found.weights[of] - exact.weights[of]).flatten(1) for of in start], dim=1)
+    assert (errors.norm(dim=1) > 0).all()
+    # Where a gradient is near zero its sign decides a step of AdamW, so that single weights go another way.
+    assert (errors.norm(dim=1) < 0.35 * steps_of.norm(dim=1)).all()
+    for own, others in zip(log, other, strict=True):
+        assert own["loss"] == pytest.approx(others["loss"], rel=0.05)
+
+
+def test_losses_are_compared_more_finely_than_bfloat16_counts(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head is in 32 bits: scores of eight bits would often say that two passes are alike."""
+    seen = []
+    scores = bert.Models.scores
+
+    def watched(self: bert.Models, *args: object, **kwargs: object) -> torch.Tensor:
+        found = scores(self, *args, **kwargs)  # type: ignore[arg-type]
+        seen.append((self.half, found.detach()))
+        return found
+
+    monkeypatch.setattr(bert.Models, "scores", watched)
+    trained(cache, half=True)
+    assert seen
+    for half, found in seen:
+        assert half
+        assert found.dtype == torch.float32
+        assert (found != found.bfloat16().float()).any()
+
+
+def test_models_are_measured_in_32_bits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, _ = trained(cache, half=True)
+    tokens = together.asked("smoke", "test", cache)
+    exact = models.all_scores(tokens)
+    with steps.products(models, "high", half=True):
+        rough = models.all_scores(tokens)
+        assert rough == pytest.approx(exact, abs=0.02 * float(np.abs(exact).max()))
+        assert (rough != exact).any()
+        seen = []
+        monkeypatch.setattr(steps, "values_of", lambda scores, *_: seen.append(scores))
+        steps.measure(models, tokens, HALF)
+    assert np.array_equal(np.stack(seen), exact)
+    assert not models.half
+
+
+def test_a_task_in_bfloat16_is_not_given_to_a_trainer(
+    cache: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "smoke", HALF)
+    monkeypatch.setattr(workers, "run_cell", lambda *_: pytest.fail("by its trainer"))
+    monkeypatch.setattr(starts, "fit", lambda *_, **__: pytest.fail("by its trainer"))
+    row = workers._run(CELLS[0], cache, "cpu")
+    assert row["values"] == together.run_cells(CELLS[:1], cache, "cpu")[0]["values"]
+    (tmp_path / "smoke.json.gz").symlink_to(cache / "smoke.json.gz")
+    made = make_start(HALF, tmp_path, str(tiny_checkpoint), layers=2)
+    assert training.start_folder(HALF, tmp_path) == made
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_attention_is_that_of_torch(tokens: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.randn(3, 2, rows, 8, generator=draw).bfloat16() for rows in (4, tokens, tokens, 4)]
+    mask = torch.arange(tokens) < torch.tensor([1, tokens, max(1, tokens - 2)])[:, None]
+    mask = mask[:, None, None]
+    found = []
+    for attended in (bert.attended, None):
+        query, key, value = (each.clone().requires_grad_() for each in given[:3])
+        if attended is not None:
+            out = attended(query, key, value, mask, 0.0)
+        else:
+            query, key, value = (each.float().detach().requires_grad_() for each in given[:3])
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        (out.float() * given[3].float()).sum().backward()
+        found.append([out.float(), *(each.grad.float() for each in (query, key, value))])  # type: ignore[union-attr]
+    for own, wanted in zip(*[[each.detach() for each in one] for one in found], strict=True):
+        assert (own - wanted).abs().max() <= 0.03 * max(1.0, float(wanted.abs().max()))
