@@ -38,7 +38,7 @@ def open_table(where: str, options: LoadOptions) -> Collection:
     |---|---|
     | ``query`` (``question``, ``anchor``) | the text of the query |
     | ``positive`` (``passage``, ``document``, ``answer``, ``text``) | a text that answers it; ``positives``: a list |
-    | ``label`` (``relevance``, ``grade``) | the grade of the pair, a whole number; without it, it is 1 |
+    | ``label`` (``relevance``, ``grade``) | the grade of the pair, a whole number; without the column, it is 1 |
     | ``negative``, ``negative_1``, ... | texts that do not answer it; ``negatives``: a list |
     | ``query_id``, ``document_id`` | ids; without them, the same text has the same id: q1, q2, ..., d1, d2, ... |
     | ``title`` | goes before the text of the document |
@@ -139,8 +139,7 @@ class _Pairs:
         query = self.queries.key(where, text, _optional(cells, QUERY_ID))
         part = self.splits.setdefault(_text(where, "split", cells["split"]) if "split" in cells else split, _Part())
         part.queries[query] = text
-        label = _optional(cells, LABEL)
-        grade = 1 if label is None else _grade(where, label)
+        grade = _grade(where, cells)
         self._add_documents(part, query, grade, where, cells)
         self._add_negatives(query, where, cells)
         weight = _optional(cells, ("weight",))
@@ -282,7 +281,15 @@ def _json_list(where: str, column: str, value: str) -> Any:
         ) from error
 
 
-def _grade(where: str, value: Any) -> int:
+def _grade(where: str, cells: Mapping[str, Any]) -> int:
+    """The grade of the pair: 1 where there is no label. An empty one may stand for either grade."""
+    columns = [name for name in LABEL if name in cells]
+    value = _optional(cells, columns) if columns else 1
+    if value is None:
+        raise ValueError(
+            f"{where}: a label must be a whole number, the grade of the pair; got an empty {columns[0]!r}; fill it "
+            "in, or take the row out"
+        )
     number = _number(value)
     if not number.is_integer():
         raise ValueError(

@@ -178,6 +178,17 @@ def test_support_is_found_in_the_document(tmp_path: Path) -> None:
     assert load(write(tmp_path / "p.csv", csv_rows)).support == {"q1": {"d1": [(0, 6), (18, 22)]}}
 
 
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv"])
+@pytest.mark.parametrize("empty", ["label", "grade"])
+def test_an_empty_label_is_no_positive(name: str, empty: str, tmp_path: Path) -> None:
+    rows = [{"query": "x", "positive": "y", empty: "0"}, {"query": "x", "positive": "z", empty: ""}]
+    with pytest.raises(ValueError, match=rf"{name}, line 3: a label must be .*; got an empty '{empty}'"):
+        load(write(tmp_path / name, rows))
+    # Another column of labels has it.
+    rows = [{**row, "relevance": "2"} for row in rows[1:]]
+    assert load(write(tmp_path / name, rows)).qrels("train") == {"q1": {"d1": 2}}
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -197,6 +208,10 @@ def test_support_is_found_in_the_document(tmp_path: Path) -> None:
             r"label must be a whole number, .*; got 0.73; scores of",
         ),
         ([{"query": "x", "positive": "y", "label": "high"}], r"label must be a whole number, .*; got 'high'"),
+        (
+            [{"query": "x", "positive": "y", "label": None}],
+            r"line 1: a label must be a whole number, .*; got an empty 'label'; fill it in",
+        ),
         ([{"query": "x", "positive": "y", "weight": -1}], r"the weight of a query must be .*; got -1"),
         (
             [{"query": "x", "positive": "y", "weight": 1}, {"query": "x", "positive": "z", "weight": 2}],
