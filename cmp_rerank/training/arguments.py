@@ -71,7 +71,7 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
         if self.token_cache is not None:
             if not isinstance(self.token_cache, str | os.PathLike):
                 raise ValueError(f"token_cache must be a folder or None; got {self.token_cache!r}.")
-            self.token_cache = os.fspath(self.token_cache)
+            self.token_cache = os.path.expanduser(self.token_cache)  # as output_dir is
         if self.strategy is not None and self.strategy not in STRATEGIES:
             raise ValueError(f"strategy must be one of {STRATEGIES}; got {self.strategy!r}.")
         if self.tokens_per_batch is not None and not self.length_bucketing:

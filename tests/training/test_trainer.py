@@ -256,6 +256,12 @@ def test_training_pairs_are_tokenised_once(tiny_model: CrossEncoder, tmp_path: P
     assert len(seen) == 2 * len(POINTWISE) + 8
 
 
+def test_the_home_folder_has_its_short_name_in_token_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = RerankerTrainingArguments("~/run", token_cache="~/tokens", report_to=[])
+    assert (args.output_dir, args.token_cache) == (str(tmp_path / "run"), str(tmp_path / "tokens"))
+
+
 def test_a_trainer_that_trains_again_has_the_tokens_of_its_model_now(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """As in a search for hyperparameters, whose trials have models of their own."""
     limit = {"max_seq_length": 128}
