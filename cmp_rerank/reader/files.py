@@ -158,12 +158,14 @@ def _squad(content: Any, source: str) -> Questions:
                 record.place = f"{where}, question {k}"
                 name = str(record.of(qa, "id", (str, int)))
                 record.place = f"question {name!r}"
-                impossible = record.of(qa, "is_impossible", bool, False)
-                second |= qa.get("is_impossible") is not None
+                impossible, given = record.of(qa, "is_impossible", bool, None), record.of(qa, "answers", list, None)
+                second |= impossible is not None
+                if impossible is None:  # an empty list says it, too, as in a table; without a list it is not known
+                    impossible = given == []
                 answers = [
                     GoldAnswer(record.of(answer, "text", str), 0, record.of(answer, "answer_start", int))
                     # Version 2.0 has plausible answers under another key; some files in its format have them here.
-                    for answer in ([] if impossible else record.of(qa, "answers", list, []))
+                    for answer in ([] if impossible else given or [])
                 ]
                 record.counts["without an answer"] += impossible
                 kind: Kind = "none" if impossible else "span"

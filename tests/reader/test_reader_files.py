@@ -12,6 +12,7 @@ from optional_libraries import datasets
 
 from cmp_rerank.reader.files import read_questions, read_table
 from cmp_rerank.reader.locate import find_answers
+from cmp_rerank.reader.measures import check_gold
 from cmp_rerank.reader.records import GoldAnswer, Question
 from cmp_rerank.reader.retrieved import from_run
 
@@ -65,6 +66,21 @@ def test_squad_2(tmp_path: Path) -> None:
     assert questions.format == "squad2"
     assert [question.kind for question in questions] == ["span", "none"]
     assert questions.counts["without an answer"] == 1
+
+
+def test_squad_without_is_impossible(tmp_path: Path) -> None:
+    """An empty list of answers is no answer, as transformers' scripts take it; without a list it is not known."""
+    unknown = {"id": "q3", "question": "Why?"}
+    said = {"id": "q4", "question": "Why?", "answers": [], "is_impossible": False}
+    empty = {"id": "q2", "question": "Why?", "answers": []}
+    questions = read_questions(write(tmp_path, squad(qa(), empty, unknown)))
+    assert [question.kind for question in questions] == ["span", "none", "span"]
+    assert questions.format == "squad"
+    assert questions.counts["without an answer"] == 1
+    check_gold(questions[:2])
+    with pytest.raises(ValueError, match="question 'q3' has no gold answer"):
+        check_gold(questions)
+    assert [question.kind for question in read_questions(write(tmp_path, squad(said)))] == ["span"]
 
 
 def test_squad_with_numbers_as_ids_and_nothing_as_title(tmp_path: Path) -> None:
