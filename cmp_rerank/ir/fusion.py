@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cmp_rerank.ir.arguments import check_count, check_number, check_runs, kind
 from cmp_rerank.ir.files import Run
@@ -42,13 +42,13 @@ def fuse(
     check_runs(runs)
     check_number("k", k, 0)
     _check_depth(depth)
-    fused: dict[str, dict[str, float]] = {}
+    parts: dict[str, dict[str, list[float]]] = {}
     for run, weight in zip(runs, _weights(weights, len(runs)), strict=True):
         for query, scores in run.items():
-            found = fused.setdefault(query, {})
+            found = parts.setdefault(query, {})
             for place, (document, _) in enumerate(rank(scores), start=1):
-                found[document] = found.get(document, 0.0) + weight / (k + place)
-    return _cut(fused, depth)
+                found.setdefault(document, []).append(weight / (k + place))
+    return _cut({query: {doc: _sum(each) for doc, each in found.items()} for query, found in parts.items()}, depth)
 
 
 def combine(
@@ -94,12 +94,21 @@ def combine(
         parts = [_scaled(run.get(query, {}), scale, place, query) for place, run in enumerate(runs, start=1)]
         floors = [min(0.0, *part.values()) if part else 0.0 for part in parts]
         combined[query] = {
-            document: sum(
+            document: _sum(
                 factor * part.get(document, floor) for factor, part, floor in zip(factors, parts, floors, strict=True)
             )
             for document in dict.fromkeys(document for part in parts for document in part)
         }
     return _cut(combined, depth)
+
+
+def _sum(parts: Iterable[float]) -> float:
+    """The sum, exact up to one rounding: documents that tie do so in whatever order the runs come."""
+    values = list(parts)
+    try:
+        return math.fsum(values)
+    except OverflowError:  # infinite, or nearly
+        return sum(values)
 
 
 def _scaled(scores: Mapping[str, float], scale: str, place: int, query: str) -> dict[str, float]:

@@ -98,6 +98,35 @@ def test_fusion_with_weights_is_a_slow_loop_and_needs_ranks_only(runs: list[dict
     assert fuse(runs, 2, weights, depth=1) == {query: dict(rank(scores)[:1]) for query, scores in fused.items()}
 
 
+# Ranks and weights by which documents often tie, though by other sums.
+TIES = st.lists(
+    st.fixed_dictionaries(
+        {"q": st.permutations("abcd").map(lambda order: {d: float(i) for i, d in enumerate(order)})}
+    ),
+    min_size=3,
+    max_size=4,
+)
+
+
+@given(TIES, st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.7]), min_size=4, max_size=4), st.data())
+def test_the_order_of_the_runs_does_not_matter(
+    runs: list[dict[str, dict[str, float]]], weights: list[float], data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(runs))))
+    moved, factors = [runs[i] for i in order], [weights[i] for i in order]
+    assert fuse(moved, weights=factors) == fuse(runs, weights=weights[: len(runs)])
+    for scale in SCALES:
+        assert combine(moved, factors, scale=scale) == combine(runs, weights[: len(runs)], scale=scale)
+
+
+def test_documents_with_the_same_places_tie() -> None:
+    """Each has the places 1, 2 and 3: 1/6 + 1/7 + 1/8 is not always the same float, in other orders."""
+    runs = [{"q": dict(zip(order, (3.0, 2.0, 1.0), strict=True))} for order in ("abc", "bca", "cab")]
+    assert len(set(fuse(runs, k=5)["q"].values())) == 1
+    thirds = [{"q": dict(zip(order, (0.1, 0.2, 0.3), strict=True))} for order in ("abc", "bca", "cab")]
+    assert len(set(combine(thirds, scale="none")["q"].values())) == 1
+
+
 def test_equal_scores_have_a_value_on_each_scale() -> None:
     one, other = {"q": {"a": 0.1, "b": 0.1, "c": 0.1}}, {"q": {}}
     for scale, value in (("max", 1.0), ("minmax", 1.0), ("z", 0.0), ("none", 0.1)):
