@@ -40,8 +40,9 @@ def write_beir(
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder} exists already: name a new folder or remove it first.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished_folder(folder) as unfinished:
+    target = Path(os.path.realpath(folder))  # of a symbolic link, the folder that it names
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished_folder(target) as unfinished:
         write_corpus(unfinished / "corpus.jsonl", corpus)
         _write_queries(unfinished / "queries.jsonl", queries, weights or {})
         (unfinished / "qrels").mkdir()
@@ -50,7 +51,7 @@ def write_beir(
             write_qrels(unfinished / "qrels" / f"{split}.tsv", judged)
         about = json.dumps(dict(metadata or {}), indent=2, ensure_ascii=False)
         (unfinished / "metadata.json").write_text(about + "\n", encoding="utf-8")
-        unfinished.rename(folder)
+        unfinished.rename(target)
     return folder
 
 

@@ -105,8 +105,8 @@ class Curves:
         left.set(xlabel="segments kept", ylabel=measure)
         right.set(xlabel="rate at which neurons are dropped")
         left.legend()
-        target = Path(path)
-        draft = target.with_name("." + target.name)  # keeps the suffix, which is the format
+        target = Path(os.path.realpath(path))
+        draft = target.with_name("." + Path(path).name)  # keeps the suffix, which is the format
         figure.savefig(draft)
         draft.replace(target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,8 +87,9 @@ def check_free(folder: PathLike) -> Path:
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path}: this exists already and is not an empty folder; choose another, or remove it")
-    check_parent(path.absolute())
-    return path
+    target = Path(os.path.realpath(path))  # of a symbolic link, the folder that it names
+    check_parent(target)
+    return target
 
 
 def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> Path:
@@ -122,7 +124,7 @@ def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> P
         verdict.save(made)
         add_verdict(made, mix, verdict)
         made.replace(target)
-    return target
+    return Path(folder)
 
 
 def load_guard(folder: PathLike, *, model: CrossEncoder | None = None, device: str | None = None) -> Guarded:

@@ -184,6 +184,8 @@ def unfinished_folder(path: PathLike) -> Iterator[Path]:
 def replacing_folder(path: PathLike) -> Iterator[Path]:
     """A new folder beside ``path`` to write to, which takes its place on success; what was there stays until then.
 
+    Of a symbolic link, the folder that it names is replaced.
+
     Raises:
         ValueError: The parent of ``path`` does not exist.
 
@@ -195,7 +197,7 @@ def replacing_folder(path: PathLike) -> Iterator[Path]:
         ...     Path(parent, "index", "content").read_text(), len(os.listdir(parent))
         ('second', 1)
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     with unfinished_folder(target) as folder:
         yield folder
         if not target.exists():

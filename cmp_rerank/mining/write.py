@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp_rerank.ir.abandoned import remove_abandoned
-from cmp_rerank.ir.lines import replacing, unfinished_folder, write_lines
+from cmp_rerank.ir.lines import check_parent, replacing, unfinished_folder, write_lines
 from cmp_rerank.version import package_version
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def check_target(path: str | os.PathLike[str]) -> None:
         ValueError: For another suffix than .jsonl, .parquet and none (a folder); a folder that is there already, or
             a file, device or pipe where a folder would be; a place in a folder that is not there.
     """
-    path = Path(path)
+    path, target = Path(path), Path(os.path.realpath(path))
     if path.suffix not in SUFFIXES:
         raise ValueError(
             f"{path}: training data is written as .jsonl, .parquet or a folder; got the suffix {path.suffix}"
         )
-    if not path.parent.is_dir():
-        raise ValueError(f"{path.parent}: no such directory; create it before writing {path.name}")
-    remove_abandoned(path)  # of a process that was killed when only this was left to do
+    for each in (path, target):
+        check_parent(each)
+    remove_abandoned(target)  # of a process that was killed when only this was left to do
     found = "folder" if path.is_dir() else "file"
     if path.is_dir() or (path.exists() and not (path.suffix and path.is_file())):
         raise ValueError(f"{path}: there is such a {found} already; remove it, or choose another name")
@@ -68,6 +68,8 @@ def _without_bars() -> Iterator[None]:
 def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
     """Write a dataset, and how it was made in a file beside it, such as train.mining.json.
 
+    Of a symbolic link, the file or folder that it names is written; how it was made is written beside the link.
+
     Args:
         dataset: The rows; read in batches, so that it may be larger than memory.
         path: .jsonl, .parquet, or no suffix for a folder that ``datasets.load_from_disk`` reads.
@@ -77,9 +79,9 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[st
         ValueError: As :func:`check_target`.
     """
     check_target(path)
-    path = Path(path)
+    path, target = Path(path), Path(os.path.realpath(path))
     # In a folder of its own beside the target: what is whole is then renamed.
-    with unfinished_folder(path) as partial:
+    with unfinished_folder(target) as partial:
         written = partial / path.name
         if path.suffix == ".jsonl":
             # Not `Dataset.to_json`, which cuts numbers to 10 digits.
@@ -88,10 +90,8 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[st
             with _without_bars():
                 (dataset.to_parquet if path.suffix == ".parquet" else dataset.save_to_disk)(written)
         versions = {"cmp-rerank": package_version()} | {name: version(name) for name in ("datasets", "pyarrow")}
-        described = partial / about_path(path).name
-        with replacing(described) as file:
+        with replacing(about_path(path)) as file:
             json.dump({**about, "versions": versions}, file, indent=1, allow_nan=False)
             file.write("\n")
         # The rows come last: where they are, all is.
-        os.replace(described, about_path(path))
-        os.replace(written, path)
+        os.replace(written, target)

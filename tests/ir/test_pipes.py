@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from optional_libraries import datasets
 from tiny_models import bert_config, save_checkpoint, wordpiece
 from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
+from cmp_rerank.collections.writing import write_beir
 from cmp_rerank.ir import read_run, write_run
 from cmp_rerank.ir.abandoned import UNFINISHED
-from cmp_rerank.ir.lines import check_place, is_stream, open_bytes, replacing
-from cmp_rerank.mining.write import check_target
+from cmp_rerank.ir.lines import check_place, is_stream, open_bytes, replacing, replacing_folder
+from cmp_rerank.mining.write import about_path, check_target, write_rows
 
 #: Longer than any buffer that looks at the head of a file.
 RUN = {f"q{i}": {f"d{j}": float(-j) for j in range(10)} for i in range(5000)}
@@ -168,6 +170,53 @@ def test_of_a_link_the_file_that_it_names_is_written(tmp_path: Path) -> None:
         check_place(tmp_path / "lost.trec")
     with pytest.raises(ValueError, match="nowhere: no such directory"):
         write_run(tmp_path / "lost.trec", {"q": {"d": 1.0}})
+
+
+def _links(folder: Path, name: str) -> dict[str, tuple[Path, Path]]:
+    """Links of three kinds, and what they name: what is there, what is not yet there, what has another name."""
+    (folder / "there").mkdir()
+    found = {}
+    for kind, target in (
+        ("here", folder / f"own{name}"),
+        ("new", folder / f"new{name}"),
+        ("there", folder / "there" / f"x{name}"),
+    ):
+        link = folder / f"link-{kind}{name}"
+        link.symlink_to(target)
+        found[kind] = (link, target)
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ""])
+def test_of_a_link_the_rows_that_it_names_are_written(suffix: str, tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"query": ["bees"]})
+    links = _links(tmp_path, suffix)
+    if suffix:
+        links["here"][1].write_text("mine")
+    for link, target in links.values():
+        write_rows(rows, link, {"made": "here"})
+        assert link.is_symlink()
+        assert target.is_dir() if not suffix else target.stat().st_size > 4
+        assert json.loads(about_path(link).read_text())["made"] == "here"
+    assert not list(tmp_path.rglob(".*"))
+    (tmp_path / f"lost{suffix}").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(ValueError, match="nowhere: no such directory"):
+        check_target(tmp_path / f"lost{suffix}")
+
+
+def test_of_a_link_the_folder_that_it_names_is_written(tmp_path: Path) -> None:
+    links = _links(tmp_path, "")
+    links["here"][1].mkdir()
+    (links["here"][1] / "old").touch()
+    for link, target in links.values():
+        with replacing_folder(link) as folder:
+            (folder / "content").touch()
+        assert link.is_symlink()
+        assert os.listdir(target) == ["content"]
+    (tmp_path / "beir").symlink_to(tmp_path / "there" / "beir")
+    write_beir(tmp_path / "beir", corpus={"d": "x"}, queries={"q": "y"}, qrels={"test": {"q": {"d": 1}}})
+    assert (tmp_path / "beir").is_symlink()
+    assert (tmp_path / "there" / "beir" / "corpus.jsonl").exists()
 
 
 def test_what_a_kill_left_beside_a_whole_folder_is_removed_when_the_folder_is_refused(tmp_path: Path) -> None:
