@@ -6,7 +6,7 @@ The providers (pytrec_eval, trec_eval's own code) see our ranks as scores, so th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,9 +156,11 @@ class ProvidedGroup:
         self._scores: list[float] = []
 
     def on_block(self, ranked: RankedBlock) -> np.ndarray:
-        """(queries, measures) The values of the queries of a block; those without judgments have no meaning."""
-        import ir_measures
+        """(queries, measures) The values of the queries of a block; those without judgments have no meaning.
 
+        Raises:
+            ValueError: A measure has no value for a query.
+        """
         values = np.empty((len(ranked.number), len(self.measures)))
         values[:] = [measure.default for measure in self.measures]
         hit_place, hit_rank, hit_doc = ranked.place[ranked.rows], ranked.rank[ranked.rows], ranked.docs
@@ -185,6 +187,36 @@ class ProvidedGroup:
             start = end
         if run:
             column = {measure.ir: i for i, measure in enumerate(self.measures)}
-            for metric in ir_measures.evaluator(list(column), qrels).iter_calc(run):
+            try:
+                metrics = _provided(list(column), qrels, run)
+            except ZeroDivisionError:
+                raise _no_value(list(column), qrels, run, ranked.block.queries) from None
+            for metric in metrics:
                 values[int(metric.query_id), column[metric.measure]] = metric.value
         return values
+
+
+def _provided(measures: list[Any], qrels: Mapping[str, Any], run: Mapping[str, Any]) -> list[Any]:
+    """What the providers give."""
+    import ir_measures
+
+    return list(ir_measures.evaluator(measures, qrels).iter_calc(run))
+
+
+def _no_value(
+    measures: list[Any], qrels: Mapping[str, Any], run: Mapping[str, Any], names: Sequence[str]
+) -> ValueError:
+    """The error for a measure that is divided by zero, with the first query for which it is.
+
+    ir-measures' Accuracy is one: the share of pairs of a relevant document and another that are in the right order.
+    """
+    for measure in measures:
+        for place in run:
+            try:
+                _provided([measure], {place: qrels[place]}, {place: run[place]})
+            except ZeroDivisionError:
+                return ValueError(
+                    f"{measure} has no value for query {names[int(place)]!r}, of whose documents there are no two to "
+                    "compare (ir-measures divides by zero); leave the query out, or take another measure"
+                )
+    return ValueError(f"{', '.join(map(str, measures))}: ir-measures divides by zero; take another measure")

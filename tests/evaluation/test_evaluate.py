@@ -560,3 +560,12 @@ def test_results_as_data() -> None:
     assert result.column("RR").tolist() == [0.5, 0.0]
     with pytest.raises(KeyError, match=r"'AP' was not evaluated; there are RR, P@1"):
         result["AP"]
+
+
+def test_a_measure_that_ir_measures_divides_by_zero_for_is_refused() -> None:
+    """Accuracy, of a query of whose documents all are relevant: there is no pair that could be in the wrong order."""
+    qrels = {"p": {"a": 1, "b": 0}, "q": {"a": 1, "b": 1}}
+    run = {"p": {"a": 1.0, "b": 2.0}, "q": {"a": 1.0, "b": 2.0}}
+    assert evaluate(run, {"p": qrels["p"]}, "Accuracy")["Accuracy"] == 0.0
+    with pytest.raises(ValueError, match=r"Accuracy@2 has no value for query 'q', .* divides by zero\); leave"):
+        evaluate(run, qrels, ["nDCG@10", "Accuracy@2"])
