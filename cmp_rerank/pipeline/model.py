@@ -13,7 +13,7 @@ from cmp_rerank.ir.checkpoints import loading_checkpoint
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, build
 from cmp_rerank.pipeline.config import Config, Model
-from cmp_rerank.reranking.loading import read_checkpoint
+from cmp_rerank.reranking.loading import check_window, read_checkpoint
 
 
 def start_model(model: Model, seed: int, device: str | None = None) -> CrossEncoder:
@@ -25,7 +25,7 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
         device: where to; None: what the section says, or else where there is one.
 
     Raises:
-        ValueError: there is no such model, or it is none that scores pairs.
+        ValueError: there is no such model, it is none that scores pairs, or its window is beyond its positions.
     """
     read_checkpoint(model.name)
     options = dict(model.options) if device is None else {**model.options, "device": device}
@@ -43,6 +43,7 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
             f"model.name must be of a model that gives one score for a pair; got {model.name!r}, which gives "
             f"{loaded.num_labels}; choose another, or take its encoder"
         )
+    check_window(loaded, model.max_length, "model.max_length")
     return loaded
 
 

@@ -12,6 +12,7 @@ from cmp_rerank.ir.lines import PathLike
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
+    from torch import nn
 
 
 def load_reranker(
@@ -38,7 +39,36 @@ def load_reranker(
     options: dict[str, Any] = {"device": device, "max_length": max_length}
     divided = bool(read_settings(name)) if long_documents is None else long_documents
     with loading_checkpoint(name):
-        return (LongDocumentReranker if divided else CrossEncoder)(os.fspath(name), **options)
+        model = (LongDocumentReranker if divided else CrossEncoder)(os.fspath(name), **options)
+    check_window(model, max_length)
+    return model
+
+
+def check_window(model: nn.Module, max_length: int | None, name: str = "max_length") -> None:
+    """Refuse a window that is longer than a model has positions for: it would fail at the first long pair.
+
+    Args:
+        model: The model. One that computes its positions, rotary or relative ones, takes any window.
+        max_length: The window in tokens; None: the model's own.
+        name: What an error calls it.
+
+    Raises:
+        ValueError: With both numbers.
+    """
+    tables = [
+        module
+        for path, module in model.named_modules()
+        if path.endswith("position_embeddings") and hasattr(module, "num_embeddings")
+    ]
+    # Models of the family of RoBERTa count from the position after that of padding.
+    positions = [
+        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1) for table in tables
+    ]
+    if max_length is not None and positions and max_length > min(positions):
+        raise ValueError(
+            f"{name} must be at most {min(positions)}, the positions that the model has; got {max_length}; choose "
+            "a smaller one, or read longer documents in passages (LongDocumentReranker)"
+        )
 
 
 def check_checkpoint(name: PathLike) -> None:

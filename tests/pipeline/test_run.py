@@ -337,6 +337,7 @@ def test_negatives_come_from_where_it_is_said(tiny_checkpoint: Path, tmp_path: P
             {"first_stage": {"runs": {"trian": "mine.trec"}}},
             "split must be one of .*; got 'trian'; did you mean 'train'",
         ),
+        ({"model": {"max_length": 161}}, r"model\.max_length must be at most 160, the positions .*; got 161; choose"),
         ({"model": {"options": {"num_labels": 3}}}, "model.name must be .* of a cross-encoder or an encoder; got"),
     ],
 )
