@@ -175,6 +175,7 @@ def prepare(
     shown = report if report is not None and rank == 0 else silent
     stages = Stages(config, task, folder, shown, weights_digest(config.model.name), new_head)
     _ = stages.sources  # read once, for the settings of the training data; what is missing is told now
+    stages.check_begun()
     return stages, notes
 
 

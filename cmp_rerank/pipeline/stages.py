@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from cmp_rerank.pipeline.components import KIND, LOSS
 from cmp_rerank.pipeline.config import FIRST_STAGE, Config, to_dict
 from cmp_rerank.pipeline.data import TEST, TRAIN, VALIDATION, Part, Task
 from cmp_rerank.pipeline.folder import Done, RunFolder
-from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
+from cmp_rerank.pipeline.learning_curve import ALL, chart, learning_curve, sampled, sizes_of
 from cmp_rerank.pipeline.log_charts import log_charts
 from cmp_rerank.pipeline.model import start_model, tuned_model
-from cmp_rerank.pipeline.tuning import tune
+from cmp_rerank.pipeline.tuning import SETTINGS, tune
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.reranking.loading import check_checkpoint, load_reranker
-from cmp_rerank.training.resume import weights_digest
+from cmp_rerank.training.resume import check_settings, weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +100,6 @@ class Stages:
     @cached_property
     def first_stage(self) -> Done:
         """The candidates of all parts of the data, as TREC runs."""
-        own = [self.config.first_stage.kind] if self.config.first_stage.kind not in KINDS else []
-        settings = {
-            "first_stage": self._section("first_stage"),
-            "data": {name: self.task.digest(name) for name in self.task.parts},
-            "runs": {path: folders.file_digest(path) for path in (*self.config.first_stage.runs.values(), *own)},
-        }
-
         given_by_split = given_runs(self.config, self.task)
 
         def make(folder: Path) -> None:
@@ -122,7 +116,16 @@ class Stages:
                         run = search(wanted, self.config.first_stage.depth, progress)
                 write_run(folder / f"{name}.trec", run, tag=self.config.first_stage.kind)
 
-        return self.folder.stage("first_stage", settings, make)
+        return self.folder.stage("first_stage", self._first_stage_settings, make)
+
+    @cached_property
+    def _first_stage_settings(self) -> dict[str, Any]:
+        own = [self.config.first_stage.kind] if self.config.first_stage.kind not in KINDS else []
+        return {
+            "first_stage": self._section("first_stage"),
+            "data": {name: self.task.digest(name) for name in self.task.parts},
+            "runs": {path: folders.file_digest(path) for path in (*self.config.first_stage.runs.values(), *own)},
+        }
 
     def _search(self) -> Search:
         """The first stage; its index is kept, so that an interrupted one can be gone on with."""
@@ -145,13 +148,6 @@ class Stages:
     @cached_property
     def training_data(self) -> Done:
         """The rows that are trained on, and what was left out."""
-        settings = {
-            "negatives": self._section("negatives"),
-            "format": self.format,
-            "first_stage": self.first_stage.digest,
-            "seed": self.config.seeds[0],
-            **({"sources": self.sources} if self.sources else {}),
-        }
 
         def make(folder: Path) -> None:
             part = self.task.parts[TRAIN]
@@ -181,7 +177,17 @@ class Stages:
             folders.write_json(folder / "counts.json", counts)
             logger.info("%s", mined.counts.summary())
 
-        return self.folder.stage("training_data", settings, make)
+        return self.folder.stage("training_data", self._training_data_settings, make)
+
+    @cached_property
+    def _training_data_settings(self) -> dict[str, Any]:
+        return {
+            "negatives": self._section("negatives"),
+            "format": self.format,
+            "first_stage": folders.digest_of(self._first_stage_settings),
+            "seed": self.config.seeds[0],
+            **({"sources": self.sources} if self.sources else {}),
+        }
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -226,15 +232,7 @@ class Stages:
 
     def tuned(self, seed: int, size: int | None = None) -> Done:
         """The tuned model of a seed, in the folder `model` of its stage; trained on a sample of so many queries."""
-        settings = {
-            **{name: self._section(name) for name in ("loss", "ablations", "objective", "training")},
-            "model": {**self._section("model"), "weights": self.weights},
-            "evaluation": self._section("evaluation"),
-            "training_data": self.training_data.digest,
-            "seed": seed,
-            **({} if size is None else {"size": size}),
-        }
-        name = f"seed-{seed}" if size is None else f"size-{size}/seed-{seed}"
+        settings, name = self._training_settings(seed, size), _training_name(seed, size)
 
         def train(folder: Path | None) -> None:
             mined = self._rows()
@@ -259,6 +257,31 @@ class Stages:
         if not self.folder.makes and self.folder.done(name, settings) is None:
             train(None)
         return self.folder.stage(name, settings, train)
+
+    def _training_settings(self, seed: int, size: int | None) -> dict[str, Any]:
+        return {
+            **{name: self._section(name) for name in ("loss", "ablations", "objective", "training")},
+            "model": {**self._section("model"), "weights": self.weights},
+            "evaluation": self._section("evaluation"),
+            "training_data": folders.digest_of(self._training_data_settings),
+            "seed": seed,
+            **({} if size is None else {"size": size}),
+        }
+
+    def check_begun(self) -> None:
+        """Refuse, before anything is written, to go on with a training that was begun with other settings.
+
+        Raises:
+            ValueError: With what differs.
+        """
+        numbers = [size for size in self.config.sizes or () if size != ALL]
+        for seed, size in product(self.config.seeds, (None, *numbers)):
+            name = _training_name(seed, size)
+            begun = self.folder.path / f"{name}-training" / SETTINGS
+            if begun.exists():
+                settings = self._training_settings(seed, size)
+                if self.folder.done(name, settings) is None:
+                    check_settings(begun, settings, resume=True)
 
     def _rows(self) -> Any:
         """The training data."""
@@ -481,6 +504,10 @@ class Stages:
 
     def _section(self, name: str) -> Any:
         return to_dict(self.config)[name]
+
+
+def _training_name(seed: int, size: int | None) -> str:
+    return f"seed-{seed}" if size is None else f"size-{size}/seed-{seed}"
 
 
 def seconds_of(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -233,6 +233,7 @@ def test_what_changed_and_what_depends_on_it_is_made_again(tiny_checkpoint: Path
         "first_stage", "training_data", "seed-0", "guard",
     }  # fmt: skip
     assert "chosen" not in second.comparison.systems
+    written = {path: path.read_bytes() for path in second.folder.rglob("*") if path.is_file()}
     assert load(second.folder / "config.yaml").guard.enabled is False
     with pytest.raises(ValueError, match=r"settings\.json: this training was started with other settings"):
         run(
@@ -241,6 +242,7 @@ def test_what_changed_and_what_depends_on_it_is_made_again(tiny_checkpoint: Path
             collection=collection(),
             resume=True,
         )
+    assert {path: path.read_bytes() for path in second.folder.rglob("*") if path.is_file()} == written
     # Checkpoints take most of the space, and nothing that is complete needs them.
     shutil.rmtree(second.folder / "seed-0-training")
     third = run(plain, tmp_path / "run", collection=collection(), resume=True)
