@@ -101,8 +101,10 @@ def contestants(
             start_weights = None
     models = blends(options, start=can_rank, between=between, tuned=len(tuned))
     if broken := [i for i, weights in enumerate(tuned) if not_finite(weights)]:
-        which = "The tuned model has" if len(tuned) == 1 else f"Tuned model {broken[0] + 1} has"
-        notes.append(f"{which} weights that are NaN, from a training that diverged, and is not tried.")
+        which = ["The tuned model"] if len(tuned) == 1 else [f"Tuned model {i + 1}" for i in broken]
+        notes += [
+            f"{one} has weights that are NaN, from a training that diverged, and is not tried." for one in which
+        ]
         models = [blend for blend in models if not any(blend.tuned[i] for i in broken)]
     return Contestants(work, start, start_weights, tuned, models, notes)
 

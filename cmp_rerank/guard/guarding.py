@@ -158,15 +158,16 @@ def decide(
     begin = time.perf_counter() if begin is None else begin
     parsed = one_measure(measure)
     found = candidates(models.blends, options)
-    names = [candidate.name for candidate in found]
-    hads = had_by_user(found, options)
+    had_by_user(found, options)
     read = validation.read(corpus)
     read_test = None if test is None else test.read(corpus)  # wrong input is told before the work
     measured = measure_candidates(found, models.model, read, corpus, parsed, options, progress)
+    found = _finite_scores(found, measured)
+    names = [candidate.name for candidate in found]
     values = measured.values(names)
     choice = choose(
         values,
-        hads,
+        had_by_user(found, options),
         standard_errors=options.standard_errors,
         folds=options.folds,
         repeats=options.repeats,
@@ -179,6 +180,12 @@ def decide(
     if read_test is not None:
         wanted = [candidate for candidate in found if candidate in (had, chosen, *tuned)]
         on_test = measure_candidates(wanted, models.model, read_test, corpus, parsed, options)
+        if chosen.name not in on_test.evaluations:
+            raise ValueError(
+                f"scores must be finite; got others from {chosen.words} for the test split, though not for the "
+                "validation split; check the texts of the test split, or load the model in 32 bits"
+            )
+        tuned = [candidate for candidate in tuned if candidate.name in on_test.evaluations]
     verdict = Verdict(
         outcome=_outcome(chosen, gain, error, options.standard_errors),
         measure=parsed.name,
@@ -199,12 +206,33 @@ def decide(
             len(models.blends),
         ),
         options=asdict(options),
-        notes=(*models.notes, *_cut(measured)),
+        notes=(*models.notes, *_diverged(measured), *_cut(measured)),
         per_query=measured.per_query(),
         test_per_query=None if on_test is None else on_test.per_query(),
         versions=_versions(),
     )
     return verdict, chosen
+
+
+def _finite_scores(found: Sequence[Candidate], measured: Measured) -> list[Candidate]:
+    """The candidates without those of a training that diverged, and what lies between these and others."""
+    broken = {blend.tuned.index(1.0) for blend in measured.diverged if 1.0 in blend.tuned}
+    return [
+        candidate
+        for candidate in found
+        if candidate.name in measured.evaluations
+        and not (candidate.blend is not None and any(candidate.blend.tuned[i] for i in broken))
+    ]
+
+
+def _diverged(measured: Measured) -> list[str]:
+    """What gives scores that are not finite, as notes."""
+    which = [blend for blend in measured.diverged if 1.0 in blend.tuned] or measured.diverged
+    return [
+        f"{blend.words[0].upper()}{blend.words[1:]} gives scores that are not finite, from a training that diverged, "
+        "and is not tried."
+        for blend in which
+    ]
 
 
 def _cut(measured: Measured) -> list[str]:

@@ -19,6 +19,7 @@ from cmp_rerank.ir import Run
 from cmp_rerank.ir.arguments import Progress
 from cmp_rerank.reranking import Counts, rerank_run
 from cmp_rerank.reranking.checks import PairScorer
+from cmp_rerank.reranking.scoring import NotFiniteError
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Measured:
         seconds: Candidate's name -> what it took; the scores of a model are counted at its first candidate.
         pairs: Number of pairs that were scored.
         cut: Number of those that exceed the window of the model, which has not read their end.
+        diverged: Models of tuned weights that have no evaluation, since a score of theirs is not finite.
     """
 
     evaluations: Mapping[str, Evaluation]
     seconds: Mapping[str, float]
     pairs: int
     cut: int = 0
+    diverged: Sequence[Blend] = ()
 
     @property
     def queries(self) -> list[str]:
@@ -77,16 +80,17 @@ def measure_candidates(
         progress: Called with the number of pairs that are done and of all pairs.
 
     Returns:
-        An evaluation of each candidate.
+        An evaluation of each candidate, but for tuned weights that give a score that is not finite.
 
     Raises:
-        ValueError: A text is missing, or a score is not finite.
+        ValueError: A text is missing, or a score without any tuning is not finite.
     """
     top = Mix(1.0, options.scale, options.depth).top(split.first_stage)
     pairs = sum(map(len, top.values()))
     models = {candidate.blend.name for candidate in found if candidate.blend is not None}
     done, last, counts = 0, None, Counts()
     scores: Run = {}
+    diverged: list[Blend] = []
     evaluations: dict[str, Evaluation] = {}
     seconds: dict[str, float] = {}
     for candidate in found:
@@ -94,19 +98,28 @@ def measure_candidates(
         if candidate.blend is not None and candidate.blend is not last:
             last = candidate.blend
             report = None if progress is None else _after(progress, done, pairs * len(models))
-            scores = rerank_run(
-                model(last),
-                split.queries,
-                corpus,
-                top,
-                batch_size=options.batch_size,
-                progress=report,
-                counts=counts,
-            )
+            read = Counts()
+            try:
+                scores = rerank_run(
+                    model(last),
+                    split.queries,
+                    corpus,
+                    top,
+                    batch_size=options.batch_size,
+                    progress=report,
+                    counts=read,
+                )
+                counts.add(read)
+            except NotFiniteError:
+                if not candidate.uses_tuning:
+                    raise
+                diverged.append(last)
             done += pairs
+        if candidate.blend in diverged:
+            continue
         evaluations[candidate.name] = evaluate(candidate.mix(split.first_stage, scores), split.judged, [measure])
         seconds[candidate.name] = time.perf_counter() - begin
-    return Measured(evaluations, seconds, done, counts.cut)
+    return Measured(evaluations, seconds, counts.pairs, counts.cut, diverged)
 
 
 def _after(progress: Progress, before: int, total: int) -> Progress:

@@ -186,7 +186,9 @@ class Verdict:
             return f"Fine-tuning helped: {gain}{rest}."
         end = f"{had.words} is kept" if self.kept else gain
         if self.tuned_gain is None:
-            return f"Fine-tuning would have hurt and was not used: its weights are no numbers; {end}."
+            who = "the tuned model gives" if self.seeds == 1 else "the tuned models give"
+            why = f"{who} scores that are not finite, so training has diverged"
+            return f"Fine-tuning would have hurt and was not used: {why}; {end}."
         who = "the tuned model changes" if self.seeds == 1 else "the tuned models, on average, change"
         tuned = f"{who} {self.measure} by {self.tuned_gain:+.3f} (standard error {_error(self.tuned_error)})"
         if self.outcome == HURT:

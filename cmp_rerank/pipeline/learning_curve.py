@@ -70,13 +70,14 @@ def learning_curve(
     Args:
         measure: name of the measure.
         values: number of training queries -> for each training seed the value of each validation query. Under 0 is
-            the model before training, where it can rank.
+            the model before training, where it can rank. A size whose trainings have all diverged is not there.
         resamples: bootstrap samples, of queries and seeds.
         seed: of the samples.
 
     Returns:
         Plain data: `points`, each with `size`, `mean`, `low`, `high` and `seeds` (the mean of each); `last`, the
-        difference of the two largest sizes with its interval; and `sentence`.
+        difference of the two largest sizes with its interval; and `sentence`. With fewer than two sizes there are no
+        points and no difference.
 
     Example:
         >>> values = {size: [{f"q{i}": size / 100 + i / 1000 for i in range(40)}] for size in (10, 20)}
@@ -85,6 +86,9 @@ def learning_curve(
         +0.100; 40 validation queries, 1 training seed).
     """
     sizes = sorted(values)
+    if len(sizes) < 2:
+        sentence = "There is no learning curve: trainings have diverged, and fewer than two sizes are left."
+        return {"measure": measure, "level": _LEVEL, "points": [], "last": None, "sentence": sentence}
     queries = list(values[sizes[0]][0])
     # (seeds, queries, 1) for each size
     table = [np.array([[one[query] for query in queries] for one in values[size]])[:, :, None] for size in sizes]
@@ -124,4 +128,6 @@ def chart(curve: Mapping[str, Any]) -> dict[str, dict[str, list[list[float]]]]:
     series = {"mean": "mean", "lower end of the interval": "low", "upper end": "high"}
     points = curve["points"]
     title = f"validation {curve['measure']} by training queries"
+    if not points:
+        return {}
     return {title: {name: [[point["size"], point[key]] for point in points] for name, key in series.items()}}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
@@ -32,6 +32,7 @@ from cmp_rerank.pipeline.model import start_model, tuned_model
 from cmp_rerank.pipeline.tuning import SETTINGS, tune
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.reranking.loading import check_checkpoint, load_reranker
+from cmp_rerank.reranking.scoring import NotFiniteError
 from cmp_rerank.training.resume import check_settings, weights_digest
 
 logger = logging.getLogger(__name__)
@@ -315,9 +316,10 @@ class Stages:
             with self.report("Learning curve") as progress:
                 for number, (size, model) in enumerate(models):
                     progress(number, len(models))
-                    evaluator(model())
-                    assert evaluator.last is not None
-                    values.setdefault(size, []).append(evaluator.last.per_query[main])
+                    with self._unless_diverged(f"a model of {size:,} queries", tuned=size > 0):
+                        evaluator(model())
+                        assert evaluator.last is not None
+                        values.setdefault(size, []).append(evaluator.last.per_query[main])
                 progress(len(models), len(models))
             curve = learning_curve(main, values)
             folders.write_json(folder / CURVE, {**curve, "per_query": {str(n): each for n, each in values.items()}})
@@ -422,7 +424,7 @@ class Stages:
             checkpoints |= {f"{TUNED}-{seed}": str(self.tuned(seed).folder / MODEL) for seed in self.config.seeds}
             scored: dict[str, Run] = {}
             for name, checkpoint in checkpoints.items():
-                with self.report(f"Reranking: {name}") as progress:
+                with self.report(f"Reranking: {name}") as progress, self._unless_diverged(name, tuned=name != START):
                     model = (
                         start_model(self.config.model, 0) if name == START else self._tuned_model(Path(checkpoint))
                     )
@@ -441,6 +443,16 @@ class Stages:
 
         return self.folder.stage("runs", settings, make)
 
+    @contextmanager
+    def _unless_diverged(self, what: str, *, tuned: bool) -> Iterator[None]:
+        """Leave out a tuned model whose training has diverged, where the guard keeps it from being handed over."""
+        try:
+            yield
+        except NotFiniteError as error:
+            if not (tuned and self.config.guard.enabled):
+                raise
+            logger.warning("%s is left out, since its training has diverged: %s", what, error)
+
     def _rerank(self, model: Any, part: Part, candidates: Run, progress: Progress) -> Run:
         return rerank_run(
             model,
@@ -456,11 +468,14 @@ class Stages:
         return tuned_model(self.config.model, folder)
 
     def systems(self) -> dict[str, Any]:
-        """The rankings by system, as `compare` takes them; the tuned models are seeds of one system."""
+        """The rankings by system, as `compare` takes them; the tuned models are seeds of one system.
+
+        Those whose training has diverged have none.
+        """
         paths = {path.stem: path for path in self.runs.folder.glob("*.trec")}
         alone = {name: [paths[path]] for name, path in ((START, START), (CHOSEN, CHOSEN)) if path in paths}
-        tuned = {TUNED: [paths[f"{TUNED}-{seed}"] for seed in self.config.seeds]}
-        return {FIRST: paths[FIRST_STAGE], **alone, **tuned}
+        tuned = [paths[name] for seed in self.config.seeds if (name := f"{TUNED}-{seed}") in paths]
+        return {FIRST: paths[FIRST_STAGE], **alone, **({TUNED: tuned} if tuned else {})}
 
     @cached_property
     def result(self) -> Done:

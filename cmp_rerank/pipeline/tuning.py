@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 from transformers import EarlyStoppingCallback, PrinterCallback
@@ -16,8 +17,9 @@ from transformers.trainer_callback import ProgressCallback
 from cmp_rerank.evaluation.evaluator import RunEvaluator
 from cmp_rerank.ir import Progress
 from cmp_rerank.pipeline.config import Config
-from cmp_rerank.pipeline.model import loss_of, start_model
+from cmp_rerank.pipeline.model import loss_of, start_model, tuned_model
 from cmp_rerank.pipeline.steps import Record
+from cmp_rerank.reranking.scoring import NotFiniteError
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments, resume
 from cmp_rerank.training.complete import last_checkpoint
 
@@ -52,10 +54,11 @@ def tune(
 
     Returns:
         The model: of the best evaluation with ``training.load_best_model_at_end``, or else of the last step; and how
-        it was trained.
+        it was trained. A training that diverges, so that scores are not finite, ends there where the guard follows.
 
     Raises:
-        ValueError: the checkpoints in the folder are of a training with other settings.
+        ValueError: the checkpoints in the folder are of a training with other settings; or the training diverges, and
+            no guard follows or there are several processes.
     """
     checkpoint = last_checkpoint(folder)
     arguments = arguments_of(config, seed, folder, begins=checkpoint is None, evaluates=evaluator is not None)
@@ -80,7 +83,18 @@ def tune(
     begin = time.perf_counter()
     if checkpoint is not None:
         logger.info("resumed from %s", checkpoint)
-    trainer.train(None if checkpoint is None else str(checkpoint))
+    diverged = None
+    try:
+        trainer.train(None if checkpoint is None else str(checkpoint))
+    except ValueError as error:
+        # Without the guard such a model would be handed over. Of several processes each has an error of its own.
+        if not config.guard.enabled or arguments.world_size > 1 or not _has_diverged(trainer, error):
+            raise
+        diverged = f"at step {trainer.state.global_step}: {error}"
+        logger.warning("seed %d: the training has diverged and ends %s", seed, diverged)
+        best = trainer.state.best_model_checkpoint
+        if arguments.load_best_model_at_end and best is not None:
+            model.load_state_dict(tuned_model(config.model, Path(best)).state_dict())
     return model, {
         "seed": seed,
         "steps": trainer.state.global_step,
@@ -90,7 +104,18 @@ def tune(
         "best": trainer.state.best_metric,
         "processes": arguments.world_size,
         "device": str(arguments.device),
+        **({} if diverged is None else {"diverged": diverged}),
     }
+
+
+def _has_diverged(trainer: RerankerTrainer, error: ValueError) -> bool:
+    """Whether an error of a training is of weights that it has ruined: they give no scores any more."""
+    if not trainer.state.global_step:
+        return False
+    return (
+        isinstance(error, NotFiniteError)
+        or not np.isfinite(trainer.model.predict([("any", "text")], show_progress_bar=False)).all()
+    )
 
 
 def arguments_of(

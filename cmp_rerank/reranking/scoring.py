@@ -15,18 +15,22 @@ from cmp_rerank.reranking.scorers import GroupScorer, PairScores
 Mix = Callable[[Run, Run], Mapping[str, Mapping[str, float]]]
 
 
+class NotFiniteError(ValueError):
+    """A score of a model is NaN or infinite, as after a training that diverged."""
+
+
 def score_group(group: Group, pairs: list[tuple[str, str]], scorer: GroupScorer, mix: Mix | None = None) -> Scored:
     """The new scores of a group, best first; documents below the depth stay below, in their order.
 
     Raises:
-        ValueError: A score is not finite.
+        NotFiniteError: A score is not finite.
     """
     answer = scorer(pairs) if pairs else PairScores(np.empty(0))
     candidates = group.candidates
     if not np.isfinite(answer.scores).all():
         at = int(np.isfinite(answer.scores).argmin())
         query, doc = candidates[at]
-        raise ValueError(
+        raise NotFiniteError(
             f"scores must be finite; the model's score for query {query!r} and document {doc!r} is "
             f"{answer.scores[at]}; check the model, or load it in 32 bits"
         )

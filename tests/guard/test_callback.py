@@ -50,8 +50,8 @@ def trained(
         }
     )
     args = CrossEncoderTrainingArguments(
-        output_dir=str(folder), report_to=[], learning_rate=3e-3, per_device_train_batch_size=32, use_cpu=True,
-        disable_tqdm=True, **{"save_strategy": "no", **arguments},
+        output_dir=str(folder), report_to=[], per_device_train_batch_size=32, use_cpu=True,
+        disable_tqdm=True, **{"save_strategy": "no", "learning_rate": 3e-3, **arguments},
     )  # fmt: skip
     trainer = CrossEncoderTrainer(
         model=model, args=args, train_dataset=data, eval_dataset=data, loss=BinaryCrossEntropyLoss(model),
@@ -79,6 +79,21 @@ def test_a_bad_training_leaves_the_weights_of_the_start(start: CrossEncoder, tin
     first, second = start.state_dict(), model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert guarding.mix == load_guard(tmp_path / "out", device="cpu").mix
+
+
+def test_a_training_that_diverges_leaves_the_weights_of_the_start(
+    start: CrossEncoder, tiny: Tiny, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(start)
+    guarding = GuardCallback(corpus=tiny.corpus, **tiny.inputs(), options=FEW, each_evaluation=True)
+    steps = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
+    trained(model, tiny, tmp_path / "run", guarding, label=1.0, **{**steps, "learning_rate": 1e30})
+    assert guarding.verdict is not None
+    for verdict in (guarding.verdict, guarding.history[0][1]):
+        assert (verdict.outcome, verdict.kept) == ("would have hurt", True)
+        assert any("from a training that diverged" in note for note in verdict.notes)
+    first, second = start.state_dict(), model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_good_training_keeps_its_weights(start: CrossEncoder, tiny: Tiny, tmp_path: Path) -> None:

@@ -246,7 +246,30 @@ def test_a_training_that_diverged_is_not_used(start: CrossEncoder, tiny: Tiny, t
     assert verdict.outcome == "would have hurt"
     assert [row.name for row in verdict.rows] == ["first stage", "start", "start, 50% score"]
     assert "weights that are NaN" in verdict.notes[0]
+    assert "the tuned model gives scores that are not finite, so training has diverged" in verdict.sentence
     json.loads(verdict.to_json())
+
+
+def test_a_training_whose_scores_overflow_is_not_used(start: CrossEncoder, tiny: Tiny, tmp_path: Path) -> None:
+    """Its weights are finite, and what it gives is not. What lies between it and the others is not used, either."""
+    broken = copy.deepcopy(tiny.good)
+    broken.transformers_model.bert.encoder.layer[0].output.LayerNorm.weight.data.fill_(3e38)
+    inputs = {"corpus": tiny.corpus, **tiny.inputs(slice(0, 20))}
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    verdict = guard(start, broken, **inputs, options=FEW, test=Split(**tiny.inputs()), out=tmp_path / "link")
+    assert (verdict.outcome, verdict.kept, verdict.tuned_gain) == ("would have hurt", True, None)
+    assert [row.name for row in verdict.rows] == ["first stage", "start", "start, 50% score"]
+    assert verdict.notes == (
+        "The tuned model gives scores that are not finite, from a training that diverged, and is not tried.",
+    )
+    assert verdict.cost.pairs == 200 + 600
+    json.loads(verdict.to_json())
+    assert same_weights(CrossEncoder(str(tmp_path / "out"), device="cpu"), start)
+    with pytest.raises(ValueError, match="scores must be finite"):  # what the user had cannot be left out
+        guard(broken, tiny.good, **inputs, options=FEW)
+    seeds = guard(start, [broken, copy.deepcopy(tiny.good)], **inputs, options=replace(FEW, score_weights=()))
+    assert [row.name for row in seeds.rows] == ["first stage", "start", "tuned 2"]
+    assert seeds.tuned_gain == seeds.row("tuned 2").gain
 
 
 def test_the_same_weights_twice_are_refused(start: CrossEncoder, tiny: Tiny) -> None:

@@ -29,6 +29,7 @@ from cmp_rerank.pipeline.data import task_of
 from cmp_rerank.pipeline.model import loss_of, start_model
 from cmp_rerank.pipeline.run import prepare
 from cmp_rerank.pipeline.stages import Stages
+from cmp_rerank.training import RerankerTrainer
 
 
 def weights(folder: Path) -> torch.Tensor:
@@ -248,6 +249,75 @@ def test_what_changed_and_what_depends_on_it_is_made_again(tiny_checkpoint: Path
     third = run(plain, tmp_path / "run", collection=collection(), resume=True)
     assert made_at(third)["seed-0"] == before["seed-0"]
     assert third.verdict is not None
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"training": {"learning_rate": 1e30, "warmup_steps": 0}},
+        {
+            "ablations": ["crop"],
+            "sizes": [3, "all"],
+            "training": {"learning_rate": 1e30, "eval_strategy": "no", "load_best_model_at_end": False},
+        },
+    ],
+    ids=["told by an evaluation", "told by the loss"],
+)
+def test_of_a_training_that_diverges_the_start_is_kept(
+    sections: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    values = settings(tiny_checkpoint, loss="LambdaLoss", **sections)
+    results = run(values, tmp_path / "run", collection=collection())
+    assert results.verdict is not None
+    assert results.verdict["outcome"] == "would have hurt"
+    assert "the tuned model gives scores that are not finite, so training has diverged" in results.verdict["sentence"]
+    assert torch.equal(weights(results.model), weights(tiny_checkpoint))
+    assert results.comparison.systems == ("first stage", "start", "chosen")
+    assert results.values["training"]["0"]["diverged"].startswith("at step ")
+    assert "the training has diverged and ends at step" in (results.folder / "log.txt").read_text()
+    if "sizes" in sections:
+        assert results.values["learning_curve"]["sentence"].startswith("There is no learning curve: trainings have")
+    before = made_at(results)
+    assert made_at(run(values, results.folder, collection=collection(), resume=True)) == before
+    # Without the guard nothing keeps such a model from being handed over.
+    with pytest.raises(ValueError, match=r"finite|does not decompose"):
+        run({**values, "guard": {"enabled": False}}, tmp_path / "unguarded", collection=collection())
+
+
+def test_of_a_training_that_diverges_the_best_checkpoint_is_taken(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = RerankerTrainer.training_step
+
+    def ruins(self: RerankerTrainer, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.state.global_step == 3:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.fill_(float("nan"))
+        return step(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(RerankerTrainer, "training_step", ruins)
+    results = run(settings(tiny_checkpoint), tmp_path / "run", collection=collection())
+    assert results.values["training"]["0"]["diverged"].startswith("at step ")
+    assert results.values["training"]["0"]["best_step"] == 2
+    best = results.folder / "seed-0-training" / "checkpoint-2"
+    assert torch.equal(weights(results.folder / "seed-0" / "model"), weights(best))
+    assert "tuned" in results.comparison.systems
+
+
+def test_an_error_of_a_training_that_has_not_diverged_is_told(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = RerankerTrainer.training_step
+
+    def fails(self: RerankerTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.state.global_step == 3:
+            raise ValueError("the labels are wrong")
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(RerankerTrainer, "training_step", fails)
+    with pytest.raises(ValueError, match="the labels are wrong"):
+        run(settings(tiny_checkpoint), tmp_path / "run", collection=collection())
 
 
 def test_an_encoder_gets_a_new_head_for_each_seed(tmp_path: Path) -> None:
