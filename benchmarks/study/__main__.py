@@ -22,6 +22,9 @@ from .tasks import TASKS, describe, load, prepare
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 CACHE = Path.home() / ".cache" / "cmp_rerank" / "study"
 
+#: So many of the seeds on test are for damaged models, too.
+ROBUST_SEEDS = 5
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_show_locals=False)
 Cache = Annotated[Path, typer.Option(help="Where prepared tasks and starts are.")]
 
@@ -49,7 +52,7 @@ def prepare_tasks(
 
 
 def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[dict[str, Any]]) -> list[Any]:
-    """The cells of a stage: learning rates on validation, or the chosen rate on test."""
+    """The cells of a stage: learning rates on validation, or the chosen rate on test, or on damaged models."""
     from .training import Cell
 
     if stage == "tune":
@@ -65,8 +68,8 @@ def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[d
     if missing:
         print(f"left out, since their rate is not tuned: {', '.join(missing)}", flush=True)
     return [
-        Cell(task, size, arm, rate, seed, "test")
-        for seed in TASKS[task].test_seeds
+        Cell(task, size, arm, rate, seed, stage)
+        for seed in TASKS[task].test_seeds[: ROBUST_SEEDS if stage == "robust" else None]
         for arm, rate in chosen.items()
         if rate
     ]
@@ -101,7 +104,7 @@ def run(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}; without it, the whole plan.")] = "",
     size: Annotated[int | None, typer.Option(help="Rows of the training set; without it, those of the plan.")] = None,
     arms: Annotated[list[str] | None, typer.Option("--arm", help="These arms, not those of the plan.")] = None,
-    stage: Annotated[str, typer.Option(help="tune, test, or both.")] = "both",
+    stage: Annotated[str, typer.Option(help="tune, test, both; or robust: damaged models, by arms.")] = "both",
     cached: Annotated[bool, typer.Option("--cached", help="Only tasks whose rows and start are there.")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Say what is left, and what it costs.")] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
@@ -118,8 +121,10 @@ def run(
     """Run the cells of the plan that are not there yet; stop at any time, and go on by the same command."""
     from .training import start_folder
 
-    if stage not in ("tune", "test", "both"):
-        raise typer.BadParameter(f"tune, test or both; got {stage!r}", param_hint="--stage")
+    if stage not in ("tune", "test", "both", "robust"):
+        raise typer.BadParameter(f"tune, test, both or robust; got {stage!r}", param_hint="--stage")
+    if stage == "robust" and device != "cpu":
+        raise typer.BadParameter("damaged models are measured on a CPU", param_hint="--device")
     how = _How.of(workers, device, threads, together, minutes, cache, results)
     for name, rows_of, own in _chosen(task, size, arms):
         rows = (cache / f"{name}.json.gz").exists()
@@ -201,7 +206,7 @@ class _How:
             with path.open("a", encoding="utf-8") as file:
                 found = (
                     results_together(cells, self.together, self.cache, self.device, until)
-                    if self.together
+                    if self.together and now != "robust"
                     else results_of(cells, self.workers, self.cache, self.device, self.threads, until)
                 )
                 for done, row in enumerate(found, start=1):
@@ -287,8 +292,8 @@ def table(
 
 
 TABLES = (
-    "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "violations", "gain_by_violations",
-    "tuning",
+    "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "robustness", "violations",
+    "gain_by_violations", "tuning",
 )  # fmt: skip
 
 

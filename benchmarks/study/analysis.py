@@ -264,6 +264,36 @@ def _below(differences: list[np.ndarray]) -> list[str]:
     return [f"{np.mean(means):+.4f}", f"{sum(m < 0 for m in means)}/{count}", f"{sum(significant)}/{count}"]
 
 
+def robustness(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: what models lose by damage, and how the loss differs from that of plain training."""
+    losses: dict[str, dict[str, dict[int, np.ndarray]]] = {}  # arm, damage, seed
+    whole: dict[str, list[float]] = {}
+    for row in rows:
+        if (row["task"], row["size"], row["part"]) == (task, size, "robust") and "robust" in row:
+            values = {name: decode(each, TASKS[task]) for name, each in row["robust"].items()}
+            whole.setdefault(row["arm"], []).append(float(values["whole"].mean()))
+            for name in values.keys() - {"whole"}:
+                losses.setdefault(row["arm"], {}).setdefault(name, {})[row["seed"]] = values[name] - values["whole"]
+    if "plain" not in losses:
+        return ["no damaged models"]
+    lines = [
+        "| damage | arm | seeds | whole | damaged minus whole | and of plain | difference | 95% interval | p (Holm) |"
+    ]
+    lines.append("|---" * 9 + "|")
+    names = [name for name in next(row["robust"] for row in rows if "robust" in row) if name != "whole"]
+    pairs = [(name, arm) for name in names for arm in sorted(losses, key=list(ARMS).index) if arm != "plain"]
+    found = {(name, arm): contrast(losses[arm][name], losses["plain"][name]) for name, arm in pairs}
+    corrected = holm({pair: each["p"] for pair, each in found.items() if "p" in each})
+    for (name, arm), each in found.items():
+        if "p" not in each:
+            continue
+        mine, plain = (np.mean([loss.mean() for loss in losses[of][name].values()]) for of in (arm, "plain"))
+        cells = [name, arm, str(each["seeds"]), f"{np.mean(whole[arm]):.4f}", f"{mine:+.4f}", f"{plain:+.4f}"]
+        cells += [f"{each['difference']:+.4f}", f"{each['low']:+.4f}..{each['high']:+.4f}"]
+        lines.append("| " + " | ".join([*cells, f"{corrected[name, arm]:.3f}"]) + " |")
+    return lines
+
+
 def violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "compared, c=2") -> list[str]:
     """Lines of a Markdown table: the rates of violations by tenths of the training, over the test seeds."""
     wanted = (task, size, arm, "test")

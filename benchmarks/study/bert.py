@@ -243,6 +243,12 @@ class Models:
                 yield chosen, self.scores(one.of_models(self.count)).float().cpu().numpy()
                 begin += len(chosen)
 
+    @torch.no_grad()
+    def copy_to(self, model: Any) -> None:
+        """Give the weights of the first one to a CrossEncoder, or a reader."""
+        for name, weight in model.model.named_parameters():
+            weight.copy_(self.weights[name][0])
+
     def _linear(self, states: Tensor, name: str) -> Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         if self.half and ".layer." in name:

@@ -158,9 +158,7 @@ def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
     cell = Cell(task.name, len(rows), "plain", task.start_rate, 0, "start")
     arm = Arm(dropout=0.0 if task.reads else START_DROPOUT)
     models, _ = train(model, task, arm, [data], [cell], task.start[1], constant=True)
-    with torch.no_grad():
-        for name, weight in model.model.named_parameters():
-            weight.copy_(models.weights[name][0])
+    models.copy_to(model)
 
 
 def step_of(

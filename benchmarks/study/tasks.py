@@ -85,7 +85,7 @@ TASKS = {
         Task("rte", "accuracy", {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5, half=True),
         # Where the support of a label is known.
         Task(
-            "passages", "RR", {200: 6, 1000: 2}, 8, (3e-5, 1e-4, 2e-4), 256, (1000, 1), 1e-4,
+            "passages", "RR", {200: 4, 1000: 1}, 8, (3e-5, 1e-4, 2e-4), 256, (1000, 1), 1e-4,
             range(1), range(100, 105), test_rows=800, docs=4, half=True,
         ),
         Task(
@@ -95,7 +95,7 @@ TASKS = {
         # Real collections, on the whole encoder; all begin with one reranker, trained on SQuAD's paragraphs.
         Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6, docs=4, half=True),
         Task(
-            "scifact", "nDCG@10", {50: 8, 200: 4, 500: 2}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
+            "scifact", "nDCG@10", {50: 8, 200: 3, 500: 1}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
             range(1), range(100, 105), layers=6, start_of="reranker", docs=4, half=True,
         ),
         Task(

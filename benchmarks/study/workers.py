@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .robust import run_robust
 from .tasks import TASKS
 from .together import run_cells
 from .training import Cell, run_cell
@@ -49,6 +50,8 @@ def _begin(threads: int) -> None:
 
 def _run(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     try:
+        if cell.part == "robust":
+            return run_robust(cell, cache, device)
         return run_cells([cell], cache, device)[0] if TASKS[cell.task].half else run_cell(cell, cache, device)
     except (ImportError, MemoryError):  # no fault of the cell
         raise

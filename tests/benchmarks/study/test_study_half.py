@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.study import bert, starts, steps, together, training, workers
 from benchmarks.study.arms import ARMS
@@ -30,13 +26,6 @@ def cache(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     prepare("smoke", folder, folder)
     make_start(TASKS["smoke"], folder, str(tiny_checkpoint), layers=2, trainer=False)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    yield
-    for kept in (together._parts, together._opened, together.asked, together._examples):
-        kept.cache_clear()
 
 
 def trained(cache: Path, half: bool) -> tuple[bert.Models, list[dict[str, list[float]]]]:

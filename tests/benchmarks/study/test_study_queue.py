@@ -1,0 +1,163 @@
+"""The study runs what is left of its plan, once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from study_cells import cell
+from typer.testing import CliRunner
+
+from benchmarks.study import __main__ as command
+from benchmarks.study import starts
+from benchmarks.study.arms import ARMS, CROPS
+from benchmarks.study.plan import PLAN
+from benchmarks.study.tasks import TASKS
+
+
+def test_an_arm_with_the_rate_of_another_is_not_tuned() -> None:
+    name = "weighted mean, c=2"
+    assert [cell.arm for cell in command.cells_of("sst2", 100, [name], "tune", [])] == []
+    tuned = [
+        {"task": "sst2", "size": 100, "arm": "compared, c=2", "part": "validation", "rate": rate, "mean": mean}
+        for rate, mean in zip(TASKS["sst2"].rates, (0.6, 0.8, 0.7), strict=True)
+        for _ in TASKS["sst2"].tuning_seeds
+    ]
+    assert command.chosen_rate(tuned, "sst2", 100, name) == TASKS["sst2"].rates[1]
+    cells = command.cells_of("sst2", 100, [name], "test", tuned)
+    assert [cell.seed for cell in cells] == list(TASKS["sst2"].test_seeds)
+
+
+def test_the_rate_is_chosen_on_validation_when_all_of_its_cells_are_there() -> None:
+    low, high = TASKS["smoke"].rates
+    rows = [cell("plain", low, 0, "validation", "12"), cell("plain", high, 100, "test", "11")]
+    assert command.chosen_rate(rows, "smoke", 16, "plain") is None
+    rows.append(cell("plain", high, 0, "validation", "22"))
+    assert command.chosen_rate(rows, "smoke", 16, "plain") == low
+    rows[0] = {key: value for key, value in rows[0].items() if key not in ("mean", "values")} | {"failed": "NaN"}
+    assert command.chosen_rate(rows, "smoke", 16, "plain") == high
+
+
+def test_a_cut_line_is_run_again(tmp_path: Path) -> None:
+    (tmp_path / "smoke.jsonl").write_text(json.dumps(cell("plain", 1e-5, 0, "test", "1")) + '\n{"task": "smo')
+    assert [row["seed"] for row in command.read("smoke", tmp_path)] == [0]
+
+
+def test_a_start_of_several_tasks_is_prepared_before_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(command, "prepare", lambda name, data, cache: seen.append(name))
+    monkeypatch.setattr(command, "load", lambda name, cache: {})
+    monkeypatch.setattr(starts, "make_start", lambda task, *_: tmp_path)
+    result = CliRunner().invoke(command.app, ["prepare", "--task", "scifact", "--task", "cranfield"])
+    assert result.exit_code == 0, result.output
+    assert seen == ["reranker", "scifact", "cranfield"]
+
+
+def test_a_gpu_trains_cells_together(cache: Path, tmp_path: Path) -> None:
+    """By their trainers they would fail without datasets, one after the other."""
+    folders = ["--cache", str(cache), "--results", str(tmp_path)]
+    result = CliRunner().invoke(
+        command.app, ["run", "smoke", "--size", "16", "--device", "cuda", "--together", "0", *folders]
+    )
+    assert result.exit_code == 2
+    assert "--together" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_line_that_a_kill_has_cut_is_run_again(cache: Path, tmp_path: Path) -> None:
+    arguments = ["run", "smoke", "--size", "16", "--arm", "plain", "--stage", "tune", "--together", "4"]
+    arguments += ["--cache", str(cache), "--results", str(tmp_path)]
+    assert CliRunner().invoke(command.app, arguments).exit_code == 0
+    path = tmp_path / "smoke.jsonl"
+    whole = path.read_text()
+    path.write_text(whole[:-20])
+    assert CliRunner().invoke(command.app, arguments).exit_code == 0
+    first, again = whole.splitlines(), path.read_text().splitlines()
+    assert first[:-1] == again[:-1]
+    assert json.loads(first[-1])["values"] == json.loads(again[-1])["values"]
+
+
+def test_the_queue_takes_cells_together(cache: Path, tmp_path: Path) -> None:
+    def rows(*more: str) -> dict[str, dict]:
+        arguments = ["run", "smoke", "--size", "16", "--arm", "plain", "--arm", "compared, c=2"]
+        folders = ["--cache", str(cache), "--results", str(tmp_path / more[0][2:])]
+        result = CliRunner().invoke(command.app, [*arguments, *folders, *more[1:]])
+        assert result.exit_code == 0, result.output
+        return {command._key(row): row for row in command.read("smoke", tmp_path / more[0][2:])}
+
+    several = rows("--several", "--together", "3")
+    alone = rows("--alone", "--workers", "1")
+    assert several.keys() == alone.keys()
+    assert [several[key]["values"] for key in several] == [alone[key]["values"] for key in several]
+    assert {row.get("together") for row in several.values() if row["arm"] != "start"} == {2}
+
+
+def test_what_is_left_runs_in_the_order_of_the_plan(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = ("plain", "compared, c=2")
+    monkeypatch.setattr(command, "PLAN", {("smoke", 16): arms, ("rte", 500): arms})
+    folders = ["--cache", str(cache), "--results", str(tmp_path)]
+
+    def said_by(*options: str) -> str:
+        result = CliRunner().invoke(command.app, ["run", *folders, *options])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    before = said_by("--dry-run").splitlines()
+    assert before[0].startswith("smoke, 16 rows: 8 cells, ")  # two rates and two seeds of two arms
+    assert before[1:] == ["rte, 500 rows: not prepared; it has no start"]
+    assert len(said_by("--dry-run", "--cached").splitlines()) == 1
+    said = said_by("--cached", "--together", "4")
+    assert "smoke, 16 rows, test: 4 cells to run" in said
+    assert "rte" not in said  # its rows are not there
+    assert [row["arm"] for row in command.read("smoke", tmp_path) if row["part"] == "test"] == [
+        "start", *["plain"] * 2, *["compared, c=2"] * 2,
+    ]  # fmt: skip
+    monkeypatch.setattr(command, "PLAN", {("smoke", 16): arms})
+    assert said_by("--dry-run") == "smoke, 16 rows: 0 cells, 0.0 PFLOP\n"
+    assert "0 cells to run" in said_by()
+
+
+def test_what_is_run_is_the_plan_or_what_the_caller_says() -> None:
+    assert [(task, size) for task, size, _ in command._chosen("", None, None)] == list(PLAN)
+    assert command._chosen("rte", None, None) == [("rte", size, PLAN["rte", size]) for size in (500, 1000)]
+    assert command._chosen("rte", 500, ["plain"]) == [("rte", 500, ["plain"])]
+    assert [task for task, _, _ in command._chosen("", 1000, None)] == ["passages", "rte"]
+    assert command._chosen("smoke", 16, ["plain"]) == [("smoke", 16, ["plain"])]
+    for arguments, said in (
+        (("rta", None, None), "'rta' is none of sentence-selection, sst2,"),
+        (("rte", 501, None), "the sizes of rte are 500, 1000; got 501"),
+        (("", 501, None), "the sizes of tasks are those of the plan; got 501"),
+        (("smoke", 16, None), "the plan has no arms for smoke; give some"),
+        (("rte", 500, ["plane"]), "'plane' is none of plain, plain, dropout 0.05,"),
+    ):
+        with pytest.raises(typer.BadParameter, match=re.escape(said)):
+            command._chosen(*arguments)
+    result = CliRunner().invoke(command.app, ["run", "rte", "--stage", "tset"])
+    assert result.exit_code == 2
+    assert "tune, test, both or robust; got 'tset'" in " ".join(result.output.split())
+
+
+def test_the_plan_has_every_task_and_size() -> None:
+    every = {(task.name, size) for task in TASKS.values() for size in task.sizes if task.name != "smoke"}
+    assert set(PLAN) == every
+    for (task, _), arms in PLAN.items():
+        assert set(arms) <= set(ARMS)
+        assert task in ("passages", "reading") or not set(arms) & set(CROPS)
+        assert {"plain", "plain, 3x epochs", "mean, c=2", "compared, c=2"} <= set(arms)
+
+
+def test_rows_of_another_machine_are_added_once(tmp_path: Path) -> None:
+    rows = [json.dumps(cell("plain", 1e-5, seed, "test", "12")) + "\n" for seed in range(3)]
+    for folder, own in (("here", rows[:2]), ("there", rows[1:])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "smoke.jsonl").write_text("".join(own))
+    (tmp_path / "there" / "rte.jsonl").write_text(json.dumps(cell("plain", 1e-5, 0, "test", "11")) + "\n")
+    arguments = ["merge", str(tmp_path / "there"), "--results", str(tmp_path / "here")]
+    assert CliRunner().invoke(command.app, arguments).output == "rte: 1 rows are new\nsmoke: 1 rows are new\n"
+    assert CliRunner().invoke(command.app, arguments).output == "rte: 0 rows are new\nsmoke: 0 rows are new\n"
+    assert (tmp_path / "here" / "smoke.jsonl").read_text() == "".join(rows)
