@@ -26,7 +26,7 @@ from cmp_rerank.pipeline.components import KIND, LOSS
 from cmp_rerank.pipeline.config import FIRST_STAGE, Config, to_dict
 from cmp_rerank.pipeline.data import TEST, TRAIN, VALIDATION, Part, Task
 from cmp_rerank.pipeline.folder import Done, RunFolder
-from cmp_rerank.pipeline.learning_curve import ALL, chart, learning_curve, sampled, sizes_of
+from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
 from cmp_rerank.pipeline.log_charts import log_charts
 from cmp_rerank.pipeline.model import start_model, tuned_model
 from cmp_rerank.pipeline.tuning import SETTINGS, tune
@@ -275,7 +275,7 @@ class Stages:
         Raises:
             ValueError: With what differs.
         """
-        numbers = [size for size in self.config.sizes or () if size != ALL]
+        numbers = [size for size in self.config.sizes or () if isinstance(size, int)]
         for seed, size in product(self.config.seeds, (None, *numbers)):
             name = _training_name(seed, size)
             begun = self.folder.path / f"{name}-training" / SETTINGS
