@@ -126,14 +126,15 @@ def test_what_is_refused(tmp_path: Path, predictions: Any, more: tuple[str, ...]
 def test_a_question_without_gold_answers_is_told_with_its_file_and_the_key_that_says_so(tmp_path: Path) -> None:
     content = json.loads(squad(tmp_path, "v2.0").read_text())
     qas = content["data"][0]["paragraphs"][0]["qas"]
-    del qas[2]["is_impossible"]
+    del qas[2]["is_impossible"], qas[2]["answers"]
     found = write(tmp_path / "found.json", {"q0": "busy bees"})
     result = call(write(tmp_path / "mine.json", content), found)
     assert result.exit_code == 2
     assert "mine.json: question 'q2' has no gold answer; leave it out, or say that it has none" in result.stderr
     assert "is_impossible in the format of SQuAD" in result.stderr
-    qas[2]["is_impossible"] = True
-    assert values(call(write(tmp_path / "mine.json", content), found))["NoAns-EM"] == 0.0
+    for said in ({"is_impossible": True}, {"answers": []}):
+        content["data"][0]["paragraphs"][0]["qas"] = [*qas[:2], qas[2] | said, *qas[3:]]
+        assert values(call(write(tmp_path / "mine.json", content), found))["NoAns-EM"] == 0.0
 
 
 def test_the_gold_answers_of_real_questions_are_right(shared_data: Path, tmp_path: Path) -> None:
