@@ -54,16 +54,20 @@ def test_the_error_of_seeds_and_rows_together() -> None:
 
 def test_the_other_error_hardly_widens_the_intervals_of_the_page() -> None:
     page = (Path(__file__).parents[3] / "docs" / "study.md").read_text(encoding="utf-8")
-    widths = []
+    widths: dict[bool, list[float]] = {True: [], False: []}  # by whether there are many seeds and rows
     for task, size in dict.fromkeys(re.findall(r"<!-- study: \w+ (\S+) (\d+) -->", page)):
         rows = command.read(task, command.RESULTS)
         found = analysis.tested(rows, task, int(size))
         pairs = [*analysis.verdict_pairs(rows, task, int(size)), *analysis.WEIGHTING, *((a, "plain") for a in found)]
         contrasts = [contrast(found[a], found[b]) for a, b in pairs if a != b and {a, b} <= set(found)]
-        widths += [(c["high_both"] - c["low_both"]) / (c["high"] - c["low"]) for c in contrasts if "p" in c]
-    assert len(widths) >= 25
-    assert max(widths) < 1.1
-    assert "widens each interval of this page by less than a tenth" in " ".join(page.split())
+        widths[task != "cranfield"] += [
+            (c["high_both"] - c["low_both"]) / (c["high"] - c["low"]) for c in contrasts if "p" in c
+        ]
+    assert len(widths[True]) >= 25
+    assert max(widths[True]) < 1.1
+    assert max(widths[False]) < 1.3
+    said = "widens each interval of this page by less than a tenth, those of Cranfield by up to three tenths"
+    assert said in " ".join(page.split())
 
 
 def test_a_failed_run_counts_nothing_where_rates_are_chosen() -> None:
