@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,14 +16,12 @@ import typer
 from cmp_rerank.ir.lines import replacing
 
 from .arms import ARMS
+from .cells import Cell, cells_of, key_of, missing, read
 from .plan import PLAN
 from .tasks import TASKS, describe, load, prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 CACHE = Path.home() / ".cache" / "cmp_rerank" / "study"
-
-#: So many of the seeds on test are for damaged models, too.
-ROBUST_SEEDS = 5
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_show_locals=False)
 Cache = Annotated[Path, typer.Option(help="Where prepared tasks and starts are.")]
@@ -51,54 +49,6 @@ def prepare_tasks(
         print(f"{name}: start in {start}", flush=True)
 
 
-def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[dict[str, Any]]) -> list[Any]:
-    """The cells of a stage: learning rates on validation, or the chosen rate on test, or on damaged models."""
-    from .training import Cell
-
-    if stage == "tune":
-        return [
-            Cell(task, size, arm, rate, seed, "validation")
-            for seed in TASKS[task].tuning_seeds
-            for rate in TASKS[task].rates
-            for arm in arms
-            if not ARMS[arm].rate_of
-        ]
-    chosen = {arm: chosen_rate(rows, task, size, arm) for arm in arms}
-    missing = [arm for arm, rate in chosen.items() if rate is None]
-    if missing:
-        print(f"left out, since their rate is not tuned: {', '.join(missing)}", flush=True)
-    return [
-        Cell(task, size, arm, rate, seed, stage)
-        for seed in TASKS[task].test_seeds[: ROBUST_SEEDS if stage == "robust" else None]
-        for arm, rate in chosen.items()
-        if rate
-    ]
-
-
-def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> float | None:
-    """The rate of the highest mean on validation; None unless all of its cells are there."""
-    arm = ARMS[arm].rate_of or arm
-    means: dict[float, list[float]] = {}
-    for row in rows:
-        if (row["task"], row["size"], row["arm"], row["part"]) == (task, size, arm, "validation"):
-            means.setdefault(row["rate"], []).append(row.get("mean", 0.0))  # a failed run counts 0
-    whole = {
-        rate: sum(values) / len(values)
-        for rate, values in means.items()
-        if len(values) == len(TASKS[task].tuning_seeds)
-    }
-    return max(whole, key=lambda rate: whole[rate]) if len(whole) == len(TASKS[task].rates) else None
-
-
-def read(task: str, results: Path) -> list[dict[str, Any]]:
-    """All cells of a task that have been run."""
-    path = results / f"{task}.jsonl"
-    if not path.exists():
-        return []
-    # A kill may have cut the last line.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-
-
 @app.command()
 def run(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}; without it, the whole plan.")] = "",
@@ -107,13 +57,16 @@ def run(
     stage: Annotated[str, typer.Option(help="tune, test, both; or robust: damaged models, by arms.")] = "both",
     cached: Annotated[bool, typer.Option("--cached", help="Only tasks whose rows and start are there.")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Say what is left, and what it costs.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    workers: Annotated[int | None, typer.Option(help="Processes; 2, on a GPU 5 that share it.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads of a process.")] = 1,
     together: Annotated[
         int | None,
         typer.Option(help="Train so many cells of an arm as one model; 0: each alone. 10 on a GPU, else 0."),
     ] = None,
+    compiles: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="On a GPU, compile what surrounds the products.")
+    ] = True,
     minutes: Annotated[float, typer.Option(help="Begin no cell after so many minutes.")] = 1e9,
     cache: Cache = CACHE,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
@@ -125,7 +78,8 @@ def run(
         raise typer.BadParameter(f"tune, test, both or robust; got {stage!r}", param_hint="--stage")
     if stage == "robust" and device != "cpu":
         raise typer.BadParameter("damaged models are measured on a CPU", param_hint="--device")
-    how = _How.of(workers, device, threads, together, minutes, cache, results)
+    how = _How.of(workers, device, threads, together, compiles, minutes, cache, results)
+    chosen: list[tuple[str, int, Sequence[str]]] = []
     for name, rows_of, own in _chosen(task, size, arms):
         rows = (cache / f"{name}.json.gz").exists()
         start = (start_folder(TASKS[name], cache) / "config.json").exists()
@@ -134,8 +88,9 @@ def run(
         if dry:
             said = how.left(name, rows_of, own) if rows else "not prepared"
             print(f"{name}, {rows_of} rows: {said}{'' if start else '; it has no start'}", flush=True)
-        else:
-            how.run(name, rows_of, own, stage)
+        chosen.append((name, rows_of, own))
+    if not dry:
+        how.run(chosen, stage)
 
 
 def _chosen(task: str, size: int | None, arms: Sequence[str] | None) -> list[tuple[str, int, Sequence[str]]]:
@@ -165,71 +120,86 @@ class _How:
     device: str
     threads: int
     together: int
-    begin: float
-    minutes: float
+    compiles: bool
+    until: float
     cache: Path
     results: Path
 
     @classmethod
     def of(
-        cls, workers: int, device: str, threads: int, together: int | None, minutes: float, cache: Path, results: Path
-    ) -> _How:
+        cls, workers: int | None, device: str, threads: int, together: int | None, compiles: bool, minutes: float,
+        cache: Path, results: Path,
+    ) -> _How:  # fmt: skip
         """As the options say."""
         if together is None:
             together = 0 if device == "cpu" else 10
         if device != "cpu" and not together:
             raise typer.BadParameter("on a GPU cells are trained together; give at least 1", param_hint="--together")
+        if workers is None:
+            workers = 5 if device != "cpu" else 1 if together else 2
         # Workers each have a core; else all of them tokenise.
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if together else "false"
-        return cls(workers, device, threads, together, time.time(), minutes, cache, results)
+        return cls(workers, device, threads, together, compiles, time.time() + minutes * 60, cache, results)
 
-    def run(self, task: str, size: int, arms: Sequence[str], stage: str) -> None:
-        """Run the cells of a task and size that are not there yet."""
-        from .together import results_together, start_row
+    def run(self, chosen: Sequence[tuple[str, int, Sequence[str]]], stage: str) -> None:
+        """Run the cells of tasks and sizes that are not there yet."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        for path in self.results.glob("*.jsonl"):
+            if not (text := path.read_text(encoding="utf-8")).endswith("\n"):  # a kill has cut a line
+                with replacing(path) as file:
+                    file.write(text[: text.rfind("\n") + 1])
+        stages = ("tune", "test") if stage == "both" else (stage,)
+        found = self._together(chosen, stages) if self.together and stage != "robust" else self._alone(chosen, stages)
+        facts = {"versions": _versions(), "device": _device(self.device)}
+        begin = time.time()
+        for done, row in enumerate(found, start=1):
+            with (self.results / f"{row['task']}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row | facts) + "\n")
+            if "failed" in row:
+                print(f"failed: {key_of(row)}: {row['failed']}", flush=True)
+            elif done % 10 == 0 or self.workers < 4:
+                print(f"[{time.time() - begin:6.0f} s] {done} rows; {key_of(row)} {row['mean']:.4f}", flush=True)
+
+    def _alone(
+        self, chosen: Sequence[tuple[str, int, Sequence[str]]], stages: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Cell by cell."""
+        from .together import start_row
         from .workers import results_of
 
-        until = self.begin + self.minutes * 60
-        if time.time() > until:
-            return
-        self.results.mkdir(parents=True, exist_ok=True)
-        path = self.results / f"{task}.jsonl"
-        facts = {"versions": _versions(), "device": _device(self.device)}
-        if path.exists() and not (text := path.read_text(encoding="utf-8")).endswith("\n"):  # a kill has cut a line
-            with replacing(path) as file:
-                file.write(text[: text.rfind("\n") + 1])
-        if not any(row["arm"] == "start" for row in read(task, self.results)):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(start_row(task, self.cache, self.device) | facts) + "\n")
-        for now in ("tune", "test") if stage == "both" else (stage,):
-            cells = self._missing(task, size, arms, now)
-            print(f"{task}, {size} rows, {now}: {len(cells)} cells to run", flush=True)
-            with path.open("a", encoding="utf-8") as file:
-                found = (
-                    results_together(cells, self.together, self.cache, self.device, until)
-                    if self.together and now != "robust"
-                    else results_of(cells, self.workers, self.cache, self.device, self.threads, until)
-                )
-                for done, row in enumerate(found, start=1):
-                    file.write(json.dumps(row | facts) + "\n")
-                    file.flush()
-                    if "failed" in row:
-                        print(f"failed: {_key(row)}: {row['failed']}", flush=True)
-                    elif done % 10 == 0 or self.workers < 4:
-                        spent = time.time() - self.begin
-                        print(f"[{spent:6.0f} s] {done}/{len(cells)} {_key(row)} {row['mean']:.4f}", flush=True)
+        for task, size, arms in chosen:
+            if time.time() > self.until:
+                return
+            if not any(row["arm"] == "start" for row in read(task, self.results)):
+                yield start_row(task, self.cache, self.device)
+            for stage in stages:
+                cells = missing(cells_of(task, size, arms, stage, rows := read(task, self.results)), rows)
+                print(f"{task}, {size} rows, {stage}: {len(cells)} cells to run", flush=True)
+                yield from results_of(cells, self.workers, self.cache, self.device, self.threads, self.until)
 
-    def _missing(self, task: str, size: int, arms: Sequence[str], stage: str) -> list[Any]:
-        rows = read(task, self.results)
-        there = {_key(row) for row in rows}
-        return [cell for cell in cells_of(task, size, arms, stage, rows) if _key(vars(cell)) not in there]
+    def _together(
+        self, chosen: Sequence[tuple[str, int, Sequence[str]]], stages: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Arm by arm, and of an arm several cells at once."""
+        from .workers import ArmRun, results_of_arms
+
+        runs = []
+        for task in dict.fromkeys(task for task, _, _ in chosen):
+            if not any(row["arm"] == "start" for row in read(task, self.results)):
+                runs.append(ArmRun(task, 0, "start", [], stages))
+        for task, size, arms in chosen:
+            rows = read(task, self.results)
+            runs += [ArmRun.of(task, size, arm, rows, stages) for arm in arms]
+        left = [run for run in runs if run.left()]
+        yield from results_of_arms(
+            left, self.workers, self.together, self.cache, self.device, self.until, self.compiles
+        )
 
     def left(self, task: str, size: int, arms: Sequence[str]) -> str:
         """How many cells are left, and the floating-point operations of their training, about."""
         from .together import operations
-        from .training import Cell
 
         rows = read(task, self.results)
-        there = {_key(row) for row in rows}
         found = TASKS[task]
         cost = {
             (arm, part): operations(Cell(task, size, arm, 0.0, found.test_seeds[0], part), self.cache)
@@ -238,13 +208,9 @@ class _How:
         }
         # The rate of a test cell is not known before all are tuned: it counts by its seed.
         tested = {(row["arm"], row["seed"]) for row in rows if (row["size"], row["part"]) == (size, "test")}
-        left = [(c.arm, c.part) for c in cells_of(task, size, arms, "tune", rows) if _key(vars(c)) not in there]
+        left = [(cell.arm, cell.part) for cell in missing(cells_of(task, size, arms, "tune", rows), rows)]
         left += [(arm, "test") for arm in arms for seed in found.test_seeds if (arm, seed) not in tested]
         return f"{len(left)} cells, {sum(cost[each] for each in left) / 1e15:.1f} PFLOP"
-
-
-def _key(row: dict[str, Any]) -> str:
-    return "|".join(str(row[name]) for name in ("task", "size", "arm", "rate", "seed", "part"))
 
 
 def _versions() -> dict[str, str]:
@@ -270,8 +236,8 @@ def merge(
 ) -> None:
     """Add the rows of another folder that are new."""
     for path in sorted(other.glob("*.jsonl")):
-        there = {_key(row) for row in read(path.stem, results)}
-        new = [row for row in read(path.stem, other) if _key(row) not in there]
+        there = {key_of(row) for row in read(path.stem, results)}
+        new = [row for row in read(path.stem, other) if key_of(row) not in there]
         with (results / path.name).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in new)
         print(f"{path.stem}: {len(new)} rows are new", flush=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cmp_rerank.hooks.masks import Rows, nested_dropout
+from cmp_rerank.hooks.masks import Rows, dropped, nested_dropout
 
 from .real import Row
+
+#: Whether a training on a GPU compiles what surrounds the products.
+COMPILES = {"cuda": False, "cpu": False}
 
 #: Tokens in one pass, padding included: few enough for the caches of a CPU, or enough to keep a GPU busy.
 PASS = {"cpu": 2_048, "cuda": 200_000}
@@ -120,7 +124,7 @@ def batch_of(several: Sequence[Sequence[PairTokens]], device: str) -> Batch:
 
 def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
     """The attention of (pairs, heads, tokens, width) to where the mask (pairs, 1, 1, tokens) is true."""
-    if dropout or query.dtype == torch.float32 or query.device.type != "cpu":
+    if query.dtype == torch.float32 or query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     # The backward pass of torch's own in bfloat16 takes two to five times as long on a CPU.
     heads = query.shape[1]
@@ -128,7 +132,49 @@ def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: f
     bias = bias.expand(-1, heads, -1, -1).flatten(0, 1)
     query = (query * query.shape[-1] ** -0.5).flatten(0, 1)
     weights = torch.baddbmm(bias, query, key.flatten(0, 1).transpose(1, 2)).softmax(dim=-1)
-    return torch.bmm(weights, value.flatten(0, 1)).unflatten(0, (-1, heads))
+    return torch.bmm(F.dropout(weights, dropout), value.flatten(0, 1)).unflatten(0, (-1, heads))
+
+
+def normed(states: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer norm of (E, N, H), with the weights (E, H) of each model."""
+    return torch.addcmul(bias[:, None], F.layer_norm(states, states.shape[-1:], eps=eps), weight[:, None])
+
+
+def plainly_added(
+    out: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, eps: float, rows: Rows | None, units: Tensor | None,
+    half: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What ends each half of a layer: units are dropped by CmpDrop, the residual is added, and the sum normed.
+
+    Returns:
+        The hidden states (E, N, H), and as they go to products.
+    """
+    out = out.float()
+    if rows is not None and units is not None:
+        shaped = out.reshape(len(rows.scale), -1, out.shape[-1])
+        out = nested_dropout(shaped.contiguous(), rows, units).view_as(out)
+    states = normed(out + hidden, weight, bias, eps)
+    return states, states.bfloat16() if half else states
+
+
+def added_at_once(
+    out: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, eps: float, rows: Rows | None, units: Tensor | None,
+    half: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `plainly_added`, to be compiled: one pass over memory, not ten."""
+    out = out.float()
+    if rows is not None and units is not None:
+        shaped = out.reshape(len(rows.scale), -1, out.shape[-1]) * rows.scale[:, None, None]
+        out = torch.where(dropped(rows, units), 0.0, shaped).view_as(out)
+    states = normed(out + hidden, weight, bias, eps)
+    return states, states.bfloat16() if half else states
+
+
+@cache
+def compiled() -> Any:
+    """`added_at_once` as kernels; made once for a process."""
+    torch._dynamo.config.recompile_limit = 32
+    return torch.compile(added_at_once, dynamic=True)
 
 
 # The models ---------------------------------------------------------------------------------------------
@@ -159,7 +205,8 @@ class Models:
             for name, weight in inner.named_parameters()
         }
         self.count, self.dropout, self.half = count, dropout, False
-        self.budget = PASS[self.device.split(":")[0]]
+        kind = self.device.split(":")[0]
+        self.budget, self.compiles = PASS[kind], COMPILES[kind]
 
     def scores(
         self, batch: Batch, drop: Sequence[Rows | None] = (), keys: Any = (), training: bool = False
@@ -184,33 +231,40 @@ class Models:
         hidden = self._norm(hidden.flatten(1, 2), "bert.embeddings.LayerNorm")
         hidden = F.dropout(hidden, rate)  # (E, R * T, H)
 
-        def written(states: Tensor, site: int) -> Tensor:
-            states = F.dropout(states, rate)
+        def added(out: Tensor, states: Tensor, site: int, name: str) -> tuple[Tensor, Tensor]:
+            out = F.dropout(out, rate)
             rows = drop[site] if drop else None
-            if rows is None:
-                return states
-            shaped = states.reshape(count * pairs, -1, width).contiguous()
-            kept = shaped.shape[1]
-            rows = rows._replace(key=rows.key[:, :kept], multiplier=rows.multiplier[:, :kept])
-            return nested_dropout(shaped, rows, keys[site]).view_as(states)
+            if rows is not None:
+                kept = out.shape[1] // pairs
+                rows = rows._replace(key=rows.key[:, :kept], multiplier=rows.multiplier[:, :kept])
+            norm = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], config.layer_norm_eps
+            units = keys[site] if drop else None
+            ends = compiled() if self.compiles and torch.is_grad_enabled() else plainly_added
+            return ends(out, states, *norm, rows, units, self.half)
 
-        def split(states: Tensor, name: str) -> Tensor:
-            shaped = self._linear(states, name).view(count * pairs, -1, heads, width // heads)
-            return shaped.transpose(1, 2)
+        def split(states: Tensor, *names: str) -> Sequence[Tensor]:
+            shaped = self._linear(states, *names).view(count * pairs, -1, len(names), heads, width // heads)
+            return shaped.transpose(1, 3).unbind(2)  # each (E * R, heads, T, width of a head)
 
+        given = hidden  # to the products of a layer: the hidden states, perhaps in half precision
         for layer in range(config.num_hidden_layers):
             name = f"bert.encoder.layer.{layer}"
-            key, value = (split(hidden, f"{name}.attention.self.{part}") for part in ("key", "value"))
+            own = [f"{name}.attention.self.{part}" for part in ("key", "value", "query")]
             if layer == config.num_hidden_layers - 1 and not self.reads:
-                hidden = hidden.view(count, pairs, tokens, width)[:, :, 0].contiguous()  # (E, R, H)
-            query = split(hidden, f"{name}.attention.self.query")
+                key, value = split(given, *own[:2])
+                hidden, given = (
+                    each.view(count, pairs, tokens, width)[:, :, 0].contiguous() for each in (hidden, given)
+                )  # (E, R, H)
+                (query,) = split(given, own[2])
+            else:
+                key, value, query = split(given, *own)
             seen = attended(query, key, value, mask, rate)
             seen = seen.transpose(1, 2).reshape(count, -1, width)
-            out = written(self._linear(seen, f"{name}.attention.output.dense").float(), 2 * layer)
-            hidden = self._norm(out + hidden, f"{name}.attention.output.LayerNorm")
-            inner = F.gelu(self._linear(hidden, f"{name}.intermediate.dense"))
-            out = written(self._linear(inner, f"{name}.output.dense").float(), 2 * layer + 1)
-            hidden = self._norm(out + hidden, f"{name}.output.LayerNorm")
+            out = self._linear(seen, f"{name}.attention.output.dense")
+            hidden, given = added(out, hidden, 2 * layer, f"{name}.attention.output.LayerNorm")
+            inner = F.gelu(self._linear(given, f"{name}.intermediate.dense"))
+            out = self._linear(inner, f"{name}.output.dense")
+            hidden, given = added(out, hidden, 2 * layer + 1, f"{name}.output.LayerNorm")
         if self.reads:
             return self._linear(hidden, "qa_outputs").view(count, pairs, tokens, 2)
         pooled = F.dropout(torch.tanh(self._linear(hidden, "bert.pooler.dense")), rate)
@@ -249,13 +303,15 @@ class Models:
         for name, weight in model.model.named_parameters():
             weight.copy_(self.weights[name][0])
 
-    def _linear(self, states: Tensor, name: str) -> Tensor:
-        weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        if self.half and ".layer." in name:
-            states, weight, bias = states.bfloat16(), weight.bfloat16(), bias.bfloat16()
+    def _linear(self, states: Tensor, *names: str) -> Tensor:
+        """The products with the weights of names, one behind the other."""
+        weights, biases = ([self.weights[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias"))
+        if self.half and ".layer." in names[0]:
+            states = states.bfloat16()
+            weights, biases = ([each.bfloat16() for each in several] for several in (weights, biases))
+        weight, bias = (several[0] if len(names) == 1 else torch.cat(several, dim=1) for several in (weights, biases))
         return torch.baddbmm(bias[:, None], states, weight.transpose(1, 2))
 
     def _norm(self, states: Tensor, name: str) -> Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        normal = F.layer_norm(states, states.shape[-1:], eps=self.config.layer_norm_eps)
-        return torch.addcmul(bias[:, None], normal, weight[:, None])
+        return normed(states, weight, bias, self.config.layer_norm_eps)

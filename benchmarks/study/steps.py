@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cmp_rerank.ablations import Example, Plan, View
 from cmp_rerank.ablations.drop import CmpDrop
@@ -27,9 +28,10 @@ from cmp_rerank.training.sampler import LengthBatches
 
 from .arms import Arm
 from .bert import Batch, Models, PairTokens, Tokens, batch_of
+from .cells import Cell
 from .examples import Examples, of_pairs, of_windows
 from .tasks import Row, Task
-from .training import START_DROPOUT, Cell, Values, decode, values_of
+from .training import START_DROPOUT, Values, decode, values_of
 
 
 @contextmanager
@@ -39,7 +41,9 @@ def products(models: Models, name: str, half: bool = False) -> Iterator[None]:
     torch.set_float32_matmul_precision(name)
     models.half = half
     try:
-        yield
+        # On a GPU others plan anew for each shape, of which there is one in every batch.
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            yield
     finally:
         torch.set_float32_matmul_precision(before[0])
         models.half = before[1]
@@ -49,30 +53,31 @@ class AdamW:
     """AdamW with a learning rate for each model, and gradients of each model clipped, as transformers does it."""
 
     def __init__(self, weights: dict[str, Tensor], rates: Sequence[float], decay: float) -> None:
-        self.weights, self.decay, self.step = weights, decay, 0
-        first = next(iter(weights.values()))
-        self.rates = torch.tensor(rates, dtype=torch.float64, device=first.device)
-        self.first = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        self.second = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        self.weights, self.rates = weights, rates
+        # The weights of each model, in the storage of all.
+        self.own = [
+            {name: nn.Parameter(weight.detach()[model]) for name, weight in weights.items()}
+            for model in range(len(rates))
+        ]
+        groups: list[dict[str, Any]] = []
+        for own in self.own:
+            plain = [weight for name, weight in own.items() if "bias" in name or "LayerNorm" in name]
+            decayed = [weight for name, weight in own.items() if not ("bias" in name or "LayerNorm" in name)]
+            groups += [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+        # The fused one reads and writes memory a third as often as one operation after the other does.
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
 
-    @torch.no_grad()
     def update(self, shares: Sequence[float]) -> None:
         """One step, at a share of each model's learning rate; at 0 its weights stay as they are."""
-        self.step += 1
-        squares = sum(weight.grad.flatten(1).square().sum(1) for weight in self.weights.values())  # type: ignore[union-attr]
-        clip = (1.0 / (squares.sqrt() + 1e-6)).clamp(max=1.0)  # type: ignore[union-attr]
-        corrections = 1 - 0.9**self.step, 1 - 0.999**self.step
-        rates = (self.rates * torch.tensor(shares, dtype=torch.float64).to(self.rates)).float()
-        for name, weight in self.weights.items():
-            shape = (-1, *[1] * (weight.ndim - 1))
-            rate = rates.view(shape)
-            gradient = weight.grad * clip.view(shape)
-            if not ("bias" in name or "LayerNorm" in name):
-                weight.mul_(1 - rate * self.decay)
-            self.first[name].lerp_(gradient, 0.1)
-            self.second[name].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            scale = (self.second[name] / corrections[1]).sqrt_().add_(1e-8)
-            weight.addcdiv_(self.first[name] * (-rate / corrections[0]), scale)
+        for model, own in enumerate(self.own):
+            for name, weight in own.items():
+                gradient = self.weights[name].grad
+                weight.grad = None if gradient is None else gradient[model]
+            nn.utils.clip_grad_norm_(own.values(), 1.0, foreach=True)
+            for group in self.optimizer.param_groups[2 * model : 2 * model + 2]:
+                group["lr"] = self.rates[model] * shares[model]
+        self.optimizer.step()
+        for weight in self.weights.values():
             weight.grad = None
 
 

@@ -29,16 +29,24 @@ from cmp_rerank.ablations import Plan
 from cmp_rerank.engine.memory import free
 from cmp_rerank.training.sampler import LengthBatches
 
-from . import readers
+from . import bert, readers
 from .arms import ARMS
 from .bert import Models, tokenised
+from .cells import Cell
 from .examples import Examples, of_pairs, of_windows
 from .steps import measure, train
 from .tasks import TASKS, Row, load, training_rows
-from .training import Cell, decode, open_start, support_of
+from .training import decode, open_start, support_of
 
 #: Tokens times layers in one step of all models, without padding: what memory holds the states of. About 27 KiB each.
-BUDGET = {"cpu": 100_000, "cuda": 1_400_000}
+BUDGET = {"cpu": 100_000, "cuda": 2_000_000}
+
+
+def use_gpu(workers: int, compiles: bool) -> None:
+    """Use the GPU as one of so many processes, see `BUDGET` and `bert.PASS`; and whether to compile."""
+    BUDGET["cuda"] //= workers
+    bert.PASS["cuda"] = max(50_000, bert.PASS["cuda"] // workers)
+    bert.COMPILES["cuda"] = compiles
 
 
 def results_together(
@@ -60,6 +68,8 @@ def results_together(
             try:
                 yield from run_cells(group, cache, device)
             except Exception as raised:
+                if "CUDA error" in str(raised):  # nothing works in this process any more
+                    raise
                 error, where = repr(raised)[:500], traceback.format_exc()[-1500:]
                 own_fault = isinstance(raised, ValueError)
             print(f"{len(group)} cells of {group[0].arm!r}: {time.time() - begin:.0f} s", flush=True)

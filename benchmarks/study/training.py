@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,12 @@ from cmp_rerank import GivenSupport
 from . import readers
 from .arms import ARMS, Arm
 from .bert import Models, tokenised
+from .cells import Cell
 from .loop import train
 from .tasks import TASKS, Row, Task, load, training_rows
 
 #: The values of rows as they are kept, see `values_of`.
 Values = str | list[float]
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """What identifies a run."""
-
-    task: str
-    size: int
-    arm: str
-    rate: float
-    seed: int
-    part: str
-
-    @property
-    def key(self) -> str:
-        """The cell as one line."""
-        return f"{self.task}|{self.size}|{self.arm}|{self.rate:g}|{self.seed}|{self.part}"
 
 
 # The common start ---------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.study.cells import Cell
 from benchmarks.study.tasks import TASKS
-from benchmarks.study.training import Cell, decode
+from benchmarks.study.training import decode
 
 
 def cell(arm: str, rate: float, seed: int, part: str, values: str) -> dict:

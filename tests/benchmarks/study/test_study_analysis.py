@@ -14,8 +14,8 @@ from study_cells import cell
 from benchmarks.study import __main__ as command
 from benchmarks.study import analysis
 from benchmarks.study.analysis import contrast, holm, summary, tuning
+from benchmarks.study.cells import Cell
 from benchmarks.study.tasks import TASKS
-from benchmarks.study.training import Cell
 
 
 def test_a_difference_is_tested_over_seeds_or_rows_whichever_is_less_certain() -> None:

@@ -12,9 +12,10 @@ import torch
 
 from benchmarks.study import bert, loop, readers, training
 from benchmarks.study.arms import ARMS, CROPS
+from benchmarks.study.cells import Cell
 from benchmarks.study.plan import CORE
 from benchmarks.study.tasks import TASKS
-from benchmarks.study.training import Cell, decode, run_cell
+from benchmarks.study.training import decode, run_cell
 from benchmarks.study.watch import log_of
 
 

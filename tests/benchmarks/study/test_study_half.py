@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from benchmarks.study import bert, starts, steps, together, training, workers
 from benchmarks.study.arms import ARMS
+from benchmarks.study.cells import Cell
 from benchmarks.study.starts import make_start
 from benchmarks.study.tasks import TASKS, prepare
-from benchmarks.study.training import Cell
+from cmp_rerank.hooks.masks import Rows, unit_keys
 
 HALF = replace(TASKS["smoke"], half=True, sizes={16: 2})
 CELLS = [Cell("smoke", 16, "compared, c=2", 1e-3, seed, "test") for seed in range(2)]
@@ -112,3 +113,26 @@ def test_attention_is_that_of_torch(tokens: int) -> None:
         found.append([out.float(), *(each.grad.float() for each in (query, key, value))])  # type: ignore[union-attr]
     for own, wanted in zip(*[[each.detach() for each in one] for one in found], strict=True):
         assert (own - wanted).abs().max() <= 0.03 * max(1.0, float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("drops", [False, True])
+def test_what_is_compiled_is_what_is_not(drops: bool, half: bool) -> None:
+    torch.manual_seed(0)
+    units, rows = (None, None)
+    if drops:
+        units = unit_keys(32, 3)
+        rows = Rows.of(torch.arange(6) + 5, torch.arange(7).repeat(6, 1), [0.0, 0.1, 0.19] * 2)
+    given = [torch.randn(2, 21, 32), torch.randn(2, 21, 32), torch.randn(2, 32), torch.randn(2, 32)]
+    given[0] = given[0].bfloat16() if half else given[0]
+    found = []
+    for added in (bert.plainly_added, bert.added_at_once):
+        leaves = [each.clone().requires_grad_() for each in given]
+        states, products = added(*leaves, 1e-12, rows, units, half)
+        assert products.dtype == (torch.bfloat16 if half else torch.float32)
+        (states.square().sum() + (states * products.float()).sum()).backward()
+        found.append([states, products, *[each.grad for each in leaves]])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2 if one.dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+    if drops:
+        assert not torch.equal(found[0][0], bert.plainly_added(*given, 1e-12, None, None, half)[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from study_cells import cell
 from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import starts
+from benchmarks.study import cells, starts, workers
 from benchmarks.study.arms import ARMS, CROPS
 from benchmarks.study.plan import PLAN
 from benchmarks.study.tasks import TASKS
@@ -20,30 +22,30 @@ from benchmarks.study.tasks import TASKS
 
 def test_an_arm_with_the_rate_of_another_is_not_tuned() -> None:
     name = "weighted mean, c=2"
-    assert [cell.arm for cell in command.cells_of("sst2", 100, [name], "tune", [])] == []
+    assert [cell.arm for cell in cells.cells_of("sst2", 100, [name], "tune", [])] == []
     tuned = [
         {"task": "sst2", "size": 100, "arm": "compared, c=2", "part": "validation", "rate": rate, "mean": mean}
         for rate, mean in zip(TASKS["sst2"].rates, (0.6, 0.8, 0.7), strict=True)
         for _ in TASKS["sst2"].tuning_seeds
     ]
-    assert command.chosen_rate(tuned, "sst2", 100, name) == TASKS["sst2"].rates[1]
-    cells = command.cells_of("sst2", 100, [name], "test", tuned)
-    assert [cell.seed for cell in cells] == list(TASKS["sst2"].test_seeds)
+    assert cells.chosen_rate(tuned, "sst2", 100, name) == TASKS["sst2"].rates[1]
+    found = cells.cells_of("sst2", 100, [name], "test", tuned)
+    assert [cell.seed for cell in found] == list(TASKS["sst2"].test_seeds)
 
 
 def test_the_rate_is_chosen_on_validation_when_all_of_its_cells_are_there() -> None:
     low, high = TASKS["smoke"].rates
     rows = [cell("plain", low, 0, "validation", "12"), cell("plain", high, 100, "test", "11")]
-    assert command.chosen_rate(rows, "smoke", 16, "plain") is None
+    assert cells.chosen_rate(rows, "smoke", 16, "plain") is None
     rows.append(cell("plain", high, 0, "validation", "22"))
-    assert command.chosen_rate(rows, "smoke", 16, "plain") == low
+    assert cells.chosen_rate(rows, "smoke", 16, "plain") == low
     rows[0] = {key: value for key, value in rows[0].items() if key not in ("mean", "values")} | {"failed": "NaN"}
-    assert command.chosen_rate(rows, "smoke", 16, "plain") == high
+    assert cells.chosen_rate(rows, "smoke", 16, "plain") == high
 
 
 def test_a_cut_line_is_run_again(tmp_path: Path) -> None:
     (tmp_path / "smoke.jsonl").write_text(json.dumps(cell("plain", 1e-5, 0, "test", "1")) + '\n{"task": "smo')
-    assert [row["seed"] for row in command.read("smoke", tmp_path)] == [0]
+    assert [row["seed"] for row in cells.read("smoke", tmp_path)] == [0]
 
 
 def test_a_start_of_several_tasks_is_prepared_before_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,13 +88,51 @@ def test_the_queue_takes_cells_together(cache: Path, tmp_path: Path) -> None:
         folders = ["--cache", str(cache), "--results", str(tmp_path / more[0][2:])]
         result = CliRunner().invoke(command.app, [*arguments, *folders, *more[1:]])
         assert result.exit_code == 0, result.output
-        return {command._key(row): row for row in command.read("smoke", tmp_path / more[0][2:])}
+        return {cells.key_of(row): row for row in cells.read("smoke", tmp_path / more[0][2:])}
 
     several = rows("--several", "--together", "3")
     alone = rows("--alone", "--workers", "1")
     assert several.keys() == alone.keys()
     assert [several[key]["values"] for key in several] == [alone[key]["values"] for key in several]
     assert {row.get("together") for row in several.values() if row["arm"] != "start"} == {2}
+
+
+def test_processes_share_the_arms(cache: Path, tmp_path: Path) -> None:
+    """Each takes the next arm, and chooses its rate; what is there is the same as from one process."""
+    found = {}
+    for count in (1, 2):
+        arguments = ["run", "smoke", "--size", "16", "--arm", "plain", "--arm", "compared, c=2", "--together", "2"]
+        folder = tmp_path / str(count)
+        arguments += ["--workers", str(count), "--cache", str(cache), "--results", str(folder)]
+        result = CliRunner().invoke(command.app, arguments)
+        assert result.exit_code == 0, result.output
+        found[count] = {cells.key_of(row): row["values"] for row in cells.read("smoke", folder)}
+    assert found[1] == found[2]
+    assert len(found[1]) == 9  # the start, and of each arm two rates and two seeds
+
+
+def _end(*_: object) -> None:
+    sys.exit(3)
+
+
+def test_a_process_that_ends_is_reported(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    runs = [workers.ArmRun.of("smoke", 16, arm, [], ["tune"]) for arm in ("plain", "compared, c=2")]
+    assert all(run.left() for run in runs)
+    monkeypatch.setattr(workers, "_work", _end)
+    assert list(workers.results_of_arms(runs, 2, 2, cache, "cpu", time.time() + 60, compiles=False)) == []
+    assert "2 of 2 processes failed: exit status [3, 3]" in capsys.readouterr().out
+
+
+def test_an_arm_is_left_until_its_last_seed_is_there() -> None:
+    stages = ["tune", "test"]
+    tuned = [cell("plain", rate, 0, "validation", value) for rate, value in zip((1e-5, 1e-4), "21", strict=True)]
+    tested = [cell("plain", 1e-4, seed, "test", "1") for seed in TASKS["smoke"].test_seeds]
+    for rows, left in ((tuned[:1], True), (tuned, True), (tuned + tested[:1], True), (tuned + tested, False)):
+        assert workers.ArmRun.of("smoke", 16, "plain", rows, stages).left() == left
+    run = workers.ArmRun.of("smoke", 16, "plain", tuned + tested[:1], stages)
+    assert [each.seed for each in run.cells("test", run.rows)] == [TASKS["smoke"].test_seeds[1]]
 
 
 def test_what_is_left_runs_in_the_order_of_the_plan(
@@ -112,9 +152,9 @@ def test_what_is_left_runs_in_the_order_of_the_plan(
     assert before[1:] == ["rte, 500 rows: not prepared; it has no start"]
     assert len(said_by("--dry-run", "--cached").splitlines()) == 1
     said = said_by("--cached", "--together", "4")
-    assert "smoke, 16 rows, test: 4 cells to run" in said
+    assert "smoke, 16 rows, compared, c=2, test: 2 cells to run" in said
     assert "rte" not in said  # its rows are not there
-    assert [row["arm"] for row in command.read("smoke", tmp_path) if row["part"] == "test"] == [
+    assert [row["arm"] for row in cells.read("smoke", tmp_path) if row["part"] == "test"] == [
         "start", *["plain"] * 2, *["compared, c=2"] * 2,
     ]  # fmt: skip
     monkeypatch.setattr(command, "PLAN", {("smoke", 16): arms})

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from benchmarks.study import bert, readers, starts, steps, together, training
 from benchmarks.study.arms import ARMS, CROPS
+from benchmarks.study.cells import Cell
 from benchmarks.study.starts import make_start
 from benchmarks.study.tasks import TASKS, load, training_rows
-from benchmarks.study.training import Cell
 
 #: Tokens of a window in which some of the passages fit.
 WINDOW = 32

@@ -1,0 +1,89 @@
+"""The cells of a task and size, and those that have been run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .arms import ARMS
+from .tasks import TASKS
+
+#: So many of the seeds on test are for damaged models, too.
+ROBUST_SEEDS = 5
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """What identifies a run."""
+
+    task: str
+    size: int
+    arm: str
+    rate: float
+    seed: int
+    part: str
+
+    @property
+    def key(self) -> str:
+        """The cell as one line."""
+        return f"{self.task}|{self.size}|{self.arm}|{self.rate:g}|{self.seed}|{self.part}"
+
+
+def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[dict[str, Any]]) -> list[Cell]:
+    """The cells of a stage: learning rates on validation, or the chosen rate on test, or on damaged models."""
+    if stage == "tune":
+        return [
+            Cell(task, size, arm, rate, seed, "validation")
+            for seed in TASKS[task].tuning_seeds
+            for rate in TASKS[task].rates
+            for arm in arms
+            if not ARMS[arm].rate_of
+        ]
+    chosen = {arm: chosen_rate(rows, task, size, arm) for arm in arms}
+    missing = [arm for arm, rate in chosen.items() if rate is None]
+    if missing:
+        print(f"left out, since their rate is not tuned: {', '.join(missing)}", flush=True)
+    return [
+        Cell(task, size, arm, rate, seed, stage)
+        for seed in TASKS[task].test_seeds[: ROBUST_SEEDS if stage == "robust" else None]
+        for arm, rate in chosen.items()
+        if rate
+    ]
+
+
+def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> float | None:
+    """The rate of the highest mean on validation; None unless all of its cells are there."""
+    arm = ARMS[arm].rate_of or arm
+    means: dict[float, list[float]] = {}
+    for row in rows:
+        if (row["task"], row["size"], row["arm"], row["part"]) == (task, size, arm, "validation"):
+            means.setdefault(row["rate"], []).append(row.get("mean", 0.0))  # a failed run counts 0
+    whole = {
+        rate: sum(values) / len(values)
+        for rate, values in means.items()
+        if len(values) == len(TASKS[task].tuning_seeds)
+    }
+    return max(whole, key=lambda rate: whole[rate]) if len(whole) == len(TASKS[task].rates) else None
+
+
+def key_of(row: dict[str, Any]) -> str:
+    """What identifies a row of results."""
+    return "|".join(str(row[name]) for name in ("task", "size", "arm", "rate", "seed", "part"))
+
+
+def missing(cells: Sequence[Cell], rows: Sequence[dict[str, Any]]) -> list[Cell]:
+    """Those that no row is of."""
+    there = {key_of(row) for row in rows}
+    return [cell for cell in cells if key_of(vars(cell)) not in there]
+
+
+def read(task: str, results: Path) -> list[dict[str, Any]]:
+    """All cells of a task that have been run."""
+    path = results / f"{task}.jsonl"
+    if not path.exists():
+        return []
+    # A kill may have cut the last line.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
