@@ -8,7 +8,7 @@ in `bert` the encoder. A test compares the weights with those of the trainers, a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,7 +42,8 @@ def products(models: Models, name: str, half: bool = False) -> Iterator[None]:
     models.half = half
     try:
         # On a GPU others plan anew for each shape, of which there is one in every batch.
-        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        kernels = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        with nullcontext() if models.device == "cpu" else sdpa_kernel(kernels):
             yield
     finally:
         torch.set_float32_matmul_precision(before[0])
