@@ -65,8 +65,9 @@ def run(
         typer.Option(help="Train so many cells of an arm as one model; 0: each alone. 10 on a GPU, else 0."),
     ] = None,
     compiles: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="On a GPU, compile what surrounds the products.")
-    ] = True,
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Compile what surrounds the products; on a GPU by default."),
+    ] = None,
     minutes: Annotated[float, typer.Option(help="Begin no cell after so many minutes.")] = 1e9,
     cache: Cache = CACHE,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
@@ -78,6 +79,7 @@ def run(
         raise typer.BadParameter(f"tune, test, both or robust; got {stage!r}", param_hint="--stage")
     if stage == "robust" and device != "cpu":
         raise typer.BadParameter("damaged models are measured on a CPU", param_hint="--device")
+    compiles = device != "cpu" if compiles is None else compiles
     how = _How.of(workers, device, threads, together, compiles, minutes, cache, results)
     chosen: list[tuple[str, int, Sequence[str]]] = []
     for name, rows_of, own in _chosen(task, size, arms):
@@ -175,7 +177,9 @@ class _How:
             for stage in stages:
                 cells = missing(cells_of(task, size, arms, stage, rows := read(task, self.results)), rows)
                 print(f"{task}, {size} rows, {stage}: {len(cells)} cells to run", flush=True)
-                yield from results_of(cells, self.workers, self.cache, self.device, self.threads, self.until)
+                yield from results_of(
+                    cells, self.workers, self.cache, self.device, self.threads, self.until, self.compiles
+                )
 
     def _together(
         self, chosen: Sequence[tuple[str, int, Sequence[str]]], stages: Sequence[str]

@@ -9,6 +9,7 @@ sentence-transformers and transformers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,8 +23,10 @@ from cmp_rerank.hooks.masks import Rows, dropped, nested_dropout
 
 from .real import Row
 
-#: Whether a training on a GPU compiles what surrounds the products.
-COMPILES = {"cuda": False, "cpu": False}
+#: Whether a training compiles what surrounds the products.
+COMPILES = {"now": False}
+
+WORDS = "bert.embeddings.word_embeddings.weight"
 
 #: Tokens in one pass, padding included: few enough for the caches of a CPU, or enough to keep a GPU busy.
 PASS = {"cpu": 2_048, "cuda": 200_000}
@@ -206,7 +209,43 @@ class Models:
         }
         self.count, self.dropout, self.half = count, dropout, False
         kind = self.device.split(":")[0]
-        self.budget, self.compiles = PASS[kind], COMPILES[kind]
+        self.budget, self.compiles = PASS[kind], COMPILES["now"]
+        self._table: Tensor | None = None
+        self._place: Tensor | None = None
+
+    def keep_words(self, tokens: np.ndarray) -> None:
+        """Keep the rows of these tokens in the table of words, and of all other ones what weight decay makes of them.
+
+        Other rows have no gradient, so that each step multiplies them by the same number. It is a weight, "others",
+        (E, 1): what is done to weights is done to it. A table has most of a small model's weights.
+        """
+        words, kept = self.weights[WORDS].detach(), torch.from_numpy(tokens).to(self.device)
+        self._table = words[0].clone()
+        self._place = torch.full((words.shape[1],), -1, device=self.device)
+        self._place[kept] = torch.arange(len(kept), device=self.device)
+        self.weights[WORDS] = words[:, kept].clone().requires_grad_()
+        self.weights["others"] = words.new_ones(self.count, 1).requires_grad_()
+
+    @contextmanager
+    def all_words(self) -> Iterator[None]:
+        """Inside, the table of words has all of its rows."""
+        kept, place = self.weights[WORDS], self._place
+        if self._table is not None and place is not None:
+            with torch.no_grad():
+                table = self.weights["others"][..., None] * self._table
+                table[:, place >= 0] = kept[:, place[place >= 0]]
+            self.weights[WORDS], self._place = table, None
+        try:
+            yield
+        finally:
+            self.weights[WORDS], self._place = kept, place
+
+    def put_words(self) -> None:
+        """Have all rows again, for good."""
+        with self.all_words():
+            whole = self.weights[WORDS].requires_grad_()
+        self.weights = {name: weight for name, weight in self.weights.items() if name != "others"} | {WORDS: whole}
+        self._table = self._place = None
 
     def scores(
         self, batch: Batch, drop: Sequence[Rows | None] = (), keys: Any = (), training: bool = False
@@ -223,8 +262,9 @@ class Models:
         mask = batch.there.view(count * pairs, 1, 1, tokens)
         # Each model looks up its own table.
         offsets = torch.arange(count, device=self.device)[:, None, None]
-        words = self.weights["bert.embeddings.word_embeddings.weight"]
-        hidden = F.embedding(batch.ids + offsets * words.shape[1], words.flatten(0, 1))
+        words = self.weights[WORDS]
+        ids = batch.ids if self._place is None else self._place[batch.ids]
+        hidden = F.embedding(ids + offsets * words.shape[1], words.flatten(0, 1))
         kinds = self.weights["bert.embeddings.token_type_embeddings.weight"]
         hidden = hidden + F.embedding(batch.types + offsets * kinds.shape[1], kinds.flatten(0, 1))
         hidden = hidden + self.weights["bert.embeddings.position_embeddings.weight"][:, None, :tokens]

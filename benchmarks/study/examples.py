@@ -36,6 +36,10 @@ class Examples:
         tokens = np.concatenate([[0], np.cumsum([len(example) for example in self.examples])])
         return np.diff(tokens[self.starts]).tolist()
 
+    def tokens(self) -> np.ndarray:
+        """The ids of all tokens, in any order."""
+        return np.concatenate([example.features["input_ids"] for example in self.examples])
+
     def of(self, rows: Sequence[int]) -> list[int]:
         """The numbers of the examples of rows."""
         return [number for row in rows for number in range(self.starts[row], self.starts[row + 1])]

@@ -73,7 +73,7 @@ class AdamW:
         for model, own in enumerate(self.own):
             for name, weight in own.items():
                 gradient = self.weights[name].grad
-                weight.grad = None if gradient is None else gradient[model]
+                weight.grad = torch.zeros_like(weight) if gradient is None else gradient[model]
             nn.utils.clip_grad_norm_(own.values(), 1.0, foreach=True)
             for group in self.optimizer.param_groups[2 * model : 2 * model + 2]:
                 group["lr"] = self.rates[model] * shares[model]
@@ -94,6 +94,7 @@ def train(
         The models, and for each a log by tenths of the training.
     """
     models = Models(model, len(cells), arm.dropout)
+    models.keep_words(np.unique(np.concatenate([[0], *(each.tokens() for each in data)])))  # 0 is that of padding
     torch.manual_seed(cells[0].seed)  # of the models' own dropout
     courses = [_Course.of(own, cell, task, epochs) for own, cell in zip(data, cells, strict=True)]
     optimizer = AdamW(models.weights, [cell.rate for cell in cells], arm.decay)
@@ -124,6 +125,7 @@ def train(
     if best is not None:
         for entry, chosen_epoch in zip(logs, best.put(), strict=True):
             entry["best_epoch"] = chosen_epoch
+    models.put_words()
     return models, logs
 
 
@@ -464,7 +466,7 @@ class _Best:
 
 def measure(models: Models, tokens: Any, task: Task) -> list[Values | None]:
     """For each model the values of all rows, as `training.measure` writes them; None for one that has diverged."""
-    with products(models, "highest"):
+    with products(models, "highest"), models.all_words():
         return _measured(models, tokens, task)
 
 

@@ -42,11 +42,10 @@ from .training import decode, open_start, support_of
 BUDGET = {"cpu": 100_000, "cuda": 2_000_000}
 
 
-def use_gpu(workers: int, compiles: bool) -> None:
-    """Use the GPU as one of so many processes, see `BUDGET` and `bert.PASS`; and whether to compile."""
+def share_gpu(workers: int) -> None:
+    """Use the GPU as one of so many processes, see `BUDGET` and `bert.PASS`."""
     BUDGET["cuda"] //= workers
     bert.PASS["cuda"] = max(50_000, bert.PASS["cuda"] // workers)
-    bert.COMPILES["cuda"] = compiles
 
 
 def results_together(

@@ -13,15 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .bert import COMPILES
 from .cells import Cell, cells_of, missing
 from .robust import run_robust
 from .tasks import TASKS
-from .together import results_together, run_cells, start_row, use_gpu
+from .together import results_together, run_cells, share_gpu, start_row
 from .training import run_cell
 
 
 def results_of(
-    cells: Sequence[Cell], workers: int, cache: Path, device: str, threads: int, until: float
+    cells: Sequence[Cell], workers: int, cache: Path, device: str, threads: int, until: float, compiles: bool
 ) -> Iterator[dict[str, Any]]:
     """Run cells and yield what each gave, in the order in which they end; none begins after the time `until`."""
     if not cells:
@@ -29,7 +30,7 @@ def results_of(
     context = multiprocessing.get_context("spawn")
     waiting = iter(cells)
     running: set[Future[dict[str, Any]]] = set()
-    with ProcessPoolExecutor(min(workers, len(cells)), context, _begin, (threads,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(cells)), context, _begin, (threads, compiles)) as pool:
         while True:
             while len(running) < workers and time.time() < until and (cell := next(waiting, None)) is not None:
                 running.add(pool.submit(_run, cell, cache, device))
@@ -40,10 +41,11 @@ def results_of(
                 yield each.result()
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, compiles: bool) -> None:
     import torch
 
     _quiet()
+    COMPILES["now"] = compiles
     torch.set_num_threads(threads)
 
 
@@ -125,7 +127,7 @@ def results_of_arms(
     it was at has no row, and the others go on.
     """
     if workers == 1:
-        use_gpu(1, compiles)
+        COMPILES["now"] = compiles
         for run in runs:
             if time.time() < until:
                 yield from run.results(together, cache, device, until)
@@ -158,7 +160,8 @@ def _work(
     waiting: Any, found: Any, workers: int, together: int, cache: Path, device: str, until: float, compiles: bool
 ) -> None:
     _quiet()
-    use_gpu(workers, compiles)
+    share_gpu(workers)
+    COMPILES["now"] = compiles
     while time.time() < until:
         try:
             run = waiting.get(timeout=1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -266,3 +267,25 @@ def test_operations_are_those_of_the_layers(cache: Path) -> None:
     tokens = sum(together.examples_of(Cell("smoke", 16, "plain", 0.0, 0, "test"), cache).lengths())
     assert (three - one) / 2 == pytest.approx(6 * tokens * 3 * 12 * 32**2, rel=0.3)
     assert 0 < one - (three - one) / 2 < one / 2  # what is measured has no backward pass
+
+
+@pytest.mark.parametrize("arm", ["plain", "plain, averaged weights", "plain, best epoch"])
+def test_words_that_no_cell_reads_only_fade(arm: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the rows of the table are not trained; they are as if they had been."""
+    task = replace(TASKS["smoke"], sizes={16: 3})
+    cells = [Cell("smoke", 16, arm, rate, seed, "test") for seed, rate in ((0, 1e-2), (1, 5e-2))]
+    data = [together.examples_of(cell, cache) for cell in cells]
+    model = training.open_start(task, cache, 0.0, "cpu")
+    seen = together.asked("smoke", "validation", cache) if ARMS[arm].keep_best else None
+    found, _ = steps.train(model, task, ARMS[arm], data, cells, 3, seen)
+    monkeypatch.setattr(bert.Models, "keep_words", lambda *_: None)
+    whole, _ = steps.train(model, task, ARMS[arm], data, cells, 3, seen)
+    assert found.weights.keys() == whole.weights.keys()
+    for of, weight in whole.weights.items():
+        torch.testing.assert_close(found.weights[of], weight, rtol=1e-4, atol=1e-6)
+    start = dict(model.model.named_parameters())[bert.WORDS].detach()
+    others = np.setdiff1d(np.arange(1, len(start)), np.concatenate([each.tokens() for each in data]))
+    faded = (found.weights[bert.WORDS][:, others] / start[others]).flatten(1)
+    assert len(others) > len(start) / 4
+    assert float(faded.detach().max()) < 1 - 1e-5
+    assert float(faded.detach().std(dim=1).max()) < 1e-6
