@@ -44,8 +44,9 @@ BUDGET = {"cpu": 100_000, "cuda": 2_000_000}
 
 def share_gpu(workers: int) -> None:
     """Use the GPU as one of so many processes, see `BUDGET` and `bert.PASS`."""
+    passes = max(50_000, bert.PASS["cuda"] // workers)
     BUDGET["cuda"] //= workers
-    bert.PASS["cuda"] = max(50_000, bert.PASS["cuda"] // workers)
+    bert.PASS["cuda"] = bert.TRAINING_PASS["cuda"] = passes
 
 
 def results_together(
