@@ -166,14 +166,18 @@ class _How:
         self, chosen: Sequence[tuple[str, int, Sequence[str]]], stages: Sequence[str]
     ) -> Iterator[dict[str, Any]]:
         """Cell by cell."""
-        from .together import start_row
+        from .together import another_start, start_row
         from .workers import results_of
 
         for task, size, arms in chosen:
             if time.time() > self.until:
                 return
-            if not any(row["arm"] == "start" for row in read(task, self.results)):
+            start = next((row for row in read(task, self.results) if row["arm"] == "start"), None)
+            if start is None:
                 yield start_row(task, self.cache, self.device)
+            elif said := another_start(start, self.cache, self.device):
+                print(f"left out: {said}", flush=True)
+                continue
             for stage in stages:
                 cells = missing(cells_of(task, size, arms, stage, rows := read(task, self.results)), rows)
                 print(f"{task}, {size} rows, {stage}: {len(cells)} cells to run", flush=True)

@@ -20,7 +20,7 @@ def make_start(
 ) -> Path:
     """Train the head, and the first layers of a pretrained encoder, on rows of their own; saved in half precision.
 
-    By its trainer, or as the cells that are trained together, which needs no ``datasets`` and can be in bfloat16.
+    By its trainer, or as the cells that are trained together, which needs no ``datasets``.
     """
     folder = start_folder(task, cache)
     layers = task.layers if layers is None else layers

@@ -161,11 +161,14 @@ class _Course:
 
 
 def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
-    """Train a common start, as `starts.make_start` does by a trainer."""
+    """Train a common start, as `starts.make_start` does by a trainer; on a CPU in 32 bits.
+
+    So it hardly depends on the processor, and can be made again where more cells are to be run.
+    """
     data = of_windows(model, Plan([]), rows, task) if task.reads else of_pairs(model, Plan([]), rows)
     cell = Cell(task.name, len(rows), "plain", task.start_rate, 0, "start")
     arm = Arm(dropout=0.0 if task.reads else START_DROPOUT)
-    models, _ = train(model, task, arm, [data], [cell], task.start[1], constant=True)
+    models, _ = train(model, replace(task, half=False), arm, [data], [cell], task.start[1], constant=True)
     models.copy_to(model)
 
 

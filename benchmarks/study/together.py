@@ -145,6 +145,28 @@ def start_row(task: str, cache: Path, device: str) -> dict[str, Any]:
     return {**asdict(Cell(task, 0, "start", 0.0, 0, "test")), "mean": mean, "values": values, "guard": guard}
 
 
+def another_start(row: dict[str, Any] | None, cache: Path, device: str) -> str:
+    """Say so if the start is not the one that a row of results is of; else nothing.
+
+    In bfloat16 a training comes out otherwise on another processor. Cells of one task must have the same start.
+    """
+    if row is None or "guard" not in row:
+        return ""
+    task = row["task"]
+    models = Models(_opened(task, cache, device), 1)
+    (found,) = measure(models, asked(task, "guard", cache), TASKS[task])
+    if found is None or len(found) != len(row["guard"]):
+        return f"{task}: the start in {cache} is broken, or its rows are others; prepare it anew"
+    # Rounding, of another device, may move a few.
+    changed = sum(one != other for one, other in zip(found, row["guard"], strict=True))
+    if changed <= 0.1 * len(found):
+        return ""
+    return (
+        f"{task}: the start in {cache} is not the one of the results: {changed} of {len(found)} values of the part "
+        "guard differ; give the cache that the results were made with, or other --results"
+    )
+
+
 # Rows, tokenised once for all arms ------------------------------------------------------------------------
 
 

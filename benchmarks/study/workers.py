@@ -17,7 +17,7 @@ from .bert import COMPILES
 from .cells import Cell, cells_of, missing
 from .robust import run_robust
 from .tasks import TASKS
-from .together import results_together, run_cells, share_gpu, start_row
+from .together import another_start, results_together, run_cells, share_gpu, start_row
 from .training import run_cell
 
 
@@ -79,6 +79,7 @@ class ArmRun:
     Attributes:
         rows: Those of this arm that are there, without their values.
         stages: "tune", "test", or both.
+        start: The row of the start, if it is there.
     """
 
     task: str
@@ -86,13 +87,14 @@ class ArmRun:
     arm: str
     rows: list[dict[str, Any]]
     stages: Sequence[str]
+    start: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, task: str, size: int, arm: str, rows: Sequence[dict[str, Any]], stages: Sequence[str]) -> ArmRun:
         """With the rows that are needed to know what is left; the rate may be that of another arm."""
         names = ("task", "size", "arm", "rate", "seed", "part", "mean")
         own = [{name: row[name] for name in names if name in row} for row in rows if row["size"] == size]
-        return cls(task, size, arm, own, stages)
+        return cls(task, size, arm, own, stages, next((row for row in rows if row["arm"] == "start"), None))
 
     def cells(self, stage: str, rows: list[dict[str, Any]]) -> list[Cell]:
         """The cells of a stage that are left."""
@@ -108,6 +110,9 @@ class ArmRun:
         """Run what is left; no group of cells begins after the time ``until``."""
         if self.arm == "start":
             yield start_row(self.task, cache, device)
+            return
+        if said := another_start(self.start, cache, device):
+            print(f"left out: {said}", flush=True)
             return
         rows = list(self.rows)
         for stage in self.stages:

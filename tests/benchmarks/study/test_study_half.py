@@ -91,8 +91,13 @@ def test_a_task_in_bfloat16_is_not_given_to_a_trainer(
     row = workers._run(CELLS[0], cache, "cpu")
     assert row["values"] == together.run_cells(CELLS[:1], cache, "cpu")[0]["values"]
     (tmp_path / "smoke.json.gz").symlink_to(cache / "smoke.json.gz")
+    halves: list[bool] = []
+    scores = bert.Models.scores
+    monkeypatch.setattr(bert.Models, "scores", lambda own, *a, **k: halves.append(own.half) or scores(own, *a, **k))
     made = make_start(HALF, tmp_path, str(tiny_checkpoint), layers=2)
     assert training.start_folder(HALF, tmp_path) == made
+    assert halves  # and the start is trained in 32 bits, so that another processor makes the same one
+    assert not any(halves)
 
 
 @pytest.mark.parametrize("tokens", [1, 7])
@@ -113,6 +118,18 @@ def test_attention_is_that_of_torch(tokens: int) -> None:
         found.append([out.float(), *(each.grad.float() for each in (query, key, value))])  # type: ignore[union-attr]
     for own, wanted in zip(*[[each.detach() for each in one] for one in found], strict=True):
         assert (own - wanted).abs().max() <= 0.03 * max(1.0, float(wanted.abs().max()))
+
+
+def test_attention_drops_weights_at_its_rate() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 8, 2, 64, 8)
+    seen = torch.eye(64).expand(8, 2, 64, 64)  # what is seen are the weights
+    mask = torch.ones(8, 1, 1, 64, dtype=torch.bool)
+    weights = bert.attended(query, key, seen, mask, 0.0)
+    found = bert.attended(query, key, seen, mask, 0.25)
+    dropped = found == 0
+    assert float(dropped.float().mean()) == pytest.approx(0.25, abs=0.01)
+    torch.testing.assert_close(found[~dropped], weights[~dropped] / 0.75)
 
 
 @pytest.mark.parametrize("half", [False, True])

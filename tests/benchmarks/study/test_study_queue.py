@@ -18,6 +18,7 @@ from benchmarks.study import cells, starts, workers
 from benchmarks.study.arms import ARMS, CROPS
 from benchmarks.study.plan import PLAN
 from benchmarks.study.tasks import TASKS
+from benchmarks.study.together import start_row
 
 
 def test_an_arm_with_the_rate_of_another_is_not_tuned() -> None:
@@ -109,6 +110,27 @@ def test_processes_share_the_arms(cache: Path, tmp_path: Path) -> None:
         found[count] = {cells.key_of(row): row["values"] for row in cells.read("smoke", folder)}
     assert found[1] == found[2]
     assert len(found[1]) == 9  # the start, and of each arm two rates and two seeds
+
+
+@pytest.mark.parametrize("together", ["0", "2"])
+def test_cells_of_another_start_are_not_added(together: str, cache: Path, tmp_path: Path) -> None:
+    def said_by() -> str:
+        arguments = ["run", "smoke", "--size", "16", "--arm", "plain", "--together", together, "--workers", "1"]
+        result = CliRunner().invoke(command.app, [*arguments, "--cache", str(cache), "--results", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    path = tmp_path / "smoke.jsonl"
+    start = start_row("smoke", cache, "cpu")
+    values = start["guard"]
+    path.write_text(json.dumps(start | {"guard": ("9" if values[0] != "9" else "8") + values[1:]}) + "\n")
+    assert "left out" not in said_by()  # one of sixteen may be of rounding
+    assert len(cells.read("smoke", tmp_path)) == 5
+    path.write_text(json.dumps(start | {"guard": "99" + values[2:]}) + "\n")
+    assert "is not the one of the results: 2 of 16 values of the part guard differ" in said_by()
+    assert len(cells.read("smoke", tmp_path)) == 1
+    path.write_text(json.dumps(start | {"guard": values[:-1]}) + "\n")
+    assert "its rows are others" in said_by()
 
 
 def _end(*_: object) -> None:
