@@ -35,7 +35,7 @@ ROWS, BATCH = 500, 32
 
 def run_robust(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     """Train a cell, with products in bfloat16, and measure the model whole and damaged."""
-    task, arm = replace(TASKS[cell.task], half=True), ARMS[cell.arm]
+    task, arm = replace(TASKS[cell.task], exact=()), ARMS[cell.arm]
     model = open_start(task, cache, 0.0, device)
     begin = time.process_time()
     epochs = task.sizes[cell.size] * arm.epochs

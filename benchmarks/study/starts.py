@@ -34,7 +34,7 @@ def make_start(
         inner.config.num_hidden_layers = layers
         size, epochs = task.start
         rows = training_rows(task, load(task.name, cache)["start"], size, 0)
-        if trainer and not task.half:
+        if trainer and task.exact:
             scheduler = "constant_with_warmup"
             fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler=scheduler)
         else:

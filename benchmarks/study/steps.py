@@ -84,15 +84,17 @@ class AdamW:
 
 def train(
     model: Any, task: Task, arm: Arm, data: Sequence[Examples], cells: Sequence[Cell], epochs: int,
-    validation: Any = None, constant: bool = False,
+    validation: Any = None, constant: bool = False, half: bool | None = None,
 ) -> tuple[Models, list[dict[str, Any]]]:  # fmt: skip
     """Train a model for each cell, all of one arm; with ``validation`` the best epoch of each is kept.
 
-    The learning rate falls after the warm-up, unless it is to be ``constant``.
+    The learning rate falls after the warm-up, unless it is to be ``constant``. Products are in bfloat16 if ``half``;
+    None: as the task says.
 
     Returns:
         The models, and for each a log by tenths of the training.
     """
+    half = task.half(cells[0].size) if half is None else half
     models = Models(model, len(cells), arm.dropout)
     models.keep_words(np.unique(np.concatenate([[0], *(each.tokens() for each in data)])))  # 0 is that of padding
     torch.manual_seed(cells[0].seed)  # of the models' own dropout
@@ -109,7 +111,7 @@ def train(
             if cell.seed not in drawn:
                 drawn[cell.seed] = Drawn.of(own, course.rows(step), f"{cell.seed} {(step, 0)}", passes)
         batches = [drawn[cell.seed] for cell in cells]
-        with products(models, "high", task.half):
+        with products(models, "high", half):
             log.add(*step_of(models, passes, objective, task, batches), [bool(len(own.rows)) for own in batches])
         optimizer.update([course.share(step, constant) for course in courses])
         if average is not None:
@@ -168,7 +170,7 @@ def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
     data = of_windows(model, Plan([]), rows, task) if task.reads else of_pairs(model, Plan([]), rows)
     cell = Cell(task.name, len(rows), "plain", task.start_rate, 0, "start")
     arm = Arm(dropout=0.0 if task.reads else START_DROPOUT)
-    models, _ = train(model, replace(task, half=False), arm, [data], [cell], task.start[1], constant=True)
+    models, _ = train(model, task, arm, [data], [cell], task.start[1], constant=True, half=False)
     models.copy_to(model)
 
 

@@ -61,7 +61,9 @@ def _run(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     try:
         if cell.part == "robust":
             return run_robust(cell, cache, device)
-        return run_cells([cell], cache, device)[0] if TASKS[cell.task].half else run_cell(cell, cache, device)
+        if TASKS[cell.task].half(cell.size):
+            return run_cells([cell], cache, device)[0]
+        return run_cell(cell, cache, device)
     except (ImportError, MemoryError):  # no fault of the cell
         raise
     except Exception as error:

@@ -59,6 +59,15 @@ def test_parts_that_are_sampled_are_the_same_each_time(cache: Path, monkeypatch:
     assert len(some) == 5
     places = [whole["test"].index(row) for row in some]
     assert places == sorted(places)
+    monkeypatch.setitem(TASKS, "smoke", replace(TASKS["smoke"], validation_rows=5))
+    fewer = load("smoke", cache)
+    assert len(fewer["validation"]) == 5
+    assert fewer["guard"] == whole["guard"]  # a user's, of all rows
+
+
+def test_only_sizes_with_earlier_rows_are_trained_in_32_bits() -> None:
+    exact = {(task.name, size) for task in TASKS.values() for size in task.sizes if not task.half(size)}
+    assert exact == {("sst2", 100), ("sst2-noise", 100), ("sentence-selection", 500), ("smoke", 16)}
 
 
 def test_the_values_of_rows() -> None:

@@ -110,7 +110,7 @@ def test_crops_and_readers_that_are_trained_together_are_those_of_the_trainer(
     # The loss of transformers, which trains plain readers, has padding in its softmax: one window has none.
     batch = 1 if (name, arm) == ("reading", "plain") else 3
     # With few documents, which differ in a word, what they share has a gradient of rounding alone.
-    monkeypatch.setitem(TASKS, name, replace(TASKS[name], sizes={8: 2}, batch=batch, docs=0, half=False))
+    monkeypatch.setitem(TASKS, name, replace(TASKS[name], sizes={8: 2}, batch=batch, docs=0, exact=(8,)))
     free = ("key.bias", "classifier.bias")
     if name == "reading":  # what is added to the logits of all tokens changes nothing
         free = ("key.bias", "qa_outputs.bias", "layer.1.output.LayerNorm.bias")
@@ -124,7 +124,7 @@ def test_a_start_that_is_trained_on_a_gpu_is_that_of_the_trainer(
     """But for the dropout of rerankers, whose random numbers are others."""
     monkeypatch.setattr(starts, "START_DROPOUT", 0.0)
     monkeypatch.setattr(steps, "START_DROPOUT", 0.0)
-    task = replace(TASKS[name], start=(4, 2), batch=1, start_rate=1e-3, half=False)
+    task = replace(TASKS[name], start=(4, 2), batch=1, start_rate=1e-3, exact=(8,))
     found = []
     for trainer in (True, False):
         cache = tmp_path / str(trainer)
@@ -175,7 +175,7 @@ def test_readers_with_more_windows_than_others_take_more_steps(
 ) -> None:
     monkeypatch.setattr(readers, "STRIDE", 4)
     batch = 3 if ARMS[arm].passes > 1 else 1  # see above
-    task = replace(TASKS["reading"], sizes={8: 2}, batch=batch, max_length=WINDOW, half=False)
+    task = replace(TASKS["reading"], sizes={8: 2}, batch=batch, max_length=WINDOW, exact=(8,))
     monkeypatch.setitem(TASKS, "reading", task)
     cells = [Cell("reading", 8, arm, 1e-3, seed, "test") for seed in SEEDS]
     assert len({len(together.examples_of(cell, squad).lengths()) for cell in cells}) > 1
