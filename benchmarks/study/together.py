@@ -39,7 +39,7 @@ from .tasks import TASKS, Row, load, training_rows
 from .training import decode, open_start, support_of
 
 #: Tokens times layers in one step of all models, without padding: what memory holds the states of. About 27 KiB each.
-BUDGET = {"cpu": 100_000, "cuda": 2_000_000}
+BUDGET = {"cpu": 100_000, "cuda": 1_400_000}
 
 
 def share_gpu(workers: int) -> None:
