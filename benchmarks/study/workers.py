@@ -79,7 +79,7 @@ class ArmRun:
     """An arm of a task and size: its rates on validation, then its seeds on test. Or "start", the common start.
 
     Attributes:
-        rows: Those of this arm that are there, without their values.
+        rows: Those of this size that are there, without their values.
         stages: "tune", "test", or both.
         start: The row of the start, if it is there.
     """
