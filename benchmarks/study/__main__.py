@@ -266,7 +266,7 @@ def table(
 
 
 TABLES = (
-    "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "robustness", "violations",
+    "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "robustness", "losses", "violations",
     "gain_by_violations", "tuning",
 )  # fmt: skip
 

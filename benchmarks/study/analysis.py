@@ -313,6 +313,19 @@ def violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "com
     return lines
 
 
+def losses(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: what each arm minimises in the first and the last tenth of training."""
+    lines = ["| arm | seeds | first tenth | last tenth |", "|---|---|---|---|"]
+    for arm in ARMS:
+        wanted = (task, size, arm, "test")
+        own = [row for row in rows if (row["task"], row["size"], row["arm"], row["part"]) == wanted]
+        logs = [row["log"]["loss"] for row in own if row.get("log", {}).get("loss")]
+        if logs:
+            first, last = (float(np.mean([log[place] for log in logs])) for place in (0, -1))
+            lines.append(f"| {arm} | {len(logs)} | {first:.3f} | {last:.3f} |")
+    return lines if len(lines) > 2 else [f"no test runs with {size} rows"]
+
+
 def gain_by_violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "compared, c=2") -> str:
     """Whether the mean rate of violations of a seed goes with its gain over the control: a rank correlation."""
     arms = tested(rows, task, size)
