@@ -314,15 +314,22 @@ def violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "com
 
 
 def losses(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
-    """Lines of a Markdown table: what each arm minimises in the first and the last tenth of training."""
-    lines = ["| arm | seeds | first tenth | last tenth |", "|---|---|---|---|"]
+    """Lines of a Markdown table: what each arm minimises in the first and the last tenth of training.
+
+    And how many of its models do on test just what the start does, or on every row the opposite. Where the start
+    gives all pairs one of two classes, these are the models that give all pairs one.
+    """
+    lines = ["| arm | seeds | first tenth | last tenth | as the start, or its opposite |", "|---|---|---|---|---|"]
+    start = next((row["values"] for row in rows if row["arm"] == "start"), "")
+    alike = {str(start), str(start).translate(str.maketrans("01", "10"))}
     for arm in ARMS:
         wanted = (task, size, arm, "test")
         own = [row for row in rows if (row["task"], row["size"], row["arm"], row["part"]) == wanted]
         logs = [row["log"]["loss"] for row in own if row.get("log", {}).get("loss")]
         if logs:
             first, last = (float(np.mean([log[place] for log in logs])) for place in (0, -1))
-            lines.append(f"| {arm} | {len(logs)} | {first:.3f} | {last:.3f} |")
+            same = sum(str(row.get("values")) in alike for row in own)
+            lines.append(f"| {arm} | {len(logs)} | {first:.3f} | {last:.3f} | {same}/{len(own)} |")
     return lines if len(lines) > 2 else [f"no test runs with {size} rows"]
 
 

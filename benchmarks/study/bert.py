@@ -28,7 +28,8 @@ COMPILES = {"now": False}
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 
-#: Tokens in one pass, padding included: few enough for the caches of a CPU, or enough to keep a GPU busy.
+#: Tokens in one pass where models are measured, padding included: few enough for the caches of a CPU, or enough to
+#: keep a GPU busy.
 PASS = {"cpu": 2_048, "cuda": 200_000}
 
 #: And where a CPU trains: each pass reads all weights, and adds to all gradients.

@@ -26,11 +26,6 @@ class Cell:
     seed: int
     part: str
 
-    @property
-    def key(self) -> str:
-        """The cell as one line."""
-        return f"{self.task}|{self.size}|{self.arm}|{self.rate:g}|{self.seed}|{self.part}"
-
 
 def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[dict[str, Any]]) -> list[Cell]:
     """The cells of a stage: learning rates on validation, or the chosen rate on test, or on damaged models."""
@@ -43,9 +38,9 @@ def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[d
             if not ARMS[arm].rate_of
         ]
     chosen = {arm: chosen_rate(rows, task, size, arm) for arm in arms}
-    missing = [arm for arm, rate in chosen.items() if rate is None]
-    if missing:
-        print(f"left out, since their rate is not tuned: {', '.join(missing)}", flush=True)
+    untuned = [arm for arm, rate in chosen.items() if rate is None]
+    if untuned:
+        print(f"left out, since their rate is not tuned: {', '.join(untuned)}", flush=True)
     return [
         Cell(task, size, arm, rate, seed, stage)
         for seed in TASKS[task].test_seeds[: ROBUST_SEEDS if stage == "robust" else None]

@@ -165,7 +165,7 @@ class _Course:
 def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
     """Train a common start, as `starts.make_start` does by a trainer; on a CPU in 32 bits.
 
-    So it hardly depends on the processor, and can be made again where more cells are to be run.
+    So it depends less on the processor, and can rather be made again where more cells are to be run.
     """
     data = of_windows(model, Plan([]), rows, task) if task.reads else of_pairs(model, Plan([]), rows)
     cell = Cell(task.name, len(rows), "plain", task.start_rate, 0, "start")

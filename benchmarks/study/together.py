@@ -32,11 +32,11 @@ from cmp_rerank.training.sampler import LengthBatches
 from . import bert, readers
 from .arms import ARMS
 from .bert import Models, tokenised
-from .cells import Cell
+from .cells import Cell, key_of
 from .examples import Examples, of_pairs, of_windows
 from .steps import measure, train
 from .tasks import TASKS, Row, load, training_rows
-from .training import decode, open_start, support_of
+from .training import Values, decode, open_start, support_of
 
 #: Tokens times layers in one step of all models, without padding: what memory holds the states of. About 27 KiB each.
 BUDGET = {"cpu": 100_000, "cuda": 1_400_000}
@@ -82,7 +82,7 @@ def results_together(
             elif own_fault:
                 yield asdict(group[0]) | {"failed": error, "where": where}
             else:
-                print(f"left out: {group[0].key}: {error}\n{where}", flush=True)
+                print(f"left out: {key_of(vars(group[0]))}: {error}\n{where}", flush=True)
 
 
 def groups(cells: Sequence[Cell], most: int, cache: Path, device: str) -> list[list[Cell]]:
@@ -148,13 +148,12 @@ def start_row(task: str, cache: Path, device: str) -> dict[str, Any]:
 def another_start(row: dict[str, Any] | None, cache: Path, device: str) -> str:
     """Say so if the start is not the one that a row of results is of; else nothing.
 
-    In bfloat16 a training comes out otherwise on another processor. Cells of one task must have the same start.
+    One that is made again may be another, by a change of code or processor. Cells of one task must have the same.
     """
     if row is None or "guard" not in row:
         return ""
     task = row["task"]
-    models = Models(_opened(task, cache, device), 1)
-    (found,) = measure(models, asked(task, "guard", cache), TASKS[task])
+    found = _start_on_guard(task, cache, device)
     if found is None or len(found) != len(row["guard"]):
         return f"{task}: the start in {cache} is broken, or its rows are others; prepare it anew"
     # Rounding, of another device, may move a few.
@@ -165,6 +164,12 @@ def another_start(row: dict[str, Any] | None, cache: Path, device: str) -> str:
         f"{task}: the start in {cache} is not the one of the results: {changed} of {len(found)} values of the part "
         "guard differ; give the cache that the results were made with, or other --results"
     )
+
+
+@lru_cache(maxsize=16)
+def _start_on_guard(task: str, cache: Path, device: str) -> Values | None:
+    (values,) = measure(Models(_opened(task, cache, device), 1), asked(task, "guard", cache), TASKS[task])
+    return values
 
 
 # Rows, tokenised once for all arms ------------------------------------------------------------------------

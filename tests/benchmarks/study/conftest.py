@@ -22,7 +22,7 @@ def forgotten() -> Iterator[None]:
     """Rows and tokens are kept by the names of tasks, which tests change."""
     yield
     training._LOADED.clear()
-    for kept in (_PARTS, together._opened, together.asked, together._examples):
+    for kept in (_PARTS, together._opened, together._start_on_guard, together.asked, together._examples):
         kept.cache_clear()
 
 

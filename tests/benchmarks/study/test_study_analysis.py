@@ -79,6 +79,9 @@ def test_a_failed_run_counts_nothing_where_rates_are_chosen() -> None:
     assert analysis.best_plain([*rows, cell("plain", 1e-5, 100, "test", "1")], "smoke", 16) == "plain"
 
 
+CELL_OF_START = {"task": "smoke", "size": 0, "part": "test"}
+
+
 def test_losses_are_means_of_the_first_and_the_last_tenth() -> None:
     rows = [
         cell(arm, 1e-5, seed, part, "11") | {"log": {"loss": [0.7 + seed / 100, 9.0, last]}}
@@ -87,8 +90,13 @@ def test_losses_are_means_of_the_first_and_the_last_tenth() -> None:
         for part in ("validation", "test")
     ]
     assert analysis.losses(rows, "smoke", 16)[2:] == [
-        "| plain | 2 | 0.710 | 0.100 |", "| compared, c=2 | 2 | 0.710 | 0.300 |",
+        "| plain | 2 | 0.710 | 0.100 | 0/2 |", "| compared, c=2 | 2 | 0.710 | 0.300 | 0/2 |",
     ]  # fmt: skip
+    for values, alike in (("0100", 2), ("1011", 2), ("1111", 0)):
+        for row in rows:
+            row["values"] = values
+        found = analysis.losses([*rows, {"arm": "start", "values": "1011"} | CELL_OF_START], "smoke", 16)
+        assert found[2].endswith(f"| {alike}/2 |")
     assert analysis.losses(rows, "smoke", 17) == ["no test runs with 17 rows"]
 
 

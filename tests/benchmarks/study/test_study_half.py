@@ -96,7 +96,7 @@ def test_a_task_in_bfloat16_is_not_given_to_a_trainer(
     monkeypatch.setattr(bert.Models, "scores", lambda own, *a, **k: halves.append(own.half) or scores(own, *a, **k))
     made = make_start(HALF, tmp_path, str(tiny_checkpoint), layers=2)
     assert training.start_folder(HALF, tmp_path) == made
-    assert halves  # and the start is trained in 32 bits, so that another processor makes the same one
+    assert halves  # and the start is trained in 32 bits
     assert not any(halves)
 
 

@@ -289,3 +289,41 @@ def test_words_that_no_cell_reads_only_fade(arm: str, cache: Path, monkeypatch: 
     assert len(others) > len(start) / 4
     assert float(faded.detach().max()) < 1 - 1e-5
     assert float(faded.detach().std(dim=1).max()) < 1e-6
+
+
+def test_a_device_that_fails_ends_the_process(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing works on it any more: the cells that are left would all be left out."""
+
+    def run(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(together, "run_cells", run)
+    cells = [Cell("smoke", 16, "plain", 1e-3, seed, "validation") for seed in range(2)]
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(together.results_together(cells, 10, cache, "cpu", time.time() + 60))
+
+
+def test_processes_share_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for budget, value in ((together.BUDGET, 1_000_000), (bert.PASS, 400_000), (bert.TRAINING_PASS, 400_000)):
+        monkeypatch.setitem(budget, "cuda", value)
+    together.share_gpu(5)
+    assert (together.BUDGET["cuda"], bert.PASS["cuda"], bert.TRAINING_PASS["cuda"]) == (200_000, 80_000, 80_000)
+
+
+def test_training_compiles_where_it_is_told_to(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [Cell("smoke", 16, "compared, c=2", 1e-3, seed, "test") for seed in (0, 1)]
+    plain = together.run_cells(cells, cache, "cpu")
+    seen: list[bool] = []
+
+    def added(*given):
+        seen.append(torch.is_grad_enabled())
+        return bert.added_at_once(*given)
+
+    monkeypatch.setattr(bert, "compiled", lambda: added)
+    assert [row["values"] for row in together.run_cells(cells, cache, "cpu")] == [row["values"] for row in plain]
+    assert not seen
+    monkeypatch.setitem(bert.COMPILES, "now", True)
+    found = together.run_cells(cells, cache, "cpu")
+    assert [row["values"] for row in found] == [row["values"] for row in plain]
+    assert seen
+    assert all(seen)  # nothing that is measured is
