@@ -266,8 +266,8 @@ def table(
 
 
 TABLES = (
-    "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "robustness", "losses", "violations",
-    "gain_by_violations", "tuning",
+    "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "robustness", "robustness_to_averaging",
+    "losses", "violations", "gain_by_violations", "tuning",
 )  # fmt: skip
 
 

@@ -264,8 +264,11 @@ def _below(differences: list[np.ndarray]) -> list[str]:
     return [f"{np.mean(means):+.4f}", f"{sum(m < 0 for m in means)}/{count}", f"{sum(significant)}/{count}"]
 
 
-def robustness(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
-    """Lines of a Markdown table: what models lose by damage, and how the loss differs from that of plain training."""
+def robustness(rows: list[dict[str, Any]], task: str, size: int, control: str = "plain") -> list[str]:
+    """Lines of a Markdown table: what models lose by damage, and how the loss differs from that of a control.
+
+    Against plain training all other arms are there, against another control those that compare.
+    """
     losses: dict[str, dict[str, dict[int, np.ndarray]]] = {}  # arm, damage, seed
     whole: dict[str, list[float]] = {}
     for row in rows:
@@ -274,24 +277,34 @@ def robustness(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
             whole.setdefault(row["arm"], []).append(float(values["whole"].mean()))
             for name in values.keys() - {"whole"}:
                 losses.setdefault(row["arm"], {}).setdefault(name, {})[row["seed"]] = values[name] - values["whole"]
-    if "plain" not in losses:
+    if control not in losses:
         return ["no damaged models"]
     lines = [
-        "| damage | arm | seeds | whole | damaged minus whole | and of plain | difference | 95% interval | p (Holm) |"
+        f"| damage | arm | seeds | whole | damaged | difference | minus that of {control} | 95% interval | p (Holm) |"
     ]
     lines.append("|---" * 9 + "|")
+    arms = [arm for arm in sorted(losses, key=list(ARMS).index) if control == "plain" or (arm, control) in VERDICTS]
     names = [name for name in next(row["robust"] for row in rows if "robust" in row) if name != "whole"]
-    pairs = [(name, arm) for name in names for arm in sorted(losses, key=list(ARMS).index) if arm != "plain"]
-    found = {(name, arm): contrast(losses[arm][name], losses["plain"][name]) for name, arm in pairs}
+    pairs = [(name, arm) for name in names for arm in arms if arm != control]
+    found = {(name, arm): contrast(losses[arm][name], losses[control][name]) for name, arm in pairs}
     corrected = holm({pair: each["p"] for pair, each in found.items() if "p" in each})
-    for (name, arm), each in found.items():
-        if "p" not in each:
-            continue
-        mine, plain = (np.mean([loss.mean() for loss in losses[of][name].values()]) for of in (arm, "plain"))
-        cells = [name, arm, str(each["seeds"]), f"{np.mean(whole[arm]):.4f}", f"{mine:+.4f}", f"{plain:+.4f}"]
-        cells += [f"{each['difference']:+.4f}", f"{each['low']:+.4f}..{each['high']:+.4f}"]
-        lines.append("| " + " | ".join([*cells, f"{corrected[name, arm]:.3f}"]) + " |")
+    for name, arm in [
+        (name, arm) for name in names for arm in dict.fromkeys([control, *arms]) if name in losses[arm]
+    ]:
+        own, before = losses[arm][name], np.mean(whole[arm])
+        lost = np.mean([loss.mean() for loss in own.values()])
+        cells = [name, arm, str(len(own)), f"{before:.4f}", f"{before + lost:.4f}", f"{lost:+.4f}"]
+        each = found.get((name, arm), {})
+        if "p" in each:
+            cells += [f"{each['difference']:+.4f}", f"{each['low']:+.4f}..{each['high']:+.4f}"]
+            cells.append(f"{corrected[name, arm]:.3f}")
+        lines.append("| " + " | ".join([*cells, *[""] * (9 - len(cells))]) + " |")
     return lines
+
+
+def robustness_to_averaging(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """The same, of the arms that compare, against averaging the same passes."""
+    return robustness(rows, task, size, CONTROL)
 
 
 def violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "compared, c=2") -> list[str]:

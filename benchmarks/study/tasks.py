@@ -94,7 +94,7 @@ TASKS = {
             "sst2-noise", "accuracy", {100: 10, 500: 6}, 16, (2e-5, 5e-5, 1e-4), 64, (0, 0), 0, start_of="sst2",
             noise=0.2, exact=(100,),
         ),
-        Task("rte", "accuracy", {500: 6, 1000: 3}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
+        Task("rte", "accuracy", {500: 6}, 16, (2e-5, 5e-5, 1e-4), 160, (350, 1), 5e-5),
         # Where the support of a label is known.
         Task(
             "passages", "RR", {200: 4, 1000: 1}, 8, (3e-5, 1e-4, 2e-4), 256, (1000, 1), 1e-4,

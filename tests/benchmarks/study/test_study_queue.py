@@ -186,13 +186,16 @@ def test_what_is_left_runs_in_the_order_of_the_plan(
 
 def test_what_is_run_is_the_plan_or_what_the_caller_says() -> None:
     assert [(task, size) for task, size, _ in command._chosen("", None, None)] == list(PLAN)
-    assert command._chosen("rte", None, None) == [("rte", size, PLAN["rte", size]) for size in (500, 1000)]
+    assert command._chosen("scifact", None, None) == [
+        ("scifact", size, PLAN["scifact", size]) for size in (50, 200, 500)
+    ]
+    assert command._chosen("rte", None, None) == [("rte", 500, PLAN["rte", 500])]
     assert command._chosen("rte", 500, ["plain"]) == [("rte", 500, ["plain"])]
-    assert [task for task, _, _ in command._chosen("", 1000, None)] == ["passages", "rte"]
+    assert [task for task, _, _ in command._chosen("", 2500, None)] == ["reading", "sst2"]
     assert command._chosen("smoke", 16, ["plain"]) == [("smoke", 16, ["plain"])]
     for arguments, said in (
         (("rta", None, None), "'rta' is none of sentence-selection, sst2,"),
-        (("rte", 501, None), "the sizes of rte are 500, 1000; got 501"),
+        (("rte", 501, None), "the sizes of rte are 500; got 501"),
         (("", 501, None), "the sizes of tasks are those of the plan; got 501"),
         (("smoke", 16, None), "the plan has no arms for smoke; give some"),
         (("rte", 500, ["plane"]), "'plane' is none of plain, plain, dropout 0.05,"),

@@ -57,7 +57,7 @@ def test_damaged_models_are_run_and_not_taken_for_tests(cache: Path, tmp_path: P
         assert row["mean"] == pytest.approx(training.decode(row["robust"]["whole"], TASKS["smoke"]).mean())
     assert mine[0]["log"] != mine[1]["log"]
     assert analysis.tested(rows, "smoke", 16) == {}
-    assert len(analysis.robustness(rows, "smoke", 16)) == 2 + 6
+    assert len(analysis.robustness(rows, "smoke", 16)) == 2 + 2 * 6
     result = CliRunner().invoke(command.app, [*arguments, "robust", "--device", "cuda"])
     assert result.exit_code == 2
     assert "damaged models are measured on a CPU" in " ".join(result.output.split())
@@ -71,8 +71,12 @@ def test_the_table_of_damages() -> None:
         for seed in range(4)
     }
     rows = [cell(arm, 1e-5, seed, "robust", own["whole"]) | {"robust": own} for (arm, seed), own in values.items()]
-    lines = [line.strip("| ").split(" | ") for line in analysis.robustness(rows, "smoke", 16)[2:]]
-    assert [line[:3] for line in lines] == [["int8", "mean, c=2", "4"], ["1 layer", "mean, c=2", "4"]]
+    every = [line[2:-2].split(" | ") for line in analysis.robustness(rows, "smoke", 16)[2:]]
+    assert [line[:3] for line in every] == [
+        [name, arm, "4"] for name in ("int8", "1 layer") for arm in ("plain", "mean, c=2")
+    ]
+    assert all(line[6:] == [""] * 3 for line in every[::2])
+    lines = every[1::2]
 
     def losses(arm: str, name: str) -> np.ndarray:
         own = [values[arm, seed] for seed in range(4)]
@@ -83,10 +87,33 @@ def test_the_table_of_damages() -> None:
         mine, plain = losses("mean, c=2", line[0]), losses("plain", line[0])
         differences = mine - plain
         error = max(differences.mean(1).std(ddof=1) / 2, differences.mean(0).std(ddof=1) / np.sqrt(40))
-        assert [float(each) for each in line[4:7]] == pytest.approx(
-            [mine.mean(), plain.mean(), differences.mean()], abs=1e-4
+        whole = np.mean([1 / int(value) for seed in range(4) for value in values["mean, c=2", seed]["whole"]])
+        assert [float(each) for each in line[3:7]] == pytest.approx(
+            [whole, whole + mine.mean(), mine.mean(), differences.mean()], abs=1e-4
         )
         p_values.append(2 * stats.t.sf(abs(differences.mean()) / error, 3))
     lowest = int(np.argmin(p_values))
     assert float(lines[lowest][8]) == pytest.approx(min(1, 2 * p_values[lowest]), abs=1e-3)
     assert analysis.robustness(rows[4:], "smoke", 16) == ["no damaged models"]
+
+
+def test_damages_against_averaging() -> None:
+    arms = {
+        "plain": "1",
+        "mean, c=2": "2",
+        "compared, c=2": "1",
+        "compared, c=2, full": "4",
+        "R-Drop, dropout 0.1": "1",
+    }
+    rows = [
+        cell(arm, 1e-5, seed, "robust", "1122") | {"robust": {"whole": "1122", "int8": value * 3 + "24"[seed % 2]}}
+        for arm, value in arms.items()
+        for seed in range(3)
+    ]
+    lines = [line[2:-2].split(" | ") for line in analysis.robustness_to_averaging(rows, "smoke", 16)[2:]]
+    # Of each arm three values of four differ from those of averaging.
+    assert [[line[0], line[1], line[6]] for line in lines] == [
+        ["int8", "mean, c=2", ""],
+        ["int8", "compared, c=2", "+0.3750"],
+        ["int8", "compared, c=2, full", "-0.1875"],
+    ]
