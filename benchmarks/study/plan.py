@@ -22,7 +22,7 @@ SURVIVING = ("plain", "plain, 3x epochs", "mean, c=2", "compared, c=2")
 SUPPORTED = (*SURVIVING, "mean, crop", "compared, crop", "compared, crop, support guessed")
 
 #: Where ablated passes are above plain training on validation, so that ordinary dropout may be, too.
-REGULARISED = (*SUPPORTED, "plain, dropout 0.1")
+REGULARISED = (*SUPPORTED, "plain, dropout 0.1", "plain, dropout 0.1, 3x epochs")
 
 PLAN: dict[tuple[str, int], tuple[str, ...]] = {
     ("sst2", 100): CORE,
