@@ -267,7 +267,7 @@ def table(
 
 TABLES = (
     "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "robustness", "robustness_to_averaging",
-    "losses", "violations", "gain_by_violations", "tuning",
+    "losses", "violations", "gain_by_violations", "costs", "tuning",
 )  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def tables(
     size: Annotated[int, typer.Option()] = 500,
     results: Annotated[Path, typer.Option()] = RESULTS,
 ) -> None:
-    """Print all tables of a task: arms, verdicts, the guard, violations, and rates on validation."""
+    """Print all tables of a task: arms, verdicts, the guard, violations, costs, and rates on validation."""
     for name in TABLES:
         print(f"\n{name}\n")
         print("\n".join(lines_of(name, task, size, results)))

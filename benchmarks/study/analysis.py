@@ -120,6 +120,29 @@ def summary(rows: list[dict[str, Any]], task: str, size: int, against: str) -> l
     return lines
 
 
+def costs(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: what a point of gain over plain training costs in passes added to each epoch's one.
+
+    A point is a hundredth of the measure. What a point costs is the passes added by the gain; at best, by the upper
+    end of its interval. Where the interval has 0, no gain is shown.
+    """
+    found = tested(rows, task, size)
+    lines = [
+        "| arm | passes | seeds | gain in points | 95% interval | passes for a point | at best |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm in sorted(found, key=list(ARMS).index):
+        passes = ARMS[arm].passes * ARMS[arm].epochs
+        c = contrast(found[arm], found.get("plain", {}))
+        if arm != "plain" and "p" in c:
+            added, gain, low, high = passes - 1, *(100 * c[name] for name in ("difference", "low", "high"))
+            cells = [arm, f"{passes:g}", str(c["seeds"]), f"{gain:+.1f}", f"{low:+.1f}..{high:+.1f}"]
+            cells += [f"{added / gain:.2f}" if low > 0 else "no gain is shown"]
+            cells += [f"{added / high:.2f}" if high > 0 else "no gain"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else [f"no test run of 'plain' and another arm with {size} rows"]
+
+
 def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     """Lines of a Markdown table: each arm at the rate that is best on validation."""
     found: dict[str, dict[float, list[float]]] = {}
