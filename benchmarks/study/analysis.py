@@ -108,7 +108,7 @@ def summary(rows: list[dict[str, Any]], task: str, size: int, against: str) -> l
     for arm in sorted(found, key=order.index):
         means = [values.mean() for values in found[arm].values()]
         deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
-        row = [arm, f"{rates[arm]:g}", f"{ARMS[arm].passes * ARMS[arm].epochs:g}", str(len(means))]
+        row = [arm, f"{rates[arm]:g}", f"{ARMS[arm].cost:g}", str(len(means))]
         row += [f"{np.mean(means):.4f}", deviation]
         c = contrasts.get(arm, {})
         if "p" in c:
@@ -132,7 +132,7 @@ def costs(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for arm in sorted(found, key=list(ARMS).index):
-        passes = ARMS[arm].passes * ARMS[arm].epochs
+        passes = ARMS[arm].cost
         c = contrast(found[arm], found.get("plain", {}))
         if arm != "plain" and "p" in c:
             added, gain, low, high = passes - 1, *(100 * c[name] for name in ("difference", "low", "high"))
@@ -153,7 +153,7 @@ def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     lines = ["| arm | passes | best rate | seeds | mean | sd over seeds |", "|---|---|---|---|---|---|"]
     best = {arm: max(rates.items(), key=lambda item: np.mean(item[1])) for arm, rates in found.items()}
     for arm, (rate, means) in sorted(best.items(), key=lambda item: -np.mean(item[1][1])):
-        passes = ARMS[arm].passes * ARMS[arm].epochs
+        passes = ARMS[arm].cost
         deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
         lines.append(f"| {arm} | {passes:g} | {rate:g} | {len(means)} | {np.mean(means):.4f} | {deviation} |")
     return lines
@@ -162,7 +162,7 @@ def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
 def best_plain(rows: list[dict[str, Any]], task: str, size: int, passes: float = 3) -> str | None:
     """The plain arm of at most so many passes that is best on validation, of those that are tested."""
     there = tested(rows, task, size)
-    plain = [arm for arm in there if arm.startswith("plain") and ARMS[arm].passes * ARMS[arm].epochs <= passes]
+    plain = [arm for arm in there if arm.startswith("plain") and ARMS[arm].cost <= passes]
     means = {
         arm: max(
             float(np.mean([row.get("mean", 0.0) for row in tuned]))
@@ -187,7 +187,7 @@ def verdicts(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
 def verdict_pairs(rows: list[dict[str, Any]], task: str, size: int) -> list[tuple[str, str]]:
     """The pairs of `verdicts`, whether or not they are there."""
     arms = dict.fromkeys(arm for arm, _ in VERDICTS) | dict.fromkeys((CONTROL, "mean, crop"))
-    plain = [(arm, best_plain(rows, task, size, ARMS[arm].passes)) for arm in arms]
+    plain = [(arm, best_plain(rows, task, size, ARMS[arm].cost)) for arm in arms]
     return [*VERDICTS, *((arm, other) for arm, other in plain if other)]
 
 
@@ -287,11 +287,10 @@ def _below(differences: list[np.ndarray]) -> list[str]:
     return [f"{np.mean(means):+.4f}", f"{sum(m < 0 for m in means)}/{count}", f"{sum(significant)}/{count}"]
 
 
-def robustness(rows: list[dict[str, Any]], task: str, size: int, control: str = "plain") -> list[str]:
-    """Lines of a Markdown table: what models lose by damage, and how the loss differs from that of a control.
-
-    Against plain training all other arms are there, against another control those that compare.
-    """
+def robustness(
+    rows: list[dict[str, Any]], task: str, size: int, control: str = "plain", arms: Sequence[str] = tuple(ARMS)
+) -> list[str]:
+    """Lines of a Markdown table: what models of arms lose by damage, and how that differs from a control's loss."""
     losses: dict[str, dict[str, dict[int, np.ndarray]]] = {}  # arm, damage, seed
     whole: dict[str, list[float]] = {}
     for row in rows:
@@ -306,14 +305,12 @@ def robustness(rows: list[dict[str, Any]], task: str, size: int, control: str = 
         f"| damage | arm | seeds | whole | damaged | difference | minus that of {control} | 95% interval | p (Holm) |"
     ]
     lines.append("|---" * 9 + "|")
-    arms = [arm for arm in sorted(losses, key=list(ARMS).index) if control == "plain" or (arm, control) in VERDICTS]
+    arms = [arm for arm in arms if arm in losses and arm != control]
     names = [name for name in next(row["robust"] for row in rows if "robust" in row) if name != "whole"]
-    pairs = [(name, arm) for name in names for arm in arms if arm != control]
+    pairs = [(name, arm) for name in names for arm in arms]
     found = {(name, arm): contrast(losses[arm][name], losses[control][name]) for name, arm in pairs}
     corrected = holm({pair: each["p"] for pair, each in found.items() if "p" in each})
-    for name, arm in [
-        (name, arm) for name in names for arm in dict.fromkeys([control, *arms]) if name in losses[arm]
-    ]:
+    for name, arm in [(name, arm) for name in names for arm in (control, *arms) if name in losses[arm]]:
         own, before = losses[arm][name], np.mean(whole[arm])
         lost = np.mean([loss.mean() for loss in own.values()])
         cells = [name, arm, str(len(own)), f"{before:.4f}", f"{before + lost:.4f}", f"{lost:+.4f}"]
@@ -327,7 +324,7 @@ def robustness(rows: list[dict[str, Any]], task: str, size: int, control: str = 
 
 def robustness_to_averaging(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     """The same, of the arms that compare, against averaging the same passes."""
-    return robustness(rows, task, size, CONTROL)
+    return robustness(rows, task, size, CONTROL, [arm for arm, other in VERDICTS if other == CONTROL])
 
 
 def violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "compared, c=2") -> list[str]:

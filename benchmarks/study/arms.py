@@ -58,6 +58,11 @@ class Arm:
     rate_of: str = ""
     passes: float = 1
 
+    @property
+    def cost(self) -> float:
+        """Forward passes of one example for each of the task's epochs, of which the arm may make several."""
+        return self.passes * self.epochs
+
 
 def _drops(steps: int, p: float = 0.1, layers: str = "all") -> Callable[..., list[Any]]:
     def make(support: Any = None) -> list[Any]:

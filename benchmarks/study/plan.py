@@ -21,7 +21,8 @@ SURVIVING = ("plain", "plain, 3x epochs", "mean, c=2", "compared, c=2")
 #: Where the support of a label is known.
 SUPPORTED = (*SURVIVING, "mean, crop", "compared, crop", "compared, crop, support guessed")
 
-#: Where ablated passes are above plain training on validation, so that ordinary dropout may be, too.
+#: Where ablated passes are above plain training on validation, so that ordinary dropout may be, too,
+#: also with as many passes.
 REGULARISED = (*SUPPORTED, "plain, dropout 0.1", "plain, dropout 0.1, 3x epochs")
 
 PLAN: dict[tuple[str, int], tuple[str, ...]] = {

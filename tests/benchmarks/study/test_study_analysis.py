@@ -54,19 +54,21 @@ def test_the_error_of_seeds_and_rows_together() -> None:
 
 def test_the_other_error_hardly_widens_the_intervals_of_the_page() -> None:
     page = (Path(__file__).parents[3] / "docs" / "study.md").read_text(encoding="utf-8")
-    widths: dict[bool, list[float]] = {True: [], False: []}  # by whether there are many seeds and rows
+    widths: dict[str, list[float]] = {}
     for task, size in dict.fromkeys(re.findall(r"<!-- study: \w+ (\S+) (\d+) -->", page)):
         rows = command.read(task, command.RESULTS)
         found = analysis.tested(rows, task, int(size))
         pairs = [*analysis.verdict_pairs(rows, task, int(size)), *analysis.WEIGHTING, *((a, "plain") for a in found)]
         contrasts = [contrast(found[a], found[b]) for a, b in pairs if a != b and {a, b} <= set(found)]
-        widths[task not in ("reading", "rte", "cranfield")] += [
-            (c["high_both"] - c["low_both"]) / (c["high"] - c["low"]) for c in contrasts if "p" in c
-        ]
-    assert len(widths[True]) >= 25
-    assert max(widths[True]) < 1.1
-    assert max(widths[False]) < 1.3
-    said = "by less than a tenth, those of reading, RTE and Cranfield by up to three tenths"
+        found_widths = [(c["high_both"] - c["low_both"]) / (c["high"] - c["low"]) for c in contrasts if "p" in c]
+        widths[task] = widths.get(task, []) + found_widths
+    few = {"reading": 1.2, "rte": 1.3, "cranfield": 1.3}  # seeds or rows
+    for task, bound in few.items():
+        assert max(widths.pop(task)) < bound
+    others = [width for own in widths.values() for width in own]
+    assert len(others) >= 25
+    assert max(others) < 1.1
+    said = "by less than a tenth, those of reading by up to two tenths, and those of RTE and Cranfield by up to three"
     assert f"widens each interval of this page {said}" in " ".join(page.split())
 
 
@@ -110,9 +112,11 @@ def test_what_a_point_of_gain_costs() -> None:
     assert dropout == "| plain, dropout 0.1 | 1 | 2 | +0.0 | +0.0..+0.0 | no gain is shown | no gain |"
     assert mean.startswith("| mean, c=2 | 3 | 2 | +18.8 | -")
     assert " | no gain is shown | 0.0" in mean  # two seeds show nothing
-    many = {"plain": ["2" * 40] * 6, "mean, c=2": ["1" * 40] * 5 + ["1" * 39 + "2"]}
+    up = ["1" * 40] * 5 + ["1" * 39 + "2"]
+    many = {"plain": ["2" * 40] * 6, "plain, 3x epochs": up, "mean, c=2": up}
     found = contrast(*(analysis.tested(rows(many), "smoke", 16)[arm] for arm in ("mean, c=2", "plain")))
-    line = analysis.costs(rows(many), "smoke", 16)[2]
+    epochs, line = analysis.costs(rows(many), "smoke", 16)[2:]
+    assert epochs.replace("plain, 3x epochs", "mean, c=2") == line
     said = f"{2 / (100 * found['difference']):.2f} | {2 / (100 * found['high']):.2f} |"
     assert line.endswith(said)
     assert analysis.costs(rows({"plain": ["12"]}), "smoke", 16) == [
