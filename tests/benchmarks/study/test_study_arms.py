@@ -13,10 +13,11 @@ import torch
 from benchmarks.study import bert, loop, readers, training
 from benchmarks.study.arms import ARMS, CROPS
 from benchmarks.study.cells import Cell
-from benchmarks.study.plan import CORE
+from benchmarks.study.plan import CORE, PLAN
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.training import decode, run_cell
 from benchmarks.study.watch import log_of
+from cmp_rerank import GivenSupport
 
 
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in CROPS])
@@ -157,3 +158,18 @@ def test_given_support_is_not_guessed_support(squad: Path, monkeypatch: pytest.M
         for arm in ("compared, crop", "compared, crop, support guessed")
     )
     assert given[0] != guessed[0]
+
+
+def test_no_two_arms_of_the_plan_are_the_same() -> None:
+    """A crop of a reader always knows the support: there a guess would train the very same model."""
+    known = GivenSupport({("a query", "a text"): [[0, 1]]})
+    for (task, size), arms in PLAN.items():
+        support, nothing = None if TASKS[task].reads else known, ARMS["plain"]
+        made: dict[tuple[str, ...], str] = {}
+        for arm in arms:
+            own = ARMS[arm]
+            objective = own.objective() if own.objective is not None else None
+            rest = replace(own, ablations=nothing.ablations, objective=None)
+            kind = (repr(own.ablations(support)), repr(objective), repr(rest))
+            assert kind not in made, (task, size, arm, made[kind])
+            made[kind] = arm
