@@ -29,8 +29,13 @@ VERDICTS = (
     ("compared, crop", "compared, crop, support guessed"),
 )
 
-#: What of "compared, c=2" is the comparison, and what the weight of the full model.
-WEIGHTING = (("compared, c=2", "weighted mean, c=2"), ("weighted mean, c=2", CONTROL))
+#: What of comparing is the comparison, and what the weight of the full model.
+WEIGHTING = (
+    ("compared, c=2", "weighted mean, c=2"),
+    ("weighted mean, c=2", CONTROL),
+    ("compared, crop", "weighted mean, crop"),
+    ("weighted mean, crop", "mean, crop"),
+)
 
 
 def tested(rows: list[dict[str, Any]], task: str, size: int) -> dict[str, dict[int, np.ndarray]]:

@@ -160,6 +160,7 @@ ARMS: dict[str, Arm] = {
     "mean, crop": Arm(_crops(1), _objective("MeanOfSteps"), passes=2),
     "compared, crop": Arm(_crops(1), _objective("PairwiseHinge"), passes=2),
     "compared, crop, support guessed": Arm(_crops(1, given=False), _objective("PairwiseHinge"), passes=2),
+    "weighted mean, crop": Arm(_crops(1), AverageWeights, rate_of="compared, crop", passes=2),
     "mean, crop + drop": Arm(_crops(1, 1), _objective("MeanOfSteps"), passes=3),
     "compared, crop + drop": Arm(_crops(1, 1), _objective("PairwiseHinge"), passes=3),
 }

@@ -44,8 +44,10 @@ def test_a_share_differs_from_its_control_in_the_share_alone() -> None:
         assert replace(arm, ablations=whole.ablations, objective=whole.objective, share=1.0, passes=3) == whole
 
 
-def test_a_weighted_mean_has_the_weights_of_comparing_and_says_not_who_is_beaten(cache: Path) -> None:
-    arm, compared = ARMS["weighted mean, c=2"], ARMS["compared, c=2"]
+@pytest.mark.parametrize("steps", ["c=2", "crop"])
+def test_a_weighted_mean_has_the_weights_of_comparing_and_says_not_who_is_beaten(steps: str) -> None:
+    arm, compared = ARMS[f"weighted mean, {steps}"], ARMS[f"compared, {steps}"]
+    assert arm.rate_of == f"compared, {steps}"
     assert replace(arm, ablations=compared.ablations, objective=compared.objective, rate_of="") == compared
     assert repr(arm.ablations()) == repr(compared.ablations())
     losses = torch.tensor([[0.5, 0.3, 0.9], [0.1, 0.2, 0.4], [0.9, 0.2, 0.1], [0.7, 0.7, 0.6]], requires_grad=True)
