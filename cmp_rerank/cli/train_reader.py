@@ -28,6 +28,12 @@ def train_reader(
             "plain training."
         ),
     ] = "drop drop",
+    dropout: Annotated[
+        bool,
+        typer.Option(
+            "--dropout/--no-dropout", help="Whether the model's own dropout is on; drop steps switch it off."
+        ),
+    ] = True,
     p: Annotated[float, typer.Option(help="Share of the neurons that one drop step drops.")] = 0.1,
     segments: Annotated[
         str, typer.Option(help="What a crop step removes: 'sentences' or whole 'passages'.")
@@ -116,6 +122,7 @@ def train_reader(
         "dev": dev.name if dev else None,
         "format": loaded["training"].format,
         "ablations": repr(plan),
+        "dropout": dropout,
         "p": p,
         "segments": segments,
         "baseline": baseline,
@@ -172,12 +179,14 @@ def _train(
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Train, and complete the settings by those that depend on the model and the questions."""
     import time
+    from contextlib import nullcontext
 
     import torch
     import transformers
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
+    from cmp_rerank.hooks.dropout import dropout_disabled
     from cmp_rerank.ir.checkpoints import loading_checkpoint
     from cmp_rerank.reader.digest import questions_digest
     from cmp_rerank.reader.reader import Reader, ReaderOptions
@@ -254,7 +263,8 @@ def _train(
         callbacks=[TimedCheckpoints(save_minutes)],
     )
     begin = time.perf_counter()
-    trainer.train(None if checkpoint is None else str(checkpoint))
+    with nullcontext() if settings["dropout"] else dropout_disabled(model):
+        trainer.train(None if checkpoint is None else str(checkpoint))
     record = {
         "windows": vars(windows.counts),
         "training": {

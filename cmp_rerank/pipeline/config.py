@@ -96,6 +96,10 @@ class Model(Section):
         "encoder gets a new head, the same for the same seed."
     )
     max_length: Count | None = Field(None, description="Tokens of a pair; null: what the model says.")
+    dropout: bool = Field(
+        True,
+        description="Whether the model's own dropout is on in training. The steps of drop switch it off in any case.",
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Other arguments of CrossEncoder, such as trust_remote_code: true."
     )

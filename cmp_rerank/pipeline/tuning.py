@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer_callback import ProgressCallback
 
 from cmp_rerank.evaluation.evaluator import RunEvaluator
+from cmp_rerank.hooks.dropout import dropout_disabled
 from cmp_rerank.ir import Progress
 from cmp_rerank.pipeline.config import Config
 from cmp_rerank.pipeline.model import loss_of, start_model, tuned_model
@@ -85,7 +87,8 @@ def tune(
         logger.info("resumed from %s", checkpoint)
     diverged = None
     try:
-        trainer.train(None if checkpoint is None else str(checkpoint))
+        with nullcontext() if config.model.dropout else dropout_disabled(model):
+            trainer.train(None if checkpoint is None else str(checkpoint))
     except ValueError as error:
         # Without the guard such a model would be handed over. Of several processes each has an error of its own.
         if not config.guard.enabled or arguments.world_size > 1 or not _has_diverged(trainer, error):

@@ -110,6 +110,29 @@ def test_what_was_trained_is_kept_when_the_evaluation_fails(
     assert Reader.from_pretrained(tmp_path / "out", "cpu").options.max_length == 96
 
 
+def test_without_dropout_the_models_own_dropout_is_off_in_training(folder: Path, tmp_path: Path) -> None:
+    """The log of a training without it is that of a checkpoint without it; the reader keeps its rates."""
+    tiny_models.save_checkpoint(
+        tmp_path / "quiet",
+        tiny_models.bert_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+        tiny_models.wordpiece(), AutoModelForQuestionAnswering, 2,
+    )  # fmt: skip
+
+    def losses(name: str, model: Path, *more: str) -> list[float]:
+        arguments = ["train-reader", folder / "squad.json", "--model", model, "-o", tmp_path / name, "--rate", 1e-2]
+        arguments += ["--batch", 2, "--epochs", 20, "--max-length", 96, "--stride", 8, "--ablations", "none", *more]
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert metrics["settings"]["dropout"] is not ("--no-dropout" in more)
+        return [row["loss"] for row in metrics["log"] if "loss" in row]
+
+    off, on = losses("off", folder / "model", "--no-dropout"), losses("on", folder / "model")
+    assert off == losses("none", tmp_path / "quiet")
+    assert off != on
+    assert json.loads((tmp_path / "off" / "config.json").read_text())["hidden_dropout_prob"] == 0.1
+
+
 def test_resume(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "reader"
     arguments = ["train-reader", folder / "squad2.json", "--model", folder / "model", "--out", out, "--batch", 2]

@@ -345,6 +345,22 @@ def test_without_ablations_it_is_plain_training(tiny_checkpoint: Path) -> None:
     assert (repr(compared.objective), compared.comparison.seed) == ("MeanOfSteps()", 5)  # type: ignore[operator, union-attr]
 
 
+def test_without_dropout_the_models_own_dropout_is_off_in_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """As with a checkpoint that has none; what comes out keeps its rates."""
+    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    short: dict[str, Any] = {"training": {"max_steps": 3, "learning_rate": 1e-2}, "guard": {"enabled": False}}
+
+    def tuned(name: str, **model: Any) -> Path:
+        values = settings(tiny_checkpoint, **short)
+        values["model"] = {**values["model"], **model}
+        return run(values, tmp_path / name, collection=collection()).folder / "seed-0" / "model"
+
+    on, off, none = tuned("on"), tuned("off", dropout=False), tuned("none", options={"config_kwargs": rates})
+    assert torch.equal(weights(off), weights(none))
+    assert not torch.equal(weights(off), weights(on))
+    assert json.loads((off / "config.json").read_text())["hidden_dropout_prob"] == 0.1
+
+
 def test_a_loss_and_an_ablation_of_the_users(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
