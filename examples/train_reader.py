@@ -1,8 +1,8 @@
 """Train a reader plainly and comparatively, from the same start on the same questions, and test the difference.
 
 Questions are SQuAD or HotpotQA files, or a table with the columns id, question, context (or passages) and answers. Of
-questions with one passage the comparative arm drops neurons twice; of those with several it crops whole passages
-that hold no answer, then drops neurons.
+questions with one passage the comparative arm crops sentences that hold no answer; of those with several it crops
+whole passages, then drops neurons, which switches the model's own dropout off.
 
     python examples/train_reader.py squad/train.json squad/dev.json --model bert-base-uncased --out runs/squad
 """
@@ -26,6 +26,7 @@ from cmp_rerank.reader.measures import check_gold, evaluate_answers
 from cmp_rerank.reader.prediction_files import write_squad
 from cmp_rerank.reader.reader import Reader, ReaderOptions
 from cmp_rerank.reader.records import Question
+from cmp_rerank.text.segmenters import Sentences
 
 
 def main(
@@ -65,7 +66,7 @@ def trained(
     tokenizer = AutoTokenizer.from_pretrained(model)
     ablations: list[Any] = []
     if arm == "comparative":
-        ablations = [CmpCrop(), CmpDrop()] if options.pack else [CmpDrop(steps=2)]
+        ablations = [CmpCrop(), CmpDrop()] if options.pack else [CmpCrop()]
     trainer = ComparativeTrainer(
         AutoModelForQuestionAnswering.from_pretrained(model, num_labels=2),
         TrainingArguments(
@@ -79,7 +80,7 @@ def trained(
             report_to=[],
             seed=seed,
         ),
-        train_dataset=options.windows(tokenizer, questions, WholePassages() if options.pack else None),
+        train_dataset=options.windows(tokenizer, questions, WholePassages() if options.pack else Sentences()),
         processing_class=tokenizer,
         ablations=ablations,
     )

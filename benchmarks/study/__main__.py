@@ -267,7 +267,7 @@ def table(
 
 TABLES = (
     "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "robustness", "robustness_to_averaging",
-    "losses", "violations", "gain_by_violations", "costs", "tuning",
+    "losses", "violations", "violations_of_crops", "gain_by_violations", "costs", "tuning",
 )  # fmt: skip
 
 

@@ -351,6 +351,11 @@ def violations(rows: list[dict[str, Any]], task: str, size: int, arm: str = "com
     return lines
 
 
+def violations_of_crops(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """The same, of comparing with a crop."""
+    return violations(rows, task, size, "compared, crop")
+
+
 def losses(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     """Lines of a Markdown table: what each arm minimises in the first and the last tenth of training.
 

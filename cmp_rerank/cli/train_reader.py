@@ -24,16 +24,17 @@ def train_reader(
     ablations: Annotated[
         str,
         typer.Option(
-            help="Ablation steps in order: drop, drop:LAYERS or crop, such as 'drop drop' or 'crop drop'; 'none': "
+            help="Ablation steps in order: crop, drop or drop:LAYERS, such as 'crop drop' or 'drop drop'; 'none': "
             "plain training."
         ),
-    ] = "drop drop",
+    ] = "crop",
     dropout: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--dropout/--no-dropout", help="Whether the model's own dropout is on; drop steps switch it off."
+            "--dropout/--no-dropout",
+            help="Whether the model's own dropout is on; default: without ablations only. Drop steps switch it off.",
         ),
-    ] = True,
+    ] = None,
     p: Annotated[float, typer.Option(help="Share of the neurons that one drop step drops.")] = 0.1,
     segments: Annotated[
         str, typer.Option(help="What a crop step removes: 'sentences' or whole 'passages'.")
@@ -79,9 +80,10 @@ def train_reader(
     full model is compared with the losses of its ablated copies. "drop" drops
     neurons; "drop:LAYERS" those of some layers, where LAYERS is all, or top:2
     for the two highest. "crop" removes sentences or passages that hold
-    neither an answer nor supporting facts. Begin with "drop drop" for
-    questions of one passage, and with "crop drop" for questions of several.
-    Each step makes training slower.
+    neither an answer nor supporting facts. One crop, the default, is the best
+    of what was compared for few questions of one passage (docs/study.md);
+    for questions of several passages begin with "crop drop". Each step makes
+    training slower.
 
     --out gets an ordinary checkpoint, which AutoModelForQuestionAnswering and
     `cmp-rerank answer` load; predictions.json in the format of the official
@@ -122,7 +124,7 @@ def train_reader(
         "dev": dev.name if dev else None,
         "format": loaded["training"].format,
         "ablations": repr(plan),
-        "dropout": dropout,
+        "dropout": not plan if dropout is None else dropout,
         "p": p,
         "segments": segments,
         "baseline": baseline,

@@ -56,9 +56,10 @@ def test_train_then_answer(folder: Path, tmp_path: Path) -> None:
     result = run("train-reader", folder / "squad2.json", "--dev", folder / "squad2.json", *options, "--stride", 8)
     assert result.exit_code == 0, result.output
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["settings"]["ablations"] == "[CmpDrop(p=0.1), CmpDrop(p=0.1)]"
+    assert metrics["settings"]["ablations"] == "[CmpCrop()]"
+    assert metrics["settings"]["dropout"] is False  # as in the study, whose best arm is the default
     assert metrics["training"]["steps"] == 2
-    assert "[CmpDrop(p=0.1), CmpDrop(p=0.1)]" in (out / "README.md").read_text()
+    assert "[CmpCrop()]" in (out / "README.md").read_text()
     assert metrics["dev"]["rules"] == "squad2"
     assert set(metrics["dev"]["measures"]) == {"all", "HasAns", "NoAns"}
     assert set(metrics["dev"]["per_question"]["EM"]) == {"q0", "q1", "q2", "q3", "q9"}
@@ -124,7 +125,7 @@ def test_without_dropout_the_models_own_dropout_is_off_in_training(folder: Path,
         result = run(*arguments)
         assert result.exit_code == 0, result.output
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
-        assert metrics["settings"]["dropout"] is not ("--no-dropout" in more)
+        assert metrics["settings"]["dropout"] is ("--no-dropout" not in more)
         return [row["loss"] for row in metrics["log"] if "loss" in row]
 
     off, on = losses("off", folder / "model", "--no-dropout"), losses("on", folder / "model")

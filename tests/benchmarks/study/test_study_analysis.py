@@ -237,6 +237,11 @@ def test_violations_by_tenths() -> None:
         "| 1 | 1.000 | 0.050 | 0.000 |",
         "| 2 | 0.500 | 0.200 | 0.000 |",
     ]
+    crops = [row | {"arm": "compared, crop"} for row in rows[:1]]
+    assert analysis.violations_of_crops([*rows, *crops], "smoke", 16)[2:] == [
+        "| 1 | 1.000 | 0.000 | 0.000 |",
+        "| 2 | 0.500 | 0.200 | 0.000 |",
+    ]
     assert analysis.gain_by_violations(rows, "smoke", 16) == "0 seeds are too few"
     many = [run(seed, "4321"[seed % 4] * 2, [0.1 * (seed % 4)] * 2) for seed in range(8)]
     many += [cell("mean, c=2", 1e-5, seed, "test", "44") for seed in range(8)]
