@@ -32,7 +32,7 @@ def train_reader(
         bool | None,
         typer.Option(
             "--dropout/--no-dropout",
-            help="Whether the model's own dropout is on; default: without ablations only. Drop steps switch it off.",
+            help="Whether the model's own dropout is on; default: without ablations only. Not with drop.",
         ),
     ] = None,
     p: Annotated[float, typer.Option(help="Share of the neurons that one drop step drops.")] = 0.1,
@@ -96,7 +96,7 @@ def train_reader(
     started with. Checkpoints are saved by time, the first after a minute. A
     finished training is not trained further, only evaluated again.
     """
-    plan = plan_of(ablations, p, segments)
+    from cmp_rerank.ablations import CmpDrop
     from cmp_rerank.engine.scorer import STRATEGIES
     from cmp_rerank.ir.ranking import check_choice
     from cmp_rerank.objective import check_baseline
@@ -104,6 +104,11 @@ def train_reader(
     from cmp_rerank.reader.measures import check_gold
     from cmp_rerank.reranking.loading import read_checkpoint
 
+    plan = plan_of(ablations, p, segments)
+    if dropout and any(isinstance(step, CmpDrop) for step in plan):
+        raise ValueError(
+            f"--dropout must be left out where a step is drop, which switches it off; got --ablations {ablations!r}"
+        )
     read_checkpoint(model)
     check_baseline(baseline)
     check_choice("--strategy", strategy, STRATEGIES)

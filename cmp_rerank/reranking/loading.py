@@ -58,11 +58,12 @@ def check_window(model: nn.Module, max_length: int | None, name: str = "max_leng
     tables = [
         module
         for path, module in model.named_modules()
-        if path.endswith("position_embeddings") and hasattr(module, "num_embeddings")
+        if path.endswith(("position_embeddings", "embed_positions")) and hasattr(module, "num_embeddings")
     ]
-    # Models of the family of RoBERTa count from the position after that of padding.
+    # Models of the family of RoBERTa count from the position after that of padding, those of BART from an offset.
     positions = [
-        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1) for table in tables
+        table.num_embeddings - getattr(table, "offset", 0 if table.padding_idx is None else table.padding_idx + 1)
+        for table in tables
     ]
     if max_length is not None and positions and max_length > min(positions):
         raise ValueError(

@@ -134,6 +134,17 @@ def test_without_dropout_the_models_own_dropout_is_off_in_training(folder: Path,
     assert json.loads((tmp_path / "off" / "config.json").read_text())["hidden_dropout_prob"] == 0.1
 
 
+def test_dropout_beside_drop_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Drop switches the model's own dropout off, so that the record would say what is not so."""
+    result = run(
+        "train-reader", folder / "squad.json", "--model", folder / "model", "-o", tmp_path / "out",
+        "--ablations", "crop drop", "--dropout",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "--dropout must be left out where a step is drop, which switches it off; got --ablations" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_resume(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "reader"
     arguments = ["train-reader", folder / "squad2.json", "--model", folder / "model", "--out", out, "--batch", 2]

@@ -10,11 +10,8 @@ from tiny_models import families
 
 from cmp_rerank.reranking.loading import check_window, load_reranker
 
-#: Its positions are in a table of another name, and it is rarely a reranker.
-UNKNOWN = {"BART"}
 
-
-@pytest.mark.parametrize("name", [name for name in families() if name not in UNKNOWN])
+@pytest.mark.parametrize("name", families())
 @torch.no_grad()
 def test_just_what_the_model_cannot_read_is_refused(name: str) -> None:
     model = families()[name]().eval()
