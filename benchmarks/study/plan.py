@@ -22,8 +22,8 @@ SURVIVING = ("plain", "plain, 3x epochs", "mean, c=2", "compared, c=2")
 #: ordinary dropout may be, too.
 CROPPED = (*SURVIVING, "mean, crop", "compared, crop", "plain, dropout 0.1")
 
-#: Where support can be guessed, too.
-SUPPORTED = (*CROPPED, "compared, crop, support guessed")
+#: Where support can be guessed, too. Twice the epochs are the compute of one crop.
+SUPPORTED = (*CROPPED, "compared, crop, support guessed", "plain, 2x epochs")
 
 #: Of readers, whose label is a place in the text, so that support is always known; dropout with as many passes, too.
 REGULARISED = (*CROPPED, "plain, dropout 0.1, 3x epochs")
