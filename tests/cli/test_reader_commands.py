@@ -136,10 +136,14 @@ def test_without_dropout_the_models_own_dropout_is_off_in_training(folder: Path,
 
 def test_dropout_beside_drop_is_refused(folder: Path, tmp_path: Path) -> None:
     """Drop switches the model's own dropout off, so that the record would say what is not so."""
-    result = run(
-        "train-reader", folder / "squad.json", "--model", folder / "model", "-o", tmp_path / "out",
-        "--ablations", "crop drop", "--dropout",
-    )  # fmt: skip
+    arguments = ["train-reader", folder / "squad.json", "--model", folder / "model", "--max-steps", 1]
+    arguments += ["--max-length", 96, "--stride", 8]
+    for ablations, dropout in [("crop", "--dropout"), ("crop drop", "--no-dropout")]:
+        result = run(*arguments, "-o", tmp_path / ablations, "--ablations", ablations, dropout)
+        assert result.exit_code == 0, result.output
+        metrics = json.loads((tmp_path / ablations / "metrics.json").read_text())
+        assert metrics["settings"]["dropout"] is (dropout == "--dropout")
+    result = run(*arguments, "-o", tmp_path / "out", "--ablations", "crop drop", "--dropout")
     assert result.exit_code == 2
     assert "--dropout must be left out where a step is drop, which switches it off; got --ablations" in result.output
     assert not (tmp_path / "out").exists()
