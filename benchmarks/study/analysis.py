@@ -12,8 +12,8 @@ from scipy import stats
 from cmp_rerank.guard.choice import choose, pick
 
 from .arms import ARMS
+from .measuring import decode
 from .tasks import TASKS
-from .training import decode
 
 Key = TypeVar("Key")
 

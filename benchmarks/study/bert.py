@@ -9,7 +9,7 @@ sentence-transformers and transformers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cmp_rerank.hooks.masks import Rows, dropped, nested_dropout
 
@@ -131,7 +132,8 @@ def batch_of(several: Sequence[Sequence[PairTokens]], device: str) -> Batch:
 
 def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
     """The attention of (pairs, heads, tokens, width) to where the mask (pairs, 1, 1, tokens) is true."""
-    if query.device.type != "cpu" or (query.dtype == torch.float32 and not dropout):
+    backwards = torch.is_grad_enabled()
+    if query.device.type != "cpu" or not (dropout or (backwards and query.dtype == torch.bfloat16)):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     # On a CPU torch's own takes two to five times as long backwards in bfloat16, and is slow with dropout.
     heads = query.shape[1]
@@ -360,3 +362,19 @@ class Models:
     def _norm(self, states: Tensor, name: str) -> Tensor:
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         return normed(states, weight, bias, self.config.layer_norm_eps)
+
+
+@contextmanager
+def products(models: Models, name: str, half: bool = False) -> Iterator[None]:
+    """Inside, products of 32 bits are as precise as the name says to torch; those of layers may be in bfloat16."""
+    before = torch.get_float32_matmul_precision(), models.half
+    torch.set_float32_matmul_precision(name)
+    models.half = half
+    try:
+        # On a GPU others plan anew for each shape, of which there is one in every batch.
+        kernels = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        with nullcontext() if models.device == "cpu" else sdpa_kernel(kernels):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        models.half = before[1]

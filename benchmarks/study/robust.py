@@ -21,10 +21,11 @@ from cmp_rerank.reranking.precision import in_precision
 
 from .arms import ARMS
 from .cells import Cell
+from .measuring import Values, decode, values_of
 from .steps import train
 from .tasks import TASKS, Row, Task, load, sample
 from .together import examples_of
-from .training import Values, decode, open_start, values_of
+from .training import open_start
 
 #: At which units are dropped; what is dropped at one rate stays dropped at the next.
 DROP_RATES = (0.1, 0.2, 0.3, 0.5)

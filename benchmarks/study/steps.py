@@ -7,8 +7,7 @@ in `bert` the encoder. A test compares the weights with those of the trainers, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cmp_rerank.ablations import Example, Plan, View
 from cmp_rerank.ablations.drop import CmpDrop
@@ -27,27 +25,12 @@ from cmp_rerank.objectives import Outputs
 from cmp_rerank.training.sampler import LengthBatches
 
 from .arms import Arm
-from .bert import Batch, Models, PairTokens, Tokens, batch_of
+from .bert import Batch, Models, PairTokens, batch_of, products
 from .cells import Cell
 from .examples import Examples, of_pairs, of_windows
+from .measuring import decode, measure
 from .tasks import Row, Task
-from .training import START_DROPOUT, Values, decode, values_of
-
-
-@contextmanager
-def products(models: Models, name: str, half: bool = False) -> Iterator[None]:
-    """Inside, products of 32 bits are as precise as the name says to torch; those of layers may be in bfloat16."""
-    before = torch.get_float32_matmul_precision(), models.half
-    torch.set_float32_matmul_precision(name)
-    models.half = half
-    try:
-        # On a GPU others plan anew for each shape, of which there is one in every batch.
-        kernels = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-        with nullcontext() if models.device == "cpu" else sdpa_kernel(kernels):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        models.half = before[1]
+from .training import START_DROPOUT
 
 
 class AdamW:
@@ -464,26 +447,3 @@ class _Best:
         for name, weight in self.models.weights.items():
             weight.copy_(self.held[name])
         return self.epochs
-
-
-# Measuring ----------------------------------------------------------------------------------------------
-
-
-def measure(models: Models, tokens: Any, task: Task) -> list[Values | None]:
-    """For each model the values of all rows, as `training.measure` writes them; None for one that has diverged."""
-    with products(models, "highest"), models.all_words():
-        return _measured(models, tokens, task)
-
-
-def _measured(models: Models, tokens: Any, task: Task) -> list[Values | None]:
-    if isinstance(tokens, Tokens):
-        scores = models.all_scores(tokens)
-        return [values_of(own, tokens.rows, task) if np.isfinite(own).all() else None for own in scores]
-    windows = [window.example.features for window in tokens.windows]
-    logits = models.all_logits(Tokens([], [w["input_ids"] for w in windows], [w["token_type_ids"] for w in windows]))
-    found: list[Values | None] = []
-    for number in range(models.count):
-        own = [each[number] for each in logits]
-        finite = all(np.isfinite(each).all() for each in own)
-        found.append(tokens.values([e[:, 0] for e in own], [e[:, 1] for e in own]) if finite else None)
-    return found

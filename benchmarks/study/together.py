@@ -34,9 +34,10 @@ from .arms import ARMS
 from .bert import Models, tokenised
 from .cells import Cell, key_of
 from .examples import Examples, of_pairs, of_windows
-from .steps import measure, train
+from .measuring import Values, decode, measure
+from .steps import train
 from .tasks import TASKS, Row, load, training_rows
-from .training import Values, decode, open_start, support_of
+from .training import open_start, support_of
 
 #: Tokens times layers in one step of all models, without padding: what memory holds the states of. About 27 KiB each.
 BUDGET = {"cpu": 100_000, "cuda": 1_400_000}

@@ -21,11 +21,8 @@ from .arms import ARMS, Arm
 from .bert import Models, tokenised
 from .cells import Cell
 from .loop import train
+from .measuring import Values, decode, ordering_scores, values_of
 from .tasks import TASKS, Row, Task, load, training_rows
-
-#: The values of rows as they are kept, see `values_of`.
-Values = str | list[float]
-
 
 # The common start ---------------------------------------------------------------------------------------
 
@@ -154,47 +151,11 @@ def measure(model: Any, task: Task, rows: Sequence[Row], part: str, device: str)
     return values_of(_scores(model, rows, (task.name, part, len(rows)), task), rows, task)
 
 
-def values_of(scores: np.ndarray, rows: Sequence[Row], task: Task) -> Values:
-    """The value of each row from the scores of all pairs, in the rows' order.
-
-    Returns:
-        Of nDCG@10 and F1 a list of numbers. Else per row one character: the rank of the relevant document, or 1 for
-        a right class and 0 for a wrong one. A tie counts against the model.
-    """
-    found: list[float] = []
-    place = 0
-    for row in rows:
-        mine = scores[place : place + len(row["docs"])]
-        place += len(row["docs"])
-        if task.measure == "nDCG@10":
-            grades = np.asarray(row["labels"])
-            order = np.lexsort([grades, -mine])[:10]
-            discounts = 1 / np.log2(np.arange(2, 12))
-            found.append(round(float(grades[order] @ discounts[: len(order)] / _ideal(row["ideal"], discounts)), 4))
-        elif task.measure == "RR":
-            found.append(int((mine >= mine[row["labels"].index(1.0)]).sum()))
-        else:
-            found.append(int((mine[0] > 0) == bool(row["labels"][0])))
-    return found if task.measure == "nDCG@10" else "".join(map(str, found))
-
-
-def _ideal(grades: Sequence[float], discounts: np.ndarray) -> float:
-    return float(np.asarray(grades) @ discounts[: len(grades)])
-
-
 def _scores(model: CrossEncoder, rows: Sequence[Row], key: Any, task: Task) -> np.ndarray:
     """Logits of all pairs, in the rows' order; the tokens of a part are kept for the next run."""
     if key not in _LOADED:
         _LOADED[key] = tokenised(model, rows, task.max_length)
-    (scores,) = Models(model, 1).all_scores(_LOADED[key])
+    (scores,) = ordering_scores(Models(model, 1), _LOADED[key])
     if not np.isfinite(scores).all():
         raise ValueError("the model gives scores that are not finite; its training has diverged")
     return scores
-
-
-def decode(values: Values, task: Task) -> np.ndarray:
-    """The value of each row: reciprocal rank, accuracy, or nDCG@10."""
-    if not isinstance(values, str):
-        return np.asarray(values, dtype=float)
-    digits = np.frombuffer(values.encode(), dtype=np.uint8) - ord("0")
-    return 1.0 / digits if task.measure == "RR" else digits.astype(float)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.study.cells import Cell
+from benchmarks.study.measuring import decode
 from benchmarks.study.tasks import TASKS
-from benchmarks.study.training import decode
 
 
 def cell(arm: str, rate: float, seed: int, part: str, values: str) -> dict:

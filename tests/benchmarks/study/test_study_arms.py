@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.study import bert, loop, readers, training
+from benchmarks.study import bert, loop, measuring, readers, training
 from benchmarks.study.arms import ARMS, CROPS
 from benchmarks.study.cells import Cell
+from benchmarks.study.measuring import decode
 from benchmarks.study.plan import CORE, PLAN
 from benchmarks.study.tasks import TASKS
-from benchmarks.study.training import decode, run_cell
+from benchmarks.study.training import run_cell
 from benchmarks.study.watch import log_of
 from cmp_rerank import GivenSupport
 
@@ -126,7 +127,7 @@ def test_scores_are_those_of_sentence_transformers(cache: Path, monkeypatch: pyt
         assert found[budget] == pytest.approx(wanted, abs=1e-5 * float(wanted.std()))
         assert bert.Models(model, 3).all_scores(tokens)[2] == pytest.approx(wanted, abs=1e-5 * float(wanted.std()))
     values = training.measure(model, task, rows, "made up", "cpu")
-    assert values == training.values_of(wanted, rows, task)
+    assert values == measuring.values_of(wanted, rows, task)
 
 
 def test_a_cell_gives_the_same_twice_and_another_seed_another(cache: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks.study import bert, starts, steps, together, training, workers
+from benchmarks.study import bert, measuring, starts, steps, together, training, workers
 from benchmarks.study.arms import ARMS
 from benchmarks.study.cells import Cell
 from benchmarks.study.starts import make_start
@@ -71,13 +71,13 @@ def test_models_are_measured_in_32_bits(cache: Path, monkeypatch: pytest.MonkeyP
     models, _ = trained(cache, half=True)
     tokens = together.asked("smoke", "test", cache)
     exact = models.all_scores(tokens)
-    with steps.products(models, "high", half=True):
+    with bert.products(models, "high", half=True):
         rough = models.all_scores(tokens)
         assert rough == pytest.approx(exact, abs=0.02 * float(np.abs(exact).max()))
         assert (rough != exact).any()
         seen = []
-        monkeypatch.setattr(steps, "values_of", lambda scores, *_: seen.append(scores))
-        steps.measure(models, tokens, HALF)
+        monkeypatch.setattr(measuring, "values_of", lambda scores, *_: seen.append(scores))
+        measuring.measure(models, tokens, HALF)
     assert np.array_equal(np.stack(seen), exact)
     assert not models.half
 

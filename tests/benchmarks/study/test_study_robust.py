@@ -11,7 +11,7 @@ from study_cells import cell
 from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import analysis, robust, training
+from benchmarks.study import analysis, measuring, robust, training
 from benchmarks.study.tasks import TASKS, load
 
 DAMAGES = ["whole", "drop 0.1", "drop 0.2", "drop 0.3", "drop 0.5", "1 layer", "int8"]
@@ -54,7 +54,7 @@ def test_damaged_models_are_run_and_not_taken_for_tests(cache: Path, tmp_path: P
     ]
     for row in mine:
         assert list(row["robust"]) == DAMAGES
-        assert row["mean"] == pytest.approx(training.decode(row["robust"]["whole"], TASKS["smoke"]).mean())
+        assert row["mean"] == pytest.approx(measuring.decode(row["robust"]["whole"], TASKS["smoke"]).mean())
     assert mine[0]["log"] != mine[1]["log"]
     assert analysis.tested(rows, "smoke", 16) == {}
     assert len(analysis.robustness(rows, "smoke", 16)) == 2 + 2 * 6

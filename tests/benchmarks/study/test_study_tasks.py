@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.study import real, training
+from benchmarks.study import measuring, real
 from benchmarks.study.arms import ARMS
+from benchmarks.study.measuring import decode
 from benchmarks.study.plan import CORE
 from benchmarks.study.tasks import PARTS, TASKS, load, training_rows
-from benchmarks.study.training import decode
 from cmp_rerank.collections import Collection
 from cmp_rerank.collections.base import Split
 from cmp_rerank.evaluation import evaluate
@@ -81,15 +81,15 @@ def test_the_values_of_rows() -> None:
         run[query] = {str(doc): float(draw.normal()) for doc in range(12)}
     scores = np.concatenate([list(scores.values()) for scores in run.values()])
     wanted = evaluate(run, qrels, ["nDCG@10"])
-    found = training.values_of(scores, rows, TASKS["scifact"])
+    found = measuring.values_of(scores, rows, TASKS["scifact"])
     assert found == pytest.approx([wanted.values[wanted.queries.index(query), 0] for query in run], abs=1e-4)
     assert decode(found, TASKS["scifact"]) == pytest.approx(found)
-    tied = training.values_of(np.zeros(12), rows[:1], TASKS["scifact"])[0]
+    tied = measuring.values_of(np.zeros(12), rows[:1], TASKS["scifact"])[0]
     discounts = 1 / np.log2(np.arange(2, 12))
     worst, ideal = np.sort(rows[0]["labels"])[:10], np.array(rows[0]["ideal"])
     assert tied == pytest.approx(worst @ discounts / (ideal @ discounts[: len(ideal)]), abs=1e-4)
     one = [{"query": "q", "docs": ["a", "b", "c"], "labels": [0.0, 1.0, 0.0]}]
-    assert training.values_of(np.array([3.0, 2.0, 2.0]), one, TASKS["smoke"]) == "3"  # a tie counts against it
+    assert measuring.values_of(np.array([3.0, 2.0, 2.0]), one, TASKS["smoke"]) == "3"  # a tie counts against it
 
 
 def test_the_parts_of_a_real_collection(tmp_path: Path) -> None:

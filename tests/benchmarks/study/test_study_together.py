@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.study import bert, readers, starts, steps, together, training
+from benchmarks.study import bert, measuring, readers, starts, steps, together, training
 from benchmarks.study.arms import ARMS, CROPS
 from benchmarks.study.cells import Cell
 from benchmarks.study.starts import make_start
@@ -81,7 +81,7 @@ def compare_with_trainer(
     seen = together.asked(name, "validation", cache) if ARMS[arm].keep_best else None
     data = [together.examples_of(cell, cache) for cell in cells]
     models, logs = steps.train(model, task, ARMS[arm], data, cells, epochs, seen)
-    values = steps.measure(models, together.asked(name, "test", cache), task)
+    values = measuring.measure(models, together.asked(name, "test", cache), task)
     for number, cell in enumerate(cells):
         alone = training.open_start(task, cache, 0.0, "cpu")
         own = training_rows(task, parts["train"], size, cell.seed)
