@@ -98,7 +98,7 @@ TASKS = {
         # Where the support of a label is known.
         Task(
             "passages", "RR", {200: 4, 1000: 1}, 8, (3e-5, 1e-4, 2e-4), 256, (1000, 1), 1e-4,
-            range(1), range(100, 105), test_rows=800, validation_rows=400, docs=4,
+            range(3), range(100, 105), test_rows=800, validation_rows=400, docs=4,
         ),
         Task(
             "reading", "F1", {400: 10, 2500: 2, 8000: 1}, 16, (5e-5, 1e-4, 2e-4), 256, (500, 1), 1e-4,
