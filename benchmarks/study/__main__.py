@@ -16,7 +16,7 @@ import typer
 from cmp_rerank.ir.lines import replacing
 
 from .arms import ARMS
-from .cells import Cell, cells_of, key_of, missing, read
+from .cells import Cell, at_chosen_rates, cells_of, key_of, missing, read
 from .plan import PLAN
 from .tasks import TASKS, describe, load, prepare
 
@@ -207,7 +207,7 @@ class _How:
         """How many cells are left, and the floating-point operations of their training, about."""
         from .together import operations
 
-        rows = read(task, self.results)
+        rows = at_chosen_rates(read(task, self.results), task, size)
         found = TASKS[task]
         cost = {
             (arm, part): operations(Cell(task, size, arm, 0.0, found.test_seeds[0], part), self.cache)
@@ -261,7 +261,7 @@ def table(
     """Print the arms: mean over seeds, deviation between seeds, and the paired difference from one of them."""
     from .analysis import summary
 
-    for line in summary(read(task, results), task, size, against):
+    for line in summary(at_chosen_rates(read(task, results), task, size), task, size, against):
         print(line)
 
 
@@ -280,7 +280,7 @@ def tables(
     """Print all tables of a task: arms, verdicts, the guard, violations, costs, and rates on validation."""
     for name in TABLES:
         print(f"\n{name}\n")
-        print("\n".join(lines_of(name, task, size, results)))
+        print("\n".join(lines_of(name, task, size, results=results)))
 
 
 @app.command()
@@ -288,7 +288,10 @@ def page(
     path: Annotated[Path, typer.Argument(help="A page of Markdown.")] = Path("docs/study.md"),
     results: Annotated[Path, typer.Option()] = RESULTS,
 ) -> None:
-    """Make the tables of a page anew: those between `<!-- study: TABLE TASK SIZE -->` and `<!-- study: end -->`."""
+    """Make the tables of a page anew: those between `<!-- study: TABLE TASK SIZE -->` and `<!-- study: end -->`.
+
+    After the size may stand how many seeds on validation choose the learning rates, if others than those of the task.
+    """
     from cmp_rerank.ir.lines import replacing
 
     text = with_tables(path.read_text(encoding="utf-8"), results)
@@ -301,19 +304,20 @@ def with_tables(text: str, results: Path) -> str:
     import re
 
     def made(match: re.Match[str]) -> str:
-        name, task, size = match[1].split()
-        return "\n".join([f"<!-- study: {match[1]} -->", *lines_of(name, task, int(size), results), match[2]])
+        name, task, *counts = match[1].split()
+        lines = lines_of(name, task, *map(int, counts), results=results)
+        return "\n".join([f"<!-- study: {match[1]} -->", *lines, match[2]])
 
-    return re.sub(r"<!-- study: (\w+ \S+ \d+) -->\n.*?(<!-- study: end -->)", made, text, flags=re.DOTALL)
+    return re.sub(r"<!-- study: (\w+ \S+ \d+(?: \d+)?) -->\n.*?(<!-- study: end -->)", made, text, flags=re.DOTALL)
 
 
-def lines_of(name: str, task: str, size: int, results: Path) -> list[str]:
-    """The lines of a table."""
+def lines_of(name: str, task: str, size: int, seeds: int | None = None, *, results: Path) -> list[str]:
+    """The lines of a table; learning rates are chosen by the first so many seeds on validation, if not by all."""
     from . import analysis
 
     if name not in TABLES:
         raise ValueError(f"a table must be one of {', '.join(TABLES)}; got {name!r}")
-    rows = read(task, results)
+    rows = at_chosen_rates(read(task, results), task, size, TASKS[task].tuning_seeds[:seeds])
     found = (
         analysis.summary(rows, task, size, "plain")
         if name == "summary"

@@ -49,19 +49,38 @@ def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[d
     ]
 
 
-def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str) -> float | None:
-    """The rate of the highest mean on validation; None unless all of its cells are there."""
+def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str, seeds: int | None = None) -> float | None:
+    """The rate of the highest mean on validation, over so many seeds or the task's; None unless all are there."""
+    seeds = len(TASKS[task].tuning_seeds) if seeds is None else seeds
     arm = ARMS[arm].rate_of or arm
     means: dict[float, list[float]] = {}
     for row in rows:
         if (row["task"], row["size"], row["arm"], row["part"]) == (task, size, arm, "validation"):
             means.setdefault(row["rate"], []).append(row.get("mean", 0.0))  # a failed run counts 0
-    whole = {
-        rate: sum(values) / len(values)
-        for rate, values in means.items()
-        if len(values) == len(TASKS[task].tuning_seeds)
-    }
+    whole = {rate: sum(values) / len(values) for rate, values in means.items() if len(values) == seeds}
     return max(whole, key=lambda rate: whole[rate]) if len(whole) == len(TASKS[task].rates) else None
+
+
+def at_chosen_rates(
+    rows: list[dict[str, Any]], task: str, size: int, seeds: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """The rows that tables are made of: without models at rates that validation does not choose.
+
+    Args:
+        rows: All rows of a task.
+        task: Its name.
+        size: Rows of the training set.
+        seeds: Those on validation that choose; without it, those of the task. Rows of others are left out. An arm
+            that does not have all of them keeps its rows.
+    """
+    seeds = TASKS[task].tuning_seeds if seeds is None else seeds
+    rows = [row for row in rows if row["part"] != "validation" or row["seed"] in seeds]
+    chosen = {arm: chosen_rate(rows, task, size, arm, len(seeds)) for arm in {row["arm"] for row in rows} & set(ARMS)}
+    return [
+        row
+        for row in rows
+        if row["part"] == "validation" or row["size"] != size or chosen.get(row["arm"]) in (None, row["rate"])
+    ]
 
 
 def key_of(row: dict[str, Any]) -> str:

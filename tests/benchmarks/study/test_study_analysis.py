@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from study_cells import cell
 from benchmarks.study import __main__ as command
 from benchmarks.study import analysis
 from benchmarks.study.analysis import contrast, holm, summary, tuning
-from benchmarks.study.cells import Cell
+from benchmarks.study.cells import Cell, at_chosen_rates
 from benchmarks.study.tasks import TASKS
 
 
@@ -55,8 +57,8 @@ def test_the_error_of_seeds_and_rows_together() -> None:
 def test_the_other_error_hardly_widens_the_intervals_of_the_page() -> None:
     page = (Path(__file__).parents[3] / "docs" / "study.md").read_text(encoding="utf-8")
     widths: dict[str, list[float]] = {}
-    for task, size in dict.fromkeys(re.findall(r"<!-- study: \w+ (\S+) (\d+) -->", page)):
-        rows = command.read(task, command.RESULTS)
+    for task, size in dict.fromkeys(re.findall(r"<!-- study: \w+ (\S+) (\d+)", page)):
+        rows = at_chosen_rates(command.read(task, command.RESULTS), task, int(size))
         found = analysis.tested(rows, task, int(size))
         pairs = [*analysis.verdict_pairs(rows, task, int(size)), *analysis.WEIGHTING, *((a, "plain") for a in found)]
         contrasts = [contrast(found[a], found[b]) for a, b in pairs if a != b and {a, b} <= set(found)]
@@ -133,6 +135,31 @@ def test_holm_and_tables() -> None:
     assert summary(rows, "smoke", 16, "compared, c=2") == ["no test run of 'compared, c=2' with 16 rows"]
     tuned = tuning([cell("plain", rate, 0, "validation", v) for rate, v in ((1e-5, "22"), (1e-4, "11"))], "smoke", 16)
     assert tuned[2] == "| plain | 1 | 0.0001 | 1 | 1.0000 |  |"
+
+
+def test_tables_have_the_models_at_the_rate_that_so_many_seeds_choose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    low, high = TASKS["smoke"].rates
+    seen = {(low, 0): "1", (high, 0): "2", (low, 1): "4", (high, 1): "1", (low, 2): "4", (high, 2): "1"}
+    rows = [cell("plain", rate, seed, "validation", value) for (rate, seed), value in seen.items()]
+    rows += [
+        cell("plain", rate, seed, "test", "2" if rate == low else "1") for seed in (100, 101) for rate in (low, high)
+    ]
+    rows += [cell("mean, c=2", high, 0, "validation", "1"), cell("mean, c=2", high, 100, "test", "4")]
+    (tmp_path / "smoke.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setitem(TASKS, "smoke", replace(TASKS["smoke"], tuning_seeds=range(3)))
+    for seeds, rate, value in ((None, high, "1.0000"), (3, high, "1.0000"), (1, low, "0.5000")):
+        lines = command.lines_of("summary", "smoke", 16, seeds, results=tmp_path)
+        assert f"| plain | {rate:g} | 1 | 2 | {value} |" in lines[2]
+        assert "| mean, c=2 | 0.0001 | 3 | 1 | 0.2500 |" in lines[3]  # nothing is known of another rate
+        name = f"<!-- study: summary smoke 16{f' {seeds}' if seeds else ''} -->"
+        assert command.with_tables(f"{name}\nold\n<!-- study: end -->", tmp_path).splitlines()[1:-1] == lines
+    kept = at_chosen_rates(rows, "smoke", 16, range(1))
+    assert {row["seed"] for row in kept if row["part"] == "validation"} == {0}
+    other = [vars(Cell("smoke", 32, "plain", high, 100, "test")) | {"values": "1"}]
+    assert at_chosen_rates(rows + other, "smoke", 16, range(1))[-1:] == other  # of another size
+    assert at_chosen_rates([], "smoke", 16) == []
 
 
 def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
