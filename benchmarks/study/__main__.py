@@ -317,7 +317,7 @@ def lines_of(name: str, task: str, size: int, seeds: int | None = None, *, resul
 
     if name not in TABLES:
         raise ValueError(f"a table must be one of {', '.join(TABLES)}; got {name!r}")
-    rows = at_chosen_rates(read(task, results), task, size, TASKS[task].tuning_seeds[:seeds])
+    rows = at_chosen_rates(read(task, results), task, size, seeds)
     found = (
         analysis.summary(rows, task, size, "plain")
         if name == "summary"

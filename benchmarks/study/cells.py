@@ -62,7 +62,7 @@ def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str, seed
 
 
 def at_chosen_rates(
-    rows: list[dict[str, Any]], task: str, size: int, seeds: Sequence[int] | None = None
+    rows: list[dict[str, Any]], task: str, size: int, seeds: int | None = None
 ) -> list[dict[str, Any]]:
     """The rows that tables are made of: without models at rates that validation does not choose.
 
@@ -70,12 +70,14 @@ def at_chosen_rates(
         rows: All rows of a task.
         task: Its name.
         size: Rows of the training set.
-        seeds: Those on validation that choose; without it, those of the task. Rows of others are left out. An arm
-            that does not have all of them keeps its rows.
+        seeds: The first so many of the task's seeds on validation choose, or all. Rows of others are left out. An
+            arm that does not have all of them keeps its rows.
     """
-    seeds = TASKS[task].tuning_seeds if seeds is None else seeds
-    rows = [row for row in rows if row["part"] != "validation" or row["seed"] in seeds]
-    chosen = {arm: chosen_rate(rows, task, size, arm, len(seeds)) for arm in {row["arm"] for row in rows} & set(ARMS)}
+    choosing = TASKS[task].tuning_seeds[:seeds]
+    rows = [row for row in rows if row["part"] != "validation" or row["seed"] in choosing]
+    chosen = {
+        arm: chosen_rate(rows, task, size, arm, len(choosing)) for arm in {row["arm"] for row in rows} & set(ARMS)
+    }
     return [
         row
         for row in rows

@@ -1,7 +1,7 @@
 """Models measured: the values of all rows are those of scores in 32 bits, most of which are never computed.
 
-A CPU has products in bfloat16 three times as fast. What a value depends on is which documents of a row are above
-which, so that only scores that are nearly alike are needed in 32 bits.
+A CPU that has products in bfloat16 takes half to a third of the time for them. What a value depends on is which
+documents of a row are above which, so that only scores that are nearly alike are needed in 32 bits.
 """
 
 from __future__ import annotations

@@ -155,10 +155,10 @@ def test_tables_have_the_models_at_the_rate_that_so_many_seeds_choose(
         assert "| mean, c=2 | 0.0001 | 3 | 1 | 0.2500 |" in lines[3]  # nothing is known of another rate
         name = f"<!-- study: summary smoke 16{f' {seeds}' if seeds else ''} -->"
         assert command.with_tables(f"{name}\nold\n<!-- study: end -->", tmp_path).splitlines()[1:-1] == lines
-    kept = at_chosen_rates(rows, "smoke", 16, range(1))
+    kept = at_chosen_rates(rows, "smoke", 16, 1)
     assert {row["seed"] for row in kept if row["part"] == "validation"} == {0}
     other = [vars(Cell("smoke", 32, "plain", high, 100, "test")) | {"values": "1"}]
-    assert at_chosen_rates(rows + other, "smoke", 16, range(1))[-1:] == other  # of another size
+    assert at_chosen_rates(rows + other, "smoke", 16, 1)[-1:] == other  # of another size
     assert at_chosen_rates([], "smoke", 16) == []
 
 

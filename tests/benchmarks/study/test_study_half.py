@@ -82,6 +82,17 @@ def test_models_are_measured_in_32_bits(cache: Path, monkeypatch: pytest.MonkeyP
     assert not models.half
 
 
+def test_values_are_the_same_if_most_scores_are_in_bfloat16(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, _ = trained(cache, half=True)
+    tokens = together.asked("smoke", "test", cache)
+    wanted = measuring.measure(models, tokens, HALF)
+    monkeypatch.setattr(measuring, "SAMPLE", 2)
+    scores = measuring.ordering_scores(models, tokens)
+    assert (scores != models.all_scores(tokens)).any()
+    assert measuring.measure(models, tokens, HALF) == wanted
+    assert not models.half
+
+
 def test_a_task_in_bfloat16_is_not_given_to_a_trainer(
     cache: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

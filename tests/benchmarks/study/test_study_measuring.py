@@ -81,6 +81,20 @@ def test_most_pairs_are_scored_in_half_precision_alone(measure: str, monkeypatch
     assert measuring.values_of(scores, tokens.rows, task) != exact
 
 
+def test_a_larger_error_that_is_found_widens_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "SAMPLE", 2)
+    rows = [{"docs": ["", ""], "labels": [1.0, 0.0]} for _ in range(3)]
+    # The sample is the first and the last pair, which have small errors; the second row is near, with a large one.
+    exact = np.array([9.0, 0.0, 0.031, 0.0, 1.04, 1.0, ], dtype=np.float32)  # fmt: skip
+    errors = np.array([0.001, 0.0, -0.03, 0.0, -0.05, 0.001], dtype=np.float32)
+    tokens, model = Tokens(rows, [[pair] for pair in range(6)], [[0]] * 6), Rounded(exact, errors)
+    scores = measuring.ordering_scores(model, tokens)[0]  # type: ignore[arg-type]
+    assert measuring.values_of(scores, rows, TASKS["passages"]) == "111"
+    rough = measuring.values_of(exact + errors, rows, TASKS["passages"])
+    assert rough == "112"
+    assert model.asked[False] == 2 + 2 + 1
+
+
 def test_scores_that_are_not_finite_in_half_precision_are_in_32_bits() -> None:
     tokens, model = made("RR", 40, 3.0, 0.01, 0)
     for pair in (0, 1):  # the first is in the sample, the second is not
