@@ -32,7 +32,7 @@ def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[d
     if stage == "tune":
         return [
             Cell(task, size, arm, rate, seed, "validation")
-            for seed in TASKS[task].tuning_seeds
+            for seed in TASKS[task].tuned_with(size)
             for rate in TASKS[task].rates
             for arm in arms
             if not ARMS[arm].rate_of
@@ -51,7 +51,7 @@ def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[d
 
 def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str, seeds: int | None = None) -> float | None:
     """The rate of the highest mean on validation, over so many seeds or the task's; None unless all are there."""
-    seeds = len(TASKS[task].tuning_seeds) if seeds is None else seeds
+    seeds = len(TASKS[task].tuned_with(size)) if seeds is None else seeds
     arm = ARMS[arm].rate_of or arm
     means: dict[float, list[float]] = {}
     for row in rows:
@@ -73,7 +73,7 @@ def at_chosen_rates(
         seeds: The first so many of the task's seeds on validation choose, or all. Rows of others are left out. An
             arm that does not have all of them keeps its rows.
     """
-    choosing = TASKS[task].tuning_seeds[:seeds]
+    choosing = TASKS[task].tuned_with(size)[:seeds]
     rows = [row for row in rows if row["part"] != "validation" or row["seed"] in choosing]
     chosen = {
         arm: chosen_rate(rows, task, size, arm, len(choosing)) for arm in {row["arm"] for row in rows} & set(ARMS)

@@ -10,7 +10,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Task:
         max_length: Tokens of a pair.
         start: Rows and epochs of the common start.
         start_rate: Its learning rate.
-        tuning_seeds: Seeds of the runs on validation that choose the rate.
+        tuning_seeds: Seeds of the runs on validation that choose the rate, but for the sizes in `tuning_seeds_of`.
         test_seeds: Seeds of the runs on test.
         layers: How many layers of the encoder are kept.
         start_of: The task whose start it has; empty: its own.
@@ -45,6 +45,7 @@ class Task:
         docs: The most documents of a training row, the first ones, of which the relevant one is one; 0: all.
         exact: Sizes that are trained in 32 bits, by the trainers: those that had been run before there was bfloat16.
             The products of all other ones are in bfloat16, which `steps` does.
+        tuning_seeds_of: Size -> seeds on validation, where they are others.
     """
 
     name: str
@@ -64,11 +65,16 @@ class Task:
     validation_rows: int = 0
     docs: int = 0
     exact: tuple[int, ...] = ()
+    tuning_seeds_of: dict[int, range] = field(default_factory=dict)
 
     @property
     def listwise(self) -> bool:
         """Whether a row is a query with its documents."""
         return self.measure in ("RR", "nDCG@10")
+
+    def tuned_with(self, size: int) -> range:
+        """The seeds of the runs on validation that choose the rate."""
+        return self.tuning_seeds_of.get(size, self.tuning_seeds)
 
     def half(self, size: int) -> bool:
         """Whether the products of training are in bfloat16."""
@@ -102,7 +108,7 @@ TASKS = {
         ),
         Task(
             "reading", "F1", {400: 10, 2500: 2, 8000: 1}, 16, (5e-5, 1e-4, 2e-4), 256, (500, 1), 1e-4,
-            range(1), range(100, 105), layers=6, test_rows=1000,
+            range(1), range(100, 105), layers=6, test_rows=1000, tuning_seeds_of={400: range(3)},
         ),
         # Real collections, on the whole encoder; all begin with one reranker, trained on SQuAD's paragraphs.
         Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6, docs=4),

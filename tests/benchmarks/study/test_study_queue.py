@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ def test_an_arm_with_the_rate_of_another_is_not_tuned() -> None:
     assert cells.chosen_rate(tuned, "sst2", 100, name) == TASKS["sst2"].rates[1]
     found = cells.cells_of("sst2", 100, [name], "test", tuned)
     assert [cell.seed for cell in found] == list(TASKS["sst2"].test_seeds)
+
+
+def test_a_size_can_be_tuned_with_seeds_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "smoke", replace(TASKS["smoke"], tuning_seeds_of={16: range(2)}))
+    low, high = TASKS["smoke"].rates
+    for size, seeds in ((16, [0, 0, 1, 1]), (32, [0, 0])):
+        assert [cell.seed for cell in cells.cells_of("smoke", size, ["plain"], "tune", [])] == seeds
+    rows = [cell("plain", rate, 0, "validation", "1") for rate in (low, high)]
+    assert cells.chosen_rate(rows, "smoke", 16, "plain") is None
+    assert cells.chosen_rate([row | {"size": 32} for row in rows], "smoke", 32, "plain") == low
+    rows += [cell("plain", rate, 1, "validation", value) for rate, value in ((low, "2"), (high, "1"))]
+    assert cells.chosen_rate(rows, "smoke", 16, "plain") == high
 
 
 def test_the_rate_is_chosen_on_validation_when_all_of_its_cells_are_there() -> None:
