@@ -225,14 +225,15 @@ def systems(runs: Sequence[str]) -> dict[str, Any]:
 
     named = [named_path(run) for run in runs]
     plain = [path for name, path in named if name is None]
-    short = iter(system_names(plain))
+    short = system_names(plain)
+    # Seeds are what was given the same name on purpose.
+    taken = [*short, *{name for name, _ in named if name is not None}]
+    if twice := [name for name in taken if taken.count(name) > 1]:
+        raise ValueError(f"two runs are called {twice[0]!r}; give them names: NAME=PATH")
+    names = iter(short)
     grouped: dict[str, list[str]] = {}
     for name, path in named:
-        if name is None:
-            name = next(short)  # noqa: PLW2901
-            if name in grouped:
-                raise ValueError(f"two runs are called {name!r}; give them names: NAME=PATH")
         if not exists(path):
             raise ValueError(f"{path}: no such file")
-        grouped.setdefault(name, []).append(path)
+        grouped.setdefault(next(names) if name is None else name, []).append(path)
     return {name: paths if len(paths) > 1 else paths[0] for name, paths in grouped.items()}

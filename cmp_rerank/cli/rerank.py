@@ -96,7 +96,9 @@ def rerank(
 
     joined = read_mix(model) if mix else None
     loaded: Any = _Unread()
-    if joined is None or joined.weight:
+    if joined is not None and not joined.weight and passages is None:
+        precision = None  # nothing is computed
+    else:
         loaded = load_reranker(model, max_length=max_length, device=_device(device), long_documents=long_documents)
     if depth is None:
         depth = DEPTH if joined is None else joined.depth

@@ -73,9 +73,9 @@ class Journal:
         self.finished[number] = digest
         self.counts.add(scored.counts)
 
-    def end(self, groups: int) -> None:
-        """Say that the shard is complete, and how many groups the whole run has."""
-        self._write({"end": groups})
+    def end(self, groups: int, run: str) -> None:
+        """Say that the shard is complete, how many groups the whole run has, and a digest of it."""
+        self._write({"end": groups, "run": run})
 
     def __enter__(self) -> Journal:
         return self
@@ -119,11 +119,7 @@ class Journal:
         return file
 
     def _compare(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        changed = [
-            f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-            for name in {**before, **now}
-            if before.get(name) != now.get(name)
-        ]
+        changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in differences(before, now)]
         if changed:
             raise ValueError(
                 f"{self.path}: this reranking was begun with other settings ({'; '.join(changed)}); go on with the "
@@ -131,15 +127,33 @@ class Journal:
             )
 
 
-def is_complete(path: Path) -> bool:
-    """Whether a journal has its last line."""
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Name, value and other value of what differs."""
+    return [(name, one.get(name), other.get(name)) for name in {**one, **other} if one.get(name) != other.get(name)]
+
+
+def conclusion(path: Path) -> dict[str, Any] | None:
+    """What all shards of a reranking have alike: the settings, the number of groups and the digest of the run.
+
+    None where the journal does not have its last line.
+    """
     if not path.exists():
-        return False
+        return None
     with path.open("rb") as file:
+        first = file.readline()
         # The line is short; that of a group ends in another way.
-        file.seek(max(0, path.stat().st_size - 64))
+        file.seek(max(0, path.stat().st_size - 256))
         last = file.read()
-    return last.endswith(b"}\n") and last[:-1].rpartition(b"\n")[2].startswith(b'{"end":')
+    line = last[:-1].rpartition(b"\n")[2]
+    if not last.endswith(b"}\n") or not line.startswith(b'{"end":'):
+        return None
+    begun = _record(first, 0)
+    settings = {} if begun is None else begun[0].get("settings", {})
+    try:
+        end = json.loads(line)
+    except ValueError:
+        return None
+    return {**settings, "groups": end["end"], "run": end.get("run")}
 
 
 def groups_of(path: Path) -> Iterator[Scored]:

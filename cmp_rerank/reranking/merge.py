@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from filelock import FileLock
 
 from cmp_rerank.ir.files import write_ranked
 from cmp_rerank.ir.lines import PathLike, replacing
-from cmp_rerank.reranking.journal import groups_of, is_complete
+from cmp_rerank.reranking.journal import conclusion, differences, groups_of
 from cmp_rerank.reranking.result import Scored
+
+logger = logging.getLogger(__name__)
 
 
 def journal_path(out: PathLike, shard: int, shards: int) -> Path:
@@ -26,6 +29,7 @@ def journal_path(out: PathLike, shard: int, shards: int) -> Path:
 def merge(out: PathLike, shards: int, tag: str, passages: PathLike | None = None) -> bool:
     """Write the output if the journals of all shards are complete, and take the journals away.
 
+    Those of other settings, another model or another run are of an earlier reranking: they count as not complete.
     Every process calls this when its shard is complete; the last one finds that all are. One process merges at a
     time, and one that comes later finds no journals any more.
 
@@ -42,7 +46,7 @@ def merge(out: PathLike, shards: int, tag: str, passages: PathLike | None = None
     with FileLock(f"{out}.lock"):
         if not any(part.exists() for part in parts):
             return Path(out).exists()  # another process has merged them
-        if not all(map(is_complete, parts)):
+        if not _belong_together(parts):
             return False
         if passages is not None:
             with replacing(passages) as file:
@@ -53,6 +57,25 @@ def merge(out: PathLike, shards: int, tag: str, passages: PathLike | None = None
             part.unlink()
             Path(f"{part}.lock").unlink(missing_ok=True)
     Path(f"{out}.lock").unlink(missing_ok=True)
+    return True
+
+
+def _belong_together(parts: list[Path]) -> bool:
+    """Whether all shards are complete, and of one reranking."""
+    ends = [conclusion(part) for part in parts]
+    first = ends[0]
+    for part, end in zip(parts, ends, strict=True):
+        if first is None or end is None:
+            return False
+        if found := [f"{name} is {new!r}, not {old!r}" for name, old, new in differences(first, end)]:
+            logger.warning(
+                "%s is of another reranking than %s (%s), so that nothing is merged; start the older one over "
+                "(resume=False, --restart)",
+                part,
+                parts[0].name,
+                "; ".join(found),
+            )
+            return False
     return True
 
 

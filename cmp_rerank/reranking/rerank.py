@@ -134,6 +134,8 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
     for path in (out, passages):
         if path is not None and not Path(path).parent.is_dir():
             raise ValueError(f"{Path(path).parent}: no such directory; create it before writing {Path(path).name}")
+    if out is not None and passages is not None and Path(out).resolve() == Path(passages).resolve():
+        raise ValueError(f"out and passages must be two files; got {os.fspath(out)} for both")
     mine, shards = _shard(shard, out is not None)
     model = in_precision(model, precision)
     scorer = scorer_of(
@@ -180,7 +182,7 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
                     f"{next(iter(group.ranked))!r} on; start over without resume, or choose another output"
                 )
             report(len(pairs))
-        journal.end(found.groups)
+        journal.end(found.groups, found.digest)
         counts.add(journal.counts)
     return Path(out) if merge(out, shards, tag, passages) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -15,10 +16,12 @@ class Survey(NamedTuple):
     Attributes:
         groups: Groups of the whole run.
         pairs: Pairs of one shard.
+        digest: Of the ids and scores of the whole run.
     """
 
     groups: int
     pairs: int
+    digest: str
 
 
 def survey(
@@ -43,11 +46,12 @@ def survey(
     Raises:
         ValueError: Texts are missing; with their number and three examples. Or an id does not fit.
     """
-    number, pairs = 0, 0
+    number, pairs, digest = 0, 0, hashlib.blake2b(digest_size=8)
     lost = {"query": dict[str, None](), "document": dict[str, None]()}
     asked = {"query": 0, "document": 0}
     for group in groups:
         number += 1
+        digest.update(group.digest([]).encode())
         pairs += len(group.candidates) if group.number % shards == shard else 0
         for what, texts, ids in (
             ("query", queries, group.ranked),
@@ -70,4 +74,4 @@ def survey(
                 f"{' and others' if len(names) > 3 else ''} ({len(names)} of {asked[what]}); add them, take them out "
                 "of the run, or match the ids"
             )
-    return Survey(number, pairs)
+    return Survey(number, pairs, digest.hexdigest())

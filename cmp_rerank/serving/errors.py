@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -27,10 +27,11 @@ class Refused(Exception):
         self.status = status
 
 
-def error_response(status: int, message: str) -> JSONResponse:
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error in the words of text-embeddings-inference (``error``, ``error_type``) and Cohere (``message``)."""
     content = {"error": message, "error_type": _KINDS.get(status, "Request"), "message": message}
-    return JSONResponse(content, status, headers={"Retry-After": "1"} if status in (429, 503) else None)
+    later = {"Retry-After": "1"} if status in (429, 503) else {}
+    return JSONResponse(content, status, headers={**(headers or {}), **later})
 
 
 def one_line(errors: Sequence[Any]) -> str:
@@ -63,7 +64,10 @@ def install_errors(app: FastAPI) -> None:
         return error_response(422, one_line(error.errors()))
 
     async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return error_response(error.status_code, error.detail)
+        if error.status_code == 400:  # the one of FastAPI for a body that its JSON parser fails on
+            reason = str(error.__cause__ or error.detail).splitlines()[0]
+            return error_response(422, f"the body is not JSON in UTF-8 ({reason:.120}); send a JSON object")
+        return error_response(error.status_code, error.detail, error.headers)
 
     async def failed(_: Request, error: Exception) -> JSONResponse:
         return error_response(500, f"{type(error).__name__}: {error}".splitlines()[0])

@@ -90,6 +90,11 @@ def test_exit_status_for_scripts(folder: Path) -> None:
     twice = run_command(app, ["compare", *paths(folder, "good", "good"), "-m", "RR"])
     assert twice.exit_code == 2
     assert "give them names: NAME=PATH" in twice.stderr
+    bad, good, other = paths(folder, "bad", "good", "good2")[1:]
+    for runs in ([good, f"good={other}"], [f"good={other}", good]):  # not two seeds of one system
+        same = run_command(app, ["compare", paths(folder)[0], bad, *runs, "-m", "RR"])
+        assert (same.exit_code, same.stdout) == (2, "")
+        assert "two runs are called 'good'; give them names: NAME=PATH" in same.stderr
     missing = run_command(app, ["compare", *paths(folder, "good"), "x=/no/file", "-m", "RR"])
     assert (missing.exit_code, missing.stderr) == (2, "cmp-rerank: /no/file: no such file\n")
 

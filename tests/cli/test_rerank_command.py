@@ -98,6 +98,12 @@ def test_the_share_of_the_guard_is_applied_and_said(folder: Path, tmp_path: Path
     top = {query: {doc: scores[doc] for doc in list(scores)[:4]} for query, scores in RUN.items()}
     mixed = Mix(**mix)(RUN, rerank_run(model, QUERIES, CORPUS, top))
     assert read_run(tmp_path / "mixed.trec") == mixed
+    options = {"precision": "float32", "passages": tmp_path / "p.jsonl"}
+    for name, value in options.items():  # they break nothing where the guard keeps the first stage
+        status, _, notes = call(*given(folder, model=guarded, out=tmp_path / "more.trec", **{name: value}))
+        assert status == 0, notes
+        assert (read_run(tmp_path / "more.trec") == mixed) or weight > 0.0
+    assert len((tmp_path / "p.jsonl").read_text().splitlines()) == 4 * len(QUERIES)
     status, _, notes = call(*given(folder, model=guarded, out=tmp_path / "alone.trec", depth=4), "--no-mix")
     assert status == 0, notes
     assert "guard" not in notes

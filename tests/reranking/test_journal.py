@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cmp_rerank.reranking.journal import Journal, groups_of, is_complete
+from cmp_rerank.reranking.journal import Journal, conclusion, groups_of
 from cmp_rerank.reranking.result import Counts, Scored
 
 
@@ -20,8 +20,9 @@ def written(path: Path, groups: int) -> list[bytes]:
     with Journal(path, {"depth": 2}) as journal:
         for number in range(groups):
             journal.append(number, f"digest {number}", scored(number))
-        journal.end(groups)
-    assert is_complete(path)
+        assert conclusion(path) is None
+        journal.end(groups, "run")
+    assert conclusion(path) == {"depth": 2, "groups": groups, "run": "run"}
     return path.read_bytes().splitlines(keepends=True)
 
 
@@ -60,6 +61,6 @@ def test_what_a_kill_has_left_is_cut_off(tail: bytes, tmp_path: Path) -> None:
     with Journal(path, {"depth": 2}) as journal:
         assert journal.finished == {0: "digest 0"}
         journal.append(1, "digest 1", scored(1))
-        journal.end(2)
+        journal.end(2, "run")
     assert path.read_bytes() == whole
     assert [each.run for each in groups_of(path)] == [scored(0).run, scored(1).run]

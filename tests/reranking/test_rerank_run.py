@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,38 @@ def test_another_model_is_not_resumed(model: CrossEncoder, tmp_path: Path) -> No
         other.max_seq_length = 128
 
 
+class Other(Length):
+    """Another model."""
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "message"),
+    [
+        (Other, {}, "model is '.*Length', not '.*Other'"),
+        (Length, {"depth": 4}, "depth is 5, not 4"),
+        (Length, {"pairs_per_group": 1000}, "pairs_per_group is 12, not 1000.* groups is"),
+        (Length, {"run": RUN | {"q0": {d: 2 * v for d, v in RUN["q0"].items()}}}, "run is '.*', not '"),
+    ],
+)
+def test_shards_of_two_rerankings_are_not_merged(
+    model: type[Length], change: dict, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "new.trec"
+    arguments: dict[str, Any] = {"queries": QUERIES, "corpus": CORPUS, "run": RUN, "out": out, **SMALL}
+    assert rerank_run(Length(), **arguments, shard=(1, 2)) is None
+    new = arguments | change
+    assert rerank_run(model(), **new, shard=(0, 2)) is None
+    assert not out.exists()
+    assert re.search(rf"part-1-of-2 is of another reranking than new.trec.part-0-of-2 \(.*{message}", caplog.text)
+    scores_depend_on_it = "run" not in change  # that query is in the other shard
+    if scores_depend_on_it:
+        with pytest.raises(ValueError, match="begun with other settings"):
+            rerank_run(model(), **new, shard=(1, 2))
+    assert rerank_run(model(), **new, shard=(1, 2), resume=not scores_depend_on_it) == out
+    assert read_run(out) == rerank_run(model(), **(new | {"out": None}))
+    assert not list(tmp_path.glob("*.part-*"))
+
+
 def test_one_process_at_a_time_writes_a_shard(tmp_path: Path) -> None:
     class Nested:
         def predict(self, pairs: list) -> list[float]:
@@ -285,6 +318,7 @@ def test_what_is_counted(model: CrossEncoder, monkeypatch: pytest.MonkeyPatch) -
         ({"precision": "bf16"}, "needs a model of torch.* got a Length"),
         ({"shard": (2, 2)}, r"shard must be .* got \(2, 2\)"),
         ({"passages": "p.jsonl"}, "got no out"),
+        ({"passages": "p.trec", "out": "./p.trec"}, "must be two files; got ./p.trec for both"),
         ({"passages": "p.jsonl", "out": "x.trec"}, "told by a LongDocumentReranker; got a Length"),
         ({"out": "nowhere/x.trec"}, "nowhere: no such directory"),
         ({"run": "nowhere.trec"}, "nowhere.trec: no such file"),

@@ -199,6 +199,13 @@ def test_metrics_count(client: httpx2.Client) -> None:
 
 BODIES: list[tuple[Any, int, str]] = [
     ("{", 422, "the body is not JSON, at character 1 ("),
+    (
+        b'{"query": "q", "texts": ["\xff"]}',
+        422,
+        "the body is not JSON in UTF-8 ('utf-8' codec can't decode byte 0xff",
+    ),
+    ("[" * 9_000, 422, "the body is not JSON"),
+    ('{"query": "q", "texts": ["a"], "top_n": ' + "9" * 5000 + "}", 422, "the body is not JSON in UTF-8 (Exceeds"),
     ([1], 422, "the body must be a JSON object"),
     ({}, 422, "query: Field required"),
     ({"query": QUERY}, 422, "give either documents or texts; got none of them"),
@@ -232,7 +239,7 @@ def strict(model: CrossEncoder) -> Iterator[httpx2.Client]:
 
 @pytest.mark.parametrize(("body", "status", "message"), BODIES, ids=[message[:30] for _, _, message in BODIES])
 def test_what_is_refused(strict: httpx2.Client, body: Any, status: int, message: str) -> None:
-    content = body if isinstance(body, str) else json.dumps(body)
+    content = body if isinstance(body, str | bytes) else json.dumps(body)
     answer = strict.post("/rerank", content=content, headers={"Content-Type": "application/json"})
     told = answer.json()
     assert (answer.status_code, told["error_type"]) == (status, "Validation")
@@ -256,6 +263,7 @@ def test_a_body_in_pieces_without_its_size(strict: httpx2.Client) -> None:
 def test_other_methods_and_paths(client: httpx2.Client) -> None:
     for answer, status in ((client.get("/rerank"), 405), (client.get("/nowhere"), 404)):
         assert (answer.status_code, answer.json()["error_type"]) == (status, "Request")
+    assert client.get("/rerank").headers["Allow"] == "POST"
     answer = client.post("/rerank", content=json.dumps({"query": QUERY, "texts": ["a"]}))
     assert (answer.status_code, "Content-Type" in answer.json()["error"]) == (422, True)
 
