@@ -33,7 +33,10 @@ def guard(
     queries: Annotated[Path | None, typer.Option(help="Texts of the queries: BEIR JSON lines or TSV.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Texts of the documents: BEIR JSON lines or TSV.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="Judgments that the choice is made on.")] = None,
-    test_qrels: Annotated[Path | None, typer.Option(help="Judgments that the choice is tested on.")] = None,
+    test_qrels: Annotated[
+        Path | None,
+        typer.Option(help="Judgments that the choice is tested on; without --test-split, of queries of any split."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for the checkpoint that is handed over; new or empty."),
@@ -162,7 +165,8 @@ def _inputs(
     documents = loaded.corpus if corpus is None else open_texts(corpus)
 
     def part(name: str, judgments: Path | None) -> Split:
-        texts = loaded.queries(name) if queries is None else open_texts(queries)
+        # Judgments in a file name their queries themselves: without a split, they may be of any.
+        texts = loaded.queries(name or None) if queries is None else open_texts(queries)
         return Split(texts, loaded.qrels(name) if judgments is None else judgments, run)
 
     validation = part(split, qrels)

@@ -14,6 +14,7 @@ from cmp_rerank.collections.rows import Row
 from cmp_rerank.collections.table import from_rows
 from cmp_rerank.ir.dataset_folders import open_dataset
 from cmp_rerank.ir.dataset_texts import DatasetTexts
+from cmp_rerank.ir.grades import as_grade, read_grade
 
 _QUERY, _DOCUMENT = ("query-id", "query_id", "qid"), ("corpus-id", "corpus_id", "doc_id", "document_id", "pid")
 _GRADE = ("score", "label", "relevance", "grade")
@@ -24,7 +25,8 @@ def open_hub(where: str, options: LoadOptions) -> Collection:
     """Open a dataset of the hub, or a folder with datasets, in one of two layouts.
 
     - Retrieval, as BEIR, MTEB and NanoBEIR have it: the configurations (or folders) "corpus", "queries", and "qrels"
-      or "default"; or the qrels in a dataset of the same name with "-qrels". Their splits are the splits.
+      or "default"; or the qrels in a dataset of the same name with "-qrels". Their splits are the splits. Grades are
+      whole numbers, as in files of qrels.
     - Pairs, as sentence-transformers trains on them: the columns of a table
       (:func:`cmp_rerank.collections.table.open_table`).
 
@@ -39,7 +41,8 @@ def open_hub(where: str, options: LoadOptions) -> Collection:
         The collection.
 
     Raises:
-        ValueError: There is nothing of this name, or its columns are of neither layout.
+        ValueError: There is nothing of this name, or its columns are of neither layout. When a split is read: a grade
+            is no whole number, or a pair is judged twice with two grades.
     """
     import datasets
 
@@ -136,7 +139,23 @@ def _read_qrels(name: str, data: Any) -> dict[str, dict[str, int]]:
         )
     grade = next((column for column in _GRADE if column in data.column_names), None)
     qrels: dict[str, dict[str, int]] = {}
-    for cells in data.with_format(None):
+    for row, cells in enumerate(data.with_format(None), 1):
         query, document = (str(cells[column]) for column in columns)
-        qrels.setdefault(query, {})[document] = int(cells[grade]) if grade else 1
+        try:
+            found = _grade(cells[grade]) if grade else 1
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: row {row} of the qrels, query {query!r}, document {document!r}: {error}; make the column "
+                f"{grade!r} whole numbers, or take the row out"
+            ) from None
+        if qrels.setdefault(query, {}).setdefault(document, found) != found:
+            raise ValueError(
+                f"{name}: row {row} of the qrels: document {document!r} is judged twice for query {query!r} "
+                f"({qrels[query][document]} and {found}); keep one of the rows"
+            )
     return qrels
+
+
+def _grade(value: Any) -> int:
+    """A grade, which some datasets have as text."""
+    return read_grade(value.encode()) if isinstance(value, str) else as_grade(value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.ir.arguments import check_number
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.text.near_duplicates import near_duplicates
 
 #: Queries with as many word pairs in common are near-duplicates; minhash misses one pair in a hundred at it.
@@ -68,6 +69,7 @@ def divide(
         >>> divide(queries, {"test": 0.3}, threshold=0.9)
         {'train': ['q1', 'q2', 'q3'], 'test': ['q0']}
     """
+    queries = as_texts("queries", queries)
     # By id, so that which texts are compared does not depend on the order.
     names = sorted(queries)
     groups = [
@@ -132,7 +134,13 @@ def divided(collection: Collection, split: float | Mapping[str, float], *, seed:
     support: dict[str, Mapping[str, Sequence[tuple[int, int]]]] = {}
     for part in parts:
         for query, grades in part.qrels.items():
-            qrels[query] = {**qrels.get(query, {}), **grades}
+            known = qrels.setdefault(query, {})
+            for document, grade in grades.items():
+                if known.setdefault(document, grade) != grade:
+                    raise ValueError(
+                        f"{collection.name}: a pair has one grade; got {known[document]} and {grade} in two splits, "
+                        f"for query {query!r} and document {document!r}; correct one of them"
+                    )
         weights.update(part.weights or {})
         support.update(part.support or {})
     members = divide({query: queries[query] for query in qrels}, shares, seed=seed)

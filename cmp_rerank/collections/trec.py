@@ -75,7 +75,8 @@ def open_trec(where: str, options: LoadOptions) -> Collection:
             for path in texts:
                 yield from _documents(path, options.titles)
 
-        return open_records(texts, records, f"trec {options.titles}", cache_dir=options.cache_dir)
+        # The number is one more whenever SGML is read in another way, so that no store holds texts of before.
+        return open_records(texts, records, f"trec 2 {options.titles}", cache_dir=options.cache_dir)
 
     return Collection(
         folder.resolve().name,

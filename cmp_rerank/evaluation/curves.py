@@ -21,6 +21,7 @@ from cmp_rerank.collections.matching import nothing_in_common, without_texts
 from cmp_rerank.engine import Scorer
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.ir import Qrels, Run, rank
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.lines import replacing
 from cmp_rerank.models.cross_encoder import pair_adapter
 from cmp_rerank.models.pairs import Truncation, tokenise
@@ -161,6 +162,7 @@ def utility_curves(
     for what, numbers in (("segments", segments), ("levels", levels)):
         if any(not isinstance(number, int) or number < 1 for number in numbers):
             raise ValueError(f"{what} must be whole numbers of at least 1; got {list(numbers)!r}")
+    queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
     ranked = {query: [doc for doc, _ in rank(docs)[:k]] for query, docs in candidates.items() if query in qrels}
     if candidates and not ranked:
         raise nothing_in_common("queries of the run", list(candidates), "judged queries", list(qrels))

@@ -111,7 +111,8 @@ class Evaluation:
         """What a reader of the figures should know: missing and unjudged queries, ties at the cut-offs."""
         notes = []
         if self.missing:
-            notes.append(f"{len(self.missing)} of {len(self.queries)} judged queries are not in the run")
+            judged = len({*self.queries, *self.missing})  # missing ones may be left out of the queries
+            notes.append(f"{len(self.missing)} of {judged} judged queries are not in the run")
         if self.unjudged:
             notes.append(f"{self.unjudged} queries of the run have no judgment and do not count")
         if self.nothing_judged:

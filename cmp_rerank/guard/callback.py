@@ -92,7 +92,7 @@ class GuardCallback(TrainerCallback):
         one_measure(measure)
         for split in (self.validation, test):
             if split is not None:
-                split.read(corpus)
+                split.read(self.corpus)
         if out is not None:
             check_free(out)
         self.verdict: Verdict | None = None

@@ -46,7 +46,7 @@ class Split:
         """The split, whatever form it has; the order of queries in it does not matter.
 
         Args:
-            corpus: Document id -> text; checked to be a mapping.
+            corpus: Document id -> text.
 
         Returns:
             Judgments and candidates.
@@ -61,7 +61,7 @@ class Split:
             ValueError: the first stage has no candidate for any judged query; got 1 in the run ...
         """
         run = read_run(self.first_stage) if isinstance(self.first_stage, str | os.PathLike) else self.first_stage
-        queries = as_texts("queries", self.queries)
+        queries, corpus = as_texts("queries", self.queries), as_texts("corpus", corpus)
         check_inputs(queries, corpus, run, None)
         judged = Judgments(self.qrels)
         candidates = {query: run[query] for query in sorted(judged.queries) if run.get(query)}

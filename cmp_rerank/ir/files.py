@@ -244,6 +244,14 @@ def _read_qrels_lines(path: PathLike, format: str | None, duplicates: str) -> di
                 f"{len(fields)} fields in {line[:80]!r}; it must be 'query 0 document grade' "
                 "(TREC, MS MARCO) or 'query document grade' (BEIR)",
             )
+        # Three columns of BEIR, one with a space in it, are four fields, too; the second of TREC's is a 0.
+        if format is None and width == 4 and line.strip().count(b"\t") == 2 and fields[1] not in (b"0", b"Q0"):
+            raise malformed(
+                path,
+                number,
+                f"{line[:80]!r} has three columns by its tabs, and four by its white space; an id in a file of "
+                "columns must have no white space: rename it, or write JSON",
+            )
         query, doc = text(path, number, fields[0]), text(path, number, fields[-2])
         try:
             grade = read_grade(fields[-1])

@@ -63,6 +63,7 @@ class GivenRun:
     def search(self, queries: Mapping[str, str], depth: int = 100) -> Run:
         """The best ``depth`` documents that the run has for each query."""
         check_count("depth", depth)
+        queries = as_texts("queries", queries)
         return {query: dict(rank(self._run.get(query, {}))[:depth]) for query in queries}
 
 

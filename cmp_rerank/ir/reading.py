@@ -53,7 +53,8 @@ def detect_run_format(path: PathLike) -> str:
                 number,
                 f"this is a line of qrels, not of a run: {line[:80]!r}; swapped? It is evaluate(run, qrels)",
             )
-        if len(tabs) == 4 and len(fields) != 6:
+        # Six words may be a TREC line that has tabs between some columns only: rank and score tell.
+        if len(tabs) == 4 and not (len(fields) == 6 and all(map(_is_number, fields[3:5]))):
             return "top1000"
         if len(fields) >= 6:
             return "trec"
@@ -320,6 +321,13 @@ def _trec_line(path: PathLike, number: int, line: bytes, need_rank: bool) -> tup
             number,
             f"{len(fields)} fields in {line[:80]!r}; a TREC run line has 6: query Q0 document rank score tag",
         )
+    if len(fields) > 6 and line.count(b"\t") == 5 and line.split(b"\t")[:5] != fields[:5]:
+        raise malformed(
+            path,
+            number,
+            f"{line[:80]!r} has six columns by its tabs, and more by its white space; an id in a file of columns "
+            "must have no white space: rename it, or write JSON",
+        )
     score = _number(path, number, "score", fields[4])
     try:
         rank = _integer(path, number, "rank", fields[3])
@@ -367,6 +375,14 @@ def _number(path: PathLike, number: int, what: str, raw: bytes) -> float:
         return float(raw)
     except ValueError:
         raise malformed(path, number, f"the {what} is not a number: {raw[:80]!r}") from None
+
+
+def _is_number(raw: bytes) -> bool:
+    try:
+        float(raw)
+    except ValueError:
+        return False
+    return True
 
 
 def _integer(path: PathLike, number: int, what: str, raw: bytes) -> int:

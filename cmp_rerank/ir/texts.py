@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from cmp_rerank.ir.arguments import check_id, check_run
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Qrels, Run
 from cmp_rerank.ir.json_text import parse_json
 from cmp_rerank.ir.lines import (
     PathLike,
     malformed,
     numbered_lines,
-    open_bytes,
     replacing,
     stem_suffix,
     text,
@@ -107,7 +107,7 @@ def write_queries(path: PathLike, queries: Mapping[str, str]) -> None:
         ...     read_queries(Path(folder, "queries.tsv"))
         {'q1': 'who eats'}
     """
-    _write_texts(path, queries)
+    _write_texts(path, as_texts("queries", queries))
 
 
 def write_corpus(path: PathLike, corpus: Mapping[str, str]) -> None:
@@ -121,7 +121,7 @@ def write_corpus(path: PathLike, corpus: Mapping[str, str]) -> None:
         ...     read_corpus(Path(folder, "corpus.jsonl"))
         {'d1': 'Pandas eat.'}
     """
-    _write_texts(path, corpus, {"title": ""})
+    _write_texts(path, as_texts("documents", corpus), {"title": ""})
 
 
 def numbered_texts(path: PathLike, *, title: bool = True) -> Iterator[tuple[int, str, str]]:
@@ -243,6 +243,7 @@ def write_top1000(path: PathLike, queries: Mapping[str, str], corpus: Mapping[st
         'q1\\td1\\twho eats\\tPandas eat.\\n'
     """
     check_run("run", run)
+    queries, corpus = as_texts("queries", queries), as_texts("documents", corpus)
 
     def lines() -> Iterator[str]:
         for query, scores in run.items():
@@ -308,9 +309,8 @@ def read_samples(path: PathLike) -> Samples:
 
 
 def _json_list(path: PathLike) -> list[Any]:
-    with open_bytes(path) as file:
-        first = file.read(64).lstrip()[:1]
-    if first != b"[":
+    _, first = next(numbered_lines(path), (0, b""))
+    if not first.lstrip().startswith(b"["):
         return [parse_json(path, line, number) for number, line in numbered_lines(path)]
     return read_json(path)  # type: ignore[no-any-return]
 
@@ -355,6 +355,7 @@ def write_samples(
         ...     json.loads(path.read_text())
         [{'query': 'who eats', 'positive': ['Pandas eat.'], 'documents': ['Bees fly.', 'Pandas eat.']}]
     """
+    queries, corpus = as_texts("queries", queries), as_texts("documents", corpus)
     samples = [
         {
             "query": _text_of("query", queries, query),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from cmp_rerank.ir.arguments import check_number
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.text.near_duplicates import shingles
 
 
@@ -42,7 +43,8 @@ def find_leaks(
     Two queries are near-duplicates where their sets of word pairs (runs of two words, case and punctuation aside)
     have a Jaccard similarity of ``threshold`` or more. Each such pair of queries is found: of a set of pairs in a
     fixed order, rare ones first, two sets that are so similar share one among their first few (Chaudhuri et al. 2006,
-    Bayardo et al. 2007). So it takes no comparison of all with all.
+    Bayardo et al. 2007). So it takes no comparison of all with all. Of a query without a word, such as one of emoji,
+    what stands between its spaces is taken for words.
 
     Args:
         queries: Training query id -> text.
@@ -63,6 +65,7 @@ def find_leaks(
     check_number("threshold", threshold, 0, 1)
     if threshold == 0:
         raise ValueError("threshold must be above 0, which every pair of queries reaches; got 0")
+    queries, test_queries = as_texts("queries", queries), as_texts("queries", test_queries)
     texts = list(test_queries.values() if isinstance(test_queries, Mapping) else test_queries)
     sets = [_pairs(text) for text in texts]
     frequency = Counter(pair for pairs in sets for pair in pairs)

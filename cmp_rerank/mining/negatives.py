@@ -8,6 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from cmp_rerank.ir.arguments import check_count, check_id, check_run, kind
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import Qrels, Run
 from cmp_rerank.ir.mappings import Texts
 from cmp_rerank.ir.ranking import rank
@@ -44,7 +45,7 @@ def sample_negatives(
 
     Args:
         qrels: relevance by document id, by query id; grades above 0 are relevant.
-        documents: ids of the documents to draw random ones from.
+        documents: ids of the documents to draw random ones from, or their texts by id.
         count: negatives for each query; at least 1.
         run: the first stage's run, for hard negatives.
         ranks: first and last rank of the band, counted from 1, both included.
@@ -68,7 +69,7 @@ def sample_negatives(
         check_run("run", run)
     if isinstance(documents, str):
         raise ValueError(f"documents must be a list of ids, or texts by id; got {kind(documents)}; write [id, ...]")
-    pool = ids_of(documents)
+    pool = ids_of(as_texts("documents", documents))
     negatives: dict[str, list[str]] = {}
     for query, judged in qrels.items():
         draw = generator(seed, query)

@@ -18,10 +18,17 @@ def words(text: str) -> list[str]:
 
 
 def shingles(text: str, size: int = 3) -> np.ndarray:
-    """Sorted 32-bit hashes of the distinct runs of ``size`` words in ``text``; the same on every machine."""
-    tokens = words(text)
+    """Sorted 32-bit hashes of the distinct runs of ``size`` words in ``text``; the same on every machine.
+
+    A text without a word, such as one of emoji, is compared by what stands between its spaces.
+    """
+    tokens = words(text) or text.casefold().split()
     grams = {" ".join(tokens[i : i + size]) for i in range(max(1, len(tokens) - size + 1))}
-    return np.unique(np.fromiter((zlib.crc32(gram.encode()) for gram in grams), dtype=np.uint32, count=len(grams)))
+    return np.unique(
+        np.fromiter(
+            (zlib.crc32(gram.encode(errors="surrogatepass")) for gram in grams), dtype=np.uint32, count=len(grams)
+        )
+    )
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = 0.5, size: int = 3, seed: int = 0) -> list[list[int]]:

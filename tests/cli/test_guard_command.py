@@ -62,6 +62,15 @@ def test_files_and_a_collection_give_the_same(folder: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "out" / "verdict.json").read_text())["sentence"] == results[0]["sentence"]
 
 
+def test_judgments_of_the_test_need_no_split(folder: Path) -> None:
+    arguments = ["guard", str(folder / "start"), str(folder / "good"), "--collection", f"beir:{folder}", *FEW, "-q"]
+    arguments += ["--run", str(folder / "dev.run"), "--run", str(folder / "test.run"), "--json"]
+    named = run_command(app, [*arguments, "--test-split", "test"])
+    given = run_command(app, [*arguments, "--test-qrels", str(folder / "test.qrels")])
+    assert given.exit_code == 0, given.stderr
+    assert json.loads(given.stdout)["test"] == json.loads(named.stdout)["test"] is not None
+
+
 def test_what_is_printed_and_the_status(folder: Path, tmp_path: Path) -> None:
     good = run_command(app, by_files(folder, "good", "--fail-if-kept"))
     assert good.exit_code == 0

@@ -155,6 +155,53 @@ def test_sgml(tmp_path: Path) -> None:
         list(sgml_topics(tmp_path / "topics.txt"))
 
 
+def test_documents_and_topics_of_one_line_of_sgml(tmp_path: Path) -> None:
+    (tmp_path / "docs").write_text(
+        "<DOC><DOCNO>A</DOCNO><TEXT>alpha</TEXT></DOC> <doc ><DOCNO>B</DOCNO><TEXT>beta</TEXT></doc>\n<DOC>\n"
+        "<DOCNO>C</DOCNO>\n\n<TEXT>gamma</TEXT>\n</DOC><DOC>\n<DOCNO>D</DOCNO>\n<TEXT>delta\n</TEXT></DOC>between\n"
+        "<DOC><DOCNO>E</DOCNO>\nepsilon</DOC><DOC><DOCNO>F</DOCNO></DOC>\n<DOC-ID>none</DOC-ID>"
+    )
+    assert list(sgml_documents(tmp_path / "docs")) == [
+        (1, "A", "alpha"),
+        (1, "B", "beta"),
+        (2, "C", "gamma"),
+        (6, "D", "delta"),
+        (10, "E", "epsilon"),
+        (11, "F", ""),
+    ]
+    (tmp_path / "topics").write_text(
+        '<topics><topic number="1"><query>one</query></topic><topic\nnumber="2"><query>two</query></topic>'
+        '<topic number="3">\n<query>three</query></topic></topics>'
+    )
+    assert list(sgml_topics(tmp_path / "topics")) == [(1, "1", "one"), (1, "2", "two"), (2, "3", "three")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<DOC>\n<DOCNO>A</DOCNO>\nx\n<DOC>\n<DOCNO>B</DOCNO>\n</DOC>",
+         "line 1: <DOC> without </DOC> before the next one, in line 4"),
+        ("<DOC><DOCNO>A</DOCNO></DOC>\n<DOCNO>B</DOCNO>\n</DOC>", "line 3: </DOC> without <DOC>"),
+        ("<DOC><DOCNO>A</DOCNO></DOC><DOC>\n", "line 1: <DOC> without </DOC>; is the file whole"),
+        ("<DOC><DOCNO>A</DOCNO></DOC>\n<DOC></DOC>", "line 2: a document needs an id"),
+    ],
+)  # fmt: skip
+def test_no_document_of_sgml_is_lost_without_a_word(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "docs").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        list(sgml_documents(tmp_path / "docs"))
+
+
+@pytest.mark.parametrize(
+    "document", ["<HL>Pandas</HL>\nThey eat.", "<HL>Pandas</HL><TEXT>They eat.</TEXT>",
+                 "<TEXT>\n<TITLE>Pandas</TITLE>\nThey eat.</TEXT>"],
+)  # fmt: skip
+def test_a_title_of_sgml_is_read_once(tmp_path: Path, document: str) -> None:
+    (tmp_path / "docs").write_text(f"<DOC><DOCNO>1</DOCNO>{document}</DOC>")
+    assert list(sgml_documents(tmp_path / "docs")) == [(1, "1", "Pandas They eat.")]
+    assert list(sgml_documents(tmp_path / "docs", title=False)) == [(1, "1", "They eat.")]
+
+
 def test_a_classic_folder_of_trec(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "ft.txt").write_bytes(DOCUMENTS)
@@ -354,6 +401,26 @@ def test_datasets_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert collection.splits == ("train",)
         assert collection.qrels("train") == {"q1": {"d1": 1}}
         assert collection.run("negatives") == {"q1": {"d2": -1.0, "d3": -2.0}}
+
+
+@pytest.mark.parametrize(
+    ("grades", "message"),
+    [
+        ([0.7, 1.9, 1.0], "row 1 of the qrels, query '1', document '10': a grade must be an integer; got 0.7"),
+        ([1.0, 2.0, 1.0], r"row 3 of the qrels: document '11' is judged twice for query '2' \(2 and 1\)"),
+        (["1", "2", "high"], "row 3 of the qrels, query '2', document '11': a grade must be an integer; got b'high'"),
+        ([1, None, 1], "row 2 of the qrels, query '2', document '11': a grade must be an integer; got None"),
+    ],
+)
+def test_grades_of_datasets_are_those_of_files(grades: list[Any], message: str) -> None:
+    def loaded(scores: list[Any]) -> Any:
+        qrels = {"query-id": [1, 2, 2], "corpus-id": [10, 11, 11], "score": scores}
+        return load(datasets.DatasetDict({**retrieval(), "qrels": datasets.Dataset.from_dict(qrels)}))
+
+    with pytest.raises(ValueError, match=f"^dataset: {message}"):
+        loaded(grades).qrels("test")
+    for same in ([1, 0, 0], [1.0, 0.0, 0.0], ["1", "0", "0"]):
+        assert loaded(same).qrels("test") == {"1": {"10": 1}, "2": {"11": 0}}
 
 
 def test_datasets_of_another_layout_are_refused(tmp_path: Path) -> None:

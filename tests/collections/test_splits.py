@@ -72,6 +72,11 @@ def test_too_few_queries() -> None:
     assert divide(distinct(3), {"dev": 0.1, "test": 0.1}).keys() == {"train", "dev", "test"}
 
 
+def test_queries_of_emoji_are_different_queries() -> None:
+    parts = divide({str(i): text for i, text in enumerate("🍕🍔🐼🐝🌧🌊🔥🎈")}, {"dev": 0.25})
+    assert [len(part) for part in parts.values()] == [6, 2]
+
+
 @given(st.lists(st.integers(1, 9), min_size=3, max_size=6), st.integers(0, 3))
 def test_large_groups_leave_no_split_empty(sizes: list[int], seed: int) -> None:
     queries = {
@@ -107,3 +112,16 @@ def test_a_collection_is_divided_with_all_that_belongs_to_its_queries() -> None:
     assert parts.support == {"q1": {"d": [(0, 2)]}}
     assert parts.run("bm25") == collection.run("bm25")
     assert load(collection, split={"test": 0.25}, seed=1).qrels("test") == parts.qrels("test")
+
+
+def test_splits_that_contradict_each_other_are_not_divided_anew() -> None:
+    queries = distinct(5)
+    first = Split(queries, {query: {"d": 1} for query in queries})
+    second = Split({"q0": queries["q0"]}, {"q0": {"e": 2, "d": 0}})
+    collection = Collection("x", {"d": "text", "e": "other"}, {"train": first, "test": second})
+    with pytest.raises(ValueError, match="x: a pair has one grade; got 1 and 0 in two splits, for query 'q0' and"):
+        divided(collection, 0.2)
+    second.qrels["q0"]["d"] = 1  # type: ignore[index]
+    parts = divided(collection, 0.2)
+    judged = {query: grades for name in parts.splits for query, grades in parts.qrels(name).items()}
+    assert judged["q0"] == {"d": 1, "e": 2}

@@ -115,12 +115,25 @@ def test_folder_must_exist(tmp_path: Path) -> None:
         ("q1 0 d1 1\nq1 0 d1 2\n", r"qrels, line 2: document 'd1' is judged twice for query 'q1' \(1 and 2\)"),
         ("query-id\tcorpus-id\tscore\n", "qrels: there is no judgment in it"),
         ("", "qrels: there is no judgment in it"),
+        ("q1\tdoc 1\t1\n", r"qrels, line 1: b'q1\\tdoc 1\\t1' has three columns by its tabs, and four by its white"),
+        ("q 1\td1\t1\n", "qrels, line 1: .* has three columns by its tabs"),
+        ("q1\t0\td1\t1\nq1\tdoc 1\t1\n", "qrels, line 2: .* has three columns by its tabs"),
+        ("query-id\tcorpus-id\tscore\nq1\tdoc 1\t1\n", "qrels, line 2: 4 fields"),
+        ("q1\td1\t1\nq1\tdoc 1\t1\n", "qrels, line 2: 4 fields"),
     ],
 )
 def test_errors_of_qrels_say_where(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "qrels").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_qrels(tmp_path / "qrels")
+
+
+@pytest.mark.parametrize(
+    "line", ["q1 0 d1 1", "q1\t0\td1\t1", "q1 0\td1\t1", "q1\tQ0 d1\t1", "q1 0 d1 1\t\t", "q1\td1\t1", "q1 d1 1"]
+)
+def test_white_space_of_qrels_is_any(tmp_path: Path, line: str) -> None:
+    (tmp_path / "qrels").write_text(f"{line}\n{line.replace('d1', 'd2')}\n")
+    assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 1, "d2": 1}}
 
 
 @pytest.mark.parametrize(("policy", "grade"), [("first", 1), ("last", 0), ("max", 3)])

@@ -79,6 +79,11 @@ def test_msmarco_top1000_and_json(tmp_path: Path) -> None:
     assert list(read_run(msmarco, rank_order="given")["q1"]) == ["d1", "d9"]
     top = write(tmp_path / "b.tsv", "q1\td9\ta b\tc d e f\nq2\td1\ta\tb\nq1\td1\ta b\tx\n")
     assert read_run(top) == {"q1": {"d9": -1.0, "d1": -2.0}, "q2": {"d1": -1.0}}
+    for first in ("who eats\tPandas eat", "who\tPandas eat bamboo", "who ate 7\t13", "7 13\tPandas eat"):
+        six = write(tmp_path / "six.tsv", f"q1\td9\t{first}\nq1\td1\twho\tx\n")
+        assert read_run(six) == {"q1": {"d9": -1.0, "d1": -2.0}}, first
+    three_tabs = write(tmp_path / "three.tabs", "q1\tQ0\td9 1 2.5\ttag\n")
+    assert read_run(three_tabs) == {"q1": {"d9": 2.5}}
     ranx = write(tmp_path / "c.json", json.dumps({"q1": {"d1": 1, "d2": 2.5}, "q2": {}}))
     assert read_run(ranx) == {"q1": {"d1": 1.0, "d2": 2.5}}
     assert read_run(write(tmp_path / "named.run", ranx.read_text())) == {"q1": {"d1": 1.0, "d2": 2.5}}
@@ -149,6 +154,7 @@ def test_fast_and_plain_reader_agree(
         ("q2 Q0  1 0.5 tag\n", "line 4: 5 fields"),
         ("q2\t2 Q0 d1 1 0.5 tag\n", "line 4: the rank is not an integer: b'd1'"),
         ("q2 Q0 my doc 2 0.5 tag\n", "line 4: the rank is not an integer: b'doc'"),
+        ("q2\tQ0\tdoc 1\t1\t12.5\ttag\n", r"line 4: b'q2\\tQ0\\tdoc 1\\t1\\t12.5\\ttag' has six columns by its tabs"),
         ("q2 Q0 d7 1 high tag\n", "line 4: the score is not a number: b'high'"),
         ("q2 Q0 d7 first 0.5 tag\n", "line 4: the rank is not an integer: b'first'"),
         ("q2 Q0 d7 1.5 0.5 tag\n", "line 4: the rank is not an integer: b'1.5'"),

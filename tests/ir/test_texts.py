@@ -82,6 +82,9 @@ def test_samples_of_sentence_transformers(tmp_path: Path) -> None:
     for name, content in (
         ("s.json", json.dumps(samples)),
         ("s.jsonl", "".join(json.dumps(s) + "\n" for s in samples)),
+        ("bom.json", "\ufeff" + json.dumps(samples)),
+        ("bom.jsonl", "\ufeff" + "".join(json.dumps(s) + "\n" for s in samples)),
+        ("blank.json", "\ufeff" + "\n" * 100 + " " + json.dumps(samples, indent=1)),
     ):
         (tmp_path / name).write_text(content)
         queries, corpus, qrels, run = read_samples(tmp_path / name)

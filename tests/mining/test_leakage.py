@@ -47,6 +47,11 @@ def test_case_and_punctuation_do_not_hide_a_leak() -> None:
     assert [(leak.query, leak.test_query) for leak in found] == [("a", "what do PANDAS eat"), ("c", "pandas!")]
 
 
+def test_queries_without_a_word_are_not_all_one_query() -> None:
+    train = {"a": "🍕", "b": "+=", "c": "क्या", "d": " 🍔"}
+    assert [(leak.query, leak.test_query) for leak in find_leaks(train, ["🍔", "?"])] == [("d", "🍔")]
+
+
 def test_threshold_is_checked() -> None:
     for threshold in (0, -1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="threshold must be"):

@@ -42,3 +42,9 @@ def test_a_high_threshold_keeps_what_a_low_one_groups() -> None:
     assert near_duplicates([a, b], threshold=0.99) == []
     with pytest.raises(ValueError, match="threshold must lie in"):
         near_duplicates([a], threshold=0.0)
+
+
+def test_texts_without_a_word_are_compared_by_what_they_hold() -> None:
+    assert near_duplicates(["🍕", "🍔", "+=", " 🍕\n", "", "?!", " "], threshold=0.7) == [[0, 3], [4, 6]]
+    assert near_duplicates(["🍕 🍔 🐼", "🍕 🍔 🐼 🐝", "🐝 🐼 🍔 🍕"], threshold=0.6, size=2) == [[0, 1]]
+    assert near_duplicates(["what?", "WHAT", "\ud83d"], threshold=1.0) == [[0, 1]]

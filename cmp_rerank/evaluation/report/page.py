@@ -19,6 +19,7 @@ from cmp_rerank.evaluation.report.payload import details, payload, rankings, wri
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Qrels, read_qrels
 from cmp_rerank.ir.arguments import check_count
+from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.lines import replacing
 
 
@@ -77,6 +78,7 @@ def build_report(
             and when the page is too large even without texts.
     """
     environment = _environment()
+    queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
     check_count("depth", depth)
     check_curves(curves or {})
     check_systems(runs, baseline)
