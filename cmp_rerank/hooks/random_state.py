@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class RandomState:
-    """The state of Python's generator, of torch's on the CPU, and of those of accelerators.
+    """The state of Python's generator, of NumPy's global one, of torch's on the CPU, and of those of accelerators.
 
     Attributes:
         python: what ``random.getstate()`` gives.
+        numpy: what ``np.random.get_state()`` gives.
         cpu: what ``torch.get_rng_state()`` gives.
         devices: by device the state of its generator.
 
@@ -31,6 +33,7 @@ class RandomState:
     """
 
     python: Any
+    numpy: Any
     cpu: Tensor
     devices: dict[torch.device, Tensor]
 
@@ -48,17 +51,20 @@ class RandomState:
         else:
             devices = []
         states = {each: torch.get_device_module(each).get_rng_state(each) for each in devices}
-        return cls(random.getstate(), torch.get_rng_state(), states)
+        numpy = np.random.get_state()  # noqa: NPY002 - a loss may draw from it
+        return cls(random.getstate(), numpy, torch.get_rng_state(), states)
 
     @classmethod
     def seeded(cls, seed: int) -> RandomState:
         """The state of fresh generators with a seed, on the CPU."""
-        return cls(random.Random(seed).getstate(), torch.Generator().manual_seed(seed).get_state(), {})
+        numpy = np.random.RandomState(seed % 2**32).get_state()
+        return cls(random.Random(seed).getstate(), numpy, torch.Generator().manual_seed(seed).get_state(), {})
 
     def same_as(self, other: RandomState) -> bool:
         """Whether both draw the same numbers."""
         return (
             self.python == other.python
+            and all(map(np.array_equal, self.numpy, other.numpy))
             and torch.equal(self.cpu, other.cpu)
             and self.devices.keys() == other.devices.keys()
             and all(torch.equal(state, other.devices[device]) for device, state in self.devices.items())
@@ -79,6 +85,7 @@ class RandomState:
     def set(self) -> None:
         """Draw from this state on."""
         random.setstate(self.python)
+        np.random.set_state(self.numpy)  # noqa: NPY002
         torch.set_rng_state(self.cpu)
         for device, state in self.devices.items():
             torch.get_device_module(device).set_rng_state(state, device)

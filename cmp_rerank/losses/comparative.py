@@ -183,7 +183,7 @@ class ComparativeLoss(nn.Module):
         pairs = replay.recording.pairs
         trainer, dataset = calling_trainer()
         state = None if trainer is None else trainer.state
-        draw = self.comparison.draw(*(state.global_step, state.max_steps) if state else (None, None))
+        draw = self.comparison.draw(*(state.global_step, state.max_steps, state) if state else (None,))
         if prepared is not None:
             self.truncation.add_counts(prepared.truncation)
             examples = prepared.drawn(pairs, draw)
@@ -271,23 +271,36 @@ def relevance(
 ) -> list[bool]:
     """Which pairs have a relevant passage, so that a crop keeps what supports their label.
 
-    With a label for each passage (0 and more: grades, classes of two, probabilities), those above 0. Where a passage
-    has several labels, the first counts. Labels of passages that the loss does not ask for do not. Labels below 0 or
-    not for each passage (a teacher's logits or margins) say nothing of relevance. Then a passage of its query's
-    first column is relevant, one of a later column or of another row is not, and with one passage column all are.
+    With a label for each passage, in a list or in columns (0 and more: grades, classes of two, probabilities), those
+    above 0. Where a passage has several labels, the first counts. Labels of passages that the loss does not ask for
+    do not. Labels below 0 or not for each passage (a teacher's logits or margins) say nothing of relevance. Then a
+    passage of its query's first column is relevant, one of a later column or of another row is not, and with one
+    passage column all are.
     """
-    by_place = isinstance(labels, list) and any(query_row for query_row in columns[1:] if _is_list(query_row))
-    if by_place:
-        assert isinstance(labels, list)
-        first = [label.unsqueeze(-1).flatten(1)[:, 0].tolist() for label in labels]
+    in_lists = any(_is_list(column) for column in columns[1:])
+    if in_lists and isinstance(labels, list):
+        first = [_first_labels(label) for label in labels]
         asked = [first[d.address[1]][d.address[2]] for _, d in pairs]
         graded = all(label >= 0 for label in asked)
         return [not graded or label > 0 for label in asked]
+    if not in_lists and len(columns) > 2 and labels is not None and all(label.dim() for label in labels):
+        first = [_first_labels(label) for label in labels]
+        if all(len(row) == len(columns) - 1 for row in first):
+            asked = [first[d.address[1]][d.address[0] - 1] for _, d in pairs]
+            if all(label >= 0 for label in asked):
+                return [
+                    label > 0 and d.address[1] == q.address[1] for (q, d), label in zip(pairs, asked, strict=True)
+                ]
     if len(columns) == 2 and isinstance(labels, Tensor) and labels.numel() == len(columns[0]):
         flat = labels.reshape(-1)
         graded = bool((flat >= 0).all())
         return [not graded or bool(flat[d.address[1]] > 0) for _, d in pairs]
     return [d.address[0] == 1 and d.address[1] == q.address[1] for q, d in pairs]
+
+
+def _first_labels(label: Tensor) -> list[float]:
+    """The first label of each passage of a row, of which there are one or several for each."""
+    return label.unsqueeze(-1).flatten(1)[:, 0].tolist()  # type: ignore[no-any-return]
 
 
 def _is_list(column: Sequence[Any]) -> bool:

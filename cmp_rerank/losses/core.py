@@ -61,6 +61,7 @@ class Comparison:
     Attributes:
         diagnostics: of the last batch, task losses by step and what the objective says of itself.
         drawn: training step of the last batch that was drawn for, and which of its batches it was.
+        training: what stands for the training that this was in.
         progress: how far training had come at the last batch.
     """
 
@@ -77,6 +78,7 @@ class Comparison:
         self.seed = check_whole("seed", seed, None)
         self.diagnostics: dict[str, Tensor] = {}
         self.drawn = (-1, 0)
+        self.training: Any = None
         self.progress = TrainingProgress(0)
 
     def settings(self) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class Comparison:
             "cmp_rerank": package_version(),
         }
 
-    def draw(self, step: int | None, total: int | None = None) -> str:
+    def draw(self, step: int | None, total: int | None = None, training: Any = None) -> str:
         """The name of the next draw: seed, training step and batch within the step.
 
         It is the same after a resume, and on every process.
@@ -97,7 +99,11 @@ class Comparison:
         Args:
             step: the training step; None: each batch is a step.
             total: how many training steps there will be; None or 0: nobody knows.
+            training: the state of the trainer, which has a new one for each training: the batches of a step that was
+                interrupted do not count in the one that resumes.
         """
+        if training is not self.training:
+            self.training, self.drawn = training, (-1, 0)
         last, batch = self.drawn
         now = last + 1 if step is None else step
         self.drawn = (now, batch + 1 if now == last else 0)

@@ -279,9 +279,10 @@ class Replay:
             nonlocal at
             recorded = next(upcoming, ())
             if [(q.address, d.address) for q, d in pairs] != [(q.address, d.address) for q, d in recorded]:
-                raise ValueError(
-                    f"{type(self.loss).__name__} chooses the pairs that it scores by their scores: the steps of an "
-                    "ablation would be compared on different pairs. Choose them in the dataset instead."
+                raise PairsByScoresError(
+                    f"{type(self.loss).__name__} chooses the pairs that it scores by their scores, or draws them by "
+                    "a generator of its own: the steps of an ablation would be compared on different pairs. Choose "
+                    "them in the dataset instead."
                 )
             at += len(pairs)
             return scores[at - len(pairs) : at]
@@ -306,6 +307,10 @@ class Replay:
             # Fresh lists: a loss may extend the ones that it is given.
             inputs = [[list(v) if isinstance(v, list) else v for v in column] for column in columns]
             return (call or self.loss.forward)(inputs, labels, **self.extra)
+
+
+class PairsByScoresError(ValueError):
+    """A loss asks for other pairs when it is run again with scores: its pairs cannot be found out beforehand."""
 
 
 def replaced_forward(loss: nn.Module) -> bool:

@@ -56,6 +56,8 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what was given."""
+        #: `dataloader_drop_last` before sentence-transformers sets it, which it does in several processes.
+        self.given_drop_last = self.dataloader_drop_last
         super().__post_init__()
         for name in ("tokens_per_batch", "tokens_per_chunk"):
             value = getattr(self, name)

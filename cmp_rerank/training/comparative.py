@@ -253,7 +253,7 @@ class ComparativeTrainer(CompleteCheckpoints):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if examples is None:
             raise ValueError("A training batch has no examples: comparative training needs its own data collator.")
-        draw = self.comparison.draw(self.state.global_step, self.state.max_steps)
+        draw = self.comparison.draw(self.state.global_step, self.state.max_steps, self.state)
         drawn = [replace(example, seed=example_seed(str(example.seed), "", draw)) for example in examples]
         labels = {name: inputs[name] for name in self.adapter.label_names if inputs.get(name) is not None}
         missing = [name for name in self.adapter.label_names if name not in labels]

@@ -37,7 +37,7 @@ def retry_on_oom(
         Exception: what the step raised, where it cannot be repeated, or chunks are as small as can be.
     """
     fresh = trainer.args.world_size == 1 and all(p.grad is None for p in model.parameters())
-    drawn = [each.drawn for each in comparisons]
+    drawn = [(each.training, each.drawn) for each in comparisons]
     device = next(model.parameters()).device
     while True:
         try:
@@ -46,7 +46,7 @@ def retry_on_oom(
             if not fresh or not out_of_memory(error) or not _smaller(scorers, device, error):
                 raise
         for each, before in zip(comparisons, drawn, strict=True):
-            each.drawn = before
+            each.training, each.drawn = before
         model.zero_grad(set_to_none=True)
         free()
 

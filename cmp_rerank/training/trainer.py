@@ -23,6 +23,7 @@ from sentence_transformers.base import trainer as base_trainer
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
+from sentence_transformers.util import fullname
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader
 from transformers import TrainerCallback
@@ -34,7 +35,7 @@ from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.core import reaching
 from cmp_rerank.losses.decompose import defined
 from cmp_rerank.losses.log import LossLog
-from cmp_rerank.losses.replay import Replay, addressed
+from cmp_rerank.losses.replay import PairsByScoresError, Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation
 from cmp_rerank.training import collator, token_part
@@ -172,6 +173,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         self._dataset: str | None = None  # that of the batch at hand, where there are several
         self._training_data = False  # whether it is their loader that is being made
         self._warned: set[str] = set()
+        self._as_they_are: set[int] = set()  # losses that are run without what was prepared
 
     # Data ---------------------------------------------------------------------------------------------------
 
@@ -259,7 +261,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             by_length=getattr(self.args, "length_bucketing", True),
             world=self.args.world_size,
             process=self.args.process_index,
-            drop_last=self.args.dataloader_drop_last and not tokens,
+            drop_last=self._drop_last and not tokens,
             seed=self.args.seed,
         )
         # More than one worker would read the stream in parts, and mix them by their speed.
@@ -297,7 +299,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
 
     def _count(self, counts: Truncation, dataset: int) -> None:
         """What the window cut of a dataset, by its number, is told to its loss."""
-        loss = self.loss[list(self.train_dataset)[dataset]] if isinstance(self.loss, dict) else self.loss
+        loss = self._loss_of(list(self.train_dataset)[dataset] if isinstance(self.loss, dict) else None)
         if isinstance(loss, ComparativeLoss):
             loss.truncation.add_counts(counts)
 
@@ -335,16 +337,20 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
 
         It does not where an object is described by its address only: the next run may have another object there.
         """
-        tokenizer = preparer.model.tokenizer
+        model, tokenizer = preparer.model, preparer.model.tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         settings = [
-            sorted((name, data._fingerprint, len(data)) for name, data in named.items()),
+            # In their order, by which rows are numbered, each with the plan of its loss.
+            [
+                (name, data._fingerprint, len(data), repr(getattr(self._loss_of(name), "plan", None)))
+                for name, data in named.items()
+            ],
+            [*map(fullname, (pair_adapter(model), model, model[0]))],
             repr(tokenizer) if backend is None else _without_state(backend),
             [tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side],
-            [getattr(tokenizer, "chat_template", None), repr(getattr(preparer.model[0], "processing_kwargs", None))],
-            getattr(preparer.model, "max_seq_length", None),
-            [repr(getattr(loss, "plan", None)) for loss in self._losses()],
-            [self.args.prompts, self.args.router_mapping, repr(preparer.model.prompts)],
+            [getattr(tokenizer, "chat_template", None), repr(getattr(model[0], "processing_kwargs", None))],
+            getattr(model, "max_seq_length", None),
+            [self.args.prompts, self.args.router_mapping, repr(model.prompts)],
             [sentence_transformers.__version__, transformers.__version__, _own_code()],
         ]
         text = json.dumps(settings, default=repr)
@@ -378,6 +384,12 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             soon=lambda rows: ahead.begin(rows + first),
         )
 
+    @property
+    def _drop_last(self) -> bool:
+        """As the user has set it: sentence-transformers sets it in several processes, where our batches are even."""
+        wanted: bool = self.args.dataloader_drop_last
+        return wanted and (self.args.world_size == 1 or getattr(self.args, "given_drop_last", True))
+
     def _plans(self, datasets: list[Any]) -> list[WindowBatches] | None:
         """The batches of each dataset; None where they are not batches of similar length."""
         if self.args.batch_sampler != BatchSamplers.BATCH_SAMPLER or not getattr(self.args, "length_bucketing", True):
@@ -388,7 +400,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
                 self.get_batch_sampler(
                     dataset,
                     self.args.train_batch_size,
-                    self.args.dataloader_drop_last,
+                    self._drop_last,
                     self.data_collator.valid_label_columns,
                     torch.Generator().manual_seed(self.args.seed),
                     self.args.seed,
@@ -408,9 +420,10 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         """The loss of a batch; its pairs are tokenised already."""
         prepared = inputs.pop(PREPARED, None)
         self._dataset = dataset_name = inputs.get("dataset_name")
-        if prepared is None:
+        loss = self._loss_of(dataset_name)
+        if prepared is None or id(loss) in self._as_they_are:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = self.loss[dataset_name] if isinstance(self.loss, dict) else self.loss
+        as_given = dict(inputs)
         extra = {name: inputs.pop(name) for name in ("prompt", "task") if name in inputs}
         inputs.pop("dataset_name", None)
         columns, labels = self.collect_features(inputs)
@@ -424,7 +437,14 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             task_loss(loss), cross_encoder(model), texts, labels, recording=prepared.recording(texts), **extra
         )
         scores = self._scorer(model, prepared.examples, [[example.full()] for example in prepared.examples])
-        value = replay.returned(scores[:, 0])
+        try:
+            value = replay.returned(scores[:, 0])
+        except PairsByScoresError:
+            self._as_they_are.add(id(loss))
+            logger.warning(
+                "%s chooses pairs by their scores: it is run as it is, and tokenises by itself.", type(loss).__name__
+            )
+            return super().compute_loss(model, as_given, return_outputs, num_items_in_batch)
         if isinstance(value, dict):
             self.track_loss_components(value)
             value = torch.stack(list(value.values())).sum()
@@ -444,6 +464,10 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         scorers = [self._scorer, *(comparison.scorer for comparison in comparisons)]
         base = super().training_step
         return retry_on_oom(lambda: base(model, dict(inputs), num_items_in_batch), self, model, scorers, comparisons)
+
+    def _loss_of(self, dataset: str | None) -> nn.Module:
+        """The loss of a dataset by its name."""
+        return self.loss[dataset] if isinstance(self.loss, dict) else self.loss  # type: ignore[no-any-return]
 
     def _losses(self) -> list[nn.Module]:
         return list(self.loss.values()) if isinstance(self.loss, dict) else [self.loss]

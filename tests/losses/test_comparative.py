@@ -379,6 +379,17 @@ def test_relevance_by_label_and_by_column() -> None:
     assert relevance(pairs(two, *where, (0, 1, 1, -1)), two, None) == [True, True, False]  # in-batch negative
     three = addressed([["q0"], ["a"], ["b"]])
     assert relevance(pairs(three, (0, 1, 0, -1), (0, 2, 0, -1)), three, torch.tensor([1.5])) == [True, False]
+    columns = addressed([["q0", "q1"], ["a", "c"], ["b", "d"]])
+    places = pairs(columns, (0, 1, 0, -1), (0, 2, 0, -1), (1, 1, 1, -1), (1, 2, 1, -1))
+    for labels, relevant in (
+        ([[0.0, 1.0], [2.0, 0.0]], [False, True, True, False]),
+        ([[0.0, 0.0], [1.0, 1.0]], [False, False, True, True]),
+        ([[0.5, -1.0], [2.0, 1.0]], [True, False, True, False]),  # a teacher's scores: the first column
+        ([[3.0], [2.0]], [True, False, True, False]),  # margins
+    ):
+        for given in (torch.tensor(labels), [torch.tensor(row) for row in labels]):
+            assert relevance(places, columns, given) == relevant
+    assert relevance(places, columns, torch.tensor([[[0.0, 9.0], [1.0, -9.0]]] * 2)) == [False, True] * 2
     lists = addressed([["q0", "q1"], [["a", "b"], ["c"]]])
     labels = [torch.tensor([0, 2]), torch.tensor([1])]
     assert relevance(pairs(lists, (0, 1, 0, 0), (0, 1, 0, 1), (1, 1, 1, 0)), lists, labels) == [False, True, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
@@ -18,7 +19,7 @@ LABELS = torch.tensor([1.0, 0.0, 1.0, 1.0])
 
 
 class Noisy(nn.Module):
-    """A squared error with targets that are moved at random, by numbers of torch and of Python."""
+    """A squared error with targets that are moved at random, by numbers of torch, Python and NumPy."""
 
     def __init__(self, model: CrossEncoder) -> None:
         super().__init__()
@@ -29,7 +30,7 @@ class Noisy(nn.Module):
 
     def forward(self, inputs: list[list[str]], labels: Tensor) -> Tensor:
         self.runs += 1
-        noise = (torch.rand(1).item(), random.random())
+        noise = (torch.rand(1).item(), random.random() + np.random.random())  # noqa: NPY002
         self.drawn.add(noise)
         if self.runs >= self.fails_from:
             raise TypeError("the loss fails")

@@ -65,6 +65,11 @@ SCENARIOS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "plain": (POINTWISE, bce, {}),
     "plain-small-chunks": (POINTWISE, bce, {"tokens_per_chunk": 60, "length_bucketing": False}),
     "plain-token-budget": (POINTWISE, bce, {"tokens_per_batch": 200}),
+    "plain-last-batch": (
+        POINTWISE.select(range(26)),
+        bce,
+        {"max_steps": 8, "dataloader_drop_last": False},
+    ),
     "lists": (LISTS, LambdaLoss, {}),
     "ragged": (RAGGED, list_mle, {}),
     "ragged-token-budget": (RAGGED, list_mle, {"tokens_per_batch": 400}),

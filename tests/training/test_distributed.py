@@ -15,7 +15,16 @@ import torch
 from optional_libraries import datasets
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
-FAST = ["plain-token-budget", "ragged", "hybrid", "recomputing", "out-of-memory-3", "out-of-memory-4", "fsdp-stacked"]
+FAST = [
+    "plain-token-budget",
+    "plain-last-batch",
+    "ragged",
+    "hybrid",
+    "recomputing",
+    "out-of-memory-3",
+    "out-of-memory-4",
+    "fsdp-stacked",
+]
 SLOW = ["plain", "plain-small-chunks", "lists", "stacked", "trunk", "accumulating", "checkpointing", "fsdp-trunk"]
 RAGGED = ["ragged", "ragged-token-budget", "ragged-accumulating", "mixed", "accumulating", "plain-token-budget"]
 

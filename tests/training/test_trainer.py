@@ -14,10 +14,11 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
+from sentence_transformers.util import batch_to_device
 from tiny_models import OTHERS, PASSAGES, QUERIES, OutOfMemoryOnce
 from transformers import TrainerCallback
 
-from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, LongDocumentReranker
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.objectives import Listwise, Objective, PairwiseHinge
 from cmp_rerank.text.segmenters import GivenSegments
@@ -331,6 +332,48 @@ def test_kept_tokens_are_those_of_the_same_settings(
     assert len({folder, elsewhere, kept(CmpCrop)[0]}) == 3
 
 
+def test_kinds_of_models_and_orders_of_datasets_have_tokens_of_their_own(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """A LongDocumentReranker reads whole documents; rows are numbered by the order of datasets; each has its plan."""
+    texts = {"one": [text * 9 for text in PASSAGES], "two": OTHERS}
+    data = {
+        name: datasets.Dataset.from_dict({"query": QUERIES, "passage": passages, "label": [1.0, 0.0] * 2})
+        for name, passages in texts.items()
+    }
+
+    def losses(model: CrossEncoder, **ablations: Any) -> dict[str, ComparativeLoss]:
+        task = upstream.BinaryCrossEntropyLoss(model)
+        return {name: ComparativeLoss(model, task, [step]) for name, step in ablations.items()}
+
+    def content(long: bool, names: list[str], cache: Path | None, **ablations: Any) -> list[Any]:
+        model = CrossEncoder(str(tiny_checkpoint), device="cpu", max_length=40)
+        model = LongDocumentReranker(model) if long else model
+        args = arguments(tmp_path / "run", max_steps=4, token_cache=cache and str(cache))
+        train = datasets.DatasetDict({name: data[name] for name in names})
+        trainer = RerankerTrainer(model=model, args=args, train_dataset=train, loss=losses(model, **ablations))
+        return [
+            (e.features["input_ids"].tolist(), e.segment.tolist(), e.croppable)
+            for batch in trainer.get_train_dataloader()
+            for e in batch[PREPARED].examples
+        ]
+
+    order = ["one", "two"]
+    variants: list[tuple[bool, list[str], dict[str, Any]]] = [
+        (False, order, {"one": CmpCrop(), "two": CmpDrop()}),
+        (True, order, {"one": CmpCrop(), "two": CmpDrop()}),
+        (False, order[::-1], {"one": CmpCrop(), "two": CmpDrop()}),
+        (False, order, {"two": CmpCrop(), "one": CmpDrop()}),
+        (False, order, {"one": CmpDrop(), "two": CmpCrop()}),
+    ]
+    cache = tmp_path / "tokens"
+    fresh = [content(long, names, None, **ablations) for long, names, ablations in variants]
+    for _ in range(2):
+        for (long, names, ablations), expected in zip(variants, fresh, strict=True):
+            assert content(long, names, cache, **ablations) == expected
+    assert len({str(found) for found in fresh}) == 4  # the last two differ in the order of losses alone
+
+
 @pytest.mark.parametrize("loss", ["plain", "comparative"])
 def test_queries_without_documents(loss: str, tiny_checkpoint: Path, tmp_path: Path, caplog: Any) -> None:
     """They train what the base trainer does; in batches of similar length they come with other rows."""
@@ -441,6 +484,37 @@ def test_resume_is_the_uninterrupted_run(share: float, tiny_checkpoint: Path, tm
     assert torch.equal(weights(run("parts", 6, True)), weights(whole))
 
 
+def test_an_interrupted_trainer_resumes_with_the_views_of_its_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The batches of the step that was interrupted do not count when it is taken again."""
+
+    def run(interrupted: bool, cls: Any = RerankerTrainer, kind: Any = RerankerTrainingArguments) -> torch.Tensor:
+        model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu"))
+        args = arguments(
+            tmp_path / f"{cls.__name__} {interrupted}", kind, max_steps=6, save_strategy="steps", save_steps=3
+        )
+        loss = ComparativeLoss(model, upstream.BinaryCrossEntropyLoss(model), [CmpCrop(), CmpDrop(p=0.2)])
+        trainer = cls(model=model, args=args, train_dataset=POINTWISE, loss=loss)
+        before = trainer.training_step
+
+        def step(*arguments: Any, **options: Any) -> Any:
+            result = before(*arguments, **options)
+            if trainer.state.global_step == 3:
+                trainer.training_step = before
+                raise KeyboardInterrupt
+            return result
+
+        if interrupted:
+            trainer.training_step = step
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train()
+        trainer.train(resume_from_checkpoint=interrupted)
+        return weights(model)
+
+    assert torch.equal(run(True), run(False))
+    plain = (CrossEncoderTrainer, CrossEncoderTrainingArguments)
+    assert torch.equal(run(True, *plain), run(False, *plain))
+
+
 def test_evaluation_callbacks_model_card_and_gradient_accumulation(tiny_model: CrossEncoder, tmp_path: Path) -> None:
     class Count(TrainerCallback):
         steps = 0
@@ -533,6 +607,46 @@ def test_a_loss_that_needs_its_model_runs_as_it_is(
     told = [r.message for r in caplog.records if "could not be prepared" in r.message]
     assert len(told) == 1
     assert "changes its texts" in told[0]
+
+
+class Hardest(torch.nn.Module):
+    """Scores all pairs of a batch, and trains on the hardest negative of each query."""
+
+    def __init__(self, model: CrossEncoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def scores(self, pairs: list[tuple[str, str]]) -> torch.Tensor:
+        features = self.model.preprocess(pairs)
+        found: torch.Tensor = self.model(batch_to_device(features, self.model.device))["scores"]
+        return found.flatten()
+
+    def forward(self, inputs: Any, labels: Any = None, **_: Any) -> torch.Tensor:
+        queries, passages = inputs
+        with torch.no_grad():
+            every = self.scores([(q, p) for q in queries for p in passages]).reshape(len(queries), -1).clone()
+        every.fill_diagonal_(-torch.inf)
+        hardest = [passages[i] for i in every.argmax(1).tolist()]
+        positive, negative = (self.scores(list(zip(queries, texts, strict=True))) for texts in (passages, hardest))
+        return torch.nn.functional.softplus(negative - positive).mean()
+
+
+def test_a_loss_that_chooses_pairs_by_their_scores_runs_as_it_is(
+    tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = []
+    for cls, kind, options in (
+        (CrossEncoderTrainer, CrossEncoderTrainingArguments, {}),
+        (RerankerTrainer, RerankerTrainingArguments, {"length_bucketing": False}),
+    ):
+        model = no_dropout(CrossEncoder(str(tiny_checkpoint), device="cpu")).double()
+        with caplog.at_level(logging.WARNING):
+            cls(
+                model=model, args=arguments(tmp_path, kind, **options), train_dataset=PAIRS, loss=Hardest(model)
+            ).train()
+        found.append(weights(model))
+    assert torch.equal(*found)
+    assert len([r for r in caplog.records if "Hardest chooses pairs by their scores" in r.message]) == 1
 
 
 def test_plain_arguments_and_an_own_collator_are_fine(tiny_model: CrossEncoder, tmp_path: Path) -> None:
