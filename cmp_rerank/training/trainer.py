@@ -78,7 +78,8 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
     - Checkpoints are synced to the disk and marked; ``train(resume_from_checkpoint=True)`` takes the last one that
       was saved whole, see `CompleteCheckpoints`.
 
-    A loss that cannot be taken apart from its model (the log says which and why) is run as it is.
+    A loss that cannot be taken apart from its model, or chooses its pairs by their scores (the log says which and
+    why), is run as it is.
 
     Args:
         model: as for ``CrossEncoderTrainer``.
