@@ -343,6 +343,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             [tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side],
             [getattr(tokenizer, "chat_template", None), repr(getattr(preparer.model[0], "processing_kwargs", None))],
             getattr(preparer.model, "max_seq_length", None),
+            type(pair_adapter(preparer.model)).__qualname__,  # one cuts texts to the window, another has them whole
             [repr(getattr(loss, "plan", None)) for loss in self._losses()],
             [self.args.prompts, self.args.router_mapping, repr(preparer.model.prompts)],
             [sentence_transformers.__version__, transformers.__version__, _own_code()],
