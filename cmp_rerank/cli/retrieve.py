@@ -78,6 +78,7 @@ def retrieve(
     from cmp_rerank.evaluation.measures import parse_measures
     from cmp_rerank.ir import first_stage as build
     from cmp_rerank.ir import write_run
+    from cmp_rerank.ir.files import tag_of
 
     if str(out) == "-" and (measures or as_json):
         raise ValueError("--measure and --json need --out, since the run itself goes to stdout; got -; give a path")
@@ -93,7 +94,7 @@ def retrieve(
         stage = build(first_stage, documents, model=model or None, folder=index, progress=show, **settings)
     found = {"queries": 0, "without": 0, "documents": 0}
     with progress("Retrieving", "queries") as show:
-        write_run(out, _searched(stage, texts, depth, found, show), tag or Path(first_stage).stem)
+        write_run(out, _searched(stage, texts, depth, found, show), tag or tag_of(first_stage))
     _report(out, found, judged, measures or [], as_json)
 
 

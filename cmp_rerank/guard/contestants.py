@@ -14,9 +14,7 @@ from cmp_rerank.guard.interpolation import Weights, difference, not_finite, obst
 from cmp_rerank.guard.options import GuardOptions
 from cmp_rerank.ir.arguments import kind
 from cmp_rerank.ir.checkpoints import loading_checkpoint
-from cmp_rerank.models.long_document import LongDocumentReranker
-from cmp_rerank.models.long_document_settings import read_settings
-from cmp_rerank.reranking.loading import load_reranker
+from cmp_rerank.reranking.loading import load_reranker, open_checkpoint
 
 ModelLike = CrossEncoder | str | os.PathLike[str]
 
@@ -129,8 +127,7 @@ def load(model: Any, name: str, device: str | None = None, *, new_head: bool = F
         return load_reranker(model, device=device)
     try:
         with loading_checkpoint(model):
-            divided = bool(read_settings(model))
-            return (LongDocumentReranker if divided else CrossEncoder)(os.fspath(model), device=device)
+            return open_checkpoint(model, device=device)
     except ValueError as error:
         raise ValueError(
             f"{name} must be the folder of a checkpoint, or a name on the hub; got {os.fspath(model)!r}, from which "

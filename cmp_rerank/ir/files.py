@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,16 @@ def write_ranked(
 
     check_id("tag", tag)
     write_lines(path, trec_lines(ranked, tag) if format == "trec" else _msmarco_lines(ranked))
+
+
+def tag_of(name: PathLike) -> str:
+    """The tag of what has no other name than that of its kind or file: without folder, suffix and white space.
+
+    Example:
+        >>> tag_of("bm25"), tag_of("runs/my first.run")
+        ('bm25', 'my_first')
+    """
+    return "_".join(Path(name).stem.split()) or "run"
 
 
 def trec_lines(ranked: Iterable[tuple[str, Mapping[str, float]]], tag: str = "cmp_rerank") -> Iterator[str]:

@@ -160,7 +160,7 @@ def restored(description: Mapping[str, Any]) -> Combine:
     if "custom" in options:
         raise ValueError(
             f"this checkpoint combines passages by {options['custom']!r}, a function of its own; got no combine. "
-            "Give that function: combine=..."
+            "Give it in Python (combine=...), or save with a named one."
         )
     name = options.pop("name", None)
     check_choice("combine", name, tuple(AGGREGATIONS))

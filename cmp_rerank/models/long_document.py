@@ -158,14 +158,9 @@ class LongDocumentReranker(CrossEncoder):
             name: value for name, value in (("device", device), ("max_length", max_length)) if value is not None
         }
         if isinstance(model, str | os.PathLike):
-            saved = read_settings(model)
+            saved = saved_arguments(read_settings(model), combine, passage_tokens, stride, max_passages)
+            combine, passage_tokens, stride, max_passages = saved.values()
             model = CrossEncoder(os.fspath(model), **load)
-            if combine is None and "combine" in saved:
-                combine = restored(saved["combine"])
-            if passage_tokens is None and stride is None:
-                # A stride alone may be longer than the saved passages.
-                passage_tokens, stride = saved.get("passage_tokens"), saved.get("stride")
-            max_passages = saved.get("max_passages") if max_passages is None else max_passages
         elif load:
             raise ValueError(f"{' and '.join(load)} go with a name or a folder; got a model, which has its own.")
         if not isinstance(model, CrossEncoder) or isinstance(model, LongDocumentReranker):
@@ -189,6 +184,7 @@ class LongDocumentReranker(CrossEncoder):
             prompts=model.prompts,
             default_prompt_name=model.default_prompt_name,
             activation_fn=model.activation_fn,
+            trust_remote_code=model.trust_remote_code,
         )
         self.train(model.training)
         self._passage_model = (model,)  # in a tuple: its modules are ours already
@@ -218,6 +214,15 @@ class LongDocumentReranker(CrossEncoder):
             "stride": self.stride,
             "max_passages": self.max_passages,
         }
+
+    @classmethod
+    def _load_with_module_classes(cls, model_name_or_path: str, module_classes: Any, **kwargs: Any) -> Any:
+        """A checkpoint of a training, of which the trainer of sentence-transformers takes the weights.
+
+        It resumes with them, and ends with the best ones. How documents are divided, the model that is trained knows:
+        its aggregation may be a function that no file can hold.
+        """
+        return cls(CrossEncoder._load_with_module_classes(model_name_or_path, module_classes, **kwargs))
 
     @wraps(CrossEncoder.save_pretrained)
     def save_pretrained(self, path: str, *args: Any, **kwargs: Any) -> None:
@@ -493,6 +498,37 @@ class LongDocumentReranker(CrossEncoder):
         return [
             (View(np.sort(np.concatenate([fixed, document[first:last]]))), (first, last)) for first, last in parts
         ]
+
+
+def saved_arguments(
+    settings: Mapping[str, Any],
+    combine: str | Combine | None = None,
+    passage_tokens: int | None = None,
+    stride: int | None = None,
+    max_passages: int | None = None,
+) -> dict[str, Any]:
+    """Arguments of a LongDocumentReranker: those that are given, and for the others those of a checkpoint.
+
+    Args:
+        settings: what the checkpoint keeps, as `read_settings` gives it.
+        combine: as for `LongDocumentReranker`, and so are the following ones.
+        passage_tokens: as there.
+        stride: as there.
+        max_passages: as there.
+
+    Raises:
+        ValueError: the checkpoint combines passages by a function, which no file can hold, and none is given.
+
+    Example:
+        >>> saved_arguments({"combine": {"name": "sum"}, "passage_tokens": 64, "stride": 32}, max_passages=4)
+        {'combine': SumP(), 'passage_tokens': 64, 'stride': 32, 'max_passages': 4}
+    """
+    if combine is None and "combine" in settings:
+        combine = restored(settings["combine"])
+    if passage_tokens is None and stride is None:  # a stride alone may be longer than the saved passages
+        passage_tokens, stride = settings.get("passage_tokens"), settings.get("stride")
+    max_passages = settings.get("max_passages") if max_passages is None else max_passages
+    return {"combine": combine, "passage_tokens": passage_tokens, "stride": stride, "max_passages": max_passages}
 
 
 class LongDocumentAdapter(CrossEncoderAdapter):

@@ -13,6 +13,8 @@ from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
 
 FILE = "long_document.json"
+#: Arguments of CrossEncoder that say which copy of a checkpoint on the hub is meant.
+WHERE = ("revision", "token", "cache_folder", "local_files_only")
 
 
 def write_settings(folder: PathLike, settings: dict[str, Any]) -> None:
@@ -22,16 +24,17 @@ def write_settings(folder: PathLike, settings: dict[str, Any]) -> None:
         file.write("\n")
 
 
-def read_settings(name: PathLike) -> dict[str, Any]:
+def read_settings(name: PathLike, **where: Any) -> dict[str, Any]:
     """The settings of a checkpoint; empty for one that was saved without them.
 
     Args:
         name: A folder, or a name on the hub.
+        **where: Which copy on the hub, see `WHERE`.
 
     Raises:
         ValueError: The file is no JSON object.
     """
-    path = load_file_path(os.fspath(name), FILE)
+    path = load_file_path(os.fspath(name), FILE, **where)
     if path is None:
         return {}
     settings = read_json(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -25,7 +27,8 @@ def log_charts(logs: Mapping[int, Path], measure: str) -> dict[str, dict[str, li
         measure: of the evaluations.
 
     Returns:
-        Chart -> series -> (step, value) points; only those that the logs have.
+        Chart -> series -> (step, value) points; only those that the logs have. Values that are not finite, of a
+        training that diverges, are left out, and the name of the series says how many.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -41,6 +44,7 @@ def log_charts(logs: Mapping[int, Path], measure: str) -> dict[str, dict[str, li
     """
     kinds = ((f"validation {measure}", re.escape(f"eval_{measure}"), ""), *_CHARTS)
     charts: dict[str, dict[str, list[list[float]]]] = {title: {} for title, _, _ in kinds}
+    left_out: Counter[tuple[str, str]] = Counter()
     for seed, path in logs.items():
         if not path.exists():
             continue
@@ -51,5 +55,12 @@ def log_charts(logs: Mapping[int, Path], measure: str) -> dict[str, dict[str, li
                     what = found.expand(label).replace("_", " ")
                     # Where there is one training, its seed tells nothing, unless there is nothing else to tell.
                     which = [what] * bool(what) + [f"seed {seed}"] * (len(logs) > 1 or not what)
-                    charts[title].setdefault(", ".join(which), []).append([record["step"], value])
-    return {title: series for title, series in charts.items() if series}
+                    series = ", ".join(which)
+                    if math.isfinite(value):
+                        charts[title].setdefault(series, []).append([record["step"], value])
+                    else:
+                        left_out[title, series] += 1
+    for (title, series), count in left_out.items():
+        if series in charts[title]:
+            charts[title][f"{series} (without {count:,} not finite)"] = charts[title].pop(series)
+    return {title: several for title, several in charts.items() if several}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,20 @@ from sentence_transformers import CrossEncoder
 from torch import nn
 
 from cmp_rerank.ir.checkpoints import loading_checkpoint
+from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.models.long_document_settings import read_settings
 from cmp_rerank.pipeline.components import ABLATION, LOSS, OBJECTIVE, build
 from cmp_rerank.pipeline.config import Config, Model
-from cmp_rerank.reranking.loading import check_window, read_checkpoint
+from cmp_rerank.pipeline.folder import digest_of
+from cmp_rerank.reranking.loading import check_window, open_checkpoint, read_checkpoint
+from cmp_rerank.training.resume import weights_digest
 
 
 def start_model(model: Model, seed: int, device: str | None = None) -> CrossEncoder:
-    """Load the model; an encoder gets a new head, the same for the same seed.
+    """Load the model, as a LongDocumentReranker where it was saved as one.
+
+    An encoder gets a new head, the same for the same seed.
 
     Args:
         model: the section of the configuration.
@@ -32,7 +39,7 @@ def start_model(model: Model, seed: int, device: str | None = None) -> CrossEnco
     transformers.set_seed(seed)
     try:
         with loading_checkpoint(model.name):
-            loaded = CrossEncoder(model.name, max_length=model.max_length, **options)
+            loaded = open_checkpoint(model.name, max_length=model.max_length, **options)
     except ValueError as error:
         raise ValueError(
             "model.name must be a folder or a name on the hub of a cross-encoder or an encoder; got "
@@ -54,7 +61,20 @@ def tuned_model(model: Model, folder: Path) -> CrossEncoder:
         model: the section of the configuration.
         folder: of the checkpoint.
     """
-    return CrossEncoder(str(folder), max_length=model.max_length, **model.options)
+    return open_checkpoint(folder, max_length=model.max_length, **model.options)
+
+
+def model_digest(name: PathLike) -> str:
+    """Stands for what a checkpoint scores with: its weights, and how it divides documents, where it does.
+
+    Args:
+        name: a folder, or a name on the hub.
+
+    Raises:
+        ValueError: there are no weights.
+    """
+    weights, settings = weights_digest(os.fspath(name)), read_settings(name)
+    return digest_of([weights, settings]) if settings else weights
 
 
 def loss_of(model: CrossEncoder, config: Config, seed: int, support: Any = None) -> nn.Module:

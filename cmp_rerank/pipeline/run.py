@@ -11,6 +11,7 @@ from typing import Any
 
 from cmp_rerank.collections import Collection
 from cmp_rerank.evaluation import Comparison
+from cmp_rerank.guard.candidates import blends, candidates, had_by_user
 from cmp_rerank.guard.contestants import has_new_head
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
@@ -20,11 +21,10 @@ from cmp_rerank.pipeline.data import TRAIN, task_of
 from cmp_rerank.pipeline.environment import environment, processes
 from cmp_rerank.pipeline.folder import RunFolder, write_json
 from cmp_rerank.pipeline.learning_curve import sizes_of
-from cmp_rerank.pipeline.model import loss_of, start_model
+from cmp_rerank.pipeline.model import loss_of, model_digest, start_model
 from cmp_rerank.pipeline.stages import MODEL, Report, Stages, given_run, given_runs, seconds_of
 from cmp_rerank.pipeline.template import template
 from cmp_rerank.pipeline.tuning import arguments_of
-from cmp_rerank.training.resume import weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -173,10 +173,28 @@ def prepare(
     folder = RunFolder(path, makes=rank == 0)
     silent: Report = lambda title: nullcontext(lambda done, total: None)  # noqa: E731
     shown = report if report is not None and rank == 0 else silent
-    stages = Stages(config, task, folder, shown, weights_digest(config.model.name), new_head)
+    stages = Stages(config, task, folder, shown, model_digest(config.model.name), new_head)
     _ = stages.sources  # read once, for the settings of the training data; what is missing is told now
-    stages.check_begun()
+    _check_had(stages)
+    if rank == 0:
+        stages.check_begun()
     return stages, notes
+
+
+def _check_had(stages: Stages) -> None:
+    """Refuse what the guard would refuse after the training: a start that cannot rank, as what the user had."""
+    if not stages.config.guard.enabled:
+        return
+    options, tuned = stages.guard_options, len(stages.config.seeds)
+    try:
+        had_by_user(
+            candidates(blends(options, start=not stages.new_head, between=True, tuned=tuned), options), options
+        )
+    except ValueError:
+        raise ValueError(
+            f"guard.had must be 'best' or 'first stage' where {stages.config.model.name!r} gets a new head, which "
+            f"cannot rank before it is trained; got {options.had!r}; choose one of them"
+        ) from None
 
 
 def check_folder(path: Path, *, resume: bool) -> None:

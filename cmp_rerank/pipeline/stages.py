@@ -12,13 +12,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cmp_rerank.collections.matching import ids_without, nothing_in_common, without_texts
+from cmp_rerank.collections.matching import ids_without, nothing_in_common, some, without_texts
 from cmp_rerank.evaluation import Comparison, compare
 from cmp_rerank.evaluation.evaluator import RunEvaluator
 from cmp_rerank.evaluation.report import write_report
 from cmp_rerank.guard import GuardOptions, Split, guard, load_guard
 from cmp_rerank.ir import Progress, Run, read_run, write_run
+from cmp_rerank.ir.files import tag_of
 from cmp_rerank.ir.first_stages import KINDS, FirstStageOptions
+from cmp_rerank.ir.lines import replacing_folder
 from cmp_rerank.ir.reading import read_json
 from cmp_rerank.mining import MiningOptions, format_of, mine, take_support
 from cmp_rerank.pipeline import folder as folders
@@ -28,12 +30,12 @@ from cmp_rerank.pipeline.data import TEST, TRAIN, VALIDATION, Part, Task
 from cmp_rerank.pipeline.folder import Done, RunFolder
 from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
 from cmp_rerank.pipeline.log_charts import log_charts
-from cmp_rerank.pipeline.model import start_model, tuned_model
-from cmp_rerank.pipeline.tuning import SETTINGS, tune
+from cmp_rerank.pipeline.model import model_digest, start_model, tuned_model
+from cmp_rerank.pipeline.tuning import SETTINGS, is_of, tune
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.reranking.loading import check_checkpoint, load_reranker
 from cmp_rerank.reranking.scoring import NotFiniteError
-from cmp_rerank.training.resume import check_settings, weights_digest
+from cmp_rerank.training.resume import changes, check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ class Stages:
         task: the data.
         folder: where to.
         report: shows the progress.
-        weights: stands for the weights of the starting model.
+        weights: stands for the starting model, see `model_digest`.
         new_head: whether the starting model has a new head, so that alone it ranks at random.
     """
 
@@ -115,9 +117,26 @@ class Stages:
                     with self.report(f"Retrieving: {name}") as progress:
                         wanted = {query: part.queries[query] for query in part.qrels}
                         run = search(wanted, self.config.first_stage.depth, progress)
-                write_run(folder / f"{name}.trec", run, tag=self.config.first_stage.kind)
+                write_run(folder / f"{name}.trec", run, tag=tag_of(self.config.first_stage.kind))
 
-        return self.folder.stage("first_stage", self._first_stage_settings, make)
+        done = self.folder.stage("first_stage", self._first_stage_settings, make)
+        self._check_found(done)
+        return done
+
+    def _check_found(self, done: Done) -> None:
+        """Refuse to go on where a part of the data has no candidates at all, rather than after the training.
+
+        Raises:
+            ValueError: With the part.
+        """
+        for name, part in self.task.parts.items():
+            used = name != TRAIN or FIRST_STAGE in self.config.negatives.runs
+            if used and not (done.folder / f"{name}.trec").stat().st_size:
+                raise ValueError(
+                    f"first_stage: {self.config.first_stage.kind!r} finds no document for the {name} queries; got "
+                    f"{len(part.qrels):,} of {part.source!r} ({some(list(part.qrels))}); match their ids with those "
+                    "of the run, or their language with that of the documents, or name a run in first_stage.runs"
+                )
 
     @cached_property
     def _first_stage_settings(self) -> dict[str, Any]:
@@ -178,7 +197,10 @@ class Stages:
             folders.write_json(folder / "counts.json", counts)
             logger.info("%s", mined.counts.summary())
 
-        return self.folder.stage("training_data", self._training_data_settings, make)
+        done = self.folder.stage("training_data", self._training_data_settings, make)
+        if self.config.sizes:  # mining may have left too few queries
+            sizes_of(self.config.sizes, _queries_of(done))
+        return done
 
     @cached_property
     def _training_data_settings(self) -> dict[str, Any]:
@@ -205,7 +227,7 @@ class Stages:
                 found[name] = folders.file_digest(name)
             else:
                 check_checkpoint(name)
-                found[name] = weights_digest(name)
+                found[name] = model_digest(name)
         return found
 
     @property
@@ -236,7 +258,11 @@ class Stages:
         settings, name = self._training_settings(seed, size), _training_name(seed, size)
 
         def train(folder: Path | None) -> None:
-            mined = self._rows()
+            if folder is not None and self._is_superseded(name, settings):
+                logger.info("%s is trained again, with other settings; its checkpoints are removed", name)
+                with replacing_folder(self._training_folder(name)):
+                    pass
+            mined = _rows_of(self.training_data)
             rows, support = take_support(mined if size is None else sampled(mined, size, seed))
             title = f"Training: seed {seed}" + ("" if size is None else f", {size:,} queries")
             with self.report(title) as progress:
@@ -245,7 +271,7 @@ class Stages:
                     seed,
                     rows,
                     self.evaluator(),
-                    self.folder.path / f"{name}-training",
+                    self._training_folder(name),
                     settings,
                     support=support,
                     progress=progress,
@@ -272,30 +298,39 @@ class Stages:
     def check_begun(self) -> None:
         """Refuse, before anything is written, to go on with a training that was begun with other settings.
 
+        One that has finished is not gone on with: it is made again.
+
         Raises:
             ValueError: With what differs.
         """
         numbers = [size for size in self.config.sizes or () if isinstance(size, int)]
         for seed, size in product(self.config.seeds, (None, *numbers)):
             name = _training_name(seed, size)
-            begun = self.folder.path / f"{name}-training" / SETTINGS
+            begun = self._training_folder(name) / SETTINGS
             if begun.exists():
                 settings = self._training_settings(seed, size)
-                if self.folder.done(name, settings) is None:
+                if self.folder.done(name, settings) is None and not self._is_superseded(name, settings):
                     check_settings(begun, settings, resume=True)
 
-    def _rows(self) -> Any:
-        """The training data."""
-        from cmp_rerank.ir.dataset_folders import open_dataset
+    def _training_folder(self, name: str) -> Path:
+        """Of the checkpoints of a training."""
+        return self.folder.path / f"{name}-training"
 
-        return open_dataset(self.training_data.folder / "rows")
+    def _is_superseded(self, name: str, settings: Mapping[str, Any]) -> bool:
+        """Whether the checkpoints are of a training that has finished, with other settings: nothing needs them."""
+        begun = self._training_folder(name) / SETTINGS
+        try:
+            finished = read_json(self.folder.path / name / folders.RECORD)["settings"] == read_json(begun)
+        except (ValueError, KeyError, TypeError):  # one of them is not there, or damaged
+            return False
+        return finished and bool(changes(begun, settings))
 
     @cached_property
     def learning_curve(self) -> Done | None:
         """Quality on the validation split by the number of training queries; None where no sizes are asked for."""
         if not self.config.sizes:
             return None
-        available = len(set(self._rows()["query"]))
+        available = _queries_of(self.training_data)
         tuned = {
             size: [self.tuned(seed, None if size == available else size) for seed in self.config.seeds]
             for size in sizes_of(self.config.sizes, available)
@@ -428,12 +463,12 @@ class Stages:
                     model = (
                         start_model(self.config.model, 0) if name == START else self._tuned_model(Path(checkpoint))
                     )
-                    run = scored[weights_digest(checkpoint)] = self._rerank(model, part, found, progress)
+                    run = scored[model_digest(checkpoint)] = self._rerank(model, part, found, progress)
                     write_run(folder / f"{name}.trec", run, tag=name)
             if guarded is not None:
                 with self.report(f"Reranking: {CHOSEN}") as progress:
                     made = load_guard(guarded.folder / MODEL, model=self._tuned_model(guarded.folder / MODEL))
-                    known = scored.get(weights_digest(str(guarded.folder / MODEL)))
+                    known = scored.get(model_digest(str(guarded.folder / MODEL)))
                     if known is None:
                         run = made.rerank(part.queries, self.task.corpus, found, progress=progress)
                     else:  # one of the models above: its scores are there
@@ -511,14 +546,27 @@ class Stages:
 
     def _curves(self) -> dict[str, dict[str, list[list[float]]]]:
         """What the trainings have logged by step, for the report; a chart for each kind of number."""
-        seeds = self.config.seeds
-        return log_charts(
-            {seed: self.folder.path / f"seed-{seed}-training" / "metrics.jsonl" for seed in seeds},
-            self.config.evaluation.main,
-        )
+        logs = {}
+        for seed in self.config.seeds:
+            folder = self._training_folder(_training_name(seed, None))
+            # A training with other settings may have been begun since.
+            if is_of(folder / SETTINGS, self.tuned(seed).settings):
+                logs[seed] = folder / "metrics.jsonl"
+        return log_charts(logs, self.config.evaluation.main)
 
     def _section(self, name: str) -> Any:
         return to_dict(self.config)[name]
+
+
+def _rows_of(training_data: Done) -> Any:
+    from cmp_rerank.ir.dataset_folders import open_dataset
+
+    return open_dataset(training_data.folder / "rows")
+
+
+def _queries_of(training_data: Done) -> int:
+    """The number of queries that have a row."""
+    return len(set(_rows_of(training_data)["query"]))
 
 
 def _training_name(seed: int, size: int | None) -> str:

@@ -62,11 +62,11 @@ def tune(
         ValueError: the checkpoints in the folder are of a training with other settings; or the training diverges, and
             no guard follows or there are several processes.
     """
-    checkpoint = last_checkpoint(folder)
+    path = folder / SETTINGS
+    checkpoint = last_checkpoint(folder) if is_of(path, settings) else None
     arguments = arguments_of(config, seed, folder, begins=checkpoint is None, evaluates=evaluator is not None)
     if arguments.process_index == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / SETTINGS
         resume.check_settings(path, settings, resume=path.exists())
     model = start_model(config.model, seed, device=str(arguments.device))
     callbacks: list[Any] = [Record(folder, evaluator, progress)]
@@ -109,6 +109,17 @@ def tune(
         "device": str(arguments.device),
         **({} if diverged is None else {"diverged": diverged}),
     }
+
+
+def is_of(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder has checkpoints of the training with these settings, as far as its settings say.
+
+    Of several processes, the first one removes those of a finished training with others, which some may still see.
+    """
+    try:
+        return not (path.exists() and resume.changes(path, settings))
+    except ValueError:
+        return False
 
 
 def _has_diverged(trainer: RerankerTrainer, error: ValueError) -> bool:

@@ -31,17 +31,34 @@ def load_reranker(
             head of random weights.
     """
     check_checkpoint(name)
-    from sentence_transformers import CrossEncoder
-
-    from cmp_rerank.models.long_document import LongDocumentReranker
-    from cmp_rerank.models.long_document_settings import read_settings
-
-    options: dict[str, Any] = {"device": device, "max_length": max_length}
-    divided = bool(read_settings(name)) if long_documents is None else long_documents
     with loading_checkpoint(name):
-        model = (LongDocumentReranker if divided else CrossEncoder)(os.fspath(name), **options)
+        model = open_checkpoint(name, long_documents=long_documents, device=device, max_length=max_length)
     check_window(model, max_length)
     return model
+
+
+def open_checkpoint(name: PathLike, *, long_documents: bool | None = None, **options: Any) -> CrossEncoder:
+    """Load a checkpoint as what it was saved as, unchecked: an encoder gets a new head.
+
+    Rerankers that are loaded by a folder or a name are loaded here, so that a LongDocumentReranker stays one.
+
+    Args:
+        name: A folder, or a name on the hub.
+        long_documents: Whether documents are divided into passages; None: as the checkpoint says.
+        options: Arguments of CrossEncoder.
+    """
+    from sentence_transformers import CrossEncoder
+
+    from cmp_rerank.models.long_document import LongDocumentReranker, saved_arguments
+    from cmp_rerank.models.long_document_settings import WHERE, read_settings
+
+    settings = {}
+    if long_documents is not False:
+        settings = read_settings(name, **{key: options[key] for key in WHERE if key in options})
+    if not (long_documents or settings):
+        return CrossEncoder(os.fspath(name), **options)
+    arguments = saved_arguments(settings)
+    return LongDocumentReranker(CrossEncoder(os.fspath(name), **options), **arguments)
 
 
 def check_window(model: nn.Module, max_length: int | None, name: str = "max_length") -> None:

@@ -32,23 +32,34 @@ def check_settings(path: PathLike, settings: Mapping[str, Any], *, resume: bool)
         ...     check_settings(f"{folder}/settings.json", {"rate": 3e-5}, resume=False)
         ...     check_settings(f"{folder}/settings.json", {"rate": 3e-5}, resume=True)
     """
-    now = json.loads(json.dumps(settings))
     if not resume:
         with replacing(path) as file:
-            json.dump(now, file, indent=1)
+            json.dump(settings, file, indent=1)
             file.write("\n")
         return
-    before = read_json(path)
-    changed = [
-        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
+    if changed := changes(path, settings):
         raise ValueError(
             f"{path}: this training was started with other settings ({'; '.join(changed)}); resume it with the same "
             "ones, or choose another folder"
         )
+
+
+def changes(path: PathLike, settings: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings in a file and others, in words.
+
+    Args:
+        path: The file of the settings.
+        settings: What the training depends on now, as JSON has it.
+
+    Raises:
+        ValueError: The file is missing or damaged.
+    """
+    before, now = read_json(path), json.loads(json.dumps(settings))
+    return [
+        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
 
 
 def weights_digest(model: str) -> str:

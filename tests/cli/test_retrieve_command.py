@@ -57,6 +57,15 @@ def test_a_collection_becomes_a_run_with_its_measures(folder: Path) -> None:
     assert out.read_text().endswith(" bm25\n")
 
 
+def test_a_run_whose_name_has_spaces_is_a_first_stage(folder: Path) -> None:
+    given, out = folder / "my first stage.run", folder / "best.run"
+    given.write_text("q1 Q0 d1 1 2.0 x\nq1 Q0 d2 2 1.0 x\n")
+    arguments = ["retrieve", f"beir:{folder / 'beir'}", "-o", str(out), "--first-stage", str(given), "--depth", "1"]
+    result = run_command(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert out.read_text() == "q1 Q0 d1 1 2.0 my_first_stage\n"
+
+
 def test_plain_files_and_json(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieve, "_BLOCK", 2)
     beir, out = folder / "beir", folder / "run.json"

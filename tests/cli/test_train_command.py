@@ -243,3 +243,15 @@ def test_two_processes_train_what_one_does(launcher: str, config: Path, tmp_path
         assert steps == [1, 2, 3, 4]  # each once: one process writes
     assert output.count("The model to use") == 1
     assert len(json.loads((tmp_path / "two" / "environment.json").read_text())) == 1
+    # With other settings both begin again, whichever sees the old checkpoints while the first one removes them.
+    common += ["--resume", "--set", "training.weight_decay=0.5"]
+    two = start(config, tmp_path / "two", *common, "--batch-size", "2", processes=2, launcher=launcher)
+    one = call(config, "-o", tmp_path / "one", *common, "--batch-size", "4")
+    _, errors = two.communicate(timeout=300)
+    assert two.returncode == 0, errors[-4000:]
+    assert one.exit_code == 0, one.output
+    for seed in (0, 1):
+        found = [weights(tmp_path / name / f"seed-{seed}" / "model") for name in ("one", "two")]
+        assert (found[0] - found[1]).abs().max() < 1e-5
+        record = json.loads((tmp_path / "two" / f"seed-{seed}" / "training.json").read_text())
+        assert (record["resumed_from"], record["steps"]) == (None, 4)

@@ -12,10 +12,12 @@ import tiny_models
 import torch
 from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, ListNetLoss
 from tiny_models import QUERIES, TEXTS
 
-from cmp_rerank import CmpCrop, ComparativeLoss
+from cmp_rerank import CmpCrop, ComparativeLoss, RerankerTrainer
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.long_document import (
     AvgP,
@@ -244,8 +246,6 @@ def dataset() -> Any:
 
 
 def train(model: CrossEncoder, loss: torch.nn.Module, tmp_path: Path) -> list[float]:
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, learning_rate=1e-3, logging_steps=1,
         save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
@@ -279,6 +279,52 @@ def test_the_real_trainer_trains_it_with_crops(model: CrossEncoder, tmp_path: Pa
     assert all(np.isfinite(losses))
     assert loss.truncation.cut == 0  # nothing is truncated
     assert reranker.coverage.long > 0
+
+
+class Scored(BaseEvaluator):
+    """The first checkpoint is the best one."""
+
+    primary_metric = "score"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = iter([0.9, 0.5])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        return {"score": next(self.values, 0.0)}
+
+
+def lowest(scores: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    return scores.masked_fill(~real[..., None], torch.inf).amin(dim=1)
+
+
+@pytest.mark.parametrize("combine", [MaxP(), lowest], ids=["by name", "a function"])
+@pytest.mark.parametrize("kind", [CrossEncoderTrainer, RerankerTrainer])
+def test_trainers_end_with_the_best_checkpoint_and_resume_from_any(
+    kind: Any, combine: Any, model: CrossEncoder, tmp_path: Path
+) -> None:
+    reranker = LongDocumentReranker(model, combine)
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, learning_rate=1e-2,
+        save_strategy="steps", save_steps=1, eval_strategy="steps", eval_steps=1, load_best_model_at_end=True,
+        report_to="none", metric_for_best_model="eval_score", greater_is_better=True, disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+
+    def trained(**options: Any) -> Any:
+        loss = BinaryCrossEntropyLoss(reranker)
+        trainer = kind(
+            model=reranker, args=arguments, train_dataset=dataset(), loss=loss, evaluator=Scored(),
+        )  # fmt: skip
+        trainer.train(**options)
+        return trainer
+
+    first = trained()
+    assert first.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
+    for each, same in ((1, True), (2, False)):
+        saved = CrossEncoder(str(tmp_path / f"checkpoint-{each}"), device="cpu").state_dict()
+        assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items()) == same
+    assert trained(resume_from_checkpoint=str(tmp_path / "checkpoint-1")).state.global_step == 2
+    assert reranker.combine is combine
 
 
 def test_crops_of_a_long_document_are_scored_as_shorter_documents(model: CrossEncoder) -> None:

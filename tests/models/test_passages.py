@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sentence_transformers import CrossEncoder
 
 from cmp_rerank import AvgP, FirstP, LongDocumentReranker, MaxP, SumP, TopKAvgP
 from cmp_rerank.models.aggregation import AGGREGATIONS, aggregation, described, restored
+from cmp_rerank.reranking.loading import open_checkpoint
 
 DOCUMENT = " ".join(tiny_models.TEXTS[i % 6] for i in range(12))
 QUERY = "who makes honey"
@@ -137,6 +139,29 @@ def test_a_checkpoint_keeps_its_settings(plain: CrossEncoder, tmp_path: Path) ->
 def test_a_checkpoint_without_settings_has_the_defaults(plain: CrossEncoder, tmp_path: Path) -> None:
     plain.save_pretrained(str(tmp_path))
     assert LongDocumentReranker(tmp_path, device="cpu").settings == LongDocumentReranker(plain).settings
+
+
+def test_a_checkpoint_is_opened_with_any_arguments_of_a_cross_encoder(plain: CrossEncoder, tmp_path: Path) -> None:
+    reranker = LongDocumentReranker(plain, "sum", passage_tokens=20, max_passages=2)
+    reranker.save_pretrained(str(tmp_path))
+    opened = open_checkpoint(tmp_path, device="cpu", trust_remote_code=True, model_kwargs={"dtype": "bfloat16"})
+    assert isinstance(opened, LongDocumentReranker)
+    assert opened.settings == reranker.settings
+    assert (opened.trust_remote_code, opened.dtype) == (True, torch.bfloat16)
+    assert type(open_checkpoint(tmp_path, device="cpu", long_documents=False)) is CrossEncoder
+
+
+def test_the_settings_are_those_of_the_copy_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def find(name: str, file: str, **where: Any) -> None:
+        asked.append((name, file, where))
+        raise OSError("no such revision")
+
+    monkeypatch.setattr("cmp_rerank.models.long_document_settings.load_file_path", find)
+    with pytest.raises(OSError, match="no such revision"):
+        open_checkpoint("some/model", revision="v1", device="cpu")
+    assert asked == [("some/model", "long_document.json", {"revision": "v1"})]
 
 
 def test_a_function_is_saved_by_name_and_asked_for(plain: CrossEncoder, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from optional_libraries import datasets
 from pipeline_data import collection, settings
 
+from cmp_rerank.evaluation.report.curve_files import check_curves
 from cmp_rerank.pipeline import load, run
 from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
 from cmp_rerank.pipeline.log_charts import log_charts
@@ -86,6 +87,27 @@ def test_charts_of_several_seeds(tmp_path: Path) -> None:
                               for what, value in (("full", 1.0), ("step 2", 2.0))},
         "violation and beaten rates": {f"beaten rate, seed {seed}": [[1, 0.25]] for seed in (0, 3)},
     }  # fmt: skip
+
+
+def test_values_that_are_not_finite_are_left_out_of_a_chart_and_counted(tmp_path: Path) -> None:
+    values = ((1, 0.5, 0.1), (2, float("nan"), float("nan")), (3, float("inf"), float("nan")), (4, 0.25, 0.3))
+    lines = [json.dumps({"step": step, "loss": loss, "task_loss_full": full}) for step, loss, full in values]
+    (tmp_path / "0.jsonl").write_text("\n".join(lines[:3]))
+    (tmp_path / "3.jsonl").write_text("\n".join(lines[1:]))
+    (tmp_path / "4.jsonl").write_text("\n".join(lines[1:3]))
+    charts = log_charts({seed: tmp_path / f"{seed}.jsonl" for seed in (0, 3)}, "RR")
+    assert charts == {
+        "loss": {
+            "seed 0 (without 2 not finite)": [[1, 0.5]],
+            "seed 3 (without 2 not finite)": [[4, 0.25]],
+        },
+        "task loss by step": {
+            "full, seed 0 (without 2 not finite)": [[1, 0.1]],
+            "full, seed 3 (without 2 not finite)": [[4, 0.3]],
+        },
+    }
+    check_curves(charts)
+    assert log_charts({4: tmp_path / "4.jsonl"}, "RR") == {}
 
 
 def test_a_run_with_sizes_makes_a_curve_and_resumes(tiny_checkpoint: Path, tmp_path: Path) -> None:

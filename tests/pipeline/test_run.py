@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,19 +17,23 @@ import pytest
 import torch
 import transformers
 from optional_libraries import datasets
-from pipeline_data import QRELS, collection, settings, split
+from pipeline_data import QRELS, QUERIES, collection, settings, split
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
 from tiny_models import bert_config, save_checkpoint, wordpiece
 
+from cmp_rerank import LongDocumentReranker
+from cmp_rerank.collections import Collection, Split
 from cmp_rerank.evaluation import evaluate, rerank
 from cmp_rerank.guard import load_guard
-from cmp_rerank.ir import read_run
+from cmp_rerank.ir import BM25, read_run, write_run
 from cmp_rerank.pipeline import Results, load, run
 from cmp_rerank.pipeline.data import task_of
-from cmp_rerank.pipeline.model import loss_of, start_model
+from cmp_rerank.pipeline.model import loss_of, model_digest, start_model
 from cmp_rerank.pipeline.run import prepare
 from cmp_rerank.pipeline.stages import Stages
+from cmp_rerank.pipeline.tuning import is_of
+from cmp_rerank.reranking.loading import load_reranker
 from cmp_rerank.training import RerankerTrainer
 
 
@@ -234,21 +239,206 @@ def test_what_changed_and_what_depends_on_it_is_made_again(tiny_checkpoint: Path
         "first_stage", "training_data", "seed-0", "guard",
     }  # fmt: skip
     assert "chosen" not in second.comparison.systems
-    written = {path: path.read_bytes() for path in second.folder.rglob("*") if path.is_file()}
     assert load(second.folder / "config.yaml").guard.enabled is False
-    with pytest.raises(ValueError, match=r"settings\.json: this training was started with other settings"):
-        run(
-            settings(tiny_checkpoint, training={"max_steps": 3}),
-            tmp_path / "run",
-            collection=collection(),
-            resume=True,
-        )
-    assert {path: path.read_bytes() for path in second.folder.rglob("*") if path.is_file()} == written
     # Checkpoints take most of the space, and nothing that is complete needs them.
     shutil.rmtree(second.folder / "seed-0-training")
     third = run(plain, tmp_path / "run", collection=collection(), resume=True)
     assert made_at(third)["seed-0"] == before["seed-0"]
     assert third.verdict is not None
+
+
+def test_a_training_that_has_finished_is_made_again_with_other_settings(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    plain: dict[str, Any] = {"seeds": [0, 3], "sizes": [3, "all"], "guard": {"enabled": False}}
+    run(settings(tiny_checkpoint, **plain), tmp_path / "run", collection=collection())
+    for changed in (plain | {"training": {"learning_rate": 5e-3}}, plain | {"negatives": {"negatives": 2}}):
+        again = run(settings(tiny_checkpoint, **changed), tmp_path / "run", collection=collection(), resume=True)
+        fresh = tmp_path / "-".join(changed)
+        anew = run(settings(tiny_checkpoint, **changed), fresh, collection=collection())
+        for name in ("seed-0", "seed-3", "size-3/seed-0", "size-3/seed-3"):
+            assert torch.equal(weights(again.folder / name / "model"), weights(anew.folder / name / "model"))
+            logs = [lines(each.folder / f"{name}-training" / "metrics.jsonl") for each in (again, anew)]
+            assert _without_times(logs[0]) == _without_times(logs[1])
+        assert again.values["training"]["0"]["resumed_from"] is None
+
+
+def test_a_training_that_was_begun_is_not_continued_with_other_settings(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    values = [
+        settings(tiny_checkpoint, training={"max_steps": steps, "eval_steps": 1, "save_steps": 1})
+        for steps in (2, 3, 4)
+    ]
+    finished = run(values[0], tmp_path / "run", collection=collection())
+    report = Interrupted("Training: seed 0", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(values[1], tmp_path / "run", collection=collection(), resume=True, report=report)
+    written = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"settings\.json: this training was started with other settings"):
+        run(values[2], tmp_path / "run", collection=collection(), resume=True)
+    assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == written
+    # What has finished is there still. The log of the training that was begun since is not of it.
+    other = {**values[0], "evaluation": {"measures": ["nDCG@10"]}, "guard": {"enabled": False}}
+    before = run(other, tmp_path / "run", collection=collection(), resume=True)
+    assert torch.equal(weights(before.model), weights(finished.folder / "seed-0" / "model"))
+    assert "validation nDCG@10" not in (before.folder / "result" / "report.html").read_text(encoding="utf-8")
+    assert (
+        run(values[1], tmp_path / "run", collection=collection(), resume=True)
+        .values["training"]["0"]["resumed_from"]
+        .startswith("checkpoint-")
+    )
+
+
+def test_processes_beside_the_first_one_take_no_checkpoint_of_another_training(tmp_path: Path) -> None:
+    """The first one removes the checkpoints of a finished training; others may look before, after, or meanwhile."""
+    path = tmp_path / "settings.json"
+    assert is_of(path, {"rate": 1e-5})
+    path.write_text(json.dumps({"rate": 1e-5}))
+    assert is_of(path, {"rate": 1e-5})
+    assert not is_of(path, {"rate": 2e-5})
+
+
+LONG = " ".join(["The bridge was closed."] * 12)
+
+
+def long_collection() -> Collection:
+    """What a document is about stands behind what the window has room for."""
+    own = collection()
+    splits = {name: own.part(name) for name in own.splits}
+    return Collection("long", {name: f"{LONG} {text}" for name, text in own.corpus.items()}, splits)
+
+
+@pytest.fixture(scope="module")
+def long_start(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long") / "start"
+    model = CrossEncoder(str(tiny_checkpoint), device="cpu", max_length=40)
+    LongDocumentReranker(model, "avg", passage_tokens=25).save_pretrained(str(folder))
+    return folder
+
+
+def test_a_model_that_reads_long_documents_does_so_all_the_way(long_start: Path, tmp_path: Path) -> None:
+    values = settings(long_start, ablations=["crop"], sizes=[3, "all"], training={"token_cache": str(tmp_path / "t")})
+    results = run(values, tmp_path / "run", collection=long_collection())
+    start = load_reranker(long_start, device="cpu")
+    assert isinstance(start, LongDocumentReranker)
+    for name in ("seed-0", "size-3/seed-0", "guard"):
+        kept = load_reranker(results.folder / name / "model", device="cpu")
+        assert isinstance(kept, LongDocumentReranker)
+        assert kept.settings == start.settings
+        assert isinstance(load_reranker(results.folder / "seed-0-training" / "checkpoint-2"), LongDocumentReranker)
+    # What the guard measures as the start is the user's model, and the evaluations while it trains are of it.
+    candidates, qrels = read_run(results.folder / "first_stage" / "validation.trec"), split(6, 10).qrels
+    run_of = {
+        name: rerank(model, split(6, 10).queries, long_collection().corpus, candidates, k=6)
+        for name, model in (("start", start), ("tuned", load_reranker(results.folder / "seed-0" / "model")))
+    }
+    assert results.verdict is not None
+    rows = {row["name"]: row["mean"] for row in results.verdict["candidates"]}
+    for name, found in run_of.items():
+        assert rows[name] == pytest.approx(evaluate(found, qrels, "nDCG@10")["nDCG@10"])
+    record = results.values["training"]["0"]
+    assert record["best"] == pytest.approx(rows["tuned"])
+    best = results.folder / "seed-0-training" / f"checkpoint-{record['best_step']}"
+    assert torch.equal(weights(results.folder / "seed-0" / "model"), weights(best))
+    ranked = rerank(start, split(10, 14).queries, long_collection().corpus, read_run(
+        results.folder / "first_stage" / "test.trec"), k=6)  # fmt: skip
+    found = read_run(results.folder / "runs" / "start.trec")
+    for query, scores in ranked.items():
+        assert found[query] == pytest.approx(scores, abs=1e-5)
+
+
+def test_a_training_of_a_model_that_reads_long_documents_resumes(long_start: Path, tmp_path: Path) -> None:
+    values = settings(long_start, guard={"enabled": False})
+    whole = run(values, tmp_path / "whole", collection=long_collection())
+    report = Interrupted("Training: seed 0", 3)
+    with pytest.raises(KeyboardInterrupt):
+        run(values, tmp_path / "run", collection=long_collection(), report=report)
+    resumed = run(values, tmp_path / "run", collection=long_collection(), resume=True)
+    assert resumed.values["training"]["0"]["resumed_from"] == "checkpoint-2"
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_another_way_to_read_long_documents_is_another_model(long_start: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(long_start, tmp_path / "start")
+    values = load(settings(folder, negatives={"teacher": str(folder)}))
+    digests = set()
+    for combine in ("avg", "max", None):
+        LongDocumentReranker(folder, combine or "max", device="cpu").save_pretrained(str(folder))
+        if combine is None:
+            (folder / "long_document.json").unlink()
+        stages, _ = prepare(values, tmp_path / "run", collection=long_collection())
+        digests.add((stages.weights, stages.sources[str(folder)]))
+    assert len({start for start, _ in digests}) == len({teacher for _, teacher in digests}) == 3
+    assert (model_digest(folder),) * 2 in digests
+
+
+def test_the_log_of_a_training_that_diverges_is_drawn_as_far_as_it_is_finite(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    training = {"learning_rate": 1e25, "warmup_steps": 0, "max_grad_norm": 0, "logging_nan_inf_filter": False}
+    results = run(settings(tiny_checkpoint, training=training), tmp_path / "run", collection=collection())
+    losses = [line["loss"] for line in lines(results.folder / "seed-0-training" / "metrics.jsonl") if "loss" in line]
+    assert not all(map(math.isfinite, losses))  # the canary
+    assert results.verdict is not None
+    assert results.verdict["outcome"] == "would have hurt"
+    page = (results.folder / "result" / "report.html").read_text(encoding="utf-8")
+    assert "seed 0 (without 1 not finite)" in page
+
+
+def test_the_name_of_a_run_may_have_spaces(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "my own.trec", BM25(collection().corpus).search(QUERIES, 6))
+    values = settings(tiny_checkpoint, first_stage={"kind": str(tmp_path / "my own.trec")})
+    stages, _ = prepare(load(values), tmp_path / "run", collection=collection())
+    (line, *_) = (stages.first_stage.folder / "test.trec").read_text().splitlines()
+    assert line.split()[-1] == "my_own"
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_without_candidates_is_told_before_training(part: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    first, last = {"train": (0, 6), "validation": (6, 10), "test": (10, 14)}[part]
+    missing = split(first, last).queries
+    found = BM25(collection().corpus).search(QUERIES, 6)
+    own, other = tmp_path / "own.trec", tmp_path / "other.trec"
+    write_run(own, {query: docs for query, docs in found.items() if query not in missing})
+    write_run(other, found)
+    values = settings(tiny_checkpoint, first_stage={"kind": str(own)})
+    with pytest.raises(ValueError, match=rf"own.trec' finds no document for the {part} queries; got .*; match"):
+        run(values, tmp_path / "run", collection=collection())
+    assert not list((tmp_path / "run").glob("seed*"))
+    if part == "train":  # which are not searched for, where negatives come from elsewhere
+        values["negatives"] |= {"runs": [str(other)]}
+        assert prepare(load(values), tmp_path / "other", collection=collection())[0].training_data.folder.exists()
+    # Another file for them is gone on with.
+    values["first_stage"] |= {"runs": {"dev" if part == "validation" else part: str(other)}}
+    stages, _ = prepare(load(values), tmp_path / "run", collection=collection(), resume=True)
+    assert set(stages.candidates(part)) == {query for query in missing if found[query]}
+
+
+def test_sizes_are_of_what_mining_has_left(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    own, train = collection(), collection().part("train")
+    leaked = dict(zip(train.queries, own.queries("test").values(), strict=False))  # four of six are test queries
+    own = own.with_splits(
+        {
+            "train": Split({**train.queries, **leaked}, train.qrels),
+            **{name: own.part(name) for name in ("dev", "test")},
+        }
+    )
+    values = settings(tiny_checkpoint, sizes=[3, "all"])
+    with pytest.raises(ValueError, match=r"sizes must have .* of 2 training queries; choose smaller ones"):
+        run(values, tmp_path / "run", collection=own)
+    assert not list((tmp_path / "run").glob("seed*"))
+
+
+@pytest.mark.parametrize("had", ["start", "start mixed"])
+def test_an_untrained_head_is_not_what_the_user_had(had: str, tmp_path: Path) -> None:
+    encoder = save_checkpoint(
+        tmp_path / "encoder", bert_config(), wordpiece(), auto=transformers.AutoModel, num_labels=None
+    )
+    with pytest.raises(ValueError, match=rf"guard.had must be 'best' or 'first stage' .*; got '{had}'; choose"):
+        run(settings(encoder, guard={"had": had}), tmp_path / "run", collection=collection())
+    assert not (tmp_path / "run").exists()
+    prepare(load(settings(encoder, guard={"had": had, "enabled": False})), tmp_path / "run", collection=collection())
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from optional_libraries import datasets
 from packaging.version import Version
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss
-from tiny_models import OTHERS, PASSAGES, QUERIES
+from tiny_models import OTHERS, PASSAGES, QUERIES, TEXTS
 from torch.utils.data import DataLoader
 
-from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss
+from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, LongDocumentReranker
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.training import ahead as ahead_module
 from cmp_rerank.training import trainer as trainer_module
@@ -128,6 +128,20 @@ def test_a_full_cache_is_not_tokenised_again_whatever_the_seed(
     other = make(tiny_checkpoint, tmp_path, seed=5, **cache)  # the model card counts tokens
     monkeypatch.setattr(CrossEncoder, "preprocess", lambda *_, **__: pytest.fail("tokenised again"))
     content(other, 1)
+
+
+def test_a_model_that_reads_whole_documents_has_tokens_of_its_own(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data = datasets.Dataset.from_dict({"query": ["who"] * 4, "passage": [" ".join(TEXTS)] * 4, "label": [1.0] * 4})
+    args = RerankerTrainingArguments(str(tmp_path / "run"), token_cache=str(tmp_path / "tokens"), report_to=[])
+    lengths = []
+    for kind in (CrossEncoder, LongDocumentReranker):
+        model = kind(str(tiny_checkpoint), device="cpu", max_length=20)
+        trainer = RerankerTrainer(
+            model=model, args=args, train_dataset=data, loss=BinaryCrossEntropyLoss(model)
+        )  # fmt: skip
+        lengths.append({len(ids) for batch in content(trainer, 1) for ids, *_ in batch})
+    assert lengths[0] == {20}
+    assert min(lengths[1]) > 20
 
 
 @pytest.mark.parametrize("size", ["tokens", "unsorted"])
