@@ -189,6 +189,7 @@ class LongDocumentReranker(CrossEncoder):
             prompts=model.prompts,
             default_prompt_name=model.default_prompt_name,
             activation_fn=model.activation_fn,
+            trust_remote_code=model.trust_remote_code,
         )
         self.train(model.training)
         self._passage_model = (model,)  # in a tuple: its modules are ours already
@@ -203,6 +204,17 @@ class LongDocumentReranker(CrossEncoder):
         self._told: list[tuple[int, list[list[ScoredPassage]]]] = []
         #: How long the documents were that have been scored so far; assign ``Coverage()`` to reset the counts.
         self.coverage = Coverage()
+
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[torch.nn.Module]], **kwargs: Any
+    ) -> CrossEncoder:
+        """The model that scores passages, of a checkpoint: it has the same weights, by the same names.
+
+        Trainers of sentence-transformers ask for it, and take its weights only, when they resume or load the best
+        checkpoint. How scores are combined stays as it is in the model that is trained, a callable of its own too.
+        """
+        return CrossEncoder._load_with_module_classes(model_name_or_path, module_classes, **kwargs)
 
     @property
     def passage_model(self) -> CrossEncoder:
