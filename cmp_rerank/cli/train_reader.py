@@ -193,13 +193,13 @@ def _train(
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
-    from cmp_rerank.hooks.dropout import dropout_disabled
     from cmp_rerank.ir.checkpoints import loading_checkpoint
     from cmp_rerank.reader.digest import questions_digest
     from cmp_rerank.reader.reader import Reader, ReaderOptions
     from cmp_rerank.training import ComparativeTrainer, TimedCheckpoints
     from cmp_rerank.training import resume as resuming
     from cmp_rerank.training.complete import last_checkpoint
+    from cmp_rerank.training.own_dropout import training_without_dropout
 
     known = [question for question in questions if question.answers or question.kind != "span"]
     if not known:
@@ -270,7 +270,7 @@ def _train(
         callbacks=[TimedCheckpoints(save_minutes)],
     )
     begin = time.perf_counter()
-    with nullcontext() if settings["dropout"] else dropout_disabled(model):
+    with nullcontext() if settings["dropout"] else training_without_dropout(trainer):
         trainer.train(None if checkpoint is None else str(checkpoint))
     record = {
         "windows": vars(windows.counts),

@@ -200,6 +200,17 @@ class LongDocumentReranker(CrossEncoder):
         #: How long the documents were that have been scored so far; assign ``Coverage()`` to reset the counts.
         self.coverage = Coverage()
 
+    @classmethod
+    def _load_with_module_classes(
+        cls, model_name_or_path: str, module_classes: Mapping[str, type[torch.nn.Module]], **kwargs: Any
+    ) -> CrossEncoder:
+        """The model that scores passages, of a checkpoint: it has the same weights, by the same names.
+
+        Trainers of sentence-transformers ask for it, and take its weights only, when they resume or load the best
+        checkpoint. How scores are combined stays as it is in the model that is trained, a callable of its own too.
+        """
+        return CrossEncoder._load_with_module_classes(model_name_or_path, module_classes, **kwargs)
+
     @property
     def passage_model(self) -> CrossEncoder:
         """The cross-encoder that scores passages."""
@@ -214,15 +225,6 @@ class LongDocumentReranker(CrossEncoder):
             "stride": self.stride,
             "max_passages": self.max_passages,
         }
-
-    @classmethod
-    def _load_with_module_classes(cls, model_name_or_path: str, module_classes: Any, **kwargs: Any) -> Any:
-        """A checkpoint of a training, of which the trainer of sentence-transformers takes the weights.
-
-        It resumes with them, and ends with the best ones. How documents are divided, the model that is trained knows:
-        its aggregation may be a function that no file can hold.
-        """
-        return cls(CrossEncoder._load_with_module_classes(model_name_or_path, module_classes, **kwargs))
 
     @wraps(CrossEncoder.save_pretrained)
     def save_pretrained(self, path: str, *args: Any, **kwargs: Any) -> None:

@@ -15,7 +15,7 @@ from cmp_rerank.ablations import Example, View
 from cmp_rerank.engine import RowBatch
 from cmp_rerank.hooks.wrappers import base_model
 from cmp_rerank.models.base import ExampleLosses
-from cmp_rerank.models.token_rows import Padding, TokenRowsAdapter, mean_over
+from cmp_rerank.models.token_rows import Padding, TokenRowsAdapter, known_columns, mean_over
 from cmp_rerank.objectives import Outputs
 
 SPAN_LABELS = ("start_positions", "end_positions")
@@ -50,6 +50,7 @@ class SpanReaderAdapter(TokenRowsAdapter):
         example = super().example(row)
         if getattr(row, "example", None) is example:
             return example
+        row = known_columns(row)
         mask = np.asarray(row.get("attention_mask", (1,)))
         if len(mask) and not mask[0]:
             raise ValueError("A row has padding before its tokens: labels of spans would move. Pad on the right.")
@@ -63,7 +64,9 @@ class SpanReaderAdapter(TokenRowsAdapter):
         """Positions of the first and the last token of each answer."""
         if all(hasattr(row, "example") for row in rows):
             spans = [(row.start, row.end) for row in rows]
-        elif all(isinstance(row, Mapping) and all(name in row for name in SPAN_LABELS) for row in rows):
+        elif all(
+            isinstance(row, Mapping) and all(name in known_columns(row) for name in SPAN_LABELS) for row in rows
+        ):
             spans = [(int(row[SPAN_LABELS[0]]), int(row[SPAN_LABELS[1]])) for row in rows]
         else:
             return {}

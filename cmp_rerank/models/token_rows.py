@@ -87,7 +87,7 @@ class TokenRowsAdapter(ModelAdapter):
         return self.padding(rows, inner.device)
 
     def example(self, row: Any) -> Example:
-        """The tokens of a row; what was padding already is left out.
+        """The tokens of a row; what was padding already is left out. A column that is None is missing.
 
         Raises:
             ValueError: If there are no tokens, or not one segment for each of them.
@@ -95,6 +95,7 @@ class TokenRowsAdapter(ModelAdapter):
         known = getattr(row, "example", None)
         if isinstance(known, Example):
             return known
+        row = known_columns(row)
         ids = np.asarray(row.get("input_ids", ()))
         if ids.ndim != 1 or not len(ids):
             raise ValueError(f"A row must be a Window, or have the column input_ids, a list; got {sorted(row)}.")
@@ -143,6 +144,11 @@ class TokenRowsAdapter(ModelAdapter):
     def trimmed(self, row: np.ndarray, example: Example) -> Any:
         """The scores of one example, (width,), without padding."""
         return row
+
+
+def known_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row that have a value; `datasets` fills those that a row lacks with None."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def mean_over(known: Tensor, losses: Tensor) -> Tensor:

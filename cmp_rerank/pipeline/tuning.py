@@ -16,7 +16,6 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer_callback import ProgressCallback
 
 from cmp_rerank.evaluation.evaluator import RunEvaluator
-from cmp_rerank.hooks.dropout import dropout_disabled
 from cmp_rerank.ir import Progress
 from cmp_rerank.pipeline.config import Config
 from cmp_rerank.pipeline.model import loss_of, start_model, tuned_model
@@ -24,6 +23,7 @@ from cmp_rerank.pipeline.steps import Record
 from cmp_rerank.reranking.scoring import NotFiniteError
 from cmp_rerank.training import RerankerTrainer, RerankerTrainingArguments, resume
 from cmp_rerank.training.complete import last_checkpoint
+from cmp_rerank.training.own_dropout import training_without_dropout
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def tune(
         logger.info("resumed from %s", checkpoint)
     diverged = None
     try:
-        with nullcontext() if config.model.dropout else dropout_disabled(model):
+        with nullcontext() if config.model.dropout else training_without_dropout(trainer):
             trainer.train(None if checkpoint is None else str(checkpoint))
     except ValueError as error:
         # Without the guard such a model would be handed over. Of several processes each has an error of its own.

@@ -29,7 +29,8 @@ def from_run(
         queries: Query id -> text.
         run: Query id -> document id -> score, ranked by `cmp_rerank.ir.rank`.
         corpus: Document id -> text.
-        k: How many documents of each query are read; a query without any is left out, and counted.
+        k: How many documents of each query are read; a query without any, or whose documents are all empty texts, is
+            left out, and counted.
         answers: Query id -> gold answers, which are looked for in the passages. Where none of them is found, the
             question is of kind "none"; it keeps its gold texts for the measures.
         gold: Questions with these ids, instead of `answers`; those of kind "yes" and "no" keep their kind.
@@ -38,8 +39,8 @@ def from_run(
         The questions; titles are the ids of the documents.
 
     Raises:
-        ValueError: `k` is out of its range; no query has a document in the run; or documents have no text, with
-            their number and examples.
+        ValueError: `k` is out of its range; no query has a document in the run; documents are not in the corpus,
+            with their number and examples; or all that are read are empty texts.
 
     Example:
         >>> questions = from_run({"q": "Who makes honey?"}, {"q": {"d1": 0.2, "d2": 0.9}},
@@ -55,8 +56,12 @@ def from_run(
         raise nothing_in_common("queries", list(queries), "queries of the run", list(run))
     if missing := ids_without(corpus, documents):
         raise without_texts("documents to be read", list(missing), len(documents))
+    if not any(corpus[doc].strip() for doc in documents):
+        raise ValueError(
+            f"documents to be read need text; got {len(documents)} that are all empty; check the texts of the corpus"
+        )
     known = {question.id: question for question in gold or ()}
-    counts = {"queries without passages": 0, "answers not found": 0}
+    counts = {"queries without passages": 0, "queries whose passages are empty": 0, "answers not found": 0}
     questions = []
     for query, question in queries.items():
         docs = read[query]
@@ -64,6 +69,9 @@ def from_run(
             counts["queries without passages"] += 1
             continue
         passages = tuple(corpus[doc] for doc in docs)
+        if not any(passage.strip() for passage in passages):
+            counts["queries whose passages are empty"] += 1
+            continue
         texts = known[query].texts if query in known else tuple((answers or {}).get(query, ()))
         kind = known[query].kind if query in known else "span"
         found: tuple[GoldAnswer, ...] = ()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import TrainerCallback, TrainingArguments
 
-from cmp_rerank.ablations import Ablation, Plan
+from cmp_rerank.ablations import Ablation, Example, Plan
 from cmp_rerank.engine import Scorer, Strategy
 from cmp_rerank.engine.inference import whole_scores
 from cmp_rerank.hooks.wrappers import base_model, unwrapped
@@ -32,6 +32,8 @@ from cmp_rerank.training.sampler import DistributedBatchSampler, LengthBatches
 
 #: Kinds of models, the first that fits.
 ADAPTERS: tuple[type[TokenRowsAdapter], ...] = (SpanReaderAdapter, ClassifierAdapter)
+#: A schedule of crops may leave an example whole in one draw, and not in the next.
+_DRAWS = 8
 
 
 class ComparativeTrainer(CompleteCheckpoints):
@@ -83,7 +85,7 @@ class ComparativeTrainer(CompleteCheckpoints):
 
     Raises:
         ValueError: If an argument is out of its range, the model is of neither kind, or crops are asked for and the
-            training data has no segments.
+            training data has no segments, or none that a crop may take away.
 
     References:
         - Cross-Model Comparative Loss for Enhancing Neuronal Utility in Language Understanding,
@@ -177,15 +179,22 @@ class ComparativeTrainer(CompleteCheckpoints):
         return self.comparison.diagnostics
 
     def _check_segments(self) -> None:
-        data = self.train_dataset
-        if self.plan.preparing is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        data, crop = self.train_dataset, self.plan.preparing
+        if crop is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or not len(data):
             return
         rows = (data[i] for i in range(min(len(data), 1000)))
-        if len(data) and not any(self.adapter.example(row).croppable for row in rows):
+        if not any(self.adapter.example(row).croppable for row in rows):
             raise ValueError(
-                f"{type(self.plan.preparing).__name__} would take nothing away: no row of the training data has "
+                f"{type(crop).__name__} would take nothing away: no row of the training data has "
                 "segments. Give a segmenter to make_windows(..., segmenter=...), or a column 'segment' to rows of "
                 "your own."
+            )
+        steps = self.plan.steps.count(crop)
+        if not any(_loses(self.adapter.example(data[i]), crop, steps) for i in range(len(data))):
+            raise ValueError(
+                f"{type(crop).__name__} would take nothing away: all segments stay in each of the {len(data)} rows "
+                "of the training data. Most often a row has one segment only: give shorter segments, or several "
+                "passages to a window, as make_windows(..., pack=True) does."
             )
 
     # Data ---------------------------------------------------------------------------------------------------
@@ -345,6 +354,18 @@ def token_rows_adapter(model: Any, tokenizer: Any = None) -> TokenRowsAdapter:
         "neither start_positions nor labels. Load it by AutoModelForQuestionAnswering or "
         "AutoModelForSequenceClassification."
     )
+
+
+def _loses(example: Example, ablation: Ablation, steps: int) -> bool:
+    """Whether an ablation takes anything away from an example, in one of some draws."""
+    if ablation.on_model:
+        return True
+    for draw in range(_DRAWS):
+        drawn = replace(example, seed=example_seed(str(example.seed), "", str(draw)))
+        views = ablation.views(drawn, steps)
+        if views is None or not all(view.reads_same(drawn.full()) for view in views):
+            return True
+    return False
 
 
 def _lengths(dataset: Any) -> list[int]:

@@ -83,26 +83,37 @@ def last_checkpoint(folder: PathLike) -> Path | None:
         else:
             logger.warning(
                 "%s is left out: it is not marked as complete. Its saving was interrupted, it was changed, or "
-                "something else saved it; resume_from_checkpoint=%r resumes from it all the same",
+                "something else saved it",
                 path,
-                str(path),
             )
     return complete[max(complete)] if complete else None
 
 
-def remove_unfinished(folder: PathLike) -> None:
-    """Remove the checkpoints whose saving was interrupted from the output folder of a trainer; whole ones stay."""
+def remove_unfinished(folder: PathLike, named: PathLike | None = None) -> None:
+    """Remove the checkpoints whose saving was interrupted from the output folder of a trainer.
+
+    Args:
+        folder: The output folder.
+        named: The checkpoint that is resumed from; it stays, as those do that are whole.
+    """
     for _, path in _checkpoints(folder):
-        if (path / SAVING).exists():
-            (path / SAVING).unlink() if is_complete(path) else shutil.rmtree(path)
+        if not (path / SAVING).exists():
+            continue
+        if is_complete(path):
+            (path / SAVING).unlink()
+        elif named is None or path.resolve() != Path(named).resolve():
+            shutil.rmtree(path)
 
 
 def remove_superseded(resumed: Path, args: TrainingArguments) -> None:
-    """Remove what was to go when the newest checkpoint was complete; a kill came between."""
+    """Remove what was to go when the newest checkpoint was complete; a kill came between.
+
+    Where it is not marked as complete nothing goes: it may be of no use, and an older one is needed then.
+    """
     folder = Path(str(args.output_dir))
     state = resumed / STATE
     newest = [path for _, path in sorted(_checkpoints(folder))][-1:]
-    if state.is_file() and [path.resolve() for path in newest] == [resumed.resolve()]:
+    if is_complete(resumed) and state.is_file() and [path.resolve() for path in newest] == [resumed.resolve()]:
         best = TrainerState.load_from_json(str(state)).best_model_checkpoint
         rotate_checkpoints(str(folder), args.save_total_limit, best)
 
@@ -112,6 +123,17 @@ def _checkpoints(folder: PathLike) -> Iterator[tuple[int, Path]]:
     for path in sorted(Path(folder).glob("checkpoint-*")):
         if (steps := re.fullmatch(r"checkpoint-(\d+)", path.name)) and path.is_dir():
             yield int(steps[1]), path
+
+
+def _with_state(folder: PathLike) -> Path | None:
+    """The checkpoint with the most steps that has the file which is written last, and can be read."""
+    for _, path in sorted(_checkpoints(folder), reverse=True):
+        try:
+            TrainerState.load_from_json(str(path / STATE))
+        except (OSError, ValueError, TypeError):
+            continue
+        return path
+    return None
 
 
 def _sync(path: Path) -> None:
@@ -134,7 +156,8 @@ class CompleteCheckpoints(Trainer):
         """Train, as ``Trainer`` does.
 
         Args:
-            resume_from_checkpoint: True: from the last complete checkpoint in the output folder; a folder: from it.
+            resume_from_checkpoint: True: from the last complete checkpoint in the output folder; a folder: from it,
+                marked as complete or not, and it is not removed. Others whose saving was interrupted are.
             *args: As for ``Trainer``.
             **kwargs: As for ``Trainer``.
 
@@ -147,13 +170,15 @@ class CompleteCheckpoints(Trainer):
         if resume_from_checkpoint is True:
             found = last_checkpoint(str(self.args.output_dir))
             if found is None:
+                tried = _with_state(str(self.args.output_dir))
+                hint = "" if tried is None else f", or try resume_from_checkpoint={str(tried)!r}, which may be whole"
                 raise ValueError(
                     f"resume_from_checkpoint=True needs a complete checkpoint; got none in {self.args.output_dir}; "
-                    "train from the start without it"
+                    f"train from the start without it{hint}"
                 )
             resume_from_checkpoint = str(found)
         if self.args.should_save:
-            remove_unfinished(str(self.args.output_dir))
+            remove_unfinished(str(self.args.output_dir), resume_from_checkpoint or None)
             if resume_from_checkpoint:
                 remove_superseded(Path(resume_from_checkpoint), self.args)
         return super().train(resume_from_checkpoint, *args, **kwargs)

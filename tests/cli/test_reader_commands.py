@@ -131,7 +131,10 @@ def test_without_dropout_the_models_own_dropout_is_off_in_training(folder: Path,
     off, on = losses("off", folder / "model", "--no-dropout"), losses("on", folder / "model")
     assert off == losses("none", tmp_path / "quiet")
     assert off != on
-    assert json.loads((tmp_path / "off" / "config.json").read_text())["hidden_dropout_prob"] == 0.1
+    saved = [tmp_path / "off", *(tmp_path / "off" / "trainer").glob("checkpoint-*")]
+    assert len(saved) > 1
+    for checkpoint in saved:
+        assert json.loads((checkpoint / "config.json").read_text())["hidden_dropout_prob"] == 0.1
 
 
 def test_dropout_beside_drop_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -252,9 +255,10 @@ def test_when_there_may_be_no_answer(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_passages_of_a_run(folder: Path, tmp_path: Path) -> None:
-    write_queries(tmp_path / "queries.jsonl", {"a": QUERIES[0], "b": QUERIES[1], "c": "What?"})
-    write_corpus(tmp_path / "corpus.jsonl", {f"d{i}": passage for i, passage in enumerate(PASSAGES)})
-    write_run(tmp_path / "run.trec", {"a": {"d0": 3.0, "d1": 1.0, "d2": 2.0}, "b": {"d3": 1.0}})
+    write_queries(tmp_path / "queries.jsonl", {"a": QUERIES[0], "b": QUERIES[1], "c": "What?", "e": "When?"})
+    write_corpus(tmp_path / "corpus.jsonl", {"d": "", **{f"d{i}": text for i, text in enumerate(PASSAGES)}})
+    scores = {"a": {"d0": 3.0, "d1": 1.0, "d2": 2.0}, "b": {"d3": 1.0}, "e": {"d": 1.0}}
+    write_run(tmp_path / "run.trec", scores)
     arguments = ["answer", folder / "model", "--queries", tmp_path / "queries.jsonl", "--run", tmp_path / "run.trec"]
     more = ["--k", 2, "--top-k", 20, "--predictions", tmp_path / "found.json", "--hotpotqa", "--device", "cpu"]
     result = run(*arguments, "--corpus", tmp_path / "corpus.jsonl", *more)
@@ -267,6 +271,7 @@ def test_the_passages_of_a_run(folder: Path, tmp_path: Path) -> None:
         text = PASSAGES[int(answer["document"][1:])]
         assert text[answer["start"] : answer["end"]] == answer["text"] != ""
     assert "queries without passages: 1" in result.output
+    assert "queries whose passages are empty: 1" in result.output
     assert set(json.loads((tmp_path / "found.json").read_text())["answer"]) == {"a", "b"}
 
 

@@ -37,6 +37,13 @@ def test_a_resumed_training_draws_what_the_whole_one_did() -> None:
     assert [resumed.draw(step) for step in (1, 1, 2, 2)] == draws[2:]
 
 
+def test_batches_of_an_interrupted_step_do_not_count_in_the_training_that_resumes() -> None:
+    one = comparison()
+    first, second = object(), object()
+    draws = [one.draw(step, training=first) for step in (0, 1, 2, 2)]
+    assert [one.draw(step, training=second) for step in (2, 2)] == draws[2:]
+
+
 def test_without_a_trainer_each_batch_is_a_step() -> None:
     one, given = comparison(), comparison()
     assert [one.draw(None) for _ in range(3)] == [given.draw(step) for step in range(3)]

@@ -12,12 +12,11 @@ import tiny_models
 import torch
 from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
-from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, ListNetLoss
 from tiny_models import QUERIES, TEXTS
 
-from cmp_rerank import CmpCrop, ComparativeLoss, RerankerTrainer
+from cmp_rerank import CmpCrop, ComparativeLoss, RerankerTrainer, RerankerTrainingArguments
 from cmp_rerank.models.cross_encoder import CrossEncoderAdapter
 from cmp_rerank.models.long_document import (
     AvgP,
@@ -281,50 +280,49 @@ def test_the_real_trainer_trains_it_with_crops(model: CrossEncoder, tmp_path: Pa
     assert reranker.coverage.long > 0
 
 
-class Scored(BaseEvaluator):
-    """The first checkpoint is the best one."""
-
-    primary_metric = "score"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values = iter([0.9, 0.5])
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        return {"score": next(self.values, 0.0)}
+def first_passage(scores: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    return scores[:, 0]
 
 
-def lowest(scores: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    return scores.masked_fill(~real[..., None], torch.inf).amin(dim=1)
-
-
-@pytest.mark.parametrize("combine", [MaxP(), lowest], ids=["by name", "a function"])
-@pytest.mark.parametrize("kind", [CrossEncoderTrainer, RerankerTrainer])
-def test_trainers_end_with_the_best_checkpoint_and_resume_from_any(
-    kind: Any, combine: Any, model: CrossEncoder, tmp_path: Path
+@pytest.mark.parametrize("combine", [MaxP(), first_passage])
+@pytest.mark.parametrize("ours", [False, True])
+def test_trainers_resume_it_and_load_its_best_checkpoint(
+    ours: bool, combine: Any, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reranker = LongDocumentReranker(model, combine)
-    arguments = CrossEncoderTrainingArguments(
-        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, learning_rate=1e-2,
-        save_strategy="steps", save_steps=1, eval_strategy="steps", eval_steps=1, load_best_model_at_end=True,
-        report_to="none", metric_for_best_model="eval_score", greater_is_better=True, disable_tqdm=True, use_cpu=True,
-    )  # fmt: skip
+    """An aggregation that no checkpoint can hold is not in the way: it stays that of the model."""
+    Arguments = RerankerTrainingArguments if ours else CrossEncoderTrainingArguments
+    Trainer = RerankerTrainer if ours else CrossEncoderTrainer
 
-    def trained(**options: Any) -> Any:
-        loss = BinaryCrossEntropyLoss(reranker)
-        trainer = kind(
-            model=reranker, args=arguments, train_dataset=dataset(), loss=loss, evaluator=Scored(),
+    def make() -> Any:
+        reranker = LongDocumentReranker(CrossEncoder(str(tiny_checkpoint), device="cpu"), combine, passage_tokens=20)
+        arguments = Arguments(
+            output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=2, learning_rate=1e-2, eval_steps=1,
+            save_steps=1, eval_strategy="steps", load_best_model_at_end=True, lr_scheduler_type="constant",
+            metric_for_best_model="eval_loss", greater_is_better=True, report_to="none", disable_tqdm=True,
+            use_cpu=True,
         )  # fmt: skip
-        trainer.train(**options)
-        return trainer
+        loss = BinaryCrossEntropyLoss(reranker)
+        return Trainer(model=reranker, args=arguments, train_dataset=dataset(), eval_dataset=dataset(), loss=loss)
 
-    first = trained()
-    assert first.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
-    for each, same in ((1, True), (2, False)):
-        saved = CrossEncoder(str(tmp_path / f"checkpoint-{each}"), device="cpu").state_dict()
-        assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items()) == same
-    assert trained(resume_from_checkpoint=str(tmp_path / "checkpoint-1")).state.global_step == 2
-    assert reranker.combine is combine
+    done = make()
+    done.train()
+    losses = {entry["step"]: entry["eval_loss"] for entry in done.state.log_history if "eval_loss" in entry}
+    best = max(losses, key=lambda step: losses[step])  # of a training that learns, the last one is not that
+    assert best < 4
+    assert done.state.best_global_step == best
+    assert done.evaluate()["eval_loss"] == pytest.approx(losses[best], abs=1e-6)
+    again = make()
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert again.model.combine is combine
+    for name, value in done.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_model_of_its_own_code_is_loaded_with_it_again(model: CrossEncoder) -> None:
+    assert not LongDocumentReranker(model).trust_remote_code
+    model.trust_remote_code = True
+    assert LongDocumentReranker(model).trust_remote_code
 
 
 def test_crops_of_a_long_document_are_scored_as_shorter_documents(model: CrossEncoder) -> None:

@@ -1368,10 +1368,34 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "reranking-merged-early",
         "cmp_rerank/reranking/merge.py",
-        "if not all(map(is_complete, parts)):",
-        "if not any(map(is_complete, parts)):",
+        "if not _belong_together(parts):",
+        "if conclusion(parts[-1]) is None:",
         RERANKED,
         "the output would be written when one shard is complete",
+    ),
+    Mutant(
+        "reranking-shards-of-two",
+        "cmp_rerank/reranking/merge.py",
+        "in differences(first, end)]",
+        "in differences(first, first)]",
+        RERANKED,
+        "shards of another model or run would be joined",
+    ),
+    Mutant(
+        "core-interrupted-step",
+        "cmp_rerank/losses/core.py",
+        "if training is not self.training:",
+        "if training is None:",
+        CORE,
+        "the step of a training that was interrupted would have other views when it is taken again",
+    ),
+    Mutant(
+        "relevance-by-column",
+        "cmp_rerank/losses/comparative.py",
+        "first[d.address[1]][d.address[0] - 1]",
+        "first[d.address[1]][d.address[0] - 2]",
+        (f"{COMPARATIVE}::test_relevance_by_label_and_by_column",),
+        "the support of another document would be kept",
     ),
     # Guard --------------------------------------------------------------------------------------------------
     Mutant(

@@ -548,7 +548,10 @@ def test_without_dropout_the_models_own_dropout_is_off_in_training(tiny_checkpoi
     on, off, none = tuned("on"), tuned("off", dropout=False), tuned("none", options={"config_kwargs": rates})
     assert torch.equal(weights(off), weights(none))
     assert not torch.equal(weights(off), weights(on))
-    assert json.loads((off / "config.json").read_text())["hidden_dropout_prob"] == 0.1
+    saved = [off, *(off.parents[1] / "seed-0-training").glob("checkpoint-*")]
+    assert len(saved) > 1
+    for checkpoint in saved:
+        assert json.loads((checkpoint / "config.json").read_text())["hidden_dropout_prob"] == 0.1
 
 
 def test_a_loss_and_an_ablation_of_the_users(

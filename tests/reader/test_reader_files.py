@@ -358,7 +358,7 @@ def test_from_run() -> None:
     assert questions[0].titles == ("d3", "d1")
     assert questions[0].answers == (GoldAnswer("bees", 0, 11),)
     assert (questions[1].kind, questions[1].texts) == ("none", ("bees",))
-    assert questions.counts == {"queries without passages": 1, "answers not found": 1}
+    assert questions.notes() == ["queries without passages: 1", "answers not found: 1"]
     again = from_run(queries, run, corpus, k=2, gold=questions)
     assert again[0].answers == questions[0].answers
     said = [
@@ -372,6 +372,17 @@ def test_from_run() -> None:
         from_run(queries, run, corpus, k=0)
     with pytest.raises(ValueError, match="no id in common; got 1 queries"):
         from_run({"q9": "Who?"}, run, corpus)
+
+
+def test_a_query_whose_passages_are_empty_is_left_out() -> None:
+    queries = {"q1": "Who?", "q2": "What?", "q3": "Why?", "q4": "When?"}
+    corpus = {"d1": "Bees do.", "d2": "", "d3": " \n"}
+    run = {"q1": {"d1": 1.0, "d2": 2.0}, "q2": {"d2": 1.0, "d3": 2.0}, "q3": {"d1": 1.0, "d2": 2.0}}
+    questions = from_run(queries, run, corpus, answers={"q2": ["bees"]})
+    assert {question.id: question.titles for question in questions} == {"q1": ("d2", "d1"), "q3": ("d2", "d1")}
+    assert questions.notes() == ["queries without passages: 1", "queries whose passages are empty: 1"]
+    with pytest.raises(ValueError, match="documents to be read need text; got 2 that are all empty"):
+        from_run({"q2": "What?"}, run, corpus)
 
 
 def test_real_files(shared_data: Path) -> None:

@@ -19,13 +19,13 @@ from tiny_models import SIZES, TEXTS, OutOfMemoryOnce, random_model
 from tiny_readers import READERS, reader, windows, wordpiece
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
-from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan
+from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, FeedbackCounts, FixedCounts, IndependentCopies, Plan
 from cmp_rerank.ablations.drop import DropHooks
 from cmp_rerank.hooks.dropout import dropout_rates
 from cmp_rerank.models.classifier import classification_losses
 from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.models.span_reader import SpanReaderAdapter, span_losses
-from cmp_rerank.reader import Window
+from cmp_rerank.reader import WholePassages, Window
 from cmp_rerank.training import ComparativeTrainer
 
 CROP, DROP = CmpCrop(), CmpDrop(p=0.3, layers="top:1")
@@ -496,6 +496,80 @@ def test_segments_of_the_label_are_support(tmp_path: Path) -> None:
         assert trainer.data_collator.adapter.example(made | {"support": [3]}).support - {-1} == support | {3}
     unlabelled = {"input_ids": ids, "segment": segment, "support": [2]}
     assert trainer.data_collator.adapter.example(unlabelled).support == {2}
+
+
+def test_columns_that_are_none_are_missing(tmp_path: Path) -> None:
+    """`datasets` fills the columns that some rows lack."""
+    model, tokenizer = reader("bert")
+    data = windows(tokenizer, crop=CROP, pack=False)
+    own = [row(window) | {"segment": window.example.segment.tolist()} for window in data]
+    own[0] |= {"support": None, "attention_mask": None}
+    own[1] |= {"segment": None}
+    trainer = ComparativeTrainer(
+        model, arguments(tmp_path), train_dataset=own, processing_class=tokenizer, ablations=[CROP]
+    )
+    adapter = trainer.adapter
+    without = {name: value for name, value in own[0].items() if value is not None}
+    assert adapter.example(own[0]).support == adapter.example(without).support
+    assert adapter.example(own[0]).segments() == data[0].example.segments()
+    assert not adapter.example(own[1]).croppable
+    unlabelled = without | {"start_positions": None, "end_positions": None}
+    assert adapter.example(unlabelled).support == frozenset()
+    assert adapter.labels([unlabelled]) == {}
+    trainer.train()
+    with pytest.raises(ValueError, match="have the column input_ids"):
+        adapter.example({"input_ids": None})
+
+
+def rows_of(*segments: list[int], support: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+    labels = {"start_positions": 0, "end_positions": 0, "support": list(support)}
+    return [{"input_ids": [2, *range(9, 9 + len(s)), 3], "segment": [-1, *s, -1], **labels} for s in segments]
+
+
+@pytest.mark.parametrize(
+    ("ablation", "rows", "refused"),
+    [
+        (CmpCrop(), rows_of([0, 0, 0], [0, 0]), True),
+        (CmpCrop(), rows_of([0, 0, 0], [0, 1]), False),
+        (CmpCrop(), rows_of([0, 1], support=(0, 1)), True),
+        (CmpCrop(), rows_of([0, 1, 2], support=(0, 1)), False),
+        (CmpCrop(schedule=FixedCounts((3,))), rows_of([0, 1, 2]), True),
+        (CmpCrop(schedule=FixedCounts((2,))), rows_of([0, 1, 2]), False),
+        (CmpCrop(schedule=FeedbackCounts()), rows_of([0, 0]), False),  # keeps all in every other draw
+        (IndependentCopies(CmpCrop()), rows_of([0, 0], [1, 1]), True),
+        (IndependentCopies(CmpCrop()), rows_of([0, 0], [0, 1]), False),
+        (CmpCrop(), [*rows_of([0]) * 1500, *rows_of([0, 1])], False),
+    ],
+)
+def test_a_crop_that_would_take_nothing_away_is_refused(
+    ablation: Any, rows: list[dict[str, Any]], refused: bool, tmp_path: Path
+) -> None:
+    model, tokenizer = reader("bert")
+
+    def make() -> ComparativeTrainer:
+        args = arguments(tmp_path)
+        return ComparativeTrainer(model, args, train_dataset=rows, processing_class=tokenizer, ablations=[ablation])
+
+    if refused:
+        with pytest.raises(
+            ValueError, match=f"would take nothing away: all segments stay in each of the {len(rows)}"
+        ):
+            make()
+    else:
+        make()
+
+
+def test_whole_passages_need_several_in_a_window(tmp_path: Path) -> None:
+    model, tokenizer = reader("bert")
+    crop = CmpCrop(segmenter=WholePassages())
+    options: dict[str, Any] = {"processing_class": tokenizer, "ablations": [crop]}
+    with pytest.raises(ValueError, match=r"CmpCrop would take nothing away: .* give shorter segments, or several"):
+        ComparativeTrainer(
+            model, arguments(tmp_path), train_dataset=windows(tokenizer, crop=crop, pack=False), **options
+        )
+    packed = windows(tokenizer, crop=crop, pack=True)
+    assert any(len(window.example.segments()) > 1 for window in packed)
+    ComparativeTrainer(model, arguments(tmp_path), train_dataset=packed, **options)
 
 
 # A trainer like any other ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +183,50 @@ def test_what_a_kill_has_left_is_removed_and_nothing_else(of_reranker: Make, tmp
     assert [folder.exists() for folder in (half, others, plain, whole)] == [False, True, True, True]
     assert is_complete(whole)
     assert not (whole / SAVING).exists()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_an_unfinished_checkpoint_that_is_named_is_resumed_from_as_advised(
+    relative: bool, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill before the mark: all files are there, and it is the only one."""
+    done = make(tmp_path, max_steps=4)
+    done.train()
+    named = tmp_path / "checkpoint-2"
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    (named / MARK).unlink()
+    (named / SAVING).touch()
+    advice = f"train from the start without it, or try resume_from_checkpoint={str(named)!r}, which may be whole"
+    with pytest.raises(ValueError, match=re.escape(advice)):
+        make(tmp_path, max_steps=4).train(resume_from_checkpoint=True)
+    files = {path: path.stat().st_size for path in named.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    again = make(tmp_path, max_steps=4)
+    again.train(resume_from_checkpoint=f"{named.name}/" if relative else str(named))
+    assert torch.equal(weights(again), weights(done))
+    assert {path: path.stat().st_size for path in named.iterdir()} == files
+
+
+@pytest.mark.parametrize("state", [None, "", '{"epoch": 0.5, "glo', "[]", '{"unknown": 1}'])
+def test_what_cannot_be_resumed_from_is_not_advised(state: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    (folder / SAVING).touch()
+    if state is not None:
+        (folder / STATE).write_text(state)
+    with pytest.raises(ValueError, match=r"train from the start without it$"):
+        of_reader(tmp_path, max_steps=1).train(resume_from_checkpoint=True)
+
+
+def test_an_older_checkpoint_stays_beside_an_unfinished_one(of_reranker: Make, tmp_path: Path) -> None:
+    """It may be needed yet: what is not marked may be of no use."""
+    of_reranker(tmp_path, max_steps=4).train()
+    named = tmp_path / "checkpoint-4"
+    (named / MARK).unlink()
+    (named / SAVING).touch()
+    again = of_reranker(tmp_path, max_steps=4, save_strategy="no", save_total_limit=1)
+    again.train(resume_from_checkpoint=str(named))
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
 
 
 def test_all_that_draws_batches_is_told_its_epoch(
