@@ -9,7 +9,7 @@ import pytest
 from damage import damage_in_place, damaged
 
 from cmp_rerank.pipeline.folder import RECORD, RunFolder
-from cmp_rerank.reranking.journal import Journal, groups_of
+from cmp_rerank.reranking.journal import Journal, conclusion, groups_of
 from cmp_rerank.reranking.result import Counts, Scored
 
 SETTINGS = {"depth": 3, "model": "m"}
@@ -24,7 +24,7 @@ def write(path: Path) -> list[int]:
             if number not in journal.finished:
                 journal.append(number, f"digest {number}", group)
                 made.append(number)
-        journal.end(len(GROUPS))
+        journal.end(len(GROUPS), "run")
     return made
 
 
@@ -37,7 +37,9 @@ def test_a_damaged_journal_goes_on_from_the_first_damaged_line(
     again = 0
     for seed in range(150):
         path.write_bytes(damaged(whole, f"journal {seed}"))
+        conclusion(path)  # whatever it says, it is no error
         made = write(path)
+        assert conclusion(path) == {**SETTINGS, "groups": 8, "run": "run"}
         assert made == list(range(8 - len(made), 8)), seed
         assert [each.run for each in groups_of(path)] == [each.run for each in GROUPS], seed
         again += bool(made)
