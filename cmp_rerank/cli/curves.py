@@ -53,10 +53,10 @@ def curves(
             f"the plot goes beside the numbers, to their name with .{plot}; got --out {out}; give the numbers "
             "another name, such as curves.json, or leave the plot out: --plot none"
         )
-    candidates = read_run(run)
+    candidates, judged = read_run(run), read_qrels(qrels)
     if max_queries:
-        candidates = dict(list(candidates.items())[:max_queries])
-    judged = read_qrels(qrels)
+        asked = [query for query in candidates if query in judged] or list(candidates)
+        candidates = {query: candidates[query] for query in asked[:max_queries]}
     # Of a corpus that may have millions of documents only the candidates are kept.
     scored = {doc for query in candidates.keys() & judged.keys() for doc, _ in rank(candidates[query])[:depth]}
     named = {name or Path(path).name: path for name, path in map(options.named_path, model)}

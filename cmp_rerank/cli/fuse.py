@@ -28,7 +28,10 @@ def fuse(
     weights: Annotated[
         str, typer.Option(help="A weight for each run, with commas: 1,0.5; default: equal ones.")
     ] = "",
-    k: Annotated[float, typer.Option(min=0, help="Of reciprocal ranks: how little the first ones stand out.")] = 60,
+    k: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of reciprocal ranks: how little the first ones stand out; default: 60."),
+    ] = None,
     depth: Annotated[int, typer.Option(min=0, help="At most so many documents for each query; 0: all.")] = 0,
     tag: Annotated[str, typer.Option(help="Name of the system in a TREC run.")] = "fused",
 ) -> None:
@@ -46,10 +49,16 @@ def fuse(
     from cmp_rerank.ir.ranking import check_choice
 
     check_choice("--by", by, ("rank", *SCALES))
+    if k is not None and by != "rank":
+        raise ValueError(f"--k is for --by rank; got --by {by}; leave it out")
     factors = _numbers(weights)
     read = [read_run(path) for path in runs]
     limit = depth or None
-    fused = fuse_ranks(read, k, factors, limit) if by == "rank" else combine(read, factors, scale=by, depth=limit)
+    fused = (
+        fuse_ranks(read, 60 if k is None else k, factors, limit)
+        if by == "rank"
+        else combine(read, factors, scale=by, depth=limit)
+    )
     write_run(out, fused, tag)
     options.warn(_partial(runs, read))
     options.told(f"{sum(map(len, fused.values())):,} documents for {len(fused):,} queries written to {out}", out)

@@ -26,7 +26,7 @@ def report(
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Comparison of rankings",
     depth: Annotated[int, typer.Option(help="Documents of each ranking that are shown.")] = 10,
-    text_chars: Annotated[int, typer.Option(help="Longest text of a document that is kept.")] = 500,
+    text_chars: Annotated[int, typer.Option(min=0, help="Longest text of a document that is kept.")] = 500,
     baseline: Baseline = None,
     alpha: Alpha = 0.05,
     level: Level = 0.95,

@@ -96,16 +96,17 @@ class Curves:
             raise ValueError(f"the measure must be one of those computed: {', '.join(names)}; got {measure!r}")
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        for name, points in self.points.items():
+        lines = []
+        for points in self.points.values():
             kept = [point for point in points if point.level == 0]
             ticks = ["all" if point.segments is None else str(point.segments) for point in kept]
-            left.plot(ticks, [point.means[measure] for point in kept], marker="o", label=name)
+            lines += left.plot(ticks, [point.means[measure] for point in kept], marker="o")
             dropped = [point for point in points if point.segments is None]
             rates = [f"{self.config['rates'][str(point.level)]:.2g}" for point in dropped]
-            right.plot(rates, [point.means[measure] for point in dropped], marker="o", label=name)
+            right.plot(rates, [point.means[measure] for point in dropped], marker="o")
         left.set(xlabel="segments kept", ylabel=measure)
         right.set(xlabel="rate at which neurons are dropped")
-        left.legend()
+        left.legend(lines, [*self.points])  # by a label of its own a line whose name begins with _ would have none
         target = Path(os.path.realpath(path))
         draft = target.with_name("." + Path(path).name)  # keeps the suffix, which is the format
         figure.savefig(draft)

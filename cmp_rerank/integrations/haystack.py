@@ -105,7 +105,7 @@ class HaystackReader:
         """
         self.warm_up()
         assert self._reader is not None
-        if not documents:
+        if not any((document.content or "").strip() for document in documents):
             return {"answers": []}
         most = self.top_k if top_k is None else top_k
         spans = self._reader.answer(query, [document.content or "" for document in documents], most)

@@ -76,7 +76,7 @@ class LangChainReader(BaseDocumentCompressor):
         Their place in it is ``metadata["start"]`` and ``metadata["end"]``, in characters, and their probability is
         ``metadata["relevance_score"]``.
         """
-        if not documents:
+        if not any(document.page_content.strip() for document in documents):
             return []
         spans = self._reader.answer(query, [document.page_content for document in documents], self.top_n)
         return [

@@ -71,10 +71,15 @@ def encode(
         **preprocess: passed on to ``model.preprocess`` (``prompt``, ``task``, ``processing_kwargs``).
 
     Raises:
-        ValueError: if it must be located, but cannot be.
+        ValueError: if it must be located, but cannot be; or a text has half of a character (a lone surrogate), which
+            tokenizers cannot read.
     """
     kwargs = _without_padding(preprocess.pop("processing_kwargs", None) or {}, truncation)
-    encoded = model.preprocess([tuple(pair) for pair in pairs], processing_kwargs=kwargs, **preprocess)
+    try:
+        encoded = model.preprocess([tuple(pair) for pair in pairs], processing_kwargs=kwargs, **preprocess)
+    except TypeError as error:  # what tokenizers say of such a text, without saying where
+        _check_characters(pairs, error)
+        raise
     lengths = [len(ids) for ids in encoded["input_ids"]]
     features: list[dict[str, np.ndarray]] = [{} for _ in pairs]
     shared = {}
@@ -107,6 +112,19 @@ def encode(
     else:
         found = [_in_pair(encoding) for encoding in encoded.encodings]
     return Encoded(features, shared, found)
+
+
+def _check_characters(pairs: Sequence[tuple[str, str]], error: TypeError) -> None:
+    """Name the text that has half of a character, if there is one."""
+    for number, pair in enumerate(pairs):
+        for what, text in zip(("query", "passage"), pair, strict=True):
+            try:
+                text.encode()
+            except UnicodeEncodeError as found:
+                raise ValueError(
+                    f"The {what} of pair {number} has half of a character, {text[found.start]!r}, at place "
+                    f"{found.start} (query: {pair[0][:80]!r}). Remove it, or read the texts as UTF-8."
+                ) from error
 
 
 def _without_padding(given: dict[str, Any], truncation: bool) -> dict[str, Any]:

@@ -94,6 +94,11 @@ def test_the_command_writes_numbers_and_a_plot(
         assert taken.exit_code == 2
         assert f"to their name with .{plot}; got --out {out}; give the numbers another name" in taken.stderr
     assert not (tmp_path / "x.png").exists()
+    write_run(tmp_path / "run.txt", {"zz": {"d0": 1.0}, **RUN})  # one that nobody has judged does not count
+    more = CliRunner().invoke(app, [*arguments, "--model", f"_c={tiny_checkpoint}"])
+    assert more.exit_code == 0, more.output
+    assert json.loads((tmp_path / "curves.json").read_text())["points"]["a"] == numbers["points"]["a"]
+    assert "<!-- _c -->" in (tmp_path / "curves.svg").read_text()  # in the legend
     bad = CliRunner().invoke(app, [*arguments, "--segments", "x"])
     assert bad.exit_code == 2
     assert "--segments must be whole numbers" in bad.stderr

@@ -17,6 +17,7 @@ import pytest
 
 from cmp_rerank.evaluation import evaluate
 from cmp_rerank.evaluation.report import build_report, read_curves, shown_documents, write_report
+from cmp_rerank.evaluation.report.payload import clip
 from cmp_rerank.ir import rank, write_run
 
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
@@ -119,6 +120,18 @@ def test_texts_are_cut_until_the_page_fits() -> None:
         build_report(**parts, measures="RR", resamples=100, max_bytes=1000)
 
 
+@pytest.mark.parametrize("text", [" " * 500 + "late text", "\n\t" * 20 + "a", "x" * 600, "one " * 200, " ", ""])
+def test_texts_that_begin_with_blanks_are_cut_at_a_word(text: str) -> None:
+    found = clip(text, 30)
+    words = found.removesuffix(" …")
+    assert text.strip().startswith(words)
+    assert len(words) <= 30
+    assert found.endswith(" …") == (len(text.strip()) > 30)
+    runs = {name: {"q": {"d": 1.0}} for name in "ab"}
+    page, _ = build_report(runs, {"q": {"d": 1}}, "RR", queries={"q": f"{text}x"}, corpus={"d": text}, text_chars=30)
+    assert unpacked(data_of(page), "docs") == [["d", found]]
+
+
 def test_seeds_several_systems_and_curves() -> None:
     parts = collection(60)
     first, tuned = parts["runs"].values()
@@ -166,6 +179,9 @@ def test_curves_from_files(tmp_path: Path) -> None:
     assert read_curves(tmp_path / "c.json") == {"loss": {"a": [[0, 1]]}}
     (tmp_path / "c.json").write_text("{\n nothing")
     with pytest.raises(ValueError, match=r"c\.json, line 2: not JSON"):
+        read_curves(tmp_path / "c.json")
+    (tmp_path / "c.json").write_text('{"config": {"segmenter": "Sentences()"}, "points": {}}')
+    with pytest.raises(ValueError, match=r"c\.json: these are the utility curves of `cmp-rerank curves`"):
         read_curves(tmp_path / "c.json")
     (tmp_path / "bad.csv").write_text("steps,RR\n1,high\n")
     with pytest.raises(ValueError, match=r"bad\.csv, line 2: a value is not a number"):

@@ -367,6 +367,16 @@ def test_empty_passages_are_refused(text: str) -> None:
         tokenise(model("wordpiece"), [("q", "text"), ("q", text)], PLAN)
 
 
+@pytest.mark.parametrize("what", ["query", "passage"])
+@pytest.mark.parametrize("plan", [PLAN, Plan([])])
+def test_half_of_a_character_is_an_error_with_its_place(what: str, plan: Plan) -> None:
+    odd = ("q", "text \udd89") if what == "passage" else ("is \ud83d", "text")
+    place = 5 if what == "passage" else 3
+    message = rf"The {what} of pair 1 has half of a character, '\\ud[0-9a-f]{{3}}', at place {place}"
+    with pytest.raises(ValueError, match=message):
+        tokenise(model("wordpiece"), [("q", "text"), odd], plan)
+
+
 def test_a_query_that_fills_the_window_leaves_nothing_to_crop(window: Any) -> None:
     one = model("wordpiece")
     window(one, 20)

@@ -74,6 +74,11 @@ def check_curves(curves: Any) -> None:
     Raises:
         ValueError: With the chart and the series.
     """
+    if isinstance(curves, Mapping) and {"config", "points"} <= curves.keys():
+        raise ValueError(
+            "these are the utility curves of `cmp-rerank curves`, whose plot is beside them; a report takes chart -> "
+            "series -> (x, y) points, or the CSV of an evaluator"
+        )
     if not isinstance(curves, Mapping):
         raise ValueError(f"curves map charts to series of points; got a {type(curves).__name__}")
     for chart, series in curves.items():

@@ -173,16 +173,17 @@ def written(text: str) -> str:
 
 
 def clip(text: str, length: int) -> str:
-    """Cut a text at a word, with an ellipsis.
+    """Cut a text at a word, with an ellipsis; blanks around it are left out.
 
     Example:
         >>> clip("one two three", 9)
         'one two …'
     """
+    text = text.strip()
     if len(text) <= length:
         return text
-    cut = text[:length]
-    return (cut.rsplit(None, 1)[0] if " " in cut else cut) + " …"
+    words, *_ = text[:length].rsplit(None, 1)  # it begins with a word
+    return f"{words} …"
 
 
 def _short(score: float) -> float | str:
