@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 
-from cmp_rerank.text.checks import refuse_class
+from cmp_rerank.text.checks import refuse_class, refuse_mask
 from cmp_rerank.text.digest import content_digest
 from cmp_rerank.text.terms import WORD
 
@@ -356,13 +356,14 @@ def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Ch
         what: named in the error.
 
     Raises:
-        ValueError: for a span that is no pair of integers, empty, or outside of the text.
+        ValueError: for a span that is no pair of integers (True and False are none), empty, or outside of the text.
     """
     if isinstance(spans, str) or not isinstance(spans, (Iterable, np.ndarray)):
         raise ValueError(f"{what}: expected spans (start, end) of characters; got {spans!r}.")
     checked = []
     for span in spans:
         pair = tuple(span) if isinstance(span, (Sequence, np.ndarray)) and not isinstance(span, str) else ()
+        refuse_mask(what, [span, *pair])
         if len(pair) != 2 or not all(isinstance(value, (int, np.integer)) for value in pair):
             raise ValueError(f"{what}: expected spans (start, end) of characters; got {span!r}.")
         start, end = int(pair[0]), int(pair[1])
