@@ -114,7 +114,7 @@ class Paragraphs:
 
 @dataclass(frozen=True)
 class WordWindows:
-    """Split a text into windows of words; in scripts without spaces each character is a word.
+    """Split a text into windows of words; in scripts without spaces each character with its marks is a word.
 
     Args:
         size: how many words a window has; the last one has what is left.
