@@ -59,7 +59,7 @@ _OTHER = rf"[^\W{_SINGLE}{_KATAKANA}]"
 _OTHERS = rf"[0-9A-Za-z_]*{_OTHER}*"
 _POSSESSIVE = rf"['’][sS](?![\w{_MARKS}])"
 
-#: Of what a term is: to be raised when `TERM_PATTERNS` change, since an index holds the terms of its documents.
+#: The version of `TERM_PATTERNS`: raised when these change, since a saved index holds terms by them.
 TERM_RULES = 2
 # What ends up as one term of a BM25 index. "words" is bm25s's own rule, two word characters or more, where marks are
 # word characters, too. "lucene" follows Lucene's StandardTokenizer, that is the word boundaries of Unicode (UAX 29):
