@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from cmp_rerank.ir.index_folder import read_manifest
 from cmp_rerank.ir.lines import PathLike
 from cmp_rerank.ir.postings import Postings, build_postings
 from cmp_rerank.ir.ranking import check_choice
-from cmp_rerank.text.terms import term_splitter
+from cmp_rerank.text.terms import TERM_RULES, term_splitter
 
 # Queries that are searched at once.
 _BLOCK = 100
@@ -47,8 +48,9 @@ class BM25(Index):
         b: how much a document's length counts, from 0 (not at all) to 1.
         language: of the Snowball stemmer, such as "english" or "porter" (Porter's first), or None for no stemming.
         stopwords: whether the English stop words are left out: the 33 of Lucene.
-        tokens: what counts as a term: "words" are two word characters or more; "lucene" is near to what Lucene takes
-            for one.
+        tokens: what counts as a term: "words" are two word characters or more, and in a script without spaces all
+            that stands between spaces and punctuation; "lucene" is near to what Lucene takes for one, that is each
+            character of Han and Hiragana.
         lengths: "exact", or rounded as "lucene" does, which keeps each in one byte. ``BM25(documents, **ANSERINI)``
             has the defaults of Anserini.
         scratch: folder for files that are needed while the index is built; None: that of the system.
@@ -70,6 +72,7 @@ class BM25(Index):
     """
 
     kind = "bm25"
+    _made_by: ClassVar[Mapping[str, Any]] = {"term_rules": TERM_RULES}
 
     def __init__(
         self,
@@ -108,10 +111,17 @@ class BM25(Index):
 
         Raises:
             ImportError: the extra ``retrieval`` is not installed.
-            ValueError: there is no such index in the folder, or not a whole one.
+            ValueError: there is no such index in the folder, or not a whole one, or one of a version with other rules
+                of what a term is.
         """
         bm25 = cls.__new__(cls)
         settings = read_manifest(folder, cls.kind)
+        rules = settings.pop("term_rules", 1)
+        if rules != TERM_RULES:
+            raise ValueError(
+                f"{os.fspath(folder)}: the rules of what a term is must be {TERM_RULES}; got an index by rules "
+                f"{rules!r}; build the index again"
+            )
         bm25._settings = settings
         bm25._words = term_splitter(settings["language"], settings["stopwords"], settings["tokens"])
         import bm25s

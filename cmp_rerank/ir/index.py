@@ -26,6 +26,8 @@ class Index(ABC):
 
     #: What the manifest of a saved index calls it.
     kind: ClassVar[str]
+    #: What a saved index notes besides its settings, to be compared when it is opened.
+    _made_by: ClassVar[Mapping[str, Any]] = {}
     _settings: dict[str, Any]
     _ids: IdList
 
@@ -58,7 +60,7 @@ class Index(ABC):
     def _describe(self, folder: Path) -> None:
         """Write ids and settings; the last step, which makes the folder an index."""
         self._ids.save(folder)
-        write_manifest(folder, self.kind, self._settings)
+        write_manifest(folder, self.kind, {**self._settings, **self._made_by})
 
     @abstractmethod
     def _write(self, folder: Path) -> None:

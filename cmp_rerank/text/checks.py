@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 
 def check_whole(name: str, value: Any, least: int | None = 1) -> int:
@@ -28,6 +31,31 @@ def check_whole(name: str, value: Any, least: int | None = 1) -> int:
             f"{name} must be a whole number{'' if least is None else f', at least {least}'}; got {value!r}."
         )
     return int(value)
+
+
+def refuse_mask(what: str, values: Iterable[Any]) -> None:
+    """Raise a ValueError where True or False stands among numbers.
+
+    Both are integers of Python, so a mask would pass for the numbers 0 and 1.
+
+    Args:
+        what: named in the error.
+        values: what was passed.
+
+    Raises:
+        ValueError: if one of ``values`` is True or False, of Python or of numpy.
+
+    Example:
+        >>> refuse_mask("Support", [False, True])
+        Traceback (most recent call last):
+        ...
+        ValueError: Support: expected numbers of segments or spans; got a mask with False. Pass where it is True.
+    """
+    for value in values:
+        if isinstance(value, (bool, np.bool_)):
+            raise ValueError(
+                f"{what}: expected numbers of segments or spans; got a mask with {value}. Pass where it is True."
+            )
 
 
 def refuse_class(name: str, value: Any) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 
-from cmp_rerank.text.checks import refuse_class
+from cmp_rerank.text.checks import refuse_class, refuse_mask
 from cmp_rerank.text.digest import content_digest
 from cmp_rerank.text.terms import WORD
 
@@ -45,6 +45,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 # White space outside of ASCII, such as a no-break space, before a full stop. Behind a capital letter ("vitamin C .")
 # sentencex counts it as one byte, and panics: no `except Exception` would catch that.
 _SPACE_BEFORE_STOP = re.compile(r"[^\S\x00-\x7f](?=\.)")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8})*")
+# Of all codes with a subtag that sentencex knows, those whose rules are not the rules of the first part.
+_WHOLE_CODES = frozenset({"cbk-zam", "nds-nl", "roa-tara"})
 _BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*|\u2029\s*")
 
 
@@ -56,11 +59,12 @@ class Sentences:
     languages and needs no network. A text without sentence ends is one segment: use `WordWindows` for such texts.
 
     Args:
-        language: ISO code of the language whose abbreviations count. The terminators of all scripts end a sentence
-            whatever the language.
+        language: ISO code of the language whose abbreviations count, in any case; a script or region behind it
+            ("de-AT") makes no difference. Where sentencex has no abbreviations for a language or one near to it,
+            those of English count. The terminators of all scripts end a sentence whatever the language.
 
     Raises:
-        ValueError: if ``language`` is not a code.
+        ValueError: if ``language`` is not a code of 2 or 3 letters.
 
     Example:
         >>> text = "Pandas eat bamboo (e.g. shoots). Dr. Bao is a bear! 熊猫吃竹子。它们是熊。"
@@ -71,8 +75,14 @@ class Sentences:
     language: str = "en"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.language, str) or not re.fullmatch(r"[A-Za-z]{2,}[A-Za-z-]*", self.language):
-            raise ValueError(f"language must be an ISO code; got {self.language!r}. Pass 'en' or 'de', for example.")
+        if not isinstance(self.language, str) or not _LANGUAGE.fullmatch(self.language):
+            raise ValueError(
+                f"language must be an ISO code of 2 or 3 letters; got {self.language!r}. Pass 'en' or 'de', for "
+                "example."
+            )
+        # sentencex takes a code that it does not know, such as "DE" or "de-LU", for English.
+        code = self.language.lower()
+        object.__setattr__(self, "language", code if code in _WHOLE_CODES else code.split("-")[0])
 
     def __call__(self, text: str) -> list[CharSpan]:
         """Return the spans of the sentences of ``text``, in order."""
@@ -104,7 +114,7 @@ class Paragraphs:
 
 @dataclass(frozen=True)
 class WordWindows:
-    """Split a text into windows of words; in scripts without spaces each character is a word.
+    """Split a text into windows of words; in scripts without spaces each character with its marks is a word.
 
     Args:
         size: how many words a window has; the last one has what is left.
@@ -229,10 +239,12 @@ class GivenSegments:
             white space only are no segments.
 
         Raises:
-            ValueError: for a document that is a string instead of a list of strings.
+            ValueError: for a document that is a string instead of a list of strings, and for two documents that join
+                to one text with other segments.
         """
-        texts, segments = [], {}
-        for passages in documents:
+        texts: list[str] = []
+        segments: dict[str, list[CharSpan]] = {}
+        for number, passages in enumerate(documents):
             if isinstance(passages, str):
                 raise ValueError(
                     f"A document must be a list of passages; got the string {passages[:60]!r}. Pass [[...], [...]]."
@@ -240,7 +252,13 @@ class GivenSegments:
             ends = np.cumsum([len(passage) + len(separator) for passage in passages]) - len(separator)
             text = separator.join(passages)
             spans = [(int(end) - len(passage), int(end)) for passage, end in zip(passages, ends, strict=True)]
-            segments[text] = [span for span, passage in zip(spans, passages, strict=True) if passage.strip()]
+            found = [span for span, passage in zip(spans, passages, strict=True) if passage.strip()]
+            if segments.setdefault(text, found) != found:
+                raise ValueError(
+                    f"Document {number}: its passages join to the same text as those of an earlier document, "
+                    f"{text[:60]!r}..., with other segments ({segments[text]}, then {found}): keep one of them, or "
+                    "pass a separator that no passage holds."
+                )
             texts.append(text)
         return texts, cls(segments, fallback)
 
@@ -356,13 +374,14 @@ def check_spans(text: str, spans: Iterable[Sequence[int]], what: str) -> list[Ch
         what: named in the error.
 
     Raises:
-        ValueError: for a span that is no pair of integers, empty, or outside of the text.
+        ValueError: for a span that is no pair of integers (True and False are none), empty, or outside of the text.
     """
     if isinstance(spans, str) or not isinstance(spans, (Iterable, np.ndarray)):
         raise ValueError(f"{what}: expected spans (start, end) of characters; got {spans!r}.")
     checked = []
     for span in spans:
         pair = tuple(span) if isinstance(span, (Sequence, np.ndarray)) and not isinstance(span, str) else ()
+        refuse_mask(what, [span, *pair])
         if len(pair) != 2 or not all(isinstance(value, (int, np.integer)) for value in pair):
             raise ValueError(f"{what}: expected spans (start, end) of characters; got {span!r}.")
         start, end = int(pair[0]), int(pair[1])

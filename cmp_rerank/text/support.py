@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 
-from cmp_rerank.text.checks import refuse_class
+from cmp_rerank.text.checks import refuse_class, refuse_mask
 from cmp_rerank.text.digest import content_digest
 from cmp_rerank.text.segmenters import CharSpan, check_spans
 from cmp_rerank.text.terms import terms
@@ -123,7 +123,7 @@ class GivenSupport:
         """Read support from a column of a dataset. The trainer must not see this column: remove it afterwards.
 
         Args:
-            dataset: rows with these columns, such as a ``datasets.Dataset``.
+            dataset: rows with these columns, such as a ``datasets.Dataset``, of any format.
             query: name of the column of queries.
             passage: name of the column of passages, or of lists of passages.
             support: name of the column of support; where passages are lists, so is this.
@@ -137,7 +137,7 @@ class GivenSupport:
             missing = [name for name in (query, passage, support) if name not in row]
             if missing:
                 raise ValueError(f"Row {number} has no column {missing[0]!r}, but {sorted(row)}: name the columns.")
-            texts, values = row[passage], row[support]
+            texts, values = _plain(row[passage]), _plain(row[support])
             if isinstance(texts, str):
                 texts, values = [texts], [values]
             if values is None or len(texts) != len(values):
@@ -148,7 +148,7 @@ class GivenSupport:
             for text, value in zip(texts, values, strict=True):
                 if value is None:
                     continue  # not known
-                pair = (row[query], text)
+                pair = (_plain(row[query]), text)
                 if pair in known and known[pair] != value:
                     raise ValueError(
                         f"Row {number}: the same query and passage as in an earlier row, with other support "
@@ -263,6 +263,7 @@ def known_support(
         found, right = [], False
     else:
         found = list(found)
+        refuse_mask(f"{support!r} for {passage[:60]!r}...", found)
         right = all(isinstance(i, (int, np.integer)) and 0 <= i < len(spans) for i in found)
     if not right:
         raise ValueError(
@@ -317,6 +318,15 @@ def _checked_pair(pair: Any) -> tuple[str, str]:
     return pair
 
 
+def _plain(value: Any) -> Any:
+    """Arrays and tensors, as the rows of a formatted dataset have them, as lists: these can be compared."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _normalised(query: str, passage: str, value: Any) -> tuple[list[int], list[CharSpan]]:
     """Numbers of segments, and spans."""
     what = f"Support of {passage[:40]!r}... for {query[:40]!r}"
@@ -335,5 +345,6 @@ def _normalised(query: str, passage: str, value: Any) -> tuple[list[int], list[C
     if isinstance(value, (str, bytes)) or not isinstance(value, (Iterable, np.ndarray)):
         raise ValueError(f"{what}: expected spans, numbers of segments or answers; got {value!r}.")
     items = list(value)
+    refuse_mask(what, items)
     numbers = [int(item) for item in items if isinstance(item, (int, np.integer))]
     return numbers, check_spans(passage, [item for item in items if not isinstance(item, (int, np.integer))], what)

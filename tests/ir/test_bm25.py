@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from optional_libraries import datasets
 
 from cmp_rerank.evaluation import evaluate
-from cmp_rerank.ir import ANSERINI, BM25, Dense, rank, read_corpus, read_qrels, read_queries
-from cmp_rerank.text.terms import term_splitter
+from cmp_rerank.ir import ANSERINI, BM25, Dense, first_stage, rank, read_corpus, read_qrels, read_queries
+from cmp_rerank.text.terms import TERM_RULES, term_splitter
 
 DOCUMENTS = {
     "d1": "red apple green apple",
@@ -129,6 +129,28 @@ def test_an_index_is_the_same_from_its_folder_and_for_bm25s(tmp_path: Path) -> N
     expected = opened.search({"q": "green apple"}, 3)["q"]
     assert scores[0].tolist() == pytest.approx(list(expected.values()))
     assert {list(DOCUMENTS)[row] for row in rows[0].tolist()} == set(expected)
+
+
+def test_scripts_with_marks_or_without_spaces_are_found() -> None:
+    texts = {"hi": "हिन्दी भाषा", "bn": "বাংলা ভাষা", "ta": "தமிழ் மொழி", "zh": "熊猫吃竹子。", "ja": "パンダは竹を食べる"}
+    for options in ({}, ANSERINI):
+        found = BM25(texts, **options).search({"hi": "हिन्दी", "bn": "বাংলা", "ta": "தமிழ்"})
+        assert {query: list(documents) for query, documents in found.items()} == {name: [name] for name in found}
+    assert list(BM25(texts, **ANSERINI).search({"q": "熊猫"})["q"]) == ["zh"]
+    assert list(BM25(texts, **ANSERINI).search({"q": "パンダ"})["q"]) == ["ja"]
+
+
+@pytest.mark.parametrize("rules", [None, 1, TERM_RULES + 1])
+def test_an_index_by_other_rules_of_terms_is_refused(tmp_path: Path, rules: int | None) -> None:
+    built = BM25(DOCUMENTS)
+    built._made_by = {} if rules is None else {"term_rules": rules}  # type: ignore[misc]
+    built.save(tmp_path / "index")
+    message = (
+        rf"index: the rules of what a term is must be {TERM_RULES}; got an index by rules {rules or 1}; build the"
+    )
+    for use in (BM25.open, lambda folder: first_stage("bm25", DOCUMENTS, folder=folder)):
+        with pytest.raises(ValueError, match=message):
+            use(tmp_path / "index")
 
 
 def test_an_index_without_terms_is_saved_too(tmp_path: Path) -> None:

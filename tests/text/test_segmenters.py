@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -80,6 +81,26 @@ def test_sentences_know_abbreviations_and_scripts() -> None:
     assert cut(Sentences(), "") == cut(Sentences(), " \n ") == []
 
 
+@pytest.mark.parametrize(
+    ("code", "same"),
+    [
+        ("DE", "de"),
+        ("de-AT", "de"),
+        ("de-LU", "de"),
+        ("fr-CA", "fr"),
+        ("zh-Hant-TW", "zh"),
+        ("Nds-NL", "nl"),
+        ("ast", "es"),
+    ],
+)
+def test_a_code_of_any_case_or_region_is_that_of_its_language(code: str, same: str) -> None:
+    text = "Sie leben z. B. in Tibet bzw. in China. M. Dupont part, cf. la p. 3. De Sr. Blom bijv. zegt o.a. dit. Da."
+    found = Sentences(code)(text)
+    assert found == Sentences(same)(text)
+    assert (found == Sentences()(text)) == (same == "zh")
+    assert eval(repr(Sentences(code))) == Sentences(code)
+
+
 def test_texts_without_sentence_ends_or_spaces() -> None:
     assert cut(Sentences(), "no end here, no end there") == ["no end here, no end there"]
     assert cut(WordWindows(2), "熊猫吃竹子") == ["熊猫", "吃竹", "子"]
@@ -120,6 +141,7 @@ def test_given_segments_by_string_by_span_and_joined() -> None:
     joined, given = GivenSegments.joined([["a b", " ", "c"], ["d"]], separator="--")
     assert joined == ["a b-- --c", "d"]
     assert [cut(given, text) for text in joined] == [["a b", "c"], ["d"]]
+    assert GivenSegments.joined([["d", "e"], ["d", "e"]], separator="--")[0] == ["d--e"] * 2
     assert GivenSegments({}, fallback=WordWindows(1))("x y") == [(0, 1), (2, 3)]
 
 
@@ -136,6 +158,8 @@ def test_given_segments_by_string_by_span_and_joined() -> None:
         (lambda: GivenSegments({"abc": [(0, 2), (1, 2)]}), "not in order"),
         (lambda: GivenSegments({"abc": [(0, 2), (0, 3)]}), "not in order"),
         (lambda: GivenSegments({"abc": [(0, 1.5)]}), "expected spans"),
+        (lambda: GivenSegments({"abc": [(False, True)]}), "Given segments: .* got a mask with False"),
+        (lambda: GivenSegments({"abc": [True]}), "Given segments: .* got a mask with True"),  # type: ignore[list-item]
         (lambda: GivenSegments({})("abc"), "No segments were given"),
         (lambda: WordWindows(0), "size must be at least 1"),
         (lambda: WordWindows(2, stride=3), "would leave gaps"),
@@ -143,8 +167,15 @@ def test_given_segments_by_string_by_span_and_joined() -> None:
         (lambda: WordWindows(2.5), "size must be at least 1; got 2.5. Give a whole number"),  # type: ignore[arg-type]
         (lambda: TokenWindows(4, stride=1.5), "stride must be a whole number"),  # type: ignore[arg-type]
         (lambda: TokenWindows(2)("abc"), "needs the model's tokens"),
-        (lambda: Sentences("x"), "ISO code"),
+        *(
+            (lambda code=code: Sentences(code), re.escape(f"ISO code of 2 or 3 letters; got {code!r}"))  # type: ignore[misc]
+            for code in ("x", "german", "de_DE", "de-", "-de", "de-x!", "", "d3", "de\n", 3)
+        ),
         (lambda: GivenSegments([["a", "b"]]), "For lists of passages use GivenSegments.joined"),  # type: ignore[arg-type]
+        (
+            lambda: GivenSegments.joined([["a", "b c"], ["x"], ["a b", "c"]], separator=" "),
+            "Document 2: its passages join to the same text as those of an earlier document",
+        ),
         (lambda: GivenSegments.joined(["a b", "c"]), "must be a list of passages; got the string 'a b'"),
         (lambda: GivenSegments({}, fallback=Sentences), "fallback must be an object; got the class Sentences"),
         (lambda: GivenSegments({}, fallback=TokenWindows(3)), "fallback must split a text; got TokenWindows"),

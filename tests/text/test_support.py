@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from optional_libraries import datasets
 from sentence_transformers import CrossEncoder
@@ -62,6 +63,44 @@ def test_spans_numbers_and_answers_name_the_same_segment() -> None:
     # an end is exclusive, and white space between segments supports nothing
     assert GivenSupport({(QUERY, PASSAGE): [(0, 9)]}).segments(QUERY, PASSAGE, SPANS) == {0}
     assert GivenSupport({(QUERY, PASSAGE): [(9, 10)]}).segments(QUERY, PASSAGE, SPANS) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "mask", [[False, True, False], np.array([False, True, False]), [1, True], [(0, True)], [np.array([True, False])]]
+)
+def test_a_mask_is_no_list_of_numbers_or_spans(mask: Any) -> None:
+    class Rule:
+        def segments(self, *_: Any) -> Any:
+            return mask
+
+    for use in (
+        lambda: GivenSupport({(QUERY, PASSAGE): mask}),
+        lambda: known_support(Rule(), QUERY, PASSAGE, SPANS),
+    ):
+        with pytest.raises(
+            ValueError, match=r"expected numbers of segments or spans; got a mask|must return numbers"
+        ):
+            use()
+    with pytest.raises(ValueError, match=r"got a mask with (True|False)\. Pass where it is True"):
+        GivenSupport({(QUERY, PASSAGE): mask})
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", None])
+def test_a_formatted_dataset_may_have_a_pair_twice(kind: str | None) -> None:
+    answers = {"text": ["Pandas"], "answer_start": [10]}
+    for given, other in (([[10, 28]], [[0, 9]]), ([1], [1, 2]), (answers, answers | {"answer_start": [11]})):
+        rows = {"query": [QUERY] * 2, "passage": [PASSAGE] * 2, "support": [given] * 2}
+        support = GivenSupport.from_dataset(datasets.Dataset.from_dict(rows).with_format(kind))
+        assert support.segments(QUERY, PASSAGE, SPANS) == {1}
+        rows["support"] = [given, other]  # type: ignore[list-item]
+        with pytest.raises(
+            ValueError, match="Row 1: the same query and passage as in an earlier row, with other sup"
+        ):
+            GivenSupport.from_dataset(datasets.Dataset.from_dict(rows).with_format(kind))
+    rows = {"query": [QUERY] * 2, "passage": [[PASSAGE, "Other."]] * 2, "support": [[[1], []]] * 2}  # type: ignore
+    support = GivenSupport.from_dataset(datasets.Dataset.from_dict(rows).with_format(kind))
+    assert support.segments(QUERY, PASSAGE, SPANS) == {1}
+    assert support.segments(QUERY, "Other.", [(0, 6)]) == frozenset()
 
 
 def test_a_dataset_with_one_passage_or_a_list_of_them() -> None:
