@@ -148,9 +148,10 @@ class Comparison:
         task = torch.stack([part.weights @ part.losses.to(part.weights.dtype) for part in parts]).mean(dim=0)
         task = task[0] + (task - task[0]) / self.compare_share
         # The log averages over batches. A step that a schedule has not added yet is what the step before it is.
-        task = torch.cat([task, task[-1:].expand(1 + len(self.plan) - len(task))])
-        names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(task)))]
-        found = dict(zip(names, task.unbind(), strict=True))
+        present = self.plan.present(self.progress)
+        column = [sum(there <= step for there in present) for step in range(1 + len(self.plan))]
+        names = ["task_loss_full", *(f"task_loss_step_{step}" for step in range(1, len(column)))]
+        found = dict(zip(names, task[column].unbind(), strict=True))
         losses = torch.cat([part.losses[part.weights != 0] for part in parts])  # others are ignored
         if self.compare_share < 1:
             losses = losses[(losses != losses[:, :1]).any(dim=1)]  # of others it is not known what ablations do

@@ -21,6 +21,7 @@ from tiny_readers import reader, windows
 from torch import Tensor
 
 from cmp_rerank import (
+    CmpCrop,
     CmpDrop,
     ComparativeLoss,
     ComparativeTrainer,
@@ -406,3 +407,23 @@ def test_a_batch_is_that_of_the_plan_of_its_step(strategy: Any, step: int, tiny_
     for number in range(1, 4):
         logged = float(found.diagnostics[f"task_loss_step_{number}"])
         assert logged == pytest.approx(known.get(f"task_loss_step_{number}", last))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_each_loss_is_logged_under_the_number_that_its_step_has_in_the_plan(
+    count: int, tiny_model: CrossEncoder
+) -> None:
+    """Steps that are not there yet may stand before others: they are logged as the one before them."""
+    tiny_model.train()
+    task, drop = BinaryCrossEntropyLoss(tiny_model), CmpDrop(p=0.5)
+
+    def logged(*ablations: Any) -> list[float]:
+        loss = ComparativeLoss(tiny_model, task, ablations)
+        loss([QUERIES, PASSAGES], LABELS.float())
+        return [float(value) for name, value in loss.diagnostics.items() if name.startswith("task_loss")]
+
+    # The plan without the steps that are not there.
+    *before, last = logged(*[CmpCrop()] * count, drop)
+    found = logged(ScheduledAblation(CmpCrop(steps=2), count=lambda progress: count), drop)
+    assert found == pytest.approx([*before, *before[-1:] * (2 - count), last])
+    assert last != pytest.approx(before[-1], rel=1e-3)
