@@ -23,7 +23,7 @@ from cmp_rerank.objectives import (
     TrainingProgress,
     check_objective,
 )
-from cmp_rerank.objectives.base import at, idle_steps
+from cmp_rerank.objectives.base import at, check_steps, idle_steps
 from cmp_rerank.text.checks import check_whole
 from cmp_rerank.version import package_version
 
@@ -56,7 +56,7 @@ class Comparison:
             example is then divided by the share, so that the expected loss and gradient are those of comparing all.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or the objective is for another number of steps.
 
     Attributes:
         diagnostics: of the last batch, task losses by step and what the objective says of itself.
@@ -71,6 +71,8 @@ class Comparison:
         check_number("compare_share", compare_share, 0, 1)
         if not compare_share:
             raise ValueError("compare_share must be above 0; got 0. For plain training leave the ablations out.")
+        if len(plan):
+            check_steps(objective, len(plan))
         self.compare_share = float(compare_share)
         self.plan = plan
         self.objective = objective

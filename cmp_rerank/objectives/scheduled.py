@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cmp_rerank.objectives.base import Objective, Outputs, at
+from cmp_rerank.objectives.base import Objective, Outputs, at, check_steps
 from cmp_rerank.objectives.progress import Schedule, TrainingProgress, check_callable, value_at
 
 __all__ = ["ScheduledObjective"]
@@ -65,6 +65,10 @@ class ScheduledObjective(Objective):
     def needs_outputs(self) -> bool:  # type: ignore[override]
         """As its objective."""
         return self.objective.needs_outputs
+
+    def check_steps(self, steps: int) -> None:
+        """As its objective."""
+        check_steps(self.objective, steps)
 
     def at(self, progress: TrainingProgress) -> Objective:
         """The objective with the values that its options have at that moment of training."""
