@@ -106,7 +106,8 @@ def check_ablation(
     assert once == ablation.once(), (
         f"once() gives objects that are not equal: define __eq__, or make {once!r} a dataclass"
     )
-    assert " at 0x" not in repr(once), f"the repr {once!r} holds an address: the token cache cannot tell its settings"
+    kept = repr(once.prepared_by)
+    assert " at 0x" not in kept, f"the repr {kept} holds an address: the token cache cannot tell its settings"
     plan = Plan([once] * (_steps(ablation) if steps is None else steps))
     if examples is None:
         examples = []

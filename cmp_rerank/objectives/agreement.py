@@ -133,7 +133,8 @@ class IntraDistillation(Objective):
 
     Raises:
         ValueError: If an option is out of its range, or only one of p and q is given; for a plan of other than K
-            passes; when called, if there are more than K, the scores are not given or not finite, or there is no list.
+            passes; when called, if there are more than K, the scores are not given or not finite, or there is no
+            list.
 
     Source: arXiv 2205.11416.
 

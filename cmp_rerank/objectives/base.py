@@ -177,10 +177,11 @@ class Objective(ABC):
         """
         return self
 
-    def check_steps(self, steps: int) -> None:
+    def check_steps(self, steps: int) -> None:  # noqa: B027
         """Raise a ValueError unless the objective is for a plan with this number of steps; by default for any.
 
-        A loss asks this when it is built. In training there may be fewer steps, down to none, where a schedule says so.
+        A loss asks this when it is built. In training there may be fewer steps, down to none, where a schedule says
+        so.
         """
 
     def weights(self, losses: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cmp_rerank.objectives._checks import described
 from cmp_rerank.objectives.base import Objective, Outputs, at, check_steps
 from cmp_rerank.objectives.progress import Schedule, TrainingProgress, check_callable, value_at
 
 __all__ = ["ScheduledObjective"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScheduledObjective(Objective):
     """An objective whose options change over the course of training, such as the weight of a comparison.
 
@@ -57,6 +58,10 @@ class ScheduledObjective(Objective):
             if name not in options:
                 raise ValueError(f"{self.objective!r} has the options {options}; got a schedule for {name!r}.")
             check_callable(name, schedule)
+
+    def __repr__(self) -> str:
+        schedules = ", ".join(f"{name!r}: {described(schedule)}" for name, schedule in self.schedules.items())
+        return f"{type(self).__qualname__}(objective={self.objective!r}, schedules={{{schedules}}})"
 
     def __hash__(self) -> int:
         return hash((self.objective, frozenset(self.schedules.items())))

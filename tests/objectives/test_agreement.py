@@ -322,7 +322,10 @@ KEPT = {"scores": random_scores(2, 4), "kept": torch.ones(7, 2, 4, dtype=torch.b
         (lambda: RDrop()(LOSSES[:, :1], outputs(2)), "must be of 1 passes, as the losses; got shape (7, 2, 1)"),
         (lambda: RDrop()(random_losses(3, 3), outputs(3)), "compares 2 passes; got losses of shape (3, 3)"),
         (lambda: RDrop()(random_losses(3, 3), outputs(3)), "[IndependentCopies(steps=1)]"),
-        (lambda: IntraDistillation()(random_losses(3, 4), outputs(4)), "compares 3 passes; got losses of shape (3, 4)"),
+        (
+            lambda: IntraDistillation()(random_losses(3, 4), outputs(4)),
+            "compares 3 passes; got losses of shape (3, 4)",
+        ),
         (lambda: IntraDistillation()(random_losses(3, 4), outputs(4)), "[IndependentCopies(steps=2)]"),
         (lambda: RDrop().check_steps(2), "compares 2 passes; got ablations with 2 steps, which make 3 passes"),
         (lambda: IntraDistillation().check_steps(1), "3 passes; got ablations with 1 steps, which make 2 passes"),
