@@ -15,11 +15,13 @@ from cmp_rerank.ablations import Ablation, Example, Plan, TextPair, View
 from cmp_rerank.ablations.base import FIXED, PASSAGE, QUERY
 from cmp_rerank.engine import Scorer
 from cmp_rerank.hooks.random_state import RandomState
+from cmp_rerank.hooks.wrappers import unwrapped
 from cmp_rerank.models.base import ModelAdapter
 from cmp_rerank.models.classifier import ClassifierAdapter
 from cmp_rerank.models.pairs import prepared_example
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+_FIRST_ID = 10  # lower ones are often special tokens
 _PAIRS = (
     (
         "what do pandas eat",
@@ -42,15 +44,31 @@ def word_pair(query: str, passage: str, relevant: bool = True) -> tuple[TextPair
     spans = [word.span() for word in _WORD.finditer(passage)]
     part = np.array([FIXED, *[QUERY] * len(asked), FIXED, *[PASSAGE] * len(spans), FIXED])
     offsets = np.array(spans, dtype=np.int64).reshape(-1, 2)
-    ids = 10 + np.arange(len(part)) % 80
+    ids = _FIRST_ID + np.arange(len(part)) % 80
     pair = TextPair(query, passage, relevant, part, offsets, (0, len(passage)), lambda: offsets)
     return pair, {"input_ids": ids, "token_type_ids": (part == PASSAGE).astype(np.int64)}
+
+
+def _features_for(model: nn.Module | None, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The features of a `word_pair` as the model reads them: token types and a last token as it has them."""
+    config = None if model is None else getattr(unwrapped(model), "config", None)
+    if config is None:
+        return features
+    features = dict(features)
+    if (getattr(config, "type_vocab_size", None) or 0) < 2:
+        del features["token_type_ids"]
+    end = getattr(config, "eos_token_id", None)
+    end = end[0] if isinstance(end, list) else end
+    if end is not None:  # once, at the end: encoder-decoders look for it there, and count it
+        ids = features["input_ids"]
+        features["input_ids"] = np.append(np.where(ids == end, _FIRST_ID - 1, ids)[:-1], end)
+    return features
 
 
 def check_ablation(
     ablation: Ablation,
     *,
-    steps: int = 3,
+    steps: int | None = None,
     examples: Sequence[Example] | None = None,
     model: nn.Module | None = None,
     adapter: ModelAdapter | None = None,
@@ -67,8 +85,10 @@ def check_ablation(
 
     Args:
         ablation: what to check; a new object for one step, whose ``steps`` can be changed, is made by its ``once()``.
-        steps: how many steps to check.
-        examples: what to check it on. Default: three pairs of a few sentences, whose words are their tokens.
+        steps: how many steps to check. Default: those of the ablation; of an ablation of one step three, unless it
+            refuses that many.
+        examples: what to check it on. Default: three pairs of a few sentences, whose words are their tokens; with
+            token types, and an end-of-sequence token as the last one, where the model's configuration has them.
         model: what ``hooks`` are checked on, where ``on_model`` is true. Default: a small random BERT.
         adapter: the kind of model; needed if it is not a sequence classifier of transformers.
 
@@ -86,13 +106,16 @@ def check_ablation(
     assert once == ablation.once(), (
         f"once() gives objects that are not equal: define __eq__, or make {once!r} a dataclass"
     )
-    assert " at 0x" not in repr(once), f"the repr {once!r} holds an address: the token cache cannot tell its settings"
-    plan = Plan([once] * steps)
+    kept = repr(once.prepared_by)
+    assert " at 0x" not in kept, f"the repr {kept} holds an address: the token cache cannot tell its settings"
+    plan = Plan([once] * (_steps(ablation) if steps is None else steps))
     if examples is None:
-        examples = [
-            prepared_example(plan.preparing, *word_pair(*pair), seed=7 * number + 1)
-            for number, pair in enumerate(_PAIRS)
-        ]
+        examples = []
+        for number, texts in enumerate(_PAIRS):
+            pair, features = word_pair(*texts)
+            examples.append(
+                prepared_example(plan.preparing, pair, _features_for(model, features), seed=7 * number + 1)
+            )
     taken = False
     for example in examples:
         taken |= _check_views(plan, example)
@@ -100,6 +123,17 @@ def check_ablation(
         _check_on_model(plan, examples, model, adapter)
         taken = True
     assert taken, f"{ablation!r} takes nothing away from any of {len(examples)} examples"
+
+
+def _steps(ablation: Ablation) -> int:
+    """How many steps to check where nobody says: several if it allows that, since one is nested in any case."""
+    if ablation.steps > 1:
+        return ablation.steps
+    try:
+        ablation.check(3)
+    except ValueError:
+        return 1
+    return 3
 
 
 def _check_views(plan: Plan, example: Example) -> bool:

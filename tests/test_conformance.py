@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from extensions.mask_tokens import MaskTokens
 from native_dropout import NativeDrop
+from tiny_models import SIZES, bart_config, random_model, t5_config
 from torch import Tensor, nn
 
 from cmp_rerank.ablations import Ablation, CmpCrop, CmpDrop, Example, FixedCounts, IndependentCopies, View
@@ -186,6 +188,48 @@ def test_what_is_no_ablation() -> None:
         check_ablation(NoRepr())
     with pytest.raises(AssertionError, match="takes nothing away"):
         check_ablation(CmpCrop(schedule=FixedCounts((9, 9, 9))))
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        CmpCrop(steps=2, schedule=FixedCounts((2, 1))),
+        CmpCrop(schedule=FixedCounts((1,))),
+        CmpCrop(steps=4, schedule=FixedCounts((3, 2, 1, 0))),
+    ],
+    ids=repr,
+)
+def test_as_many_steps_are_checked_as_an_ablation_has(ablation: Ablation) -> None:
+    check_ablation(ablation)
+    with pytest.raises(ValueError, match="but the plan has 3"):
+        check_ablation(ablation, steps=3)
+
+
+def test_by_default_several_steps_are_checked() -> None:
+    with pytest.raises(AssertionError, match="gives 2 views for 3 steps"):
+        check_ablation(Taking("too few"))
+    with pytest.raises(AssertionError, match="gives 4 views for 5 steps"):
+        check_ablation(Taking("too few", steps=5))
+
+
+VOCABULARY = dict(vocab_size=100, num_labels=1, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("XLMRoberta", SIZES | VOCABULARY | dict(type_vocab_size=1, max_position_embeddings=160)),
+        ("Roberta", SIZES | VOCABULARY | dict(type_vocab_size=2, max_position_embeddings=160)),
+        ("ModernBert", SIZES | VOCABULARY | dict(cls_token_id=0, sep_token_id=2)),
+        ("T5", t5_config(**VOCABULARY).to_dict()),
+        ("Bart", bart_config(**VOCABULARY).to_dict()),
+        ("Bart", bart_config(**VOCABULARY).to_dict() | dict(eos_token_id=20)),  # an ordinary token of the examples
+    ],
+)
+def test_sequence_classifiers_of_any_family(kind: str, config: dict[str, Any]) -> None:
+    made = getattr(transformers, f"{kind}Config")(**config)
+    model = random_model(getattr(transformers, f"{kind}ForSequenceClassification"), made)
+    check_ablation(CmpDrop(p=0.3), model=model)
 
 
 def test_native_dropout_needs_whole_batches() -> None:

@@ -301,6 +301,14 @@ class Ablation:
         """Its class; all steps of one class in a plan must have the same settings."""
         return type(self)
 
+    @property
+    def prepared_by(self) -> Ablation:
+        """The ablation whose `prepare` this is: itself, or the one that it changes.
+
+        Prepared examples are cached under its ``repr``.
+        """
+        return self
+
     def effect(self, steps: int, progress: TrainingProgress) -> tuple[int, float]:
         """How many of its steps there are at a moment of training, and how many levels one of them adds.
 

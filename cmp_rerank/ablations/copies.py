@@ -56,6 +56,11 @@ class IndependentCopies(Ablation):
         """As its ablation."""
         return self.ablation is not None and self.ablation.on_model
 
+    @property
+    def prepared_by(self) -> Ablation:
+        """As its ablation."""
+        return self if self.ablation is None else self.ablation.prepared_by
+
     def effect(self, steps: int, progress: TrainingProgress) -> tuple[int, float]:
         """All copies, each with its ablation as it is at that moment."""
         return steps, 1 if self.ablation is None else self.ablation.effect(1, progress)[1]

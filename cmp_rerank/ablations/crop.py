@@ -10,6 +10,7 @@ import numpy as np
 
 from cmp_rerank.ablations.base import PASSAGE, Ablation, Example, Prepared, TextPair, View, check_steps
 from cmp_rerank.ablations.schedules import RandomCounts, Schedule, check_schedule, checked_counts, shuffled
+from cmp_rerank.objectives._checks import described
 from cmp_rerank.text.segmenters import CharSpan, Segmenter, Sentences, TokenSegmenter, check_segmenter, split
 from cmp_rerank.text.support import (
     LexicalSupport,
@@ -81,7 +82,8 @@ class CmpCrop(Ablation):
 
     def __repr__(self) -> str:
         given = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
-        return f"CmpCrop({', '.join(f'{name}={value!r}' for name, value, default in given if value != default)})"
+        changed = [f"{name}={described(value)}" for name, value, default in given if value != default]
+        return f"CmpCrop({', '.join(changed)})"
 
     def check(self, steps: int) -> None:
         """The schedule must fit a plan with this number of crops."""

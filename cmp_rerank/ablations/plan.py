@@ -80,11 +80,9 @@ class Plan:
         alone = sum(each is not None for each in left) == 1
         taken = [0] * len(self.kinds)
         views = [full]
-        for number in self._of_step:
-            kind, own = self.kinds[number], left[number]
-            steps, level = effects[number]
-            if taken[number] == steps:
-                continue
+        for step in self._present([steps for steps, _ in effects]):
+            number = self._of_step[step - 1]
+            kind, own, level = self.kinds[number], left[number], effects[number][1]
             taken[number] += 1
             # Independent copies begin at the full example, each with random choices of its own.
             view = views[-1] if kind.nested else replace(full, copy=taken[number])
@@ -96,6 +94,29 @@ class Plan:
                 view = replace(view, levels=tuple(levels))
             views.append(view)
         return views
+
+    def present(self, progress: TrainingProgress | None = None) -> list[int]:
+        """The numbers, from 1, of the steps that are there: those of the views after the full model's.
+
+        Args:
+            progress: How far training has come. None: all steps are there.
+
+        Example:
+            >>> from cmp_rerank.ablations import ScheduledAblation
+            >>> plan = Plan([ScheduledAblation(CmpCrop(steps=2), count=lambda progress: progress.step), CmpDrop()])
+            >>> [plan.present(TrainingProgress(step)) for step in (0, 1, 2)]
+            [[3], [1, 3], [1, 2, 3]]
+        """
+        return self._present([self._effect(number, progress)[0] for number in range(len(self.kinds))])
+
+    def _present(self, steps: Sequence[int]) -> list[int]:
+        """The numbers of the steps that are there, if there are that many of each kind: the first ones of it."""
+        left, present = list(steps), []
+        for step, number in enumerate(self._of_step, start=1):
+            if left[number]:
+                left[number] -= 1
+                present.append(step)
+        return present
 
     def _effect(self, number: int, progress: TrainingProgress | None) -> tuple[int, float]:
         """Steps of a kind, and the level of one."""

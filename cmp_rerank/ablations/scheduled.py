@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from cmp_rerank.ablations.base import Ablation, Example, ModelHooks, Prepared, TextPair, View
+from cmp_rerank.objectives._checks import described
 from cmp_rerank.objectives.progress import Schedule, TrainingProgress, check_callable, value_at
 from cmp_rerank.text.checks import refuse_class
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScheduledAblation(Ablation):
     """An ablation that changes over the course of training: its rate, the number of its steps, or both.
 
@@ -65,6 +66,10 @@ class ScheduledAblation(Ablation):
         if self.count is not None:
             check_callable("count", self.count)
 
+    def __repr__(self) -> str:
+        rate, count = described(self.rate), described(self.count)
+        return f"{type(self).__qualname__}(ablation={self.ablation!r}, rate={rate}, count={count})"
+
     @property
     def steps(self) -> int:  # type: ignore[override]
         """As its ablation."""
@@ -89,6 +94,11 @@ class ScheduledAblation(Ablation):
     def nested(self) -> bool:  # type: ignore[override]
         """As its ablation."""
         return self.ablation.nested
+
+    @property
+    def prepared_by(self) -> Ablation:
+        """As its ablation: no schedule has a part in it."""
+        return self.ablation.prepared_by
 
     def once(self) -> ScheduledAblation:
         """The same settings for one step."""

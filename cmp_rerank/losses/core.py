@@ -23,7 +23,7 @@ from cmp_rerank.objectives import (
     TrainingProgress,
     check_objective,
 )
-from cmp_rerank.objectives.base import at, idle_steps
+from cmp_rerank.objectives.base import at, check_steps, idle_steps
 from cmp_rerank.text.checks import check_whole
 from cmp_rerank.version import package_version
 
@@ -56,7 +56,7 @@ class Comparison:
             example is then divided by the share, so that the expected loss and gradient are those of comparing all.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or the objective is for another number of steps.
 
     Attributes:
         diagnostics: of the last batch, task losses by step and what the objective says of itself.
@@ -71,6 +71,8 @@ class Comparison:
         check_number("compare_share", compare_share, 0, 1)
         if not compare_share:
             raise ValueError("compare_share must be above 0; got 0. For plain training leave the ablations out.")
+        if len(plan):
+            check_steps(objective, len(plan))
         self.compare_share = float(compare_share)
         self.plan = plan
         self.objective = objective
@@ -148,9 +150,10 @@ class Comparison:
         task = torch.stack([part.weights @ part.losses.to(part.weights.dtype) for part in parts]).mean(dim=0)
         task = task[0] + (task - task[0]) / self.compare_share
         # The log averages over batches. A step that a schedule has not added yet is what the step before it is.
-        task = torch.cat([task, task[-1:].expand(1 + len(self.plan) - len(task))])
-        names = ["task_loss_full", *(f"task_loss_step_{k}" for k in range(1, len(task)))]
-        found = dict(zip(names, task.unbind(), strict=True))
+        present = self.plan.present(self.progress)
+        column = [sum(there <= step for there in present) for step in range(1 + len(self.plan))]
+        names = ["task_loss_full", *(f"task_loss_step_{step}" for step in range(1, len(column)))]
+        found = dict(zip(names, task[column].unbind(), strict=True))
         losses = torch.cat([part.losses[part.weights != 0] for part in parts])  # others are ignored
         if self.compare_share < 1:
             losses = losses[(losses != losses[:, :1]).any(dim=1)]  # of others it is not known what ablations do

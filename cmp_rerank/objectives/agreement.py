@@ -49,13 +49,15 @@ class RDrop(Objective):
     Where an example has several rows, the divergences of rows are averaged. Tokens that a crop has taken from one of
     the passes take no part.
 
+    Where a schedule leaves the full pass only, this is its task loss.
+
     Args:
         alpha: Weight of the divergence, >= 0.
         distribution: See above.
 
     Raises:
-        ValueError: If an option is out of its range; when called, if there are not two passes, the scores are not
-            given or not finite, or there is no list.
+        ValueError: If an option is out of its range; for a plan of other than two passes; when called, if there are
+            more than two, the scores are not given or not finite, or there is no list.
 
     Source: arXiv 2106.14448, equations 1 to 3.
 
@@ -77,17 +79,23 @@ class RDrop(Objective):
         _check_alpha(self)
         check_choice("distribution", self.distribution, get_args(Distribution))
 
+    def check_steps(self, steps: int) -> None:
+        """The plan must have one step: the second pass."""
+        _check_steps(self, steps, 2)
+
     def __call__(self, losses: Tensor, outputs: Outputs | None = None) -> Tensor:
         """Give one loss per example.
 
         Args:
-            losses: Task losses of the two passes, shape (n, 2).
+            losses: Task losses of the two passes, shape (n, 2), or of one.
             outputs: The scores behind them.
 
         Returns:
             Shape (n,).
         """
         losses, outputs = _passes(self, losses, outputs, 2)
+        if losses.shape[-1] == 1:
+            return losses[:, 0]
         logits = _logits(outputs, len(losses), self.distribution)
         divergence = _by_example(r_drop_divergence(logits[0], logits[1]), outputs, len(losses), self.distribution)
         return losses.mean(dim=-1) + float(self.alpha) * divergence
@@ -107,6 +115,8 @@ class IntraDistillation(Objective):
     `cmp_rerank.objective.adaptive_alpha`. It is computed from the training step, so that a resumed training goes on
     where it was.
 
+    Where a schedule leaves fewer passes, K is what is left; of a single pass this is the task loss.
+
     What should agree is an option: ``"labels"``, ``"bernoulli"`` or ``"list"``, as for `RDrop`, or in the regression
     form, where X is a variance over the passes:
 
@@ -122,8 +132,9 @@ class IntraDistillation(Objective):
         distribution: What should agree; see above.
 
     Raises:
-        ValueError: If an option is out of its range, or only one of p and q is given; when called, if there are not K
-            passes, the scores are not given or not finite, or there is no list.
+        ValueError: If an option is out of its range, or only one of p and q is given; for a plan of other than K
+            passes; when called, if there are more than K, the scores are not given or not finite, or there is no
+            list.
 
     Source: arXiv 2205.11416.
 
@@ -168,6 +179,10 @@ class IntraDistillation(Objective):
             check_number("q", self.q, minimum=self.p, strict=True)
         check_choice("distribution", self.distribution, get_args(Prediction))
 
+    def check_steps(self, steps: int) -> None:
+        """The plan must have K - 1 steps: the other passes."""
+        _check_steps(self, steps, self.passes)
+
     def at(self, progress: TrainingProgress) -> IntraDistillation:
         """The objective with the weight that it has at that moment of training."""
         if self.p is None or self.q is None:
@@ -179,13 +194,15 @@ class IntraDistillation(Objective):
         """Give one loss per example, with the final alpha.
 
         Args:
-            losses: Task losses of the passes, shape (n, K).
+            losses: Task losses of the passes, shape (n, K), or of fewer.
             outputs: The scores behind them.
 
         Returns:
             Shape (n,).
         """
         losses, outputs = _passes(self, losses, outputs, self.passes)
+        if losses.shape[-1] == 1:
+            return losses[:, 0]
         if self.distribution in ("values", "margins"):
             apart = _variance(outputs, len(losses), self.distribution)
         else:
@@ -194,14 +211,23 @@ class IntraDistillation(Objective):
         return losses.mean(dim=-1) + float(self.alpha) * apart
 
 
+def _check_steps(objective: Objective, steps: int, passes: int) -> None:
+    if steps != passes - 1:
+        raise ValueError(
+            f"{objective!r} compares {passes} passes; got ablations with {steps} steps, which make {1 + steps} "
+            f"passes: give [IndependentCopies(steps={passes - 1})]."
+        )
+
+
 def _passes(objective: Objective, losses: Tensor, outputs: Outputs | None, passes: int) -> tuple[Tensor, Outputs]:
-    """The losses and outputs of that many passes, checked."""
+    """The losses and outputs of that many passes, or of fewer, as a schedule may leave; checked."""
     losses = checked(losses, layout="(examples, passes)")
-    if losses.shape[-1] != passes:
+    if losses.shape[-1] > passes:
         raise ValueError(
             f"{objective!r} compares {passes} passes; got losses of shape {tuple(losses.shape)}, (examples, passes): "
             f"give [IndependentCopies(steps={passes - 1})] as the ablations."
         )
+    passes = losses.shape[-1]
     if outputs is None:
         raise ValueError(f"{objective!r} needs the scores behind the losses: call it with Outputs; got None.")
     if outputs.scores.shape[1] != passes:

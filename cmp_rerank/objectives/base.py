@@ -177,6 +177,13 @@ class Objective(ABC):
         """
         return self
 
+    def check_steps(self, steps: int) -> None:  # noqa: B027
+        """Raise a ValueError unless the objective is for a plan with this number of steps; by default for any.
+
+        A loss asks this when it is built. In training there may be fewer steps, down to none, where a schedule says
+        so.
+        """
+
     def weights(self, losses: Tensor) -> Tensor:
         """Give the gradient of the objective with respect to each task loss, by autograd on a detached copy.
 
@@ -328,6 +335,12 @@ def at(objective: Objective, progress: TrainingProgress) -> Objective:
     """
     method = getattr(objective, "at", None)
     return objective if method is None else check_objective(method(progress))
+
+
+def check_steps(objective: Objective, steps: int) -> None:
+    """Raise a ValueError unless an objective is for a plan with this number of steps, if its class says so at all."""
+    if isinstance(objective, Objective):
+        objective.check_steps(steps)
 
 
 def violations(losses: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from cmp_rerank.objectives._checks import canonical, checked, is_finite
-from cmp_rerank.objectives.base import Objective, Outputs, at, check_objective
+from cmp_rerank.objectives.base import Objective, Outputs, at, check_objective, check_steps
 from cmp_rerank.objectives.hinge import hinges
 from cmp_rerank.objectives.progress import TrainingProgress
 
@@ -36,6 +36,10 @@ class _Weighted(Objective):
     def needs_outputs(self) -> bool:  # type: ignore[override]
         """As its objective."""
         return self.objective.needs_outputs
+
+    def check_steps(self, steps: int) -> None:
+        """As its objective."""
+        check_steps(self.objective, steps)
 
     def at(self, progress: TrainingProgress) -> Objective:
         """With the inner objective as it is at that moment of training."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cmp_rerank.objectives.base import Objective, Outputs, at
+from cmp_rerank.objectives._checks import described
+from cmp_rerank.objectives.base import Objective, Outputs, at, check_steps
 from cmp_rerank.objectives.progress import Schedule, TrainingProgress, check_callable, value_at
 
 __all__ = ["ScheduledObjective"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScheduledObjective(Objective):
     """An objective whose options change over the course of training, such as the weight of a comparison.
 
@@ -58,6 +59,10 @@ class ScheduledObjective(Objective):
                 raise ValueError(f"{self.objective!r} has the options {options}; got a schedule for {name!r}.")
             check_callable(name, schedule)
 
+    def __repr__(self) -> str:
+        schedules = ", ".join(f"{name!r}: {described(schedule)}" for name, schedule in self.schedules.items())
+        return f"{type(self).__qualname__}(objective={self.objective!r}, schedules={{{schedules}}})"
+
     def __hash__(self) -> int:
         return hash((self.objective, frozenset(self.schedules.items())))
 
@@ -65,6 +70,10 @@ class ScheduledObjective(Objective):
     def needs_outputs(self) -> bool:  # type: ignore[override]
         """As its objective."""
         return self.objective.needs_outputs
+
+    def check_steps(self, steps: int) -> None:
+        """As its objective."""
+        check_steps(self.objective, steps)
 
     def at(self, progress: TrainingProgress) -> Objective:
         """The objective with the values that its options have at that moment of training."""

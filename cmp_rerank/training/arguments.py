@@ -30,8 +30,8 @@ class RerankerTrainingArguments(CrossEncoderTrainingArguments):
         save_minutes: a checkpoint is saved every so many minutes, the first after at most one, besides those of
             ``save_strategy``; see `TimedCheckpoints`. Default: none by time.
         token_cache: folder in which tokenised datasets are kept for other runs; not those that depend on a segmenter
-            or scorer whose ``repr`` does not describe what it does. Any number of trainings may use it at the same
-            time. Default: temporary files.
+            or scorer whose ``repr`` does not describe what it does, such as a function. Any number of trainings may
+            use it at the same time. Default: temporary files.
         tokenise_workers: processes that tokenise while training runs, where the data is larger than a window; 0: the
             training process does, in pauses between steps. Default: 1 where processes are forked (Linux), else 0,
             since a script must be written for other ways to start one (``if __name__ == "__main__"``).

@@ -29,6 +29,7 @@ from torch.utils.data import BatchSampler, ConcatDataset, DataLoader
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
+from cmp_rerank.ablations import Ablation
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import free
 from cmp_rerank.losses import ComparativeLoss
@@ -38,6 +39,7 @@ from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.replay import PairsByScoresError, Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation
+from cmp_rerank.objectives._checks import by_name_only
 from cmp_rerank.training import collator, token_part
 from cmp_rerank.training.ahead import (
     WINDOW,
@@ -192,7 +194,8 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
                 raise ValueError(f"A training dataset must have rows; got none{f' in {name!r}' if name else ''}.")
         rows = Rows(list(named.values()))
         fingerprint = self._fingerprint(preparer, named)
-        made_of = [*map(id, rows.datasets), fingerprint]
+        # The ablations themselves, too: of a function their descriptions have the name only.
+        made_of = [*map(id, rows.datasets), fingerprint, *map(self._preparing, named)]
         if self._ahead is None or made_of != self._made_of:
             store, workers = TokenStore(self._token_folder(*fingerprint)), self._workers(len(rows) > WINDOW)
             turn = self.args.process_index / self.args.world_size
@@ -336,15 +339,17 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
     def _fingerprint(self, preparer: Preparer, named: dict[str, Any]) -> tuple[str, bool]:
         """Stands for all that the tokens depend on; and whether it does in the next run, too.
 
-        It does not where an object is described by its address only: the next run may have another object there.
+        It does not where an object is described by its address only, or a function by its name: the next run may have
+        another object there, and another function of that name.
         """
+        preparing = [repr(self._preparing(name)) for name in named]
         model, tokenizer = preparer.model, preparer.model.tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         settings = [
-            # In their order, by which rows are numbered, each with the plan of its loss.
+            # In their order, by which rows are numbered, each with what the plan of its loss does to texts.
             [
-                (name, data._fingerprint, len(data), repr(getattr(self._loss_of(name), "plan", None)))
-                for name, data in named.items()
+                (name, data._fingerprint, len(data), ablation)
+                for (name, data), ablation in zip(named.items(), preparing, strict=True)
             ],
             [*map(fullname, (pair_adapter(model), model, model[0]))],
             repr(tokenizer) if backend is None else _without_state(backend),
@@ -355,7 +360,8 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
             [sentence_transformers.__version__, transformers.__version__, _own_code()],
         ]
         text = json.dumps(settings, default=repr)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), not _ADDRESS.search(text)
+        lasting = not _ADDRESS.search(text) and not any(map(by_name_only, preparing))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), lasting
 
     def get_batch_sampler(
         self,
@@ -465,6 +471,12 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         scorers = [self._scorer, *(comparison.scorer for comparison in comparisons)]
         base = super().training_step
         return retry_on_oom(lambda: base(model, dict(inputs), num_items_in_batch), self, model, scorers, comparisons)
+
+    def _preparing(self, dataset: str) -> Ablation | None:
+        """What prepares the texts of a dataset, beside its tokenizer."""
+        loss = self._loss_of(dataset)
+        ablation = loss.plan.preparing if isinstance(loss, ComparativeLoss) else None
+        return None if ablation is None else ablation.prepared_by
 
     def _loss_of(self, dataset: str | None) -> nn.Module:
         """The loss of a dataset by its name."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cmp_rerank import LinearSchedule, TrainingProgress
+from cmp_rerank import HingeRegularized, LinearSchedule, ScheduledObjective, TrainingProgress
 from cmp_rerank.ablations import (
     CmpCrop,
     CmpDrop,
@@ -98,6 +98,27 @@ def test_it_conforms_and_its_settings_go_to_the_repr() -> None:
     assert Plan([scheduled, scheduled]) == Plan(
         [ScheduledAblation(CmpDrop(p=0.2, steps=2), rate=LinearSchedule(0.0, 0.2))]
     )
+
+
+def lines(text: str) -> list[tuple[int, int]]:
+    return [(i, i + 1) for i in range(len(text))]
+
+
+def test_functions_go_to_the_repr_by_their_names() -> None:
+    """An address would differ from run to run, on the model card and elsewhere."""
+    count = lambda progress: 1 + (progress.step >= 500)  # noqa: E731
+    scheduled = ScheduledAblation(CmpDrop(p=0.2, steps=2), rate=UP, count=count)
+    check_ablation(scheduled)
+    name = "<function test_functions_go_to_the_repr_by_their_names.<locals>.<lambda>>"
+    assert repr(scheduled) == f"ScheduledAblation(ablation=CmpDrop(p=0.2, steps=2), rate={UP!r}, count={name})"
+    objective = ScheduledObjective(HingeRegularized(), {"weight": UP, "detached": count})
+    assert repr(objective) == (
+        f"ScheduledObjective(objective={HingeRegularized()!r}, schedules={{'weight': {UP!r}, 'detached': {name}}})"
+    )
+    crop = CmpCrop(segmenter=lines, support=lambda query, segments: [float(len(each)) for each in segments])
+    check_ablation(crop)
+    check_ablation(ScheduledAblation(crop, count=count))
+    assert repr(crop) == f"CmpCrop(segmenter=<function lines>, support={name})"
 
 
 @pytest.mark.parametrize(

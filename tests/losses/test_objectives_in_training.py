@@ -21,6 +21,7 @@ from tiny_readers import reader, windows
 from torch import Tensor
 
 from cmp_rerank import (
+    CmpCrop,
     CmpDrop,
     ComparativeLoss,
     ComparativeTrainer,
@@ -406,3 +407,56 @@ def test_a_batch_is_that_of_the_plan_of_its_step(strategy: Any, step: int, tiny_
     for number in range(1, 4):
         logged = float(found.diagnostics[f"task_loss_step_{number}"])
         assert logged == pytest.approx(known.get(f"task_loss_step_{number}", last))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_each_loss_is_logged_under_the_number_that_its_step_has_in_the_plan(
+    count: int, tiny_model: CrossEncoder
+) -> None:
+    """Steps that are not there yet may stand before others: they are logged as the one before them."""
+    tiny_model.train()
+    task, drop = BinaryCrossEntropyLoss(tiny_model), CmpDrop(p=0.5)
+
+    def logged(*ablations: Any) -> list[float]:
+        loss = ComparativeLoss(tiny_model, task, ablations)
+        loss([QUERIES, PASSAGES], LABELS.float())
+        return [float(value) for name, value in loss.diagnostics.items() if name.startswith("task_loss")]
+
+    # The plan without the steps that are not there.
+    *before, last = logged(*[CmpCrop()] * count, drop)
+    found = logged(ScheduledAblation(CmpCrop(steps=2), count=lambda progress: count), drop)
+    assert found == pytest.approx([*before, *before[-1:] * (2 - count), last])
+    assert last != pytest.approx(before[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [RDrop(), WeightedByLoss(RDrop()), IntraDistillation(passes=2, distribution="values"), HingeRegularized()],
+)
+def test_copies_that_a_schedule_has_not_added_yet(objective: Any, tiny_model: CrossEncoder) -> None:
+    """Without a copy it is the task loss; with all of them the loss is that without a schedule."""
+    tiny_model.train()
+    task, copies = BinaryCrossEntropyLoss(tiny_model), IndependentCopies(DROP)
+
+    def value(ablation: Any, objective: Any, step: int) -> Tensor:
+        loss = ComparativeLoss(tiny_model, task, [ablation], objective=objective)
+        loss.comparison.drawn = (step - 1, 0)
+        return loss([QUERIES, PASSAGES], LABELS.float())  # type: ignore[no-any-return]
+
+    scheduled = ScheduledAblation(copies, count=lambda progress: progress.step)
+    plain = replace(objective, objective=MeanOfSteps()) if hasattr(objective, "objective") else MeanOfSteps()
+    torch.testing.assert_close(value(scheduled, objective, 0), value(scheduled, plain, 0))
+    torch.testing.assert_close(value(scheduled, objective, 1), value(copies, objective, 1))
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_an_objective_for_another_number_of_passes_is_refused_at_once(
+    scheduled: bool, tiny_model: CrossEncoder
+) -> None:
+    copies: Any = IndependentCopies(steps=2)
+    if scheduled:
+        copies = ScheduledAblation(copies, count=LinearSchedule(0, 2, until=10))
+    task = BinaryCrossEntropyLoss(tiny_model)
+    with pytest.raises(ValueError, match=r"compares 2 passes; got ablations with 2 steps.* give \[IndependentCopies"):
+        ComparativeLoss(tiny_model, task, [copies], objective=RDrop())
+    ComparativeLoss(tiny_model, task, [copies], objective=IntraDistillation(passes=3))

@@ -22,7 +22,9 @@ from cmp_rerank.objectives import (
     Objective,
     Outputs,
     RDrop,
+    ScheduledObjective,
     TrainingProgress,
+    WeightedByLoss,
     check_objective,
 )
 
@@ -267,6 +269,17 @@ def test_adaptive_alpha() -> None:
         objective.at(TrainingProgress(3))
 
 
+def test_with_fewer_passes_it_is_that_of_the_passes_that_are_there() -> None:
+    losses, scores = random_losses(3, 3), random_scores(3)
+    for distribution in ("labels", "bernoulli", "list", "values", "margins"):
+        three, two = (IntraDistillation(2.0, passes, distribution=distribution) for passes in (3, 2))  # type: ignore[arg-type]
+        left = losses[:, :2], Outputs(scores[:, :2], EXAMPLE)
+        torch.testing.assert_close(three(*left), two(*left))
+        alone = losses[:, :1], Outputs(scores[:, :1], EXAMPLE)
+        torch.testing.assert_close(three(*alone), losses[:, 0])
+    torch.testing.assert_close(RDrop(2.0)(*alone), losses[:, 0])
+
+
 # What is refused -------------------------------------------------------------------------------------------
 
 
@@ -306,10 +319,18 @@ KEPT = {"scores": random_scores(2, 4), "kept": torch.ones(7, 2, 4, dtype=torch.b
     ("call", "message"),
     [
         (lambda: RDrop()(LOSSES), "needs the scores behind the losses: call it with Outputs; got None"),
-        (lambda: RDrop()(LOSSES[:, :1], outputs(1)), "compares 2 passes; got losses of shape (3, 1)"),
+        (lambda: RDrop()(LOSSES[:, :1], outputs(2)), "must be of 1 passes, as the losses; got shape (7, 2, 1)"),
+        (lambda: RDrop()(random_losses(3, 3), outputs(3)), "compares 2 passes; got losses of shape (3, 3)"),
         (lambda: RDrop()(random_losses(3, 3), outputs(3)), "[IndependentCopies(steps=1)]"),
-        (lambda: IntraDistillation()(LOSSES, outputs()), "compares 3 passes; got losses of shape (3, 2)"),
-        (lambda: IntraDistillation()(LOSSES, outputs()), "[IndependentCopies(steps=2)]"),
+        (
+            lambda: IntraDistillation()(random_losses(3, 4), outputs(4)),
+            "compares 3 passes; got losses of shape (3, 4)",
+        ),
+        (lambda: IntraDistillation()(random_losses(3, 4), outputs(4)), "[IndependentCopies(steps=2)]"),
+        (lambda: RDrop().check_steps(2), "compares 2 passes; got ablations with 2 steps, which make 3 passes"),
+        (lambda: IntraDistillation().check_steps(1), "3 passes; got ablations with 1 steps, which make 2 passes"),
+        (lambda: WeightedByLoss(RDrop()).check_steps(2), "compares 2 passes"),
+        (lambda: ScheduledObjective(RDrop(), {"alpha": len}).check_steps(2), "compares 2 passes"),  # type: ignore[dict-item]
         (lambda: RDrop()(LOSSES, outputs(3)), "The scores must be of 2 passes, as the losses; got shape (7, 3, 1)"),
         (lambda: RDrop()(LOSSES, outputs(scores=outputs().scores * math.nan)), "scores must be finite; got nan at"),
         (lambda: RDrop()(LOSSES * math.inf, outputs()), "losses must be finite; got inf at index [0, 0]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tiny_models import OTHERS, PASSAGES, QUERIES, OutOfMemoryOnce
 from transformers import TrainerCallback
 
 from cmp_rerank import CmpCrop, CmpDrop, ComparativeLoss, LongDocumentReranker
+from cmp_rerank.ablations import Ablation, Example, IndependentCopies, Prepared, ScheduledAblation, TextPair
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.objectives import Listwise, Objective, PairwiseHinge
 from cmp_rerank.text.segmenters import GivenSegments
@@ -330,6 +332,79 @@ def test_kept_tokens_are_those_of_the_same_settings(
     elsewhere = kept(CmpCrop)[0]
     monkeypatch.setattr(trainer_module, "_own_code", lambda: "another version")
     assert len({folder, elsewhere, kept(CmpCrop)[0]}) == 3
+
+
+def named_segmenter(at: int) -> Any:
+    """A function, of the same name for each ``at``."""
+
+    def segments(text: str) -> list[tuple[int, int]]:
+        return [(0, at), (at, len(text))]
+
+    return segments
+
+
+@dataclass(frozen=True)
+class Around(Ablation):
+    """An ablation of a user's own that asks another one."""
+
+    ablation: Ablation
+    steps: int = 1
+    needs_text = True
+
+    def prepare(self, pair: TextPair) -> Prepared:
+        return self.ablation.prepare(pair)
+
+    def views(self, example: Example, steps: int) -> Any:
+        return self.ablation.views(example, steps)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda crop: crop,
+        lambda crop: ScheduledAblation(crop, count=lambda progress: 1),
+        IndependentCopies,
+        Around,
+    ],
+    ids=["crop", "scheduled", "copies", "own"],
+)
+@pytest.mark.parametrize("option", ["segmenter", "support"])
+def test_functions_of_one_name_have_tokens_of_their_own_which_are_not_kept(
+    option: str, around: Any, tiny_model: CrossEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def named_scorer(number: int) -> Any:
+        return lambda query, segments: [float(i == number) for i in range(len(segments))]
+
+    task = upstream.BinaryCrossEntropyLoss(tiny_model)
+    options = [{option: named_segmenter(5 + i) if option == "segmenter" else named_scorer(i)} for i in range(2)]
+    losses = [ComparativeLoss(tiny_model, task, [around(CmpCrop(**each))]) for each in options]
+    assert repr(losses[0].plan) == repr(losses[1].plan)
+    args = arguments(tmp_path, token_cache=str(tmp_path / "tokens"))
+    trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=losses[0])
+    found = []
+    for trainer.loss in [*losses, losses[1]]:
+        list(trainer.get_train_dataloader())
+        assert trainer._ahead is not None
+        store = trainer._ahead.store
+        assert tmp_path not in store.folder.parents
+        examples = [store.examples(place) or [] for place in trainer._ahead.places(range(len(POINTWISE)))]
+        found.append((store.folder, [(e.support, e.segment.tolist()) for (e,) in examples]))
+    assert found[0][1] != found[1][1]
+    assert found[1] == found[2]
+    assert "Nothing is kept in" in caplog.text
+
+
+@pytest.mark.parametrize("ablation", [CmpDrop(p=0.2), CmpCrop()])
+def test_schedules_have_no_part_in_the_tokens(ablation: Ablation, tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    """Those of a plan without them are taken, whatever function a schedule is."""
+    args = arguments(tmp_path, token_cache=str(tmp_path / "tokens"))
+    scheduled = [ScheduledAblation(ablation, count=lambda progress, at=at: progress.step > at) for at in (1, 2)]
+    for each in (ablation, *scheduled):
+        loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [each])
+        trainer = RerankerTrainer(model=tiny_model, args=args, train_dataset=POINTWISE, loss=loss)
+        list(trainer.get_train_dataloader())
+        assert trainer._ahead is not None
+        assert [trainer._ahead.store.folder] == list((tmp_path / "tokens").iterdir())
 
 
 def test_kinds_of_models_and_orders_of_datasets_have_tokens_of_their_own(
