@@ -10,7 +10,7 @@ import numpy as np
 
 from cmp_rerank.ablations.base import PASSAGE, Ablation, Example, Prepared, TextPair, View, check_steps
 from cmp_rerank.ablations.schedules import RandomCounts, Schedule, check_schedule, checked_counts, shuffled
-from cmp_rerank.objectives._checks import described
+from cmp_rerank.objectives.descriptions import described
 from cmp_rerank.text.segmenters import CharSpan, Segmenter, Sentences, TokenSegmenter, check_segmenter, split
 from cmp_rerank.text.support import (
     LexicalSupport,

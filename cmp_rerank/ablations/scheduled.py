@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from cmp_rerank.ablations.base import Ablation, Example, ModelHooks, Prepared, TextPair, View
-from cmp_rerank.objectives._checks import described
+from cmp_rerank.objectives.descriptions import described
 from cmp_rerank.objectives.progress import Schedule, TrainingProgress, check_callable, value_at
 from cmp_rerank.text.checks import refuse_class
 

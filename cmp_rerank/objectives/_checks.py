@@ -42,10 +42,6 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}; got {value!r}")
 
 
-#: What the name of a function begins with in a ``repr``, that of Python without the address.
-_FUNCTION = "<function "
-
-
 def is_finite(value: object) -> bool:
     # Finite in float32; a comparison with NaN is False.
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST  # type: ignore[operator]
@@ -85,17 +81,3 @@ def canonical(value: float | str) -> float | str:
     if isinstance(value, str):
         return next(known for known in (*BASELINES, *REDUCTIONS) if known == value)
     return value if type(value) in (int, float) else float(value)
-
-
-def described(value: object) -> str:
-    """The ``repr`` of an option; of a function its name, since its address differs from run to run.
-
-    The name does not tell what the function does: see `by_name_only`.
-    """
-    text, name = repr(value), getattr(value, "__qualname__", None)
-    return text if name is None or " at 0x" not in text else f"{_FUNCTION}{name}>"
-
-
-def by_name_only(description: str) -> bool:
-    """Whether a description holds a function that `described` has named: another function may have that name."""
-    return _FUNCTION in description

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cmp_rerank.objectives._checks import described
 from cmp_rerank.objectives.base import Objective, Outputs, at, check_steps
+from cmp_rerank.objectives.descriptions import described
 from cmp_rerank.objectives.progress import Schedule, TrainingProgress, check_callable, value_at
 
 __all__ = ["ScheduledObjective"]

@@ -39,7 +39,7 @@ from cmp_rerank.losses.log import LossLog
 from cmp_rerank.losses.replay import PairsByScoresError, Replay, addressed
 from cmp_rerank.models.cross_encoder import cross_encoder, pair_adapter
 from cmp_rerank.models.pairs import Truncation
-from cmp_rerank.objectives._checks import by_name_only
+from cmp_rerank.objectives.descriptions import by_name_only
 from cmp_rerank.training import collator, token_part
 from cmp_rerank.training.ahead import (
     WINDOW,
