@@ -80,10 +80,10 @@ def train_reader(
     full model is compared with the losses of its ablated copies. "drop" drops
     neurons; "drop:LAYERS" those of some layers, where LAYERS is all, or top:2
     for the two highest. "crop" removes sentences or passages that hold
-    neither an answer nor supporting facts. One crop, the default, is the best
-    of what was compared for few questions of one passage (docs/study.md);
-    for questions of several passages begin with "crop drop". Each step makes
-    training slower.
+    neither an answer nor supporting facts. One crop is the default; compare
+    it with plain training ("none"), over which no gain is shown so far
+    (docs/study.md). For questions of several passages begin with "crop drop".
+    Each step makes training slower.
 
     --out gets an ordinary checkpoint, which AutoModelForQuestionAnswering and
     `cmp-rerank answer` load; predictions.json in the format of the official
