@@ -31,7 +31,7 @@ from cmp_rerank.pipeline.folder import Done, RunFolder
 from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
 from cmp_rerank.pipeline.log_charts import log_charts
 from cmp_rerank.pipeline.model import model_digest, start_model, tuned_model
-from cmp_rerank.pipeline.tuning import SETTINGS, is_of, tune
+from cmp_rerank.pipeline.tuning import SETTINGS, is_same_training, tune
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.reranking.loading import check_checkpoint, load_reranker
 from cmp_rerank.reranking.scoring import NotFiniteError
@@ -550,7 +550,7 @@ class Stages:
         for seed in self.config.seeds:
             folder = self._training_folder(_training_name(seed, None))
             # A training with other settings may have been begun since.
-            if is_of(folder / SETTINGS, self.tuned(seed).settings):
+            if is_same_training(folder / SETTINGS, self.tuned(seed).settings):
                 logs[seed] = folder / "metrics.jsonl"
         return log_charts(logs, self.config.evaluation.main)
 

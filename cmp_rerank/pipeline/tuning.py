@@ -63,7 +63,7 @@ def tune(
             no guard follows or there are several processes.
     """
     path = folder / SETTINGS
-    checkpoint = last_checkpoint(folder) if is_of(path, settings) else None
+    checkpoint = last_checkpoint(folder) if is_same_training(path, settings) else None
     arguments = arguments_of(config, seed, folder, begins=checkpoint is None, evaluates=evaluator is not None)
     if arguments.process_index == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def tune(
     }
 
 
-def is_of(path: Path, settings: Mapping[str, Any]) -> bool:
+def is_same_training(path: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a folder has checkpoints of the training with these settings, as far as its settings say.
 
     Of several processes, the first one removes those of a finished training with others, which some may still see.

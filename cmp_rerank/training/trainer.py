@@ -427,9 +427,9 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         """The loss of a batch; its pairs are tokenised already."""
         prepared = inputs.pop(PREPARED, None)
         self._dataset = dataset_name = inputs.get("dataset_name")
-        loss = self._loss_of(dataset_name)
-        if prepared is None or id(loss) in self._as_they_are:
+        if prepared is None or id(self._loss_of(dataset_name)) in self._as_they_are:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = self._loss_of(dataset_name)
         as_given = dict(inputs)
         extra = {name: inputs.pop(name) for name in ("prompt", "task") if name in inputs}
         inputs.pop("dataset_name", None)

@@ -226,16 +226,24 @@ def test_two_processes_train_what_one_does(launcher: str, config: Path, tmp_path
         "--set", "training.load_best_model_at_end=false", "--set", "training.eval_steps=4", "--seeds", "0,1",
         "--set", "guard.enabled=false",
     ]  # fmt: skip
-    two = start(config, tmp_path / "two", *common, "--batch-size", "2", processes=2, launcher=launcher)
-    one = call(config, "-o", tmp_path / "one", *common, "--batch-size", "4")
-    output, errors = two.communicate(timeout=300)
-    assert two.returncode == 0, errors[-4000:]
-    assert one.exit_code == 0, one.output
+
+    def trained(*more: str) -> tuple[str, dict[int, Any]]:
+        """Train both, and compare; what two processes say, and by seed the weights of one."""
+        options, found = (*common, *more), {}
+        two = start(config, tmp_path / "two", *options, "--batch-size", "2", processes=2, launcher=launcher)
+        one = call(config, "-o", tmp_path / "one", *options, "--batch-size", "4")
+        output, errors = two.communicate(timeout=300)
+        assert two.returncode == 0, errors[-4000:]
+        assert one.exit_code == 0, one.output
+        for seed in (0, 1):
+            found[seed] = weights(tmp_path / "one" / f"seed-{seed}" / "model")
+            assert (found[seed] - weights(tmp_path / "two" / f"seed-{seed}" / "model")).abs().max() < 1e-5
+        return output, found
+
+    output, found = trained()
     for seed in (0, 1):
-        found = [weights(tmp_path / name / f"seed-{seed}" / "model") for name in ("one", "two")]
-        assert (found[0] - found[1]).abs().max() < 1e-5
         start_weights = weights(Path(load(config).model.name))
-        assert (found[0] - start_weights).abs().max() > 1e-3  # there was something to learn
+        assert (found[seed] - start_weights).abs().max() > 1e-3  # there was something to learn
         record = json.loads((tmp_path / "two" / f"seed-{seed}" / "training.json").read_text())
         assert record["processes"] == 2
         metrics = (tmp_path / "two" / f"seed-{seed}-training" / "metrics.jsonl").read_text().splitlines()
@@ -244,14 +252,8 @@ def test_two_processes_train_what_one_does(launcher: str, config: Path, tmp_path
     assert output.count("The model to use") == 1
     assert len(json.loads((tmp_path / "two" / "environment.json").read_text())) == 1
     # With other settings both begin again, whichever sees the old checkpoints while the first one removes them.
-    common += ["--resume", "--set", "training.weight_decay=0.5"]
-    two = start(config, tmp_path / "two", *common, "--batch-size", "2", processes=2, launcher=launcher)
-    one = call(config, "-o", tmp_path / "one", *common, "--batch-size", "4")
-    _, errors = two.communicate(timeout=300)
-    assert two.returncode == 0, errors[-4000:]
-    assert one.exit_code == 0, one.output
+    _, again = trained("--resume", "--set", "training.weight_decay=0.5")
     for seed in (0, 1):
-        found = [weights(tmp_path / name / f"seed-{seed}" / "model") for name in ("one", "two")]
-        assert (found[0] - found[1]).abs().max() < 1e-5
+        assert not torch.equal(again[seed], found[seed])
         record = json.loads((tmp_path / "two" / f"seed-{seed}" / "training.json").read_text())
         assert (record["resumed_from"], record["steps"]) == (None, 4)

@@ -32,7 +32,7 @@ from cmp_rerank.pipeline.data import task_of
 from cmp_rerank.pipeline.model import loss_of, model_digest, start_model
 from cmp_rerank.pipeline.run import prepare
 from cmp_rerank.pipeline.stages import Stages
-from cmp_rerank.pipeline.tuning import is_of
+from cmp_rerank.pipeline.tuning import is_same_training
 from cmp_rerank.reranking.loading import load_reranker
 from cmp_rerank.training import RerankerTrainer
 
@@ -293,10 +293,10 @@ def test_a_training_that_was_begun_is_not_continued_with_other_settings(
 def test_processes_beside_the_first_one_take_no_checkpoint_of_another_training(tmp_path: Path) -> None:
     """The first one removes the checkpoints of a finished training; others may look before, after, or meanwhile."""
     path = tmp_path / "settings.json"
-    assert is_of(path, {"rate": 1e-5})
+    assert is_same_training(path, {"rate": 1e-5})
     path.write_text(json.dumps({"rate": 1e-5}))
-    assert is_of(path, {"rate": 1e-5})
-    assert not is_of(path, {"rate": 2e-5})
+    assert is_same_training(path, {"rate": 1e-5})
+    assert not is_same_training(path, {"rate": 2e-5})
 
 
 LONG = " ".join(["The bridge was closed."] * 12)

@@ -41,6 +41,11 @@ def read_curves(path: PathLike) -> dict[str, dict[str, list[list[float]]]]:
         raise ValueError(f"{os.fspath(path)}: no such file")
     curves = _csv_curves(path) if os.fspath(path).endswith(".csv") else read_json(path)
     try:
+        if isinstance(curves, Mapping) and {"config", "points"} <= curves.keys():
+            raise ValueError(
+                "these are the utility curves of `cmp-rerank curves`, whose plot is beside them; a report takes "
+                "chart -> series -> (x, y) points, or the CSV of an evaluator"
+            )
         check_curves(curves)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
@@ -74,11 +79,6 @@ def check_curves(curves: Any) -> None:
     Raises:
         ValueError: With the chart and the series.
     """
-    if isinstance(curves, Mapping) and {"config", "points"} <= curves.keys():
-        raise ValueError(
-            "these are the utility curves of `cmp-rerank curves`, whose plot is beside them; a report takes chart -> "
-            "series -> (x, y) points, or the CSV of an evaluator"
-        )
     if not isinstance(curves, Mapping):
         raise ValueError(f"curves map charts to series of points; got a {type(curves).__name__}")
     for chart, series in curves.items():
