@@ -210,14 +210,14 @@ class _How:
         rows = at_chosen_rates(read(task, self.results), task, size)
         found = TASKS[task]
         cost = {
-            (arm, part): operations(Cell(task, size, arm, 0.0, found.test_seeds[0], part), self.cache)
+            (arm, part): operations(Cell(task, size, arm, 0.0, found.tested_with(size)[0], part), self.cache)
             for arm in arms
             for part in ("validation", "test")
         }
         # The rate of a test cell is not known before all are tuned: it counts by its seed.
         tested = {(row["arm"], row["seed"]) for row in rows if (row["size"], row["part"]) == (size, "test")}
         left = [(cell.arm, cell.part) for cell in missing(cells_of(task, size, arms, "tune", rows), rows)]
-        left += [(arm, "test") for arm in arms for seed in found.test_seeds if (arm, seed) not in tested]
+        left += [(arm, "test") for arm in arms for seed in found.tested_with(size) if (arm, seed) not in tested]
         return f"{len(left)} cells, {sum(cost[each] for each in left) / 1e15:.1f} PFLOP"
 
 

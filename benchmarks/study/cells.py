@@ -43,7 +43,7 @@ def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[d
         print(f"left out, since their rate is not tuned: {', '.join(untuned)}", flush=True)
     return [
         Cell(task, size, arm, rate, seed, stage)
-        for seed in TASKS[task].test_seeds[: ROBUST_SEEDS if stage == "robust" else None]
+        for seed in TASKS[task].tested_with(size)[: ROBUST_SEEDS if stage == "robust" else None]
         for arm, rate in chosen.items()
         if rate
     ]

@@ -36,7 +36,7 @@ class Task:
         start: Rows and epochs of the common start.
         start_rate: Its learning rate.
         tuning_seeds: Seeds of the runs on validation that choose the rate, but for the sizes in `tuning_seeds_of`.
-        test_seeds: Seeds of the runs on test.
+        test_seeds: Seeds of the runs on test, but for the sizes in `test_seeds_of`.
         layers: How many layers of the encoder are kept.
         start_of: The task whose start it has; empty: its own.
         noise: Share of the training rows whose label is wrong, see `training_rows`.
@@ -46,6 +46,7 @@ class Task:
         exact: Sizes that are trained in 32 bits, by the trainers: those that had been run before there was bfloat16.
             The products of all other ones are in bfloat16, which `steps` does.
         tuning_seeds_of: Size -> seeds on validation, where they are others.
+        test_seeds_of: Size -> seeds on test, where they are others.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Task:
     docs: int = 0
     exact: tuple[int, ...] = ()
     tuning_seeds_of: dict[int, range] = field(default_factory=dict)
+    test_seeds_of: dict[int, range] = field(default_factory=dict)
 
     @property
     def listwise(self) -> bool:
@@ -75,6 +77,10 @@ class Task:
     def tuned_with(self, size: int) -> range:
         """The seeds of the runs on validation that choose the rate."""
         return self.tuning_seeds_of.get(size, self.tuning_seeds)
+
+    def tested_with(self, size: int) -> range:
+        """The seeds of the runs on test."""
+        return self.test_seeds_of.get(size, self.test_seeds)
 
     def half(self, size: int) -> bool:
         """Whether the products of training are in bfloat16."""
@@ -109,6 +115,7 @@ TASKS = {
         Task(
             "reading", "F1", {400: 10, 2500: 2, 8000: 1}, 16, (5e-5, 1e-4, 2e-4), 256, (500, 1), 1e-4,
             range(1), range(100, 105), layers=6, test_rows=1000, tuning_seeds_of={400: range(3)},
+            test_seeds_of={400: range(100, 110)},
         ),
         # Real collections, on the whole encoder; all begin with one reranker, trained on SQuAD's paragraphs.
         Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6, docs=4),
