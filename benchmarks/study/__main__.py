@@ -266,8 +266,8 @@ def table(
 
 
 TABLES = (
-    "summary", "verdicts", "weighting", "guarded", "guarded_by_wrong_labels", "robustness", "robustness_to_averaging",
-    "losses", "violations", "violations_of_crops", "gain_by_violations", "costs", "tuning",
+    "summary", "verdicts", "replication", "weighting", "guarded", "guarded_by_wrong_labels", "robustness",
+    "robustness_to_averaging", "losses", "violations", "violations_of_crops", "gain_by_violations", "costs", "tuning",
 )  # fmt: skip
 
 
@@ -290,7 +290,8 @@ def page(
 ) -> None:
     """Make the tables of a page anew: those between `<!-- study: TABLE TASK SIZE -->` and `<!-- study: end -->`.
 
-    After the size may stand how many seeds on validation choose the learning rates, if others than those of the task.
+    After the size may stand how many seeds on validation choose the learning rates, if others than those of the task,
+    and which seeds on test the table is of, if not all: `verdicts reading 400 1 100-104`.
     """
     from cmp_rerank.ir.lines import replacing
 
@@ -304,20 +305,35 @@ def with_tables(text: str, results: Path) -> str:
     import re
 
     def made(match: re.Match[str]) -> str:
-        name, task, *counts = match[1].split()
-        lines = lines_of(name, task, *map(int, counts), results=results)
-        return "\n".join([f"<!-- study: {match[1]} -->", *lines, match[2]])
+        begin, name, task, size, chosen_by, first, last, end = match.groups()
+        tested = range(int(first), int(last) + 1) if first else None
+        lines = lines_of(name, task, int(size), int(chosen_by) if chosen_by else None, tested, results=results)
+        return "\n".join([begin, *lines, end])
 
-    return re.sub(r"<!-- study: (\w+ \S+ \d+(?: \d+)?) -->\n.*?(<!-- study: end -->)", made, text, flags=re.DOTALL)
+    table = r"(<!-- study: (\w+) (\S+) (\d+)(?: (\d+))?(?: (\d+)-(\d+))? -->)\n.*?(<!-- study: end -->)"
+    return re.sub(table, made, text, flags=re.DOTALL)
 
 
-def lines_of(name: str, task: str, size: int, seeds: int | None = None, *, results: Path) -> list[str]:
-    """The lines of a table; learning rates are chosen by the first so many seeds on validation, if not by all."""
+def lines_of(
+    name: str, task: str, size: int, chosen_by: int | None = None, tested: range | None = None, *, results: Path
+) -> list[str]:
+    """The lines of a table.
+
+    Args:
+        name: One of `TABLES`.
+        task: Its name.
+        size: Rows of the training set.
+        chosen_by: Learning rates are chosen by the first so many seeds on validation; None: by all.
+        tested: The seeds on test that the table is of; None: all.
+        results: The folder of the results.
+    """
     from . import analysis
 
     if name not in TABLES:
         raise ValueError(f"a table must be one of {', '.join(TABLES)}; got {name!r}")
-    rows = at_chosen_rates(read(task, results), task, size, seeds)
+    rows = at_chosen_rates(read(task, results), task, size, chosen_by)
+    if tested is not None:
+        rows = [row for row in rows if row["part"] != "test" or row["arm"] == "start" or row["seed"] in tested]
     found = (
         analysis.summary(rows, task, size, "plain")
         if name == "summary"

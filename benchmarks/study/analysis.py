@@ -29,6 +29,13 @@ VERDICTS = (
     ("compared, crop", "compared, crop, support guessed"),
 )
 
+#: The family of the replication: what was found with other seeds, see the protocol.
+REPLICATION = (
+    ("mean, crop", "plain, dropout 0.1"),
+    ("compared, crop", "plain, dropout 0.1"),
+    ("compared, crop", "mean, crop"),
+)
+
 #: What of comparing is the comparison, and what the weight of the full model.
 WEIGHTING = (
     ("compared, c=2", "weighted mean, c=2"),
@@ -194,6 +201,11 @@ def verdict_pairs(rows: list[dict[str, Any]], task: str, size: int) -> list[tupl
     arms = dict.fromkeys(arm for arm, _ in VERDICTS) | dict.fromkeys((CONTROL, "mean, crop"))
     plain = [(arm, best_plain(rows, task, size, ARMS[arm].cost)) for arm in arms]
     return [*VERDICTS, *((arm, other) for arm, other in plain if other)]
+
+
+def replication(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: the crops against plain training with dropout, and against each other."""
+    return contrasts(rows, task, size, REPLICATION)
 
 
 def weighting(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:

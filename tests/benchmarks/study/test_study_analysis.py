@@ -155,6 +155,9 @@ def test_tables_have_the_models_at_the_rate_that_so_many_seeds_choose(
         assert "| mean, c=2 | 0.0001 | 3 | 1 | 0.2500 |" in lines[3]  # nothing is known of another rate
         name = f"<!-- study: summary smoke 16{f' {seeds}' if seeds else ''} -->"
         assert command.with_tables(f"{name}\nold\n<!-- study: end -->", tmp_path).splitlines()[1:-1] == lines
+    page = "<!-- study: summary smoke 16 1 101-105 -->\n<!-- study: end -->"
+    (line,) = (line for line in command.with_tables(page, tmp_path).splitlines() if line.startswith("| plain"))
+    assert line.startswith(f"| plain | {low:g} | 1 | 1 | 0.5000 |")
     kept = at_chosen_rates(rows, "smoke", 16, 1)
     assert {row["seed"] for row in kept if row["part"] == "validation"} == {0}
     other = [vars(Cell("smoke", 32, "plain", high, 100, "test")) | {"values": "1"}]

@@ -47,6 +47,13 @@ def test_a_size_can_be_tuned_with_seeds_of_its_own(monkeypatch: pytest.MonkeyPat
     assert cells.chosen_rate(rows, "smoke", 16, "plain") == high
 
 
+def test_a_size_can_be_tested_with_seeds_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "smoke", replace(TASKS["smoke"], test_seeds_of={16: range(100, 103)}))
+    for size, seeds in ((16, [100, 101, 102]), (32, [100, 101])):
+        tuned = [cell("plain", rate, 0, "validation", "1") | {"size": size} for rate in TASKS["smoke"].rates]
+        assert [each.seed for each in cells.cells_of("smoke", size, ["plain"], "test", tuned)] == seeds
+
+
 def test_the_rate_is_chosen_on_validation_when_all_of_its_cells_are_there() -> None:
     low, high = TASKS["smoke"].rates
     rows = [cell("plain", low, 0, "validation", "12"), cell("plain", high, 100, "test", "11")]
