@@ -39,7 +39,16 @@ def train_reader(
     segments: Annotated[
         str, typer.Option(help="What a crop step removes: 'sentences' or whole 'passages'.")
     ] = "sentences",
-    baseline: Annotated[str, typer.Option(help="Baseline of the comparative loss: 'zero' or 'full'.")] = "zero",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What makes one loss of those of all passes: 'hinge' compares them, 'mean' averages them; or "
+            "'listwise', 'regularized', or the name of a class."
+        ),
+    ] = "hinge",
+    baseline: Annotated[
+        str | None, typer.Option(help="Baseline of the objective 'hinge': 'zero' or 'full'; default: 'zero'.")
+    ] = None,
     strategy: Annotated[
         str, typer.Option(help="How ablated passes are run: auto, stacked, hybrid, trunk or naive.")
     ] = "auto",
@@ -77,9 +86,10 @@ def train_reader(
     JSON lines, parquet or a folder of `datasets`.
 
     Each step of --ablations takes more away from the model. The loss of the
-    full model is compared with the losses of its ablated copies. "drop" drops
-    neurons; "drop:LAYERS" those of some layers, where LAYERS is all, or top:2
-    for the two highest. "crop" removes sentences or passages that hold
+    full model is compared with the losses of its ablated copies; with
+    --objective mean it is averaged with them, which is the control of
+    comparing. "drop" drops neurons; "drop:LAYERS" those of some layers, where
+    LAYERS is all, or top:2 for the two highest. "crop" removes sentences or passages that hold
     neither an answer nor supporting facts. One crop is the default; compare
     it with plain training ("none"), over which no gain is shown so far
     (docs/study.md). For questions of several passages begin with "crop drop".
@@ -99,7 +109,6 @@ def train_reader(
     from cmp_rerank.ablations import CmpDrop
     from cmp_rerank.engine.scorer import STRATEGIES
     from cmp_rerank.ir.ranking import check_choice
-    from cmp_rerank.objective import check_baseline
     from cmp_rerank.reader.files import read_questions
     from cmp_rerank.reader.measures import check_gold
     from cmp_rerank.reranking.loading import read_checkpoint
@@ -110,7 +119,7 @@ def train_reader(
             f"--dropout must be left out where a step is drop, which switches it off; got --ablations {ablations!r}"
         )
     read_checkpoint(model)
-    check_baseline(baseline)
+    chosen = objective_of(objective, baseline, bool(plan))
     check_choice("--strategy", strategy, STRATEGIES)
     files = [("training", train), *([("dev", dev)] if dev is not None else [])]
     loaded = {name: read_questions(path, format or None) for name, path in files}
@@ -132,7 +141,7 @@ def train_reader(
         "dropout": not plan if dropout is None else dropout,
         "p": p,
         "segments": segments,
-        "baseline": baseline,
+        "objective": repr(chosen) if plan else None,
         "strategy": strategy,
         "epochs": epochs,
         "batch": batch,
@@ -144,7 +153,7 @@ def train_reader(
         "max_steps": max_steps,
         "seed": seed,
     }
-    reader, trainer, record = _train(loaded["training"], plan, out, settings, resume, save_minutes)
+    reader, trainer, record = _train(loaded["training"], plan, chosen, out, settings, resume, save_minutes)
     # Saved first: the evaluation may fail.
     reader.save_pretrained(out)
     if plan:
@@ -181,8 +190,33 @@ def plan_of(notation: str, p: float, segments: str) -> list[Any]:
     return steps
 
 
+def objective_of(name: str, baseline: str | None, compares: bool) -> Any:
+    """The objective of a name; a baseline is of the hinge alone."""
+    from cmp_rerank.objectives import PairwiseHinge
+    from cmp_rerank.pipeline.components import OBJECTIVE, build, problems
+
+    if (name, baseline) != ("hinge", None) and not compares:
+        raise ValueError(
+            f"--ablations none has one pass, and nothing to compare; got --objective {name}"
+            f"{f' and --baseline {baseline}' if baseline else ''}; leave them out, or name a step"
+        )
+    if baseline is not None:
+        if name != "hinge":
+            raise ValueError(f"--baseline is of the objective 'hinge'; got --objective {name}; leave it out")
+        return PairwiseHinge(baseline)  # type: ignore[arg-type]
+    if wrong := problems(OBJECTIVE, name):
+        raise ValueError(f"--objective: {wrong[0].text}")
+    return build(OBJECTIVE, name)
+
+
 def _train(
-    questions: Any, plan: list[Any], out: Path, settings: dict[str, Any], resume: bool, save_minutes: float
+    questions: Any,
+    plan: list[Any],
+    objective: Any,
+    out: Path,
+    settings: dict[str, Any],
+    resume: bool,
+    save_minutes: float,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Train, and complete the settings by those that depend on the model and the questions."""
     import time
@@ -265,7 +299,7 @@ def _train(
         train_dataset=windows,
         processing_class=tokenizer,
         ablations=plan,
-        baseline=settings["baseline"],
+        objective=objective,
         strategy=settings["strategy"],
         callbacks=[TimedCheckpoints(save_minutes)],
     )

@@ -46,7 +46,7 @@ def section(trainer: Trainer, comparison: Comparison) -> str:
     return "\n\n".join(
         [
             "Trained with `cmp_rerank.ComparativeTrainer`: examples were scored in full and once for each ablation "
-            "step, and the objective compared their task losses. At inference it is an ordinary checkpoint.",
+            "step, and the objective combined their task losses. At inference it is an ordinary checkpoint.",
             f"```json\n{settings}\n```",
             *([_losses(entries[-1]["step"], last)] if last else []),
             f"```bibtex\n{CITATION.strip()}\n```",

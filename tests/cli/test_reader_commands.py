@@ -208,6 +208,30 @@ def test_plans_crop_and_drop(folder: Path, tmp_path: Path) -> None:
     AutoModelForQuestionAnswering.from_pretrained(tmp_path / "reader")
 
 
+def test_objectives(folder: Path, tmp_path: Path) -> None:
+    """Each is that of the trainer, by its log."""
+    names = {
+        "hinge": "PairwiseHinge(baseline='zero', reduction='mean')",
+        "hinge --baseline full": "PairwiseHinge(baseline='full', reduction='mean')",
+        "mean": "MeanOfSteps()",
+        "regularized": "HingeRegularized(weight=1.0, reduction='mean', task='mean', detached=False)",
+    }
+    logs = {}
+    for number, (name, made) in enumerate(names.items()):
+        out = tmp_path / str(number)
+        options = ["--model", folder / "model", "--out", out, "--max-steps", 10, "--batch", 2, "--max-length", 96]
+        options += ["--stride", 8, "--objective", *name.split()]
+        result = run("train-reader", folder / "squad.json", *options)
+        assert result.exit_code == 0, result.output
+        metrics = json.loads((out / "metrics.json").read_text())
+        assert metrics["settings"]["objective"] == made
+        assert made in (out / "README.md").read_text()
+        (logs[name],) = (row for row in metrics["log"] if "loss" in row)
+    mean = logs["mean"]
+    assert mean["loss"] == pytest.approx((mean["task_loss_full"] + mean["task_loss_step_1"]) / 2, rel=1e-5)
+    assert len({log["loss"] for log in logs.values()}) == len(names)
+
+
 def test_one_question(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(PASSAGES[1])
     arguments = ["answer", folder / "model", "-q", QUERIES[0], "--device", "cpu"]
@@ -327,6 +351,26 @@ def test_yes_and_no_stand_in_no_document(k: int, folder: Path, tmp_path: Path) -
         (["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--ablations", ""], "must name a step; got ''"),
         (["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--strategy", "quick"], "got 'quick'"),
         (["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--baseline", "none"], "got 'none'"),
+        (["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--objective", "average"], "'average'"),
+        (
+            ["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--objective", "mean", "--baseline", "full"],
+            "--baseline is of the objective 'hinge'; got --objective mean",
+        ),
+        (
+            [
+                "train-reader",
+                "no.json",
+                "--model",
+                "MODEL",
+                "-o",
+                "OUT",
+                "--objective",
+                "mean",
+                "--ablations",
+                "none",
+            ],
+            "--ablations none has one pass, and nothing to compare; got --objective mean",
+        ),
         (
             ["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--stride", "8", "--resume"],
             "--resume needs a training that was begun; got none",
