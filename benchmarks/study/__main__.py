@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from .arms import ARMS
 from .cells import Cell, at_chosen_rates, cells_of, key_of, missing, read
 from .plan import PLAN
 from .tasks import TASKS, describe, load, prepare
+
+if TYPE_CHECKING:
+    from .analysis import Kind
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 CACHE = Path.home() / ".cache" / "cmp_rerank" / "study"
@@ -290,6 +293,8 @@ def page(
 ) -> None:
     """Make the tables of a page anew: those between `<!-- study: TABLE TASK SIZE -->` and `<!-- study: end -->`.
 
+    `<!-- study: overview -->` is of all tasks.
+
     After the size may stand how many seeds on validation choose the learning rates, if others than those of the task,
     and which seeds on test the table is of, if not all: `verdicts reading 400 1 100-104`.
     """
@@ -306,12 +311,37 @@ def with_tables(text: str, results: Path) -> str:
 
     def made(match: re.Match[str]) -> str:
         begin, name, task, size, chosen_by, first, last, end = match.groups()
-        tested = range(int(first), int(last) + 1) if first else None
-        lines = lines_of(name, task, int(size), int(chosen_by) if chosen_by else None, tested, results=results)
+        if name is None:
+            lines = overview_of(results)
+        else:
+            tested = range(int(first), int(last) + 1) if first else None
+            lines = lines_of(name, task, int(size), int(chosen_by) if chosen_by else None, tested, results=results)
         return "\n".join([begin, *lines, end])
 
-    table = r"(<!-- study: (\w+) (\S+) (\d+)(?: (\d+))?(?: (\d+)-(\d+))? -->)\n.*?(<!-- study: end -->)"
+    table = r"(<!-- study: (?:overview|(\w+) (\S+) (\d+)(?: (\d+))?(?: (\d+)-(\d+))?) -->)\n.*?(<!-- study: end -->)"
     return re.sub(table, made, text, flags=re.DOTALL)
+
+
+def kinds_of(results: Path) -> list[Kind]:
+    """Ablated passes of each kind against their controls, for the tasks and sizes of the plan that are tested."""
+    from .analysis import kinds
+
+    return [
+        kind for task, size in PLAN for kind in kinds(at_chosen_rates(read(task, results), task, size), task, size)
+    ]
+
+
+def overview_of(results: Path) -> list[str]:
+    """The lines of the table of all tasks."""
+    from .analysis import overview
+
+    return overview(kinds_of(results))
+
+
+@app.command()
+def overview(results: Annotated[Path, typer.Option()] = RESULTS) -> None:
+    """Print ablated passes against averaging, and against tuned plain training, for all tasks."""
+    print("\n".join(overview_of(results)))
 
 
 def lines_of(

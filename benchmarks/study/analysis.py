@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -208,6 +209,74 @@ def replication(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     return contrasts(rows, task, size, REPLICATION)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Ablated passes of one kind on one task and size, against their controls.
+
+    Attributes:
+        task: Its name.
+        size: Rows of the training set.
+        passes: "c=2", two steps of CmpDrop, or "crop".
+        plain: The plain arm of at most as many passes that is best on validation.
+        differences: What is compared with what -> its contrast, with "p_holm", as `verdicts` corrects it.
+    """
+
+    task: str
+    size: int
+    passes: str
+    plain: str
+    differences: dict[tuple[str, str], dict[str, float]]
+
+
+#: The three differences of `Kind`.
+COMPARED_AVERAGED, COMPARED_PLAIN, AVERAGED_PLAIN = (
+    ("compared", "averaged"),
+    ("compared", "plain"),
+    ("averaged", "plain"),
+)
+
+
+def kinds(rows: list[dict[str, Any]], task: str, size: int) -> list[Kind]:
+    """What `verdicts` says of two steps of CmpDrop, and of one crop."""
+    found = corrected_contrasts(tested(rows, task, size), verdict_pairs(rows, task, size))
+    made = []
+    for passes in ("c=2", "crop"):
+        arms = {"compared": f"compared, {passes}", "averaged": f"mean, {passes}"}
+        plain = best_plain(rows, task, size, ARMS[arms["compared"]].cost)
+        if plain is None:
+            continue
+        arms["plain"] = plain
+        pairs = {
+            names: found[pair]
+            for names in (COMPARED_AVERAGED, COMPARED_PLAIN, AVERAGED_PLAIN)
+            if (pair := (arms[names[0]], arms[names[1]])) in found
+        }
+        if pairs:
+            made.append(Kind(task, size, passes, plain, pairs))
+    return made
+
+
+def overview(found: Sequence[Kind]) -> list[str]:
+    """Lines of a Markdown table: a line for each kind of ablated passes, task and size.
+
+    Bold is what is significant after Holm's correction over the verdicts of its task and size.
+    """
+    lines = [
+        "| task | ablated passes | seeds | comparing minus averaging | comparing minus tuned plain "
+        "| averaging minus tuned plain | tuned plain |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind in found:
+        cells = [f"{kind.task}, {kind.size:,}", kind.passes]
+        cells.append("/".join(dict.fromkeys(f"{c['seeds']:g}" for c in kind.differences.values())))
+        for names in (COMPARED_AVERAGED, COMPARED_PLAIN, AVERAGED_PLAIN):
+            c = kind.differences.get(names)
+            text = f"{c['difference']:+.3f} ({c['low']:+.3f}..{c['high']:+.3f})" if c else ""
+            cells.append(f"**{text}**" if c and c["p_holm"] < 0.05 else text)
+        lines.append("| " + " | ".join([*cells, kind.plain]) + " |")
+    return lines
+
+
 def weighting(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     """Lines of a Markdown table: comparing against its weights alone, and these against averaging."""
     return contrasts(rows, task, size, WEIGHTING)
@@ -215,21 +284,27 @@ def weighting(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
 
 def contrasts(rows: list[dict[str, Any]], task: str, size: int, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of a Markdown table of the pairs that are tested. Holm's correction goes over all of them."""
-    found = tested(rows, task, size)
     lines = [
         "| arm | against | seeds | difference | 95% interval | p | p (Holm) | wins |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    for pair, c in corrected_contrasts(tested(rows, task, size), pairs).items():
+        cells = [*pair, str(c["seeds"]), f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]
+        cells += [f"{c['p']:.3f}", f"{c['p_holm']:.3f}", f"{c['wins']}/{c['seeds']}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def corrected_contrasts(
+    found: dict[str, dict[int, np.ndarray]], pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """The contrasts of the pairs that are tested, with "p_holm", corrected over all of them."""
     there = {
         (arm, other): contrast(found[arm], found[other]) for arm, other in pairs if arm in found and other in found
     }
-    tested_pairs = {pair: c for pair, c in there.items() if "p" in c}
-    corrected = holm({pair: c["p"] for pair, c in tested_pairs.items()})
-    for pair, c in tested_pairs.items():
-        cells = [*pair, str(c["seeds"]), f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]
-        cells += [f"{c['p']:.3f}", f"{corrected[pair]:.3f}", f"{c['wins']}/{c['seeds']}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    there = {pair: c for pair, c in there.items() if "p" in c}
+    corrected = holm({pair: c["p"] for pair, c in there.items()})
+    return {pair: c | {"p_holm": corrected[pair]} for pair, c in there.items()}
 
 
 def guarded(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:

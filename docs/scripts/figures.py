@@ -9,6 +9,7 @@ in ``docs/images``: equal bytes for equal results and one version of matplotlib.
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import tables
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))  # of the benchmarks
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
 
@@ -43,6 +45,19 @@ def study(path: Path = RESULTS / "study" / "sentence-selection.jsonl") -> list[D
             best[arm] = values
     dots = [Dot(arm, mean(v), mean(v) - stdev(v), mean(v) + stdev(v)) for arm, v in best.items()]
     return sorted(dots, key=lambda dot: -dot.value)
+
+
+def differences(folder: Path = RESULTS / "study") -> dict[str, list[Dot]]:
+    """What is subtracted from what -> its value for each task and kind of ablated passes, with the 95% interval."""
+    from benchmarks.study.__main__ import kinds_of
+
+    found: dict[str, list[Dot]] = {}
+    for kind in kinds_of(folder):
+        for (arm, other), c in kind.differences.items():
+            name = f"{kind.task} {kind.size:,}, {kind.passes}"
+            label = f"{arm} minus {'tuned plain' if other == 'plain' else other}"
+            found.setdefault(label, []).append(Dot(name, c["difference"], c["low"], c["high"]))
+    return found
 
 
 def systems(path: Path, part: str, measure: str = "nDCG@10") -> list[Dot]:
@@ -101,6 +116,29 @@ def draw(folder: Path = IMAGES) -> list[Path]:
         axes.grid(axis="x", alpha=0.3)
         save(figure, name)
 
+    found = differences()
+    names = list(dict.fromkeys(dot.name for dots_of in found.values() for dot in dots_of))
+    figure, axes = plt.subplots(figsize=(6.5, 0.5 * len(names) + 0.9))
+    axes.axvline(0, color="black", linewidth=0.8)
+    marks = zip(found.items(), ("o", "s", "D"), ("#c62828", "#ef6c00", "#37474f"), strict=True)
+    for number, ((label, rows), mark, colour) in enumerate(marks):
+        places = [len(names) - names.index(row.name) - 0.22 * (number - 1) for row in rows]
+        widths = [[row.value - row.low for row in rows], [row.high - row.value for row in rows]]
+        axes.errorbar(
+            [row.value for row in rows],
+            places,
+            xerr=widths,
+            fmt=mark,
+            color=colour,
+            capsize=2,
+            markersize=4,
+            label=label,
+        )
+    axes.set_yticks([len(names) - place for place in range(len(names))], names)
+    axes.set_xlabel("difference of the task's measure on test, 95% interval over seeds")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)
+    save(figure, "study_differences.svg")
     dots(study(), "study.svg", "reciprocal rank on validation, mean and standard deviation over 3 seeds")
     dots(systems(RESULTS / "demo.json", "against_first_stage"), "demo.svg", "nDCG@10 with 95% interval")
     long = systems(RESULTS / "long_documents.json", "comparison")

@@ -120,6 +120,17 @@ def test_the_figure_of_the_study_shows_its_table() -> None:
     assert len(rows) == 9
 
 
+def test_the_figure_of_all_tasks_shows_their_table() -> None:
+    text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    text = text.split("<!-- study: overview -->")[1].split("<!-- study: end -->")[0]
+    cells = re.findall(r"([+-][\d.]+) \(([+-][\d.]+)\.\.([+-][\d.]+)\)", text)
+    drawn = figures.differences()
+    assert list(drawn) == ["compared minus averaged", "compared minus tuned plain", "averaged minus tuned plain"]
+    dots = [(dot.value, dot.low, dot.high) for found in drawn.values() for dot in found]
+    assert sorted(tuple(f"{value:+.3f}" for value in dot) for dot in dots) == sorted(cells)
+    assert len(cells) >= 27
+
+
 @pytest.mark.parametrize("page", ["demo", "long-documents"])
 def test_figures_of_systems_show_the_tables_of_their_pages(page: str) -> None:
     path, part = {

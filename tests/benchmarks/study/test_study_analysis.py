@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from study_cells import cell
+from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as command
 from benchmarks.study import analysis
@@ -255,6 +256,45 @@ def test_what_of_comparing_is_weight_of_the_full_model() -> None:
         ["| compared, c=2", "weighted mean, c=2", "2", "+0.2500"],
         ["| weighted mean, c=2", "mean, c=2", "2", "+0.1250"],
     ]
+
+
+def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {"plain": "22", "plain, 3x epochs": "24", "mean, c=2": "21", "compared, c=2": "11"}
+    values = {arm: (first, first[:1] * 2) for arm, first in arms.items()}  # of two seeds
+    rows = [
+        cell(arm, 1e-5, 100 + seed, "test", each) for arm, both in values.items() for seed, each in enumerate(both)
+    ]
+    rows += [cell(arm, rate, 0, "validation", "1" if "3x" in arm else "2") for arm in arms for rate in (1e-5, 1e-4)]
+    monkeypatch.setattr(command, "PLAN", {("smoke", 16): (), ("sst2", 100): ()})
+    (tmp_path / "smoke.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (kind,) = command.kinds_of(tmp_path)
+    assert (kind.task, kind.size, kind.passes, kind.plain) == ("smoke", 16, "c=2", "plain, 3x epochs")
+    verdicts = analysis.corrected_contrasts(
+        analysis.tested(rows, "smoke", 16), analysis.verdict_pairs(rows, "smoke", 16)
+    )
+    expected = {
+        ("compared", "averaged"): verdicts["compared, c=2", "mean, c=2"],
+        ("compared", "plain"): verdicts["compared, c=2", "plain, 3x epochs"],
+        ("averaged", "plain"): verdicts["mean, c=2", "plain, 3x epochs"],
+    }
+    assert kind.differences == expected
+    lines = command.overview_of(tmp_path)
+    assert lines[2].startswith("| smoke, 16 | c=2 | 2 | ")
+    assert lines[2].endswith(" | plain, 3x epochs |")
+    for c in expected.values():
+        assert f"{c['difference']:+.3f} ({c['low']:+.3f}..{c['high']:+.3f})" in lines[2]
+    bold = [
+        replace(
+            kind, differences={("compared", "averaged"): kind.differences["compared", "averaged"] | {"p_holm": p}}
+        )
+        for p in (0.04, 0.05)
+    ]
+    assert ["**" in line for line in analysis.overview(bold)[2:]] == [True, False]
+    page = "<!-- study: overview -->\nold\n<!-- study: end -->"
+    assert command.with_tables(page, tmp_path).splitlines()[1:-1] == lines
+    assert CliRunner().invoke(command.app, ["overview", "--results", str(tmp_path)]).output.splitlines() == lines
 
 
 def test_violations_by_tenths() -> None:
