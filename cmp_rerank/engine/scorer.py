@@ -236,9 +236,13 @@ class Scorer:
     # What is known of a model ------------------------------------------------------------------------------
 
     def _known(self, model: nn.Module, step: Step) -> _Known:
-        """What was found out about the model. A model that is not the last one is examined first."""
+        """What was found out about the model.
+
+        One that is not the last one is examined first; so is one whose modules are others since, as by adapters.
+        """
         inner = self.adapter.inner(model)
-        if self._model is None or self._model.inner is not inner:
+        modules = tuple(inner.modules())
+        if self._model is None or self._model.inner is not inner or self._model.modules != modules:
             trial = Passes(model, self.adapter, step.longest).trial()
             probe = self.adapter.probe(inner, lambda: trial.run([step.rows[0]] * 2))
             hooks = [
@@ -249,7 +253,7 @@ class Scorer:
                 # The compiler would reuse the code of another model, with that model's hooks: its guards do not
                 # check hooks.
                 torch.compiler.reset()
-            self._model = _Known(inner, hooks)
+            self._model = _Known(inner, modules, hooks)
         return self._model
 
     def _resolve(self, known: _Known, passes: Passes, step: Step) -> Strategy:
@@ -375,6 +379,7 @@ class _Known:
     """What a scorer has found out about a model."""
 
     inner: Any
+    modules: tuple[nn.Module, ...]
     ablations: list[AblationHooks]
     verified: Verified = field(default_factory=Verified)
     footprint: Footprint | None = None

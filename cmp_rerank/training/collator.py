@@ -45,6 +45,23 @@ def task_loss(loss: nn.Module) -> nn.Module:
     return loss.loss if isinstance(loss, ComparativeLoss) else loss
 
 
+def loss_of(loss: nn.Module | dict[str, nn.Module], dataset: str | None) -> nn.Module:
+    """The loss of a dataset: the only one, or where there is one for each dataset, that of its name.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if not isinstance(loss, dict):
+        return loss
+    if dataset is None or dataset not in loss:
+        got = "a dataset without a name" if dataset is None else f"the name {dataset!r}"
+        raise ValueError(
+            f"Each dataset has its own loss here, by its name, one of {', '.join(map(repr, loss))}; got {got}. Give "
+            "a DatasetDict({name: dataset})."
+        )
+    return loss[dataset]
+
+
 class Preparer:
     """Finds the pairs that a loss will ask for, and tokenises them.
 
@@ -150,7 +167,7 @@ class Preparer:
         return [example for example in found if example is not None], truncation
 
     def _loss(self, batch: dict[str, Any]) -> nn.Module:
-        return self.loss[batch["dataset_name"]] if isinstance(self.loss, dict) else self.loss
+        return loss_of(self.loss, batch.get("dataset_name"))
 
     def _twin(self, loss: nn.Module) -> nn.Module:
         """The loss that asks for scores, without its model, on the CPU: workers must not touch an accelerator.

@@ -32,6 +32,7 @@ from transformers.trainer_utils import has_length
 from cmp_rerank.ablations import Ablation
 from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import free
+from cmp_rerank.ir.arguments import kind
 from cmp_rerank.losses import ComparativeLoss
 from cmp_rerank.losses.core import reaching
 from cmp_rerank.losses.decompose import defined
@@ -52,7 +53,7 @@ from cmp_rerank.training.ahead import (
     pairs_per_row,
 )
 from cmp_rerank.training.checkpoints import TimedCheckpoints
-from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, task_loss
+from cmp_rerank.training.collator import PREPARED, Preparer, RerankerCollator, loss_of, task_loss
 from cmp_rerank.training.complete import CompleteCheckpoints
 from cmp_rerank.training.retry import retry_on_oom
 from cmp_rerank.training.row_tokens import RowTokeniser
@@ -244,6 +245,11 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         if self.args.max_steps <= 0:
             raise ValueError(
                 f"max_steps must be above 0 for a stream, whose length is not known; got {self.args.max_steps}."
+            )
+        if hasattr(stream, "__next__"):
+            raise ValueError(
+                "A stream must begin anew each time that it is iterated, as IterableDataset.from_generator(function) "
+                f"does; got {kind(stream)}, which can be read once."
             )
         if isinstance(self.loss, dict):
             raise ValueError("A stream is one dataset, and has one loss; got a dictionary of losses.")
@@ -480,7 +486,7 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
 
     def _loss_of(self, dataset: str | None) -> nn.Module:
         """The loss of a dataset by its name."""
-        return self.loss[dataset] if isinstance(self.loss, dict) else self.loss  # type: ignore[no-any-return]
+        return loss_of(self.loss, dataset)
 
     def _losses(self) -> list[nn.Module]:
         return list(self.loss.values()) if isinstance(self.loss, dict) else [self.loss]

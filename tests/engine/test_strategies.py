@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
@@ -431,6 +432,22 @@ def test_nothing_stays_on_the_model(tiny_model: CrossEncoder) -> None:
             run(tiny_model, PLAN, strategy=strategy)
     hook.remove()
     assert picture() == before
+
+
+def test_a_model_whose_modules_are_others_is_examined_again(tiny_model: CrossEncoder) -> None:
+    """As by adapters that are put on between two trainings, or merged: units are dropped where they are then."""
+    tiny_model.train()
+    batch = examples(tiny_model, PLAN)
+    views = [PLAN.views(example) for example in batch]
+    same = Scorer(ADAPTER, PLAN.on_model)
+    plain = same(tiny_model, batch, views)
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["dense"], init_lora_weights=False)
+    adapted = peft.get_peft_model(tiny_model[0].model, config)
+    for changed in (lambda: adapted, adapted.merge_and_unload):
+        tiny_model[0].model = changed()
+        found = same(tiny_model, batch, views)
+        assert not torch.allclose(found, plain, atol=1e-3)
+        torch.testing.assert_close(found, Scorer(ADAPTER, PLAN.on_model)(tiny_model, batch, views))
 
 
 def test_hybrid_with_the_models_own_dropout(tiny_model: CrossEncoder) -> None:

@@ -170,3 +170,11 @@ def test_a_stream_tells_its_loss_what_the_window_cut(workers: int, tiny_checkpoi
 def test_a_stream_needs_a_number_of_steps(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_steps must be above 0 for a stream"):
         make(tiny_checkpoint, tmp_path, max_steps=-1, num_train_epochs=1)
+
+
+def test_a_stream_that_can_be_read_once_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Its rows would be used up in the middle of the training."""
+    model = CrossEncoder(str(tiny_checkpoint), device="cpu")
+    args = RerankerTrainingArguments(str(tmp_path), max_steps=1, report_to=[])
+    with pytest.raises(ValueError, match=r"must begin anew each time that it is iterated, .* got a generator"):
+        RerankerTrainer(model=model, args=args, train_dataset=rows())

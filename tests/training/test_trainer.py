@@ -860,6 +860,15 @@ def test_a_dataset_without_rows_is_named(tiny_model: CrossEncoder, tmp_path: Pat
             trainer.train()
 
 
+def test_a_dataset_whose_loss_is_unknown_is_named(tiny_model: CrossEncoder, tmp_path: Path) -> None:
+    loss = {name: upstream.BinaryCrossEntropyLoss(tiny_model) for name in ("a", "b")}
+    trainer = RerankerTrainer(model=tiny_model, args=arguments(tmp_path), loss=loss)
+    one, other = (datasets.Dataset.from_dict({"query": ["q"], "passage": ["p"], "label": [1.0]}) for _ in range(2))
+    for data, message in ((one, "a dataset without a name"), (datasets.DatasetDict(c=other), "the name 'c'")):
+        with pytest.raises(ValueError, match=f"its own loss here, by its name, one of 'a', 'b'; got {message}. Give"):
+            trainer.evaluate(data)
+
+
 @pytest.mark.parametrize("labels", [[1.0, None], [[1.0, 0.5], [0.0, None]]])
 def test_a_label_that_is_missing_is_named(labels: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Upstream's collator ends in torch's "Could not infer dtype of NoneType"."""
