@@ -61,8 +61,8 @@ class Approximate:
 
     Args:
         index: With the inner product as its metric.
-        written: (bytes,) The file that it was opened from. What is memory-mapped in an index, faiss writes as the name
-            of the file it is in.
+        written: (bytes,) The file that it was opened from. What is memory-mapped in an index, faiss writes as the
+            name of the file it is in.
     """
 
     exact = False
@@ -94,7 +94,7 @@ class Approximate:
                 index.train(np.ascontiguousarray(embeddings[sample], dtype=np.float32))
             except RuntimeError as error:
                 raise ValueError(
-                    f"the index {factory!r} must be trained on some of the documents; got {len(embeddings):,} of them; "
+                    f"the index {factory!r} must be trained on some of the documents; got {len(embeddings):,}; "
                     f"take a smaller one, or 'flat'; faiss says: {_said(error)}"
                 ) from error
         for start in range(0, len(embeddings), _BLOCK):

@@ -145,7 +145,7 @@ def test_an_index_that_there_is_not_is_told_before_anything_is_embedded(
 
 def test_too_few_documents_to_train_an_index() -> None:
     documents, _ = clustered(100)
-    with pytest.raises(ValueError, match=r"'IVF200,Flat' must be trained .* got 100 of them; take a smaller one"):
+    with pytest.raises(ValueError, match=r"'IVF200,Flat' must be trained .* got 100; take a smaller one"):
         Dense(documents, Vectors(), index="IVF200,Flat")  # type: ignore[arg-type]
 
 
