@@ -88,10 +88,12 @@ def answer(
 
     counts = WindowCounts()
     found = reader.predict(asked, n_best=max(20, top_k), show_progress_bar=len(asked) > 50, counts=counts)
-    best = {}
-    for one, answers in zip(asked, found, strict=True):
-        spans = reader.top(answers, top_k, no_answer)
-        best[one.id] = spans[0].text if spans else ""
+    top = [reader.top(answers, top_k, no_answer) for answers in found]
+    if predictions is not None:
+        best = {one.id: spans[0].text if spans else "" for one, spans in zip(asked, top, strict=True)}
+        (write_hotpotqa if hotpotqa else write_squad)(predictions, best)
+    options.warn(counts.notes())
+    for one, spans in zip(asked, top, strict=True):
         names = one.titles if run is not None else ()
         # "No answer", yes and no are in no document.
         rows = [
@@ -99,9 +101,6 @@ def answer(
             for span in spans
         ]
         typer.echo(one_line({"id": one.id, "question": one.question, "answers": rows}))
-    if predictions is not None:
-        (write_hotpotqa if hotpotqa else write_squad)(predictions, best)
-    options.warn(counts.notes())
 
 
 def _questions(
@@ -158,13 +157,11 @@ def _questions(
 
 
 def _text(path: Path) -> str:
+    from cmp_rerank.ir.lines import open_bytes, standard_input
+
     if str(path) == "-":
-        import sys
-
-        raw = sys.stdin.buffer.read()  # decoded as UTF-8 in every locale
+        raw = standard_input().read()  # decoded as UTF-8 in every locale
     else:
-        from cmp_rerank.ir.lines import open_bytes
-
         with open_bytes(path) as file:
             raw = file.read()
     try:

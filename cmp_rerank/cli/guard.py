@@ -119,14 +119,15 @@ def guard(
             progress=show,
             device=device or None,
         )
-    if as_json:
-        typer.echo(verdict.to_json(per_query=per_query))
-    else:
-        from rich.console import Console
+    with options.printing():
+        if as_json:
+            typer.echo(verdict.to_json(per_query=per_query))
+        else:
+            from rich.console import Console
 
-        Console().print(verdict)
-        if out is not None:
-            typer.echo(f"written to {out}")
+            Console().print(verdict)
+            if out is not None:
+                typer.echo(f"written to {out}")
     if fail_if_kept and verdict.outcome != "helped":
         raise typer.Exit(3)
 

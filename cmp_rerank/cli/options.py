@@ -144,12 +144,8 @@ def clean_exit() -> Iterator[None]:
     package: one line that says so, and exit status 1. ``--debug`` shows the traceback of all.
     """
     try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader, such as head, has seen enough. Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
+        with _while_read(typer.Exit(0)):
+            yield
     except typer.Exit:
         raise
     except Exception as error:
@@ -159,6 +155,33 @@ def clean_exit() -> Iterator[None]:
         expected = full or isinstance(error, ValueError | OSError | ImportError | MemoryError | RecursionError)
         typer.echo(f"cmp-rerank: {_one_line(error, expected)}", err=True)
         raise typer.Exit(2 if expected else 1) from None
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Print inside what comes before other work, or before an exit status that says something.
+
+    A reader of stdout that has seen enough, such as head, ends the printing, and not the command.
+    """
+    with _while_read():
+        yield
+
+
+@contextlib.contextmanager
+def _while_read(then: Exception | None = None) -> Iterator[None]:
+    """Leave what is inside where nobody reads stdout any more, by an exception or to go on behind it."""
+    try:
+        yield
+        if sys.stdout is not None:  # it may be closed, as by a service manager
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit) as error:
+        # rich makes SystemExit(1) of it.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        # Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if then is not None:
+            raise then from None
 
 
 def _full_disk(error: Exception) -> bool:

@@ -27,6 +27,9 @@ def progress(title: str, unit: str = "") -> Iterator[Callable[[int, int], None]]
         ...     show(1, 2)
         ...     show(2, 2)
     """
+    if sys.stderr is None:  # closed
+        yield lambda done, total: None
+        return
     make = _bar if sys.stderr.isatty() else _lines
     with make(title, unit) as show:
         yield show

@@ -219,8 +219,9 @@ def _train(
     save_minutes: float,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Train, and complete the settings by those that depend on the model and the questions."""
+    import sys
     import time
-    from contextlib import nullcontext
+    from contextlib import nullcontext, redirect_stdout
 
     import torch
     import transformers
@@ -304,7 +305,8 @@ def _train(
         callbacks=[TimedCheckpoints(save_minutes)],
     )
     begin = time.perf_counter()
-    with nullcontext() if settings["dropout"] else training_without_dropout(trainer):
+    # The trainer prints its log, which is no result.
+    with redirect_stdout(sys.stderr), nullcontext() if settings["dropout"] else training_without_dropout(trainer):
         trainer.train(None if checkpoint is None else str(checkpoint))
     record = {
         "windows": vars(windows.counts),
@@ -342,7 +344,8 @@ def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
     (write_hotpotqa if rules == "hotpotqa" else write_squad)(out / "predictions.json", found)
     evaluation = evaluate_answers(questions, found, rules=rules)
     measures = summary(questions, evaluation)
-    typer.echo("\n".join(summary_lines(measures, evaluation.measures)))
+    with options.printing():
+        typer.echo("\n".join(summary_lines(measures, evaluation.measures)))
     return result | {"rules": rules, "measures": measures, "per_question": evaluation.per_query}
 
 

@@ -98,6 +98,8 @@ class HaystackReader:
     ) -> dict[str, list[ExtractedAnswer]]:
         """The answers, best first, with their document, and where they stand in it; the score is a probability.
 
+        Yes and no, of a reader that may answer so, stand in no document.
+
         Args:
             query: The question.
             documents: Where answers are looked for.
@@ -115,8 +117,8 @@ class HaystackReader:
                     query=query,
                     score=span.probability,
                     data=span.text,
-                    document=documents[span.passage],
-                    document_offset=ExtractedAnswer.Span(span.start, span.end),
+                    document=documents[span.passage] if span.passage >= 0 else None,
+                    document_offset=ExtractedAnswer.Span(span.start, span.end) if span.passage >= 0 else None,
                 )
                 for span in spans
             ]

@@ -74,7 +74,8 @@ class LangChainReader(BaseDocumentCompressor):
         """The answers, best first, with the metadata and id of their document.
 
         Their place in it is ``metadata["start"]`` and ``metadata["end"]``, in characters, and their probability is
-        ``metadata["relevance_score"]``.
+        ``metadata["relevance_score"]``. Yes and no, of a reader that may answer so, are of no document, and have
+        their probability only.
         """
         if not any(document.page_content.strip() for document in documents):
             return []
@@ -83,6 +84,8 @@ class LangChainReader(BaseDocumentCompressor):
             _with(
                 documents[span.passage], span.text, relevance_score=span.probability, start=span.start, end=span.end
             )
+            if span.passage >= 0
+            else Document(page_content=span.text, metadata={"relevance_score": span.probability})
             for span in spans
         ]
 

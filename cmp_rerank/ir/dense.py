@@ -34,7 +34,7 @@ from cmp_rerank.ir.id_list import IdList
 from cmp_rerank.ir.index import Found, Index
 from cmp_rerank.ir.index_folder import is_index, read_manifest
 from cmp_rerank.ir.lines import PathLike, check_parent
-from cmp_rerank.ir.nearest import Approximate, Flat, Nearest
+from cmp_rerank.ir.nearest import Approximate, Flat, Nearest, empty_index
 from cmp_rerank.ir.ranking import check_choice
 
 if TYPE_CHECKING:
@@ -104,6 +104,12 @@ class Dense(Index):
         check_count("batch_size", batch_size)
         check_choice("dtype", dtype, DTYPES)
         self._embedder = Embedder(model, batch_size, similarity)
+        # What would fail behind hours of embedding fails here.
+        if index == "flat":
+            empty_index("Flat", None, len(documents), 1)
+        else:
+            (some,) = self._embedder.documents([next(iter(documents.values()))])
+            empty_index(index, parameters, len(documents), len(some))
         if folder is None:
             self._ids, self._embeddings, first = embed_in_memory(documents, self._embedder, dtype, progress)
         else:

@@ -131,7 +131,8 @@ def first_stage(
     Raises:
         ImportError: the extra ``retrieval`` is not installed.
         ValueError: there is no such first stage or option; the index in the folder is of another kind, of other
-            documents, or was built with other options; and what the first stage itself refuses.
+            documents, or was built with other options than these (without a corpus only those given count); and what
+            the first stage itself refuses.
 
     Example:
         >>> corpus = {"d1": "Pandas eat bamboo.", "d2": "Bees make honey."}
@@ -161,7 +162,7 @@ def first_stage(
             logger.warning("%s; this is done now", error)
             shutil.rmtree(folder)
         else:
-            _check_same(opened, corpus, folder, options)
+            _check_same(opened, corpus, folder, options if corpus is None else {**_defaults(opened), **options})
             return opened
     if corpus is None:
         raise ValueError("a first stage needs documents, or a folder with its index; got neither; give the corpus")
@@ -203,16 +204,22 @@ def _check_same(
 ) -> None:
     """Refuse an index that is not the one that would be built. Texts that changed under their ids are not noticed."""
     for name, value in options.items():
-        if name in stage.settings and stage.settings[name] != value:
+        if (name, value) != ("similarity", None) and stage.settings.get(name, value) != value:
             raise ValueError(
                 f"{os.fspath(folder)}: the index was built with {name}={stage.settings[name]!r}; got {value!r}; name "
-                "another folder, or delete this one"
+                f"another folder, delete this one, or set {name} as it was"
             )
     if corpus is not None and not (len(corpus) == len(stage) and stage.ids == IdList.of(corpus)):
         raise ValueError(
             f"{os.fspath(folder)}: the index is of {len(stage):,} documents; got {len(corpus):,} with other ids or "
             "in another order; name another folder, or delete this one"
         )
+
+
+def _defaults(stage: BM25 | Dense | Sparse) -> dict[str, Any]:
+    """What it would be built with where nothing is said."""
+    parameters = inspect.signature(type(stage)).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 def _check_options(kind_: str, model: Any, options: Mapping[str, Any]) -> None:

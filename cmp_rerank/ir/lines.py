@@ -36,11 +36,22 @@ def exists(path: PathLike) -> bool:
     return os.fspath(path) == "-" or Path(path).exists()
 
 
+def standard_input() -> BinaryIO:
+    """Standard input, as bytes.
+
+    Raises:
+        ValueError: It is closed.
+    """
+    if sys.stdin is None or sys.stdin.closed:
+        raise ValueError("-: standard input is closed; give a file, or open it: < FILE")
+    return sys.stdin.buffer
+
+
 def _regular(path: PathLike) -> PathLike:
     """The path, or that of a temporary file with all that a pipe holds."""
     try:
-        about = os.fstat(sys.stdin.fileno()) if os.fspath(path) == "-" else os.stat(path)
-    except (OSError, ValueError):  # standard input may be closed, or no file
+        about = os.fstat(standard_input().fileno()) if os.fspath(path) == "-" else os.stat(path)
+    except OSError:  # standard input may be no file
         return path
     if not stat.S_ISFIFO(about.st_mode) and os.fspath(path) != "-":
         return path
@@ -50,7 +61,7 @@ def _regular(path: PathLike) -> PathLike:
         atexit.register(lambda: Path(name).unlink(missing_ok=True))
         with os.fdopen(handle, "wb") as kept:
             if os.fspath(path) == "-":
-                shutil.copyfileobj(sys.stdin.buffer, kept)
+                shutil.copyfileobj(standard_input(), kept)
             else:
                 with open(path, "rb") as pipe:
                     shutil.copyfileobj(pipe, kept)
@@ -133,6 +144,7 @@ def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
     "-" is standard output. What is written there, or to a device or a pipe, cannot be taken back.
     """
     if os.fspath(path) == "-":
+        check_place(path)
         yield sys.stdout  # type: ignore[misc]
         return
     if is_stream(path):
@@ -235,6 +247,8 @@ def check_place(path: PathLike, *, folder: bool = False, parents: bool = False) 
         ValueError: With what stands in the way.
     """
     if os.fspath(path) == "-":
+        if sys.stdout is None:
+            raise ValueError("-: standard output is closed; give a file, or open it: > FILE")
         return
     place = Path(path).absolute()
     if is_stream(place) and not folder:

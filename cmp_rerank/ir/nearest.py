@@ -61,12 +61,14 @@ class Approximate:
 
     Args:
         index: With the inner product as its metric.
+        written: (bytes,) The file that it was opened from. What is memory-mapped in an index, faiss writes as the
+            name of the file it is in.
     """
 
     exact = False
 
-    def __init__(self, index: Any) -> None:
-        self._index = index
+    def __init__(self, index: Any, written: np.ndarray | None = None) -> None:
+        self._index, self._written = index, written
         self._searched = _on_gpu(index)
 
     @classmethod
@@ -82,23 +84,19 @@ class Approximate:
 
         Raises:
             ImportError: faiss is not installed.
-            ValueError: There is no such index or parameter.
+            ValueError: There is no such index or parameter, or there are too few embeddings to train it.
         """
-        faiss = _faiss()
-        described, usual = _described(factory, len(embeddings))
-        try:
-            index = faiss.index_factory(embeddings.shape[1], described, faiss.METRIC_INNER_PRODUCT)
-            if parameters or usual:
-                faiss.ParameterSpace().set_index_parameters(index, parameters or usual)
-        except RuntimeError as error:
-            raise ValueError(
-                f"index must be 'flat', 'ivf', 'hnsw' or an index of faiss with parameters that it knows; got "
-                f"{factory!r} and {parameters!r}; faiss says: {str(error).splitlines()[-1].strip()}"
-            ) from error
+        index = empty_index(factory, parameters, len(embeddings), embeddings.shape[1])
         if not index.is_trained:
             size = min(len(embeddings), 256 * isqrt(len(embeddings)))
             sample = np.sort(np.random.default_rng(seed).choice(len(embeddings), size, replace=False))
-            index.train(np.ascontiguousarray(embeddings[sample], dtype=np.float32))
+            try:
+                index.train(np.ascontiguousarray(embeddings[sample], dtype=np.float32))
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the index {factory!r} must be trained on some of the documents; got {len(embeddings):,}; "
+                    f"take a smaller one, or 'flat'; faiss says: {_said(error)}"
+                ) from error
         for start in range(0, len(embeddings), _BLOCK):
             index.add(np.ascontiguousarray(embeddings[start : start + _BLOCK], dtype=np.float32))
         return cls(index)
@@ -106,18 +104,52 @@ class Approximate:
     @classmethod
     def open(cls, folder: Path) -> Approximate:
         """A saved index; inverted lists are memory-mapped."""
-        faiss = _faiss()
-        return cls(faiss.read_index(str(folder / _FILE), faiss.IO_FLAG_MMAP))
+        faiss, path = _faiss(), folder / _FILE
+        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), np.memmap(path, dtype=np.uint8, mode="r"))
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder."""
-        _faiss().write_index(self._index, str(folder / _FILE))
+        if self._written is not None:
+            self._written.tofile(folder / _FILE)
+        else:
+            _faiss().write_index(self._index, str(folder / _FILE))
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest rows of each query that the index finds; see :class:`Nearest`."""
         index = self._searched if k <= _GPU_LIMIT else self._index
         scores, rows = index.search(queries, k)
         return scores, rows
+
+
+def empty_index(factory: str, parameters: str | None, n: int, dimensions: int) -> Any:
+    """The index of faiss that :meth:`Approximate.build` fills; to be had before anything is embedded.
+
+    Args:
+        factory: As there, and so are the parameters.
+        parameters: As there.
+        n: How many embeddings it will hold.
+        dimensions: Of each.
+
+    Raises:
+        ImportError: faiss is not installed.
+        ValueError: There is no such index or parameter.
+    """
+    faiss = _faiss()
+    described, usual = _described(factory, n)
+    try:
+        index = faiss.index_factory(dimensions, described, faiss.METRIC_INNER_PRODUCT)
+        if parameters or usual:
+            faiss.ParameterSpace().set_index_parameters(index, parameters or usual)
+    except RuntimeError as error:
+        raise ValueError(
+            f"index must be 'flat', 'ivf', 'hnsw' or an index of faiss with parameters that it knows; got "
+            f"{factory!r} and {parameters!r}; faiss says: {_said(error)}"
+        ) from error
+    return index
+
+
+def _said(error: RuntimeError) -> str:
+    return str(error).splitlines()[-1].strip()
 
 
 def _described(factory: str, n: int) -> tuple[str, str]:

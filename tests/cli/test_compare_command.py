@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +154,15 @@ def test_debug_shows_where_an_error_is_from(folder: Path) -> None:
     assert traced.stderr.endswith(plain.stderr)
     again = run_command(app, ["compare", *paths(folder, "good"), "-m", "RR"])
     assert again.stderr == plain.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json", "-q"], ["--tsv"]])
+def test_the_status_does_not_depend_on_whether_somebody_reads(form: list[str], folder: Path) -> None:
+    arguments = ["compare", *paths(folder, "good", "bad"), "-m", "RR", "--resamples", "200", "--fail-if-worse", *form]
+    command = f"exec '{sys.executable}' -m cmp_rerank " + '"$@"'
+    for end in ("", " | exec 0<&-"):  # nobody has the other end of the pipe any more
+        line = ["bash", "-c", f'({command}){end}; exit "${{PIPESTATUS[0]}}"', "-", *arguments]
+        done = subprocess.run(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 3, (end, done.stderr)
+        assert "bad is worse than good in RR" in done.stderr
+        assert "Traceback" not in done.stderr

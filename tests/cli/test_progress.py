@@ -54,6 +54,16 @@ def test_the_time_left_is_told_by_what_was_done_here(clock: Clock, capsys: pytes
     assert [line.partition(", ")[2] for line in lines[1:3]] == ["1.0/s, 30 s left", "1.0/s, 20 s left"]
 
 
+def test_where_stderr_is_closed_nothing_is_shown(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it printed to stdout, which has the results."""
+    monkeypatch.setattr(sys, "stderr", None)
+    work(clock, 50.0)
+    monkeypatch.undo()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_short_work_shows_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     work(clock, 1.9)
     assert capsys.readouterr() == ("", "")

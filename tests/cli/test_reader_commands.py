@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +251,26 @@ def test_a_byte_order_mark_is_no_part_of_a_text(where: str, folder: Path, tmp_pa
     (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
     source, stdin = ("-", b"\xef\xbb\xbf" + text.encode()) if where == "stdin" else (tmp_path / "text.txt", None)
     assert answered(run(*arguments, "-f", source, stdin=stdin)) == [expected]
+
+
+def unread(*arguments: Any) -> None:
+    """Run a command whose stdout nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "cmp_rerank", *map(str, arguments)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_are_written_whether_or_not_somebody_reads_what_is_printed(folder: Path, tmp_path: Path) -> None:
+    found, out = tmp_path / "found.json", tmp_path / "reader"
+    unread("answer", folder / "model", "--questions", folder / "squad.json", "--predictions", found)
+    assert set(read_predictions(found)) == {"q0", "q1", "q2", "q3"}
+    options = ["--model", folder / "model", "--out", out, "--max-steps", 1, "--batch", 2, "--max-length", 96]
+    unread("train-reader", folder / "squad2.json", "--dev", folder / "squad2.json", *options, "--stride", 8)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert Reader.from_pretrained(out, "cpu").options.threshold == next(iter(metrics["dev"]["threshold"].values()))
 
 
 def test_half_an_emoji_does_no_harm(folder: Path, tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_a_pipeline_of_both_and_once_more_from_its_file(checkpoints: Checkpoints
     assert again.run(given)["reader"]["answers"] == answers
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_yes_and_no_stand_in_no_document(checkpoints: Checkpoints, count: int) -> None:
+    reader = Reader.from_pretrained(checkpoints.reader, yes_no=True, max_length=96, stride=8)
+    answers = HaystackReader(reader, top_k=3000).run(QUERY, GIVEN[:count])["answers"]
+    outside = [answer for answer in answers if answer.document is None]
+    assert {answer.data for answer in outside} == {"yes", "no"}
+    assert all(answer.document_offset is None for answer in outside)
+    for answer in answers:
+        if answer.document is not None:
+            assert answer.document.content[answer.document_offset.start : answer.document_offset.end] == answer.data
+
+
 def test_a_loaded_model_cannot_be_saved(checkpoints: Checkpoints) -> None:
     reader = HaystackReader(Reader.from_pretrained(checkpoints.reader))
     assert reader.run(QUERY, [])["answers"] == []

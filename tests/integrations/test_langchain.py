@@ -83,3 +83,16 @@ def test_a_reader_gives_answers_and_where_they_stand(checkpoints: Checkpoints, l
         assert 0 < answer.metadata["relevance_score"] <= 1
     for nothing in ([], [Document(page_content=" ")]):
         assert LangChainReader(model=reader).compress_documents(nothing, QUERY) == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_yes_and_no_are_of_no_document(checkpoints: Checkpoints, count: int) -> None:
+    reader = Reader.from_pretrained(checkpoints.reader, "cpu", yes_no=True, max_length=96, stride=8)
+    found = LangChainReader(model=reader, top_n=3000).compress_documents(GIVEN[:count], QUERY)
+    outside = [answer for answer in found if "n" not in answer.metadata]
+    assert {answer.page_content for answer in outside} == {"yes", "no"}
+    assert all(answer.id is None and set(answer.metadata) == {"relevance_score"} for answer in outside)
+    for answer in found:
+        if answer not in outside:
+            start, end = answer.metadata["start"], answer.metadata["end"]
+            assert DOCUMENTS[answer.metadata["n"]][start:end] == answer.page_content

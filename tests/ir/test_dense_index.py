@@ -107,6 +107,48 @@ def test_an_index_is_the_same_from_its_folder(tmp_path: Path, dtype: str, built:
     assert recall(run, exact) > 0.99
 
 
+@pytest.mark.parametrize("index", ["flat", "ivf", "hnsw", "IVF20,PQ8x4"])
+def test_an_index_that_was_opened_can_be_saved(tmp_path: Path, index: str) -> None:
+    """Elsewhere, and over itself: what is memory-mapped is in the new file, too."""
+    documents, queries = clustered(800)
+    model: Any = Vectors("cosine")
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    Dense(documents, model, index=index).save(first)
+    content = {path.name: path.read_bytes() for path in first.iterdir() if path.suffix != ".json"}
+    opened = Dense.open(first, model)
+    run = opened.search(queries, 10)
+    opened.save(copy)
+    opened.save(first)
+    for folder in (first, copy):
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".json"} == content
+        assert Dense.open(folder, model).search(queries, 10) == run
+    assert opened.search(queries, 10) == run
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"index": "hsnw"}, "index must be 'flat', 'ivf', 'hnsw' or an index of faiss"),
+        ({"index": "IVF4,PQ3"}, "index must be 'flat', 'ivf', 'hnsw' or an index of faiss"),
+        ({"index": "ivf", "parameters": "efSearch=3"}, "got 'ivf' and 'efSearch=3'"),
+    ],
+)
+def test_an_index_that_there_is_not_is_told_before_anything_is_embedded(
+    options: dict[str, Any], message: str
+) -> None:
+    documents, _ = clustered(100)
+    done: list[int] = []
+    with pytest.raises(ValueError, match=message):
+        Dense(documents, Vectors(), progress=lambda rows, of: done.append(rows), **options)  # type: ignore[arg-type]
+    assert not done
+
+
+def test_too_few_documents_to_train_an_index() -> None:
+    documents, _ = clustered(100)
+    with pytest.raises(ValueError, match=r"'IVF200,Flat' must be trained .* got 100; take a smaller one"):
+        Dense(documents, Vectors(), index="IVF200,Flat")  # type: ignore[arg-type]
+
+
 def test_the_similarity_is_that_of_the_model_unless_it_is_given() -> None:
     documents = {"long": "3 3", "near": "1 0.1"}
     best = {

@@ -63,10 +63,16 @@ def test_an_index_is_built_once(tmp_path: Path, kind: str, monkeypatch: pytest.M
 def test_an_index_of_something_else_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     first_stage("bm25", CORPUS, folder=folder, k1=0.9)
-    with pytest.raises(ValueError, match=r"the index was built with k1=0\.9; got 1\.2; name another folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"the index was built with k1=0\.9; got 1\.2; name another folder, delete this one, or set k1",
+    ):
         first_stage("bm25", CORPUS, folder=folder, k1=1.2)
     with pytest.raises(ValueError, match=r"the index was built with b=0\.75; got 0\.4"):
         first_stage("anserini", CORPUS, folder=folder)
+    with pytest.raises(ValueError, match=r"the index was built with k1=0\.9; got 1\.5"):
+        first_stage("bm25", CORPUS, folder=folder)  # which would be built with the defaults
+    assert first_stage("bm25", None, folder=folder).settings["k1"] == 0.9  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="must hold an index of kind 'dense'; got 'bm25'"):
         first_stage("dense", CORPUS, model=Vectors(), folder=folder)
     (tmp_path / "photos").mkdir()

@@ -65,6 +65,26 @@ def test_commands_take_pipes(command: str, run_file: Path, tmp_path: Path) -> No
     assert (done.returncode, done.stdout, done.stderr) == (0, "RR\t0.5000\n", "")
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "message"),
+    [
+        ("{us} evaluate {qrels} {run} -m RR >&-", 0, ""),
+        ("{us} evaluate {qrels} - -m RR <&-", 2, "-: standard input is closed"),
+        ("{us} fuse {run} {run} -o - >&-", 2, "-: standard output is closed"),
+        ("{us} evaluate {qrels} {run} -m RR 2>&-", 0, ""),
+    ],
+)
+def test_streams_that_are_closed(line: str, status: int, message: str, run_file: Path, tmp_path: Path) -> None:
+    """As of a service, or of a job without a terminal."""
+    qrels = tmp_path / "qrels"
+    qrels.write_text("".join(f"{query} 0 d1 1\n" for query in RUN))
+    command = line.format(us=f"'{sys.executable}' -m cmp_rerank", run=run_file, qrels=qrels)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert done.stderr.startswith(f"cmp-rerank: {message}" if message else "")
+    assert len(done.stderr.splitlines()) == bool(message)
+
+
 def test_a_chain_of_commands(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text(
         "".join(
