@@ -129,6 +129,7 @@ ARMS: dict[str, Arm] = {
     "plain, dropout 0.1": Arm(dropout=0.1),
     "plain, 2x epochs": Arm(epochs=2),
     "plain, 3x epochs": Arm(epochs=3),
+    "plain, dropout 0.1, 2x epochs": Arm(dropout=0.1, epochs=2),
     "plain, dropout 0.1, 3x epochs": Arm(dropout=0.1, epochs=3),
     "plain, decay 0.1": Arm(decay=0.1),
     "plain, averaged weights": Arm(averaged=True),

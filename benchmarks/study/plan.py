@@ -28,6 +28,9 @@ SUPPORTED = (*CROPPED, "compared, crop, support guessed", "plain, 2x epochs")
 #: Of readers, whose label is a place in the text, so that support is always known; dropout with as many passes, too.
 REGULARISED = (*CROPPED, "plain, dropout 0.1, 3x epochs")
 
+#: And with the compute of one crop.
+EQUAL = (*REGULARISED, "plain, dropout 0.1, 2x epochs", "plain, 2x epochs")
+
 PLAN: dict[tuple[str, int], tuple[str, ...]] = {
     ("sst2", 100): CORE,
     ("sst2-noise", 100): CORE,
@@ -38,7 +41,7 @@ PLAN: dict[tuple[str, int], tuple[str, ...]] = {
     ("scifact", 50): SURVIVING,
     ("cranfield", 50): SURVIVING,
     ("passages", 200): SUPPORTED,
-    ("reading", 400): REGULARISED,
+    ("reading", 400): EQUAL,
     ("scifact", 200): SURVIVING,
     ("passages", 1000): SUPPORTED,
     ("reading", 2500): REGULARISED,
