@@ -293,7 +293,7 @@ def page(
 ) -> None:
     """Make the tables of a page anew: those between `<!-- study: TABLE TASK SIZE -->` and `<!-- study: end -->`.
 
-    `<!-- study: overview -->` is of all tasks.
+    `<!-- study: overview -->` and `<!-- study: combined -->` are of all tasks.
 
     After the size may stand how many seeds on validation choose the learning rates, if others than those of the task,
     and which seeds on test the table is of, if not all: `verdicts reading 400 1 100-104`.
@@ -312,13 +312,14 @@ def with_tables(text: str, results: Path) -> str:
     def made(match: re.Match[str]) -> str:
         begin, name, task, size, chosen_by, first, last, end = match.groups()
         if name is None:
-            lines = overview_of(results)
+            lines = lines_of_all(begin.split()[2], results)
         else:
             tested = range(int(first), int(last) + 1) if first else None
             lines = lines_of(name, task, int(size), int(chosen_by) if chosen_by else None, tested, results=results)
         return "\n".join([begin, *lines, end])
 
-    table = r"(<!-- study: (?:overview|(\w+) (\S+) (\d+)(?: (\d+))?(?: (\d+)-(\d+))?) -->)\n.*?(<!-- study: end -->)"
+    one = r"(\w+) (\S+) (\d+)(?: (\d+))?(?: (\d+)-(\d+))?"
+    table = rf"(<!-- study: (?:overview|combined|{one}) -->)\n.*?(<!-- study: end -->)"
     return re.sub(table, made, text, flags=re.DOTALL)
 
 
@@ -331,17 +332,18 @@ def kinds_of(results: Path) -> list[Kind]:
     ]
 
 
-def overview_of(results: Path) -> list[str]:
-    """The lines of the table of all tasks."""
-    from .analysis import overview
+def lines_of_all(name: str, results: Path) -> list[str]:
+    """The lines of a table of all tasks: "overview" or "combined"."""
+    from . import analysis
 
-    return overview(kinds_of(results))
+    found: list[str] = getattr(analysis, name)(kinds_of(results))
+    return found
 
 
 @app.command()
 def overview(results: Annotated[Path, typer.Option()] = RESULTS) -> None:
     """Print ablated passes against averaging, and against tuned plain training, for all tasks."""
-    print("\n".join(overview_of(results)))
+    print("\n".join([*lines_of_all("overview", results), "", *lines_of_all("combined", results)]))
 
 
 def lines_of(

@@ -277,6 +277,41 @@ def overview(found: Sequence[Kind]) -> list[str]:
     return lines
 
 
+def combined(found: Sequence[Kind]) -> list[str]:
+    """Lines of a Markdown table: a difference of all tasks and sizes together, by Stouffer's method.
+
+    Measures differ between tasks, so that t, and not differences, is combined; each task and size counts alike.
+    """
+    lines = [
+        "| ablated passes | difference | tasks and sizes | above 0 | seeds above 0 | z | p | p (Holm) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    z: dict[tuple[str, tuple[str, str]], float] = {}
+    counts: dict[tuple[str, tuple[str, str]], list[str]] = {}
+    for passes in dict.fromkeys(kind.passes for kind in found):
+        for names in (COMPARED_AVERAGED, COMPARED_PLAIN, AVERAGED_PLAIN):
+            own = [kind.differences[names] for kind in found if kind.passes == passes and names in kind.differences]
+            if own:
+                # The normal deviate of each t's tail.
+                deviates = [stats.norm.ppf(stats.t.cdf(c["t"], c["seeds"] - 1)) for c in own]
+                z[passes, names] = float(np.sum(deviates)) / math.sqrt(len(own))
+                above, wins = sum(c["difference"] > 0 for c in own), sum(c["wins"] for c in own)
+                counts[passes, names] = [
+                    str(len(own)), f"{above}/{len(own)}", f"{wins}/{sum(c['seeds'] for c in own)}"
+                ]  # fmt: skip
+    p_values = {key: float(2 * stats.norm.sf(abs(value))) for key, value in z.items()}
+    corrected = holm(p_values)
+    for (passes, names), value in z.items():
+        key = passes, names
+        label = " minus ".join(
+            {"plain": "tuned plain", "compared": "comparing", "averaged": "averaging"}[each] for each in names
+        )
+        cells = [passes, label, *counts[key], f"{value:+.2f}"]
+        cells += [f"{p:.4f}" if p >= 5e-5 else "<0.0001" for p in (p_values[key], corrected[key])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def weighting(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     """Lines of a Markdown table: comparing against its weights alone, and these against averaging."""
     return contrasts(rows, task, size, WEIGHTING)

@@ -280,7 +280,7 @@ def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
         ("averaged", "plain"): verdicts["mean, c=2", "plain, 3x epochs"],
     }
     assert kind.differences == expected
-    lines = command.overview_of(tmp_path)
+    lines = command.lines_of_all("overview", tmp_path)
     assert lines[2].startswith("| smoke, 16 | c=2 | 2 | ")
     assert lines[2].endswith(" | plain, 3x epochs |")
     for c in expected.values():
@@ -292,9 +292,31 @@ def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
         for p in (0.04, 0.05)
     ]
     assert ["**" in line for line in analysis.overview(bold)[2:]] == [True, False]
-    page = "<!-- study: overview -->\nold\n<!-- study: end -->"
-    assert command.with_tables(page, tmp_path).splitlines()[1:-1] == lines
-    assert CliRunner().invoke(command.app, ["overview", "--results", str(tmp_path)]).output.splitlines() == lines
+    both = command.lines_of_all("combined", tmp_path)
+    page = "".join(f"<!-- study: {name} -->\nold\n<!-- study: end -->\n" for name in ("overview", "combined"))
+    found = command.with_tables(page, tmp_path).splitlines()
+    assert found[1 : 1 + len(lines)] == lines
+    assert found[-1 - len(both) : -1] == both
+    output = CliRunner().invoke(command.app, ["overview", "--results", str(tmp_path)]).output
+    assert output.splitlines() == [*lines, "", *both]
+
+
+def test_tasks_are_combined_by_the_tails_of_their_tests() -> None:
+    """As scipy combines one-sided p-values, by Stouffer's method."""
+    draw, names = np.random.default_rng(0), ("compared", "averaged")
+    values = [draw.normal(0.1, 1, (seeds, 30)) for seeds in (5, 5, 10)]
+    none = np.zeros(30)
+    found = [contrast(dict(enumerate(each)), dict.fromkeys(range(len(each)), none)) for each in values]
+    kinds = [analysis.Kind("a", size, "crop", "plain", {names: c}) for size, c in enumerate(found)]
+    other = analysis.Kind("a", 9, "c=2", "plain", {names: found[0] | {"t": -found[0]["t"]}})
+    lines = analysis.combined([*kinds, other])
+    upper = [float(stats.t.sf(c["t"], c["seeds"] - 1)) for c in found]
+    z, p = stats.combine_pvalues(upper, method="stouffer")
+    cells = lines[2].split(" | ")
+    assert cells[:4] == ["| crop", "comparing minus averaging", "3", f"{sum(c['difference'] > 0 for c in found)}/3"]
+    assert cells[4] == f"{sum(int((each.mean(axis=1) > 0).sum()) for each in values)}/20"
+    assert cells[5:7] == [f"{z:+.2f}", f"{2 * min(p, 1 - p):.4f}"]
+    assert float(lines[3].split(" | ")[5]) == pytest.approx(-stats.norm.isf(upper[0]), abs=0.005)
 
 
 def test_violations_by_tenths() -> None:
