@@ -40,12 +40,12 @@ def train_reader(
         str, typer.Option(help="What a crop step removes: 'sentences' or whole 'passages'.")
     ] = "sentences",
     objective: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="What makes one loss of those of all passes: 'hinge' compares them, 'mean' averages them; or "
-            "'listwise', 'regularized', or the name of a class."
+            help="What makes one loss of those of all passes: 'mean' averages them, the default; 'hinge' compares "
+            "them; or 'listwise', 'regularized', or the name of a class."
         ),
-    ] = "hinge",
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Baseline of the objective 'hinge': 'zero' or 'full'; default: 'zero'.")
     ] = None,
@@ -86,14 +86,13 @@ def train_reader(
     JSON lines, parquet or a folder of `datasets`.
 
     Each step of --ablations takes more away from the model. The loss of the
-    full model is compared with the losses of its ablated copies; with
-    --objective mean it is averaged with them, which is the control of
-    comparing. "drop" drops neurons; "drop:LAYERS" those of some layers, where
-    LAYERS is all, or top:2 for the two highest. "crop" removes sentences or passages that hold
-    neither an answer nor supporting facts. One crop is the default; compare
-    it with plain training ("none"), over which no gain is shown so far
-    (docs/study.md). For questions of several passages begin with "crop drop".
-    Each step makes training slower.
+    full model is averaged with the losses of its ablated copies, or compared
+    with them: --objective hinge. "drop" drops neurons; "drop:LAYERS" those of
+    some layers, where LAYERS is all, or top:2 for the two highest. "crop"
+    removes sentences or passages that hold neither an answer nor supporting
+    facts. One crop is the default; try plain training ("none"), too: the gain
+    over it depends on the task (docs/study.md). For questions of several
+    passages begin with "crop drop". Each step makes training slower.
 
     --out gets an ordinary checkpoint, which AutoModelForQuestionAnswering and
     `cmp-rerank answer` load; predictions.json in the format of the official
@@ -190,20 +189,21 @@ def plan_of(notation: str, p: float, segments: str) -> list[Any]:
     return steps
 
 
-def objective_of(name: str, baseline: str | None, compares: bool) -> Any:
-    """The objective of a name; a baseline is of the hinge alone."""
+def objective_of(name: str | None, baseline: str | None, compares: bool) -> Any:
+    """The objective of a name, or the default; a baseline is of the hinge alone."""
     from cmp_rerank.objectives import PairwiseHinge
     from cmp_rerank.pipeline.components import OBJECTIVE, build, problems
 
-    if (name, baseline) != ("hinge", None) and not compares:
+    given = [f"--{option} {value}" for option, value in (("objective", name), ("baseline", baseline)) if value]
+    if given and not compares:
         raise ValueError(
-            f"--ablations none has one pass, and nothing to compare; got --objective {name}"
-            f"{f' and --baseline {baseline}' if baseline else ''}; leave them out, or name a step"
+            f"--ablations none has one pass, and no objective; got {' and '.join(given)}; leave it out"
         )
     if baseline is not None:
         if name != "hinge":
-            raise ValueError(f"--baseline is of the objective 'hinge'; got --objective {name}; leave it out")
+            raise ValueError(f"--baseline goes with --objective hinge; got {' and '.join(given)}")
         return PairwiseHinge(baseline)  # type: ignore[arg-type]
+    name = name or "mean"
     if wrong := problems(OBJECTIVE, name):
         raise ValueError(f"--objective: {wrong[0].text}")
     return build(OBJECTIVE, name)
