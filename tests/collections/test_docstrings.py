@@ -168,7 +168,8 @@ def test_two_builds_are_equal_also_in_another_process(fake: Path) -> None:
         f"c = docstring_collection(['fakepkg'], cache_dir={str(fake / 'other')!r});"
         f"c.write_beir({str(fake / 'beir')!r})"
     )
-    environment = {**os.environ, "PYTHONPATH": str(fake), "PYTHONHASHSEED": "123"}
+    path = os.pathsep.join(filter(None, (str(fake), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "123"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert content(load(f"beir:{fake / 'beir'}")) == content(first)
     names = [path.name for path in sorted((fake / "cache").iterdir()) + sorted((fake / "other").iterdir())]

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -252,8 +253,11 @@ def test_a_distributed_job_evaluates_on_its_main_process(tiny_checkpoint: Path, 
     script = tmp_path / "job.py"
     script.write_text(DISTRIBUTED)
     here = Path(__file__).parent
-    path = f"{here}:{here.parent}"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29533"]
+    path = os.pathsep.join(filter(None, (str(here), str(here.parent), os.environ.get("PYTHONPATH"))))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
     job = subprocess.run(
         [*launch, str(script), str(tiny_checkpoint), str(tmp_path), str(here)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
@@ -262,7 +266,7 @@ def test_a_distributed_job_evaluates_on_its_main_process(tiny_checkpoint: Path, 
         timeout=300,
         check=False,
     )
-    assert job.returncode == 0, job.stderr[:4000]
+    assert job.returncode == 0, job.stderr[-4000:]
     main, other = ((tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1))
     assert (main[0], other[0]) == ("7", "0")
     assert main[1] == other[1] != "None"  # both processes know the best value

@@ -87,6 +87,8 @@ def faults(usage: Usage, name: str, world: Mapping[str, Path], folder: Path, see
     for seed in seeds:
         place = folder / str(seed)
         (place / "out").mkdir(parents=True)
+        if Path(usage.out).suffix:  # a file, which the command may replace by a whole one only
+            (place / "out" / usage.out).write_text("of before")
         path = copied(world[name], place)
         file = damage_in_place(path, f"{identifier(usage, name)} {seed}")
         wrong = fault(usage, {**world, name: path}, name, file, place / "out")
