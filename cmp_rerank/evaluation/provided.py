@@ -125,19 +125,21 @@ def parse_provided(item: Any) -> ProvidedMeasure:
 def grouped(measures: Sequence[ProvidedMeasure]) -> list[ProvidedGroup]:
     """Put measures together that share one call of the provider.
 
-    Those of judged documents only are apart, since the provider may take NumRet from what it has counted for them.
+    Those of judged documents only are apart, since the provider may take NumRet from what it has counted for them; so
+    are those of each set of gains, since it would compute nDCG without gains from the grades that it has mapped to them.
     What suffices for the deepest measure suffices for the others. RR with a cut-off is the exception: its
     provider sorts in Python, and is quick only on the few documents that it needs.
     """
     shared = [m for m in measures if m.to_last_judged and not (m.ir.NAME == "RR" and m.cutoff)]
     depths = [m.depth for m in shared]
     deepest = None if None in depths else max(depths, default=None)  # type: ignore[type-var]
-    groups: dict[tuple[int | None, bool, bool], list[ProvidedMeasure]] = {}
+    groups: dict[tuple[int | None, bool, bool, str], list[ProvidedMeasure]] = {}
     for measure in measures:
         depth = deepest if measure in shared else measure.depth
-        judged_only = bool(measure.ir.params.get("judged_only"))
-        groups.setdefault((depth, measure.to_last_judged, judged_only), []).append(measure)
-    return [ProvidedGroup(members, depth, last) for (depth, last, _), members in groups.items()]
+        params = dict(measure.ir.params)
+        apart = bool(params.get("judged_only")), repr(params.get("gains"))
+        groups.setdefault((depth, measure.to_last_judged, *apart), []).append(measure)
+    return [ProvidedGroup(members, depth, last) for (depth, last, *_), members in groups.items()]
 
 
 class ProvidedGroup:
@@ -193,7 +195,8 @@ class ProvidedGroup:
                 raise _no_value(list(column), qrels, run, ranked.block.queries) from None
             for metric in metrics:
                 values[int(metric.query_id), column[metric.measure]] = metric.value
-        return values
+        # 0 / 0 in the provider: of the ranking nothing is left, as where no document is judged for judged_only.
+        return np.where(np.isnan(values), [measure.default for measure in self.measures], values)
 
 
 def _provided(measures: list[Any], qrels: Mapping[str, Any], run: Mapping[str, Any]) -> list[Any]:
