@@ -65,7 +65,9 @@ def test_judgments_are_counted_where_the_run_has_nothing(run: dict[str, Any], ju
     assert present.means["NumRel"] == upstream[ir_measures.NumRel]
 
 
-@pytest.mark.parametrize("others", [["nDCG@5"], ["nDCG"], ["nDCG(gains={1:4,2:5})@5"], ["P@5", "nDCG", "AP", "nDCG@5"]])
+@pytest.mark.parametrize(
+    "others", [["nDCG@5"], ["nDCG"], ["nDCG(gains={1:4,2:5})@5"], ["P@5", "nDCG", "AP", "nDCG@5"]]
+)
 @pytest.mark.parametrize("first", [True, False])
 def test_gains_of_one_measure_change_no_other(others: list[str], first: bool) -> None:
     """ir-measures gave nDCG by the gains of another nDCG in the same call, and 0 for that one."""
