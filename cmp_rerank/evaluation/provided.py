@@ -126,7 +126,7 @@ def grouped(measures: Sequence[ProvidedMeasure]) -> list[ProvidedGroup]:
     """Put measures together that share one call of the provider.
 
     Those of judged documents only are apart, since the provider may take NumRet from what it has counted for them; so
-    are those of each set of gains, since it would compute nDCG without gains from the grades that it has mapped to them.
+    are those of each set of gains, since it may compute nDCG without gains from the grades that it has mapped to them.
     What suffices for the deepest measure suffices for the others. RR with a cut-off is the exception: its
     provider sorts in Python, and is quick only on the few documents that it needs.
     """
@@ -136,10 +136,9 @@ def grouped(measures: Sequence[ProvidedMeasure]) -> list[ProvidedGroup]:
     groups: dict[tuple[int | None, bool, bool, str], list[ProvidedMeasure]] = {}
     for measure in measures:
         depth = deepest if measure in shared else measure.depth
-        params = dict(measure.ir.params)
-        apart = bool(params.get("judged_only")), repr(params.get("gains"))
-        groups.setdefault((depth, measure.to_last_judged, *apart), []).append(measure)
-    return [ProvidedGroup(members, depth, last) for (depth, last, *_), members in groups.items()]
+        judged_only, gains = bool(measure.ir.params.get("judged_only")), repr(measure.ir.params.get("gains"))
+        groups.setdefault((depth, measure.to_last_judged, judged_only, gains), []).append(measure)
+    return [ProvidedGroup(members, depth, last) for (depth, last, _, _), members in groups.items()]
 
 
 class ProvidedGroup:
