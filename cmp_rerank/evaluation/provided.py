@@ -126,7 +126,7 @@ def grouped(measures: Sequence[ProvidedMeasure]) -> list[ProvidedGroup]:
     """Put measures together that share one call of the provider.
 
     Those of judged documents only are apart, since the provider may take NumRet from what it has counted for them; so
-    are those of each set of gains, since it may compute nDCG without gains from the grades that it has mapped to them.
+    are those of each set of gains, since it may compute nDCG without gains from the grades that are mapped to them.
     What suffices for the deepest measure suffices for the others. RR with a cut-off is the exception: its
     provider sorts in Python, and is quick only on the few documents that it needs.
     """
