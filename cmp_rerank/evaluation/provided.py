@@ -14,6 +14,7 @@ import numpy as np
 
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.ranked import RankedBlock
+from cmp_rerank.ir.grades import LARGEST
 
 # With a cut-off these depend on the documents above it only, and of those only on the judged ones and their
 # ranks. Judged@k counts unjudged documents too, so it needs all k.
@@ -109,6 +110,12 @@ def parse_provided(item: Any) -> ProvidedMeasure:
     cutoff: int | None = dict(ir.params).get("cutoff")
     if cutoff is not None and not 1 <= cutoff <= _MOST_CUTOFF:
         raise ValueError(f"the cut-off must be at least 1, and at most {_MOST_CUTOFF:,}; got {item!r}")
+    rel = dict(ir.params).get("rel")
+    if rel is not None and rel < 1:
+        raise ValueError(f"rel, the least grade of a relevant document, must be at least 1; got {item!r}")
+    gains = dict(ir.params).get("gains") or {}
+    if not all(type(gain) is int and 0 <= gain <= LARGEST for gain in gains.values()):
+        raise ValueError(f"gains must be integers from 0 to {LARGEST:,}; got {item!r}")
     recall = dict(ir.params).get("recall")
     if recall is not None and not (0 <= recall <= 1 and recall == round(recall, 2)):
         # The provider writes it with two digits, and would compute another one.

@@ -78,6 +78,19 @@ def test_gains_of_one_measure_change_no_other(others: list[str], first: bool) ->
     assert len(set(alone.values())) == len(alone) - (len(others) == 4)  # canary; nDCG and nDCG@5 are the same here
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("P(rel=0)@5", "rel, the least grade of a relevant document, must be at least 1; got"),
+        ("nDCG(gains={1:0.5})@5", "gains must be integers from 0 to"),
+        ("nDCG(gains={1:100000000000})", "gains must be integers from 0 to"),
+    ],
+)
+def test_parameters_that_the_provider_does_not_take(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_measures(name)
+
+
 @pytest.mark.parametrize("recall", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("grades", [{"a": 1}, {"a": 0}, {"b": -1}, {"b": -2, "a": 0}])
 def test_a_ranking_without_a_judged_document_counts_as_none(recall: float, grades: dict[str, int]) -> None:
