@@ -5,9 +5,8 @@ CSV with a line of names. BM25 finds documents, and the reranker reads them in p
 fine-tuned on the table, and the guard keeps it only if it is better on questions that were held out. Then a reader
 answers a new question from the best passages, and says in which file, and where, the answer stands.
 
-    python examples/documents_and_questions.py manuals/ questions.csv --out runs/manuals \\
-        --model cross-encoder/ms-marco-MiniLM-L6-v2 --reader deepset/roberta-base-squad2 \\
-        --ask "how is the filter changed"
+    python examples/documents_and_questions.py manuals/ questions.csv --ask "how is the filter changed" \\
+        --model cross-encoder/ms-marco-MiniLM-L6-v2 --reader deepset/roberta-base-squad2 --out runs/manuals
 """
 
 from __future__ import annotations
@@ -41,18 +40,14 @@ def main(
     epochs: Annotated[float, typer.Option(help="Passes over the questions.")] = 2.0,
 ) -> None:
     """Tune a reranker of long documents, guard it, and answer."""
-    out.mkdir(parents=True)
     data = load(collection_of(folder, table), split={"dev": 0.25})
+    out.mkdir(parents=True)  # not before the data is there: a second try needs a new folder
     bm25 = BM25(data.corpus)
     found = bm25.search(data.queries(), DEPTH)
     mined = mine(data.queries("train"), data.corpus, data.qrels("train"), found, negatives=3)
     tuned = LongDocumentReranker(CrossEncoder(model, num_labels=1), MaxP())
     args = CrossEncoderTrainingArguments(
-        str(out / "trainer"),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=4,
-        save_strategy="no",
-        report_to=[],
+        str(out / "trainer"), num_train_epochs=epochs, per_device_train_batch_size=4, save_strategy="no", report_to=[]
     )
     loss = ComparativeLoss(tuned, ListNetLoss(tuned), [CmpCrop()])
     CrossEncoderTrainer(model=tuned, args=args, train_dataset=mined.dataset, loss=loss).train()
@@ -81,8 +76,10 @@ def main(
         best = [max(of_one, key=lambda passage: passage.score) for of_one in passages]
         texts = [data.corpus[name][one.start : one.end] for name, one in zip(names, best, strict=True)]
         answer = answering.answer(question, texts, top_k=1)[0]
-        name, start = names[answer.passage], best[answer.passage].start + answer.start
-        print(f"{question}\n  {answer.text}\n  {folder / name}, characters {start} to {start + len(answer.text)}")
+        print(f"{question}\n  {answer.text}")
+        if answer.passage >= 0:  # yes and no, of readers that give them, stand in no document
+            name, start = names[answer.passage], best[answer.passage].start + answer.start
+            print(f"  {folder / name}, characters {start} to {start + len(answer.text)}")
 
 
 def collection_of(folder: Path, table: Path) -> Collection:
@@ -90,7 +87,10 @@ def collection_of(folder: Path, table: Path) -> Collection:
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".txt", ".md")]
     corpus = {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in paths}
     with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = {f"q{number}": row for number, row in enumerate(csv.DictReader(file), 1)}
+        read = csv.DictReader(file)
+        if not {"question", "document"} <= set(read.fieldnames or ()):
+            raise ValueError(f"{table} must have the columns question and document; got {read.fieldnames}")
+        rows = {f"q{number}": row for number, row in enumerate(read, 1)}
     asked = Split({q: r["question"] for q, r in rows.items()}, {q: {r["document"]: 1} for q, r in rows.items()})
     return Collection(table.stem, corpus, {"all": asked})
 

@@ -38,7 +38,7 @@ def main(
     negatives: Annotated[int, typer.Option(help="Negatives of each query.")] = 7,
     depth: Annotated[int, typer.Option(help="Candidates of each query of the dev split.")] = 100,
     epochs: Annotated[float, typer.Option(help="Passes over the training queries.")] = 1.0,
-    evaluations: Annotated[int, typer.Option(help="Evaluations in the course of training.")] = 4,
+    evaluations: Annotated[int, typer.Option(min=2, help="Evaluations in the course of training.")] = 4,
 ) -> None:
     """Mine lists from the train split, train, and evaluate on the dev split."""
     data = load(f"msmarco:{folder}")

@@ -1,6 +1,6 @@
 """Train one reranker on several datasets, each with the loss that its data is made for.
 
-Each --data is COLLECTION=LOSS: a collection, and a cross-encoder loss of sentence-transformers by its name. The loss
+Each --data is COLLECTION=LOSS: a collection, and a loss of sentence-transformers or of this package by its name. It
 says which form of data it takes: labelled pairs, tuples or lists. This form is mined from the training split, with
 negatives from BM25. Where a collection has a test split, the model is evaluated on it before and after.
 
@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 import typer
 from sentence_transformers import CrossEncoder
-from sentence_transformers.cross_encoder import losses
 
 from cmp_rerank import (
     CmpCrop,
@@ -31,6 +30,7 @@ from cmp_rerank import (
 )
 from cmp_rerank.collections import load
 from cmp_rerank.ir import BM25
+from cmp_rerank.losses import loss_class
 from cmp_rerank.mining import format_of, mine
 
 
@@ -48,12 +48,14 @@ def main(
     rows: dict[str, Any] = {}
     loss: dict[str, Any] = {}
     evaluators = []
-    for source, _, name in (one.rpartition("=") for one in data):
-        collection = load(source)
+    sources = [one.rpartition("=") for one in data]
+    made = [(load(source), loss_class(name)(reranker)) for source, _, name in sources]  # all, before any is mined
+    if len({collection.name for collection, _ in made}) < len(made):
+        raise typer.BadParameter("each collection is given once, and has a name of its own", param_hint="--data")
+    for collection, plain in made:
         bm25 = BM25(collection.corpus)
         queries, judged = collection.queries("train"), collection.qrels("train")
         tested = collection.queries("test") if "test" in collection.splits else {}
-        plain = getattr(losses, name)(reranker)
         mined = mine(
             queries,
             collection.corpus,
@@ -63,7 +65,7 @@ def main(
             negatives=negatives,
             test_queries=tested,
         )
-        print(f"{collection.name}, {name}: {mined.counts.summary()}")
+        print(f"{collection.name}, {type(plain).__name__}: {mined.counts.summary()}")
         # A loss that other ablations suit better may have its own.
         rows[collection.name] = mined.dataset
         loss[collection.name] = ComparativeLoss(reranker, plain, [CmpCrop(), CmpDrop()])

@@ -37,9 +37,9 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the held-out queries, the negatives and the training.")] = 0,
 ) -> None:
     """Retrieve, mine, train both arms, compare, and guard."""
-    out.mkdir(parents=True)
     data = load(collection)
     queries, judged, test = data.queries(), data.qrels("train"), data.qrels("test")
+    out.mkdir(parents=True)  # not before the data is there: a second try needs a new folder
     parts = divide({query: queries[query] for query in judged}, {"dev": 0.2}, seed=seed)
     train, dev = ({query: judged[query] for query in parts[name]} for name in ("train", "dev"))
     bm25 = first_stage("bm25", data.corpus)

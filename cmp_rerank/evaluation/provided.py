@@ -14,6 +14,7 @@ import numpy as np
 
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.ranked import RankedBlock
+from cmp_rerank.ir.grades import LARGEST
 
 # With a cut-off these depend on the documents above it only, and of those only on the judged ones and their
 # ranks. Judged@k counts unjudged documents too, so it needs all k.
@@ -109,6 +110,12 @@ def parse_provided(item: Any) -> ProvidedMeasure:
     cutoff: int | None = dict(ir.params).get("cutoff")
     if cutoff is not None and not 1 <= cutoff <= _MOST_CUTOFF:
         raise ValueError(f"the cut-off must be at least 1, and at most {_MOST_CUTOFF:,}; got {item!r}")
+    rel = dict(ir.params).get("rel")
+    if rel is not None and rel < 1:
+        raise ValueError(f"rel, the least grade of a relevant document, must be at least 1; got {item!r}")
+    gains = dict(ir.params).get("gains") or {}
+    if not all(type(gain) is int and 0 <= gain <= LARGEST for gain in gains.values()):
+        raise ValueError(f"gains must be integers from 0 to {LARGEST:,}; got {item!r}")
     recall = dict(ir.params).get("recall")
     if recall is not None and not (0 <= recall <= 1 and recall == round(recall, 2)):
         # The provider writes it with two digits, and would compute another one.
@@ -125,19 +132,20 @@ def parse_provided(item: Any) -> ProvidedMeasure:
 def grouped(measures: Sequence[ProvidedMeasure]) -> list[ProvidedGroup]:
     """Put measures together that share one call of the provider.
 
-    Those of judged documents only are apart, since the provider may take NumRet from what it has counted for them.
+    Those of judged documents only are apart, since the provider may take NumRet from what it has counted for them; so
+    are those of each set of gains, since it may compute nDCG without gains from the grades that are mapped to them.
     What suffices for the deepest measure suffices for the others. RR with a cut-off is the exception: its
     provider sorts in Python, and is quick only on the few documents that it needs.
     """
     shared = [m for m in measures if m.to_last_judged and not (m.ir.NAME == "RR" and m.cutoff)]
     depths = [m.depth for m in shared]
     deepest = None if None in depths else max(depths, default=None)  # type: ignore[type-var]
-    groups: dict[tuple[int | None, bool, bool], list[ProvidedMeasure]] = {}
+    groups: dict[tuple[int | None, bool, bool, str], list[ProvidedMeasure]] = {}
     for measure in measures:
         depth = deepest if measure in shared else measure.depth
-        judged_only = bool(measure.ir.params.get("judged_only"))
-        groups.setdefault((depth, measure.to_last_judged, judged_only), []).append(measure)
-    return [ProvidedGroup(members, depth, last) for (depth, last, _), members in groups.items()]
+        judged_only, gains = bool(measure.ir.params.get("judged_only")), repr(measure.ir.params.get("gains"))
+        groups.setdefault((depth, measure.to_last_judged, judged_only, gains), []).append(measure)
+    return [ProvidedGroup(members, depth, last) for (depth, last, _, _), members in groups.items()]
 
 
 class ProvidedGroup:
@@ -193,7 +201,8 @@ class ProvidedGroup:
                 raise _no_value(list(column), qrels, run, ranked.block.queries) from None
             for metric in metrics:
                 values[int(metric.query_id), column[metric.measure]] = metric.value
-        return values
+        # 0 / 0 in the provider: of the ranking nothing is left, as where no document is judged for judged_only.
+        return np.where(np.isnan(values), [measure.default for measure in self.measures], values)
 
 
 def _provided(measures: list[Any], qrels: Mapping[str, Any], run: Mapping[str, Any]) -> list[Any]:

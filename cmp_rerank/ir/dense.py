@@ -60,7 +60,8 @@ class Dense(Index):
         progress: called after each batch.
         index: "flat" compares everything; "ivf" and "hnsw" look at a part of the documents, and miss some; or any
             index of ``faiss.index_factory``, such as "IVF1024,PQ32".
-        parameters: how thoroughly such an index is searched, in faiss's words: "nprobe=32", "efSearch=256".
+        parameters: how thoroughly such an index is searched, in faiss's words: "nprobe=32", "efSearch=256"; "flat"
+            has none.
         dtype: how embeddings are stored: "float32", or "float16" in half the space.
         similarity: "cosine", "dot", or None: what the model was trained for.
         folder: where embeddings and index are built and stay; the memory then does not grow with the documents,
@@ -106,7 +107,7 @@ class Dense(Index):
         self._embedder = Embedder(model, batch_size, similarity)
         # What would fail behind hours of embedding fails here.
         if index == "flat":
-            empty_index("Flat", None, len(documents), 1)
+            empty_index(index, parameters, len(documents), 1)
         else:
             (some,) = self._embedder.documents([next(iter(documents.values()))])
             empty_index(index, parameters, len(documents), len(some))

@@ -160,6 +160,8 @@ def _described(factory: str, n: int) -> tuple[str, str]:
         return f"IVF{lists},Flat", f"nprobe={max(min(lists, 16), lists // 16)}"
     if factory == "hnsw":
         return "HNSW32,Flat", "efSearch=128"
+    if factory == "flat":
+        return "Flat", ""
     return factory, ""
 
 

@@ -14,7 +14,7 @@ from cmp_rerank.ablations import View
 from cmp_rerank.engine import RowBatch
 from cmp_rerank.hooks.wrappers import base_model, unwrapped
 from cmp_rerank.models.base import ExampleLosses
-from cmp_rerank.models.token_rows import TokenRowsAdapter, mean_over
+from cmp_rerank.models.token_rows import TokenRowsAdapter, check_smoothing, mean_over
 from cmp_rerank.objectives import Outputs
 
 _LABEL_NAMES = ("labels", "label", "label_ids")
@@ -70,6 +70,9 @@ def classification_losses(
     Returns:
         One set.
 
+    Raises:
+        ValueError: If there is label smoothing, and no single label.
+
     Example:
         >>> classification_losses(torch.tensor([[[1.5], [3.0]]]), torch.tensor([1.0]), "regression")[0].losses
         tensor([[0.2500, 4.0000]])
@@ -86,6 +89,7 @@ def classification_losses(
             scores.flatten(0, 1), labels.repeat_interleave(views), reduction="none", label_smoothing=smoothing
         ).reshape(n, views)
         return [ExampleLosses(losses, mean_over(labels != -100, losses), outputs)]
+    check_smoothing(smoothing, "regression" if problem == "regression" else "several labels at once")
     targets = labels.reshape(n, 1, width).to(scores.dtype).expand_as(scores)
     each = F.mse_loss if problem == "regression" else F.binary_cross_entropy_with_logits
     losses = each(scores, targets, reduction="none").mean(dim=-1)

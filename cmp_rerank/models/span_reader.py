@@ -15,7 +15,7 @@ from cmp_rerank.ablations import Example, View
 from cmp_rerank.engine import RowBatch
 from cmp_rerank.hooks.wrappers import base_model
 from cmp_rerank.models.base import ExampleLosses
-from cmp_rerank.models.token_rows import Padding, TokenRowsAdapter, known_columns, mean_over
+from cmp_rerank.models.token_rows import Padding, TokenRowsAdapter, check_smoothing, known_columns, mean_over
 from cmp_rerank.objectives import Outputs
 
 SPAN_LABELS = ("start_positions", "end_positions")
@@ -95,6 +95,7 @@ class SpanReaderAdapter(TokenRowsAdapter):
         smoothing: float = 0.0,
     ) -> list[ExampleLosses]:
         """Starts and ends, each compared on their own."""
+        check_smoothing(smoothing, "starts and ends of answers")
         kept = kept_tokens(views, scores.shape[-1] // 2)
         return span_losses(scores, kept, *(labels[name] for name in SPAN_LABELS))
 

@@ -133,7 +133,7 @@ class TokenRowsAdapter(ModelAdapter):
             scores: (n, 1 + steps, width).
             views: For each example its views.
             labels: What `labels` gave, on any device.
-            smoothing: Label smoothing, where it makes sense.
+            smoothing: Label smoothing; where it makes no sense, `check_smoothing` refuses it.
         """
         raise ValueError(f"{type(self).__name__} has no split(model, scores, views, labels): define that method.")
 
@@ -144,6 +144,27 @@ class TokenRowsAdapter(ModelAdapter):
     def trimmed(self, row: np.ndarray, example: Example) -> Any:
         """The scores of one example, (width,), without padding."""
         return row
+
+
+def check_smoothing(smoothing: float, task: str) -> None:
+    """Refuse label smoothing for a loss that has none.
+
+    Args:
+        smoothing: Given by the user.
+        task: What the loss is of, in words.
+
+    Raises:
+        ValueError: It is not 0.
+
+    Example:
+        >>> check_smoothing(0.1, "regression")
+        Traceback (most recent call last):
+        ValueError: label_smoothing_factor must be 0 for regression: one class among several is smoothed; got 0.1.
+    """
+    if smoothing != 0:
+        raise ValueError(
+            f"label_smoothing_factor must be 0 for {task}: one class among several is smoothed; got {smoothing}."
+        )
 
 
 def known_columns(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,42 @@ def test_judgments_are_counted_where_the_run_has_nothing(run: dict[str, Any], ju
     assert present.means["NumRel"] == upstream[ir_measures.NumRel]
 
 
+@pytest.mark.parametrize(
+    "others", [["nDCG@5"], ["nDCG"], ["nDCG(gains={1:4,2:5})@5"], ["P@5", "nDCG", "AP", "nDCG@5"]]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_gains_of_one_measure_change_no_other(others: list[str], first: bool) -> None:
+    """ir-measures gave nDCG by the gains of another nDCG in the same call, and 0 for that one."""
+    run, qrels = {"q": {"b": 3.0, "c": 2.0, "a": 1.0}}, {"q": {"a": 2, "b": 1, "c": 3}}
+    names = ["nDCG(gains={2:5})@5", *others]
+    alone = {name: value for each in names for name, value in evaluate(run, qrels, [each]).means.items()}
+    assert evaluate(run, qrels, names if first else names[::-1]).means == alone
+    assert len(set(alone.values())) == len(alone) - (len(others) == 4)  # canary; nDCG and nDCG@5 are the same here
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("P(rel=0)@5", "rel, the least grade of a relevant document, must be at least 1; got"),
+        ("nDCG(gains={1:0.5})@5", "gains must be integers from 0 to"),
+        ("nDCG(gains={1:100000000000})", "gains must be integers from 0 to"),
+    ],
+)
+def test_parameters_that_the_provider_does_not_take(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_measures(name)
+
+
+@pytest.mark.parametrize("recall", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("grades", [{"a": 1}, {"a": 0}, {"b": -1}, {"b": -2, "a": 0}])
+def test_a_ranking_without_a_judged_document_counts_as_none(recall: float, grades: dict[str, int]) -> None:
+    """trec_eval divides 0 by 0 there; the mean of all queries was NaN."""
+    found = evaluate(
+        {"q1": {"b": 1.0}, "q2": {"a": 1.0}}, {"q1": grades, "q2": {"a": 1}}, f"IPrec(judged_only=True)@{recall}"
+    )
+    assert found.values.ravel().tolist() == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("measure", ["ERR@10", "nDCG(dcg='exp-log2')@10"])
 def test_measures_of_gdeval_say_what_grades_they_take(measure: str) -> None:
     run = {"q1": {"a": 1.0}, "q2": {"b": 1.0}}

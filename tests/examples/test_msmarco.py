@@ -37,3 +37,11 @@ def test_fewer_queries_and_a_run_for_each_split(
     )
     assert "1 rows from 1 of 1 queries: 1 positives, 2 negatives" in printed
     assert not (tmp_path / "out" / "bm25.index").exists()
+
+
+def test_one_evaluation_is_refused(
+    msmarco: Path, tiny_checkpoint: Path, tmp_path: Path, run_example: Callable[..., str]
+) -> None:
+    """Trainers read a share of 1 as one step, and would evaluate after each."""
+    with pytest.raises(AssertionError, match="evaluations"):
+        run_example("msmarco", msmarco, "--model", tiny_checkpoint, "--out", tmp_path / "out", "--evaluations", 1)

@@ -29,3 +29,18 @@ def test_each_dataset_has_the_form_of_its_loss(
     before, after = (CrossEncoder(str(path), device="cpu") for path in (tiny_checkpoint, out / "model"))
     pair = (QUERIES[0], PASSAGES[0])
     assert before.predict(pair) != after.predict(pair)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (["{beir}=ListNetLoss", "{beir}=BinaryCrossEntropyLoss"], "has a name of its own"),
+        (["{beir}=ListNetLoss", "{beir}=BinaryLoss"], "there is no loss 'BinaryLoss'"),
+    ],
+)
+def test_what_would_leave_a_dataset_out_is_told_before_any_is_mined(
+    data: list[str], message: str, beir: Path, tiny_checkpoint: Path, tmp_path: Path, run_example: Callable[..., str]
+) -> None:
+    given = [part for one in data for part in ("--data", one.format(beir=f"beir:{beir}"))]
+    with pytest.raises((AssertionError, ValueError), match=message):
+        run_example("several_datasets", *given, "--model", tiny_checkpoint, "--out", tmp_path / "out")

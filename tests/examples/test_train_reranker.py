@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank.guard import load_guard
@@ -32,3 +33,13 @@ def test_it_trains_both_arms_compares_and_guards(
     assert verdict["outcome"] in ("helped", "no detectable difference", "would have hurt")
     assert verdict["sentence"].split()[0] in printed
     assert isinstance(load_guard(out / "guarded").model, CrossEncoder)
+
+
+def test_a_collection_that_is_not_there_leaves_no_folder(
+    tiny_checkpoint: Path, tmp_path: Path, run_example: Callable[..., str]
+) -> None:
+    """The second try needs a new folder."""
+    out = tmp_path / "out"
+    with pytest.raises((ValueError, OSError), match="none"):
+        run_example("train_reranker", f"beir:{tmp_path / 'none'}", "--model", tiny_checkpoint, "--out", out)
+    assert not out.exists()

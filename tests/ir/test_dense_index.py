@@ -131,6 +131,7 @@ def test_an_index_that_was_opened_can_be_saved(tmp_path: Path, index: str) -> No
         ({"index": "hsnw"}, "index must be 'flat', 'ivf', 'hnsw' or an index of faiss"),
         ({"index": "IVF4,PQ3"}, "index must be 'flat', 'ivf', 'hnsw' or an index of faiss"),
         ({"index": "ivf", "parameters": "efSearch=3"}, "got 'ivf' and 'efSearch=3'"),
+        ({"parameters": "nprobe=3"}, "got 'flat' and 'nprobe=3'"),
     ],
 )
 def test_an_index_that_there_is_not_is_told_before_anything_is_embedded(

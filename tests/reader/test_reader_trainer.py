@@ -441,6 +441,28 @@ def test_classifiers_equal_the_slow_loop(smoothing: float, tmp_path: Path) -> No
     assert [len(each) for each in logits] == [2] * 4
 
 
+@pytest.mark.parametrize(("labels", "width"), [([0.5, 1.5], 1), ([[0.0, 1.0], [1.0, 1.0]], 2)])
+def test_label_smoothing_without_a_class_is_refused(labels: list[Any], width: int, tmp_path: Path) -> None:
+    model, tokenizer = classifier(width)
+    trainer = ComparativeTrainer(
+        model, arguments(tmp_path, label_smoothing_factor=0.1), train_dataset=texts(tokenizer, labels),
+        processing_class=tokenizer, ablations=[DROP],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"label_smoothing_factor must be 0 for .*; got 0\.1"):
+        trainer.train()
+
+
+def test_label_smoothing_of_a_reader_is_refused(tmp_path: Path) -> None:
+    name = next(iter(READERS))
+    model, tokenizer = reader(name)
+    trainer = ComparativeTrainer(
+        model, arguments(tmp_path, label_smoothing_factor=0.1), train_dataset=windows(tokenizer),
+        processing_class=tokenizer, ablations=[DROP],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="label_smoothing_factor must be 0 for starts and ends of answers"):
+        trainer.train()
+
+
 def test_accumulated_batches_are_averaged(tmp_path: Path) -> None:
     """Models that count items of an accumulated batch themselves would have the sum."""
     model, tokenizer = classifier()
