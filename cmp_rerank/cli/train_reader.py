@@ -196,9 +196,7 @@ def objective_of(name: str | None, baseline: str | None, compares: bool) -> Any:
 
     given = [f"--{option} {value}" for option, value in (("objective", name), ("baseline", baseline)) if value]
     if given and not compares:
-        raise ValueError(
-            f"--ablations none has one pass, and no objective; got {' and '.join(given)}; leave it out"
-        )
+        raise ValueError(f"--ablations none has one pass, and no objective; got {' and '.join(given)}; leave it out")
     if baseline is not None:
         if name != "hinge":
             raise ValueError(f"--baseline goes with --objective hinge; got {' and '.join(given)}")
