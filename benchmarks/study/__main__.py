@@ -310,16 +310,16 @@ def with_tables(text: str, results: Path) -> str:
     import re
 
     def made(match: re.Match[str]) -> str:
-        begin, name, task, size, chosen_by, first, last, end = match.groups()
-        if name is None:
-            lines = lines_of_all(begin.split()[2], results)
+        begin, of_all, name, task, size, chosen_by, first, last, end = match.groups()
+        if of_all:
+            lines = lines_of_all(of_all, results)
         else:
             tested = range(int(first), int(last) + 1) if first else None
             lines = lines_of(name, task, int(size), int(chosen_by) if chosen_by else None, tested, results=results)
         return "\n".join([begin, *lines, end])
 
     one = r"(\w+) (\S+) (\d+)(?: (\d+))?(?: (\d+)-(\d+))?"
-    table = rf"(<!-- study: (?:overview|combined|{one}) -->)\n.*?(<!-- study: end -->)"
+    table = rf"(<!-- study: (?:(overview|combined)|{one}) -->)\n.*?(<!-- study: end -->)"
     return re.sub(table, made, text, flags=re.DOTALL)
 
 

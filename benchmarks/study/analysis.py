@@ -218,7 +218,7 @@ class Kind:
         size: Rows of the training set.
         passes: "c=2", two steps of CmpDrop, or "crop".
         plain: The plain arm of at most as many passes that is best on validation.
-        differences: What is compared with what -> its contrast, with "p_holm", as `verdicts` corrects it.
+        differences: Those of `DIFFERENCES` that are tested -> contrast, with "p_holm", as `verdicts` corrects it.
     """
 
     task: str
@@ -228,12 +228,8 @@ class Kind:
     differences: dict[tuple[str, str], dict[str, float]]
 
 
-#: The three differences of `Kind`.
-COMPARED_AVERAGED, COMPARED_PLAIN, AVERAGED_PLAIN = (
-    ("compared", "averaged"),
-    ("compared", "plain"),
-    ("averaged", "plain"),
-)
+#: What is subtracted from what.
+DIFFERENCES = (("comparing", "averaging"), ("comparing", "tuned plain"), ("averaging", "tuned plain"))
 
 
 def kinds(rows: list[dict[str, Any]], task: str, size: int) -> list[Kind]:
@@ -241,16 +237,12 @@ def kinds(rows: list[dict[str, Any]], task: str, size: int) -> list[Kind]:
     found = corrected_contrasts(tested(rows, task, size), verdict_pairs(rows, task, size))
     made = []
     for passes in ("c=2", "crop"):
-        arms = {"compared": f"compared, {passes}", "averaged": f"mean, {passes}"}
-        plain = best_plain(rows, task, size, ARMS[arms["compared"]].cost)
+        arms = {"comparing": f"compared, {passes}", "averaging": f"mean, {passes}"}
+        plain = best_plain(rows, task, size, ARMS[arms["comparing"]].cost)
         if plain is None:
             continue
-        arms["plain"] = plain
-        pairs = {
-            names: found[pair]
-            for names in (COMPARED_AVERAGED, COMPARED_PLAIN, AVERAGED_PLAIN)
-            if (pair := (arms[names[0]], arms[names[1]])) in found
-        }
+        arms["tuned plain"] = plain
+        pairs = {names: found[pair] for names in DIFFERENCES if (pair := (arms[names[0]], arms[names[1]])) in found}
         if pairs:
             made.append(Kind(task, size, passes, plain, pairs))
     return made
@@ -261,15 +253,12 @@ def overview(found: Sequence[Kind]) -> list[str]:
 
     Bold is what is significant after Holm's correction over the verdicts of its task and size.
     """
-    lines = [
-        "| task | ablated passes | seeds | comparing minus averaging | comparing minus tuned plain "
-        "| averaging minus tuned plain | tuned plain |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    titles = " | ".join(map(" minus ".join, DIFFERENCES))
+    lines = [f"| task | ablated passes | seeds | {titles} | tuned plain |", "|---|---|---|---|---|---|---|"]
     for kind in found:
         cells = [f"{kind.task}, {kind.size:,}", kind.passes]
         cells.append("/".join(dict.fromkeys(f"{c['seeds']:g}" for c in kind.differences.values())))
-        for names in (COMPARED_AVERAGED, COMPARED_PLAIN, AVERAGED_PLAIN):
+        for names in DIFFERENCES:
             c = kind.differences.get(names)
             text = f"{c['difference']:+.3f} ({c['low']:+.3f}..{c['high']:+.3f})" if c else ""
             cells.append(f"**{text}**" if c and c["p_holm"] < 0.05 else text)
@@ -289,7 +278,7 @@ def combined(found: Sequence[Kind]) -> list[str]:
     z: dict[tuple[str, tuple[str, str]], float] = {}
     counts: dict[tuple[str, tuple[str, str]], list[str]] = {}
     for passes in dict.fromkeys(kind.passes for kind in found):
-        for names in (COMPARED_AVERAGED, COMPARED_PLAIN, AVERAGED_PLAIN):
+        for names in DIFFERENCES:
             own = [kind.differences[names] for kind in found if kind.passes == passes and names in kind.differences]
             if own:
                 # The normal deviate of each t's tail.
@@ -301,12 +290,9 @@ def combined(found: Sequence[Kind]) -> list[str]:
                 ]  # fmt: skip
     p_values = {key: float(2 * stats.norm.sf(abs(value))) for key, value in z.items()}
     corrected = holm(p_values)
-    for (passes, names), value in z.items():
-        key = passes, names
-        label = " minus ".join(
-            {"plain": "tuned plain", "compared": "comparing", "averaged": "averaging"}[each] for each in names
-        )
-        cells = [passes, label, *counts[key], f"{value:+.2f}"]
+    for key, value in z.items():
+        passes, names = key
+        cells = [passes, " minus ".join(names), *counts[key], f"{value:+.2f}"]
         cells += [f"{p:.4f}" if p >= 5e-5 else "<0.0001" for p in (p_values[key], corrected[key])]
         lines.append("| " + " | ".join(cells) + " |")
     return lines

@@ -70,7 +70,8 @@ def retrieve(
 
     --set takes the arguments of BM25, Dense or Sparse in cmp_rerank.ir. With
     --index, the index of an interrupted dense retrieval is gone on with, and
-    later calls open it. The run is written as a whole or not at all.
+    later calls open it, with the same --set where they name the documents.
+    The run is written as a whole or not at all.
 
     -o - writes the run to stdout. With -m, prints MEASURE<TAB>VALUE, as `cmp-rerank evaluate` does.
     """

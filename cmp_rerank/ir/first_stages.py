@@ -204,6 +204,7 @@ def _check_same(
 ) -> None:
     """Refuse an index that is not the one that would be built. Texts that changed under their ids are not noticed."""
     for name, value in options.items():
+        # None takes what the model was trained for, which the settings have in its place.
         if (name, value) != ("similarity", None) and stage.settings.get(name, value) != value:
             raise ValueError(
                 f"{os.fspath(folder)}: the index was built with {name}={stage.settings[name]!r}; got {value!r}; name "

@@ -53,10 +53,9 @@ def differences(folder: Path = RESULTS / "study") -> dict[str, list[Dot]]:
 
     found: dict[str, list[Dot]] = {}
     for kind in kinds_of(folder):
-        for (arm, other), c in kind.differences.items():
-            name = f"{kind.task} {kind.size:,}, {kind.passes}"
-            label = f"{arm} minus {'tuned plain' if other == 'plain' else other}"
-            found.setdefault(label, []).append(Dot(name, c["difference"], c["low"], c["high"]))
+        for names, c in kind.differences.items():
+            dot = Dot(f"{kind.task} {kind.size:,}, {kind.passes}", c["difference"], c["low"], c["high"])
+            found.setdefault(" minus ".join(names), []).append(dot)
     return found
 
 

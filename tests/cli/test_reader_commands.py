@@ -343,6 +343,10 @@ def test_yes_and_no_stand_in_no_document(k: int, folder: Path, tmp_path: Path) -
     assert of == {i: {(name, "")} for i, name in enumerate(["d0", "d2", "d1"][:k])}
 
 
+#: Refused before the file is read.
+NO_FILE = ["train-reader", "no.json", "--model", "MODEL", "-o", "OUT"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -374,40 +378,15 @@ def test_yes_and_no_stand_in_no_document(k: int, folder: Path, tmp_path: Path) -
         (["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--ablations", "drop:top:0"], "'top:0'"),
         (["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--segments", "words"], "'words'"),
         (["train-reader", "SQUAD", "--model", "MODEL", "-o", "OUT", "--ablations", ""], "must name a step; got ''"),
-        (["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--strategy", "quick"], "got 'quick'"),
+        ([*NO_FILE, "--strategy", "quick"], "got 'quick'"),
+        ([*NO_FILE, "--objective", "hinge", "--baseline", "none"], "got 'none'"),
+        ([*NO_FILE, "--objective", "average"], "'average'"),
         (
-            [
-                "train-reader",
-                "no.json",
-                "--model",
-                "MODEL",
-                "-o",
-                "OUT",
-                "--objective",
-                "hinge",
-                "--baseline",
-                "none",
-            ],
-            "got 'none'",
-        ),
-        (["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--objective", "average"], "'average'"),
-        (
-            ["train-reader", "no.json", "--model", "MODEL", "-o", "OUT", "--objective", "mean", "--baseline", "full"],
+            [*NO_FILE, "--objective", "mean", "--baseline", "full"],
             "--baseline goes with --objective hinge; got --objective mean and --baseline full",
         ),
         (
-            [
-                "train-reader",
-                "no.json",
-                "--model",
-                "MODEL",
-                "-o",
-                "OUT",
-                "--objective",
-                "mean",
-                "--ablations",
-                "none",
-            ],
+            [*NO_FILE, "--objective", "mean", "--ablations", "none"],
             "--ablations none has one pass, and no objective; got --objective mean",
         ),
         (

@@ -125,7 +125,7 @@ def test_the_figure_of_all_tasks_shows_their_table() -> None:
     text = text.split("<!-- study: overview -->")[1].split("<!-- study: end -->")[0]
     cells = re.findall(r"([+-][\d.]+) \(([+-][\d.]+)\.\.([+-][\d.]+)\)", text)
     drawn = figures.differences()
-    assert list(drawn) == ["compared minus averaged", "compared minus tuned plain", "averaged minus tuned plain"]
+    assert list(drawn) == ["comparing minus averaging", "comparing minus tuned plain", "averaging minus tuned plain"]
     dots = [(dot.value, dot.low, dot.high) for found in drawn.values() for dot in found]
     assert sorted(tuple(f"{value:+.3f}" for value in dot) for dot in dots) == sorted(cells)
     assert len(cells) >= 27

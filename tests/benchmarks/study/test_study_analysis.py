@@ -275,9 +275,9 @@ def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
         analysis.tested(rows, "smoke", 16), analysis.verdict_pairs(rows, "smoke", 16)
     )
     expected = {
-        ("compared", "averaged"): verdicts["compared, c=2", "mean, c=2"],
-        ("compared", "plain"): verdicts["compared, c=2", "plain, 3x epochs"],
-        ("averaged", "plain"): verdicts["mean, c=2", "plain, 3x epochs"],
+        ("comparing", "averaging"): verdicts["compared, c=2", "mean, c=2"],
+        ("comparing", "tuned plain"): verdicts["compared, c=2", "plain, 3x epochs"],
+        ("averaging", "tuned plain"): verdicts["mean, c=2", "plain, 3x epochs"],
     }
     assert kind.differences == expected
     lines = command.lines_of_all("overview", tmp_path)
@@ -287,7 +287,7 @@ def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
         assert f"{c['difference']:+.3f} ({c['low']:+.3f}..{c['high']:+.3f})" in lines[2]
     bold = [
         replace(
-            kind, differences={("compared", "averaged"): kind.differences["compared", "averaged"] | {"p_holm": p}}
+            kind, differences={("comparing", "averaging"): kind.differences["comparing", "averaging"] | {"p_holm": p}}
         )
         for p in (0.04, 0.05)
     ]
@@ -303,7 +303,7 @@ def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
 
 def test_tasks_are_combined_by_the_tails_of_their_tests() -> None:
     """As scipy combines one-sided p-values, by Stouffer's method."""
-    draw, names = np.random.default_rng(0), ("compared", "averaged")
+    draw, names = np.random.default_rng(0), ("comparing", "averaging")
     values = [draw.normal(0.1, 1, (seeds, 30)) for seeds in (5, 5, 10)]
     none = np.zeros(30)
     found = [contrast(dict(enumerate(each)), dict.fromkeys(range(len(each)), none)) for each in values]
