@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
+from unread import read_and_unread
 
 from cmp_rerank.cli.main import app
 from cmp_rerank.evaluation import compare
@@ -159,10 +158,7 @@ def test_debug_shows_where_an_error_is_from(folder: Path) -> None:
 @pytest.mark.parametrize("form", [[], ["--json", "-q"], ["--tsv"]])
 def test_the_status_does_not_depend_on_whether_somebody_reads(form: list[str], folder: Path) -> None:
     arguments = ["compare", *paths(folder, "good", "bad"), "-m", "RR", "--resamples", "200", "--fail-if-worse", *form]
-    command = f"exec '{sys.executable}' -m cmp_rerank " + '"$@"'
-    for end in ("", " | exec 0<&-"):  # nobody has the other end of the pipe any more
-        line = ["bash", "-c", f'({command}){end}; exit "${{PIPESTATUS[0]}}"', "-", *arguments]
-        done = subprocess.run(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-        assert done.returncode == 3, (end, done.stderr)
+    for done in read_and_unread(arguments):
+        assert done.returncode == 3, done.stderr
         assert "bad is worse than good in RR" in done.stderr
         assert "Traceback" not in done.stderr

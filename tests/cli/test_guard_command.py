@@ -9,6 +9,7 @@ import pytest
 import tiny_models
 from tiny_collection import tiny_collection
 from typer.testing import CliRunner
+from unread import read_and_unread
 
 from cmp_rerank.cli.main import app
 from cmp_rerank.guard import load_guard
@@ -80,6 +81,13 @@ def test_what_is_printed_and_the_status(folder: Path, tmp_path: Path) -> None:
     assert "would have hurt and was not used" in " ".join(bad.stdout.split())
     assert f"written to {tmp_path / 'out'}" in bad.stdout.replace("\n", "")
     assert max(map(len, bad.stdout.splitlines()[:-2])) <= 80
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_the_status_does_not_depend_on_whether_somebody_reads(form: list[str], folder: Path) -> None:
+    for done in read_and_unread(by_files(folder, "bad", "--fail-if-kept", *form)):
+        assert done.returncode == 3, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
