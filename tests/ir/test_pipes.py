@@ -248,3 +248,9 @@ def test_what_a_kill_left_beside_a_whole_folder_is_removed_when_the_folder_is_re
     with pytest.raises(ValueError, match="there is such a folder already"):
         check_place(whole)
     assert list(tmp_path.iterdir()) == [whole]
+
+
+def test_a_closed_stdout_is_told_where_something_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(ValueError, match="standard output is closed; give a file"), replacing("-"):
+        pass
