@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 
 from cmp_rerank.ablations import Example, Plan, View
 from cmp_rerank.ablations.drop import CmpDrop
@@ -88,7 +89,8 @@ def train(
     log = _Log([len(course) for course in courses], objective)
     best = _Best(models) if validation is not None else None
     average = _Average(models) if arm.averaged else None
-    for step in range(max(map(len, courses))):
+    start = cells[0].part == "start"  # a cell is one of many, and has no bar of its own
+    for step in tqdm(range(max(map(len, courses))), f"{task.name}: start", disable=not start):
         drawn: dict[int, Drawn] = {}  # cells of one seed, with other rates, draw the same
         for own, cell, course in zip(data, cells, courses, strict=True):
             if cell.seed not in drawn:

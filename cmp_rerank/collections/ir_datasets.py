@@ -68,6 +68,8 @@ def _check_known(value: str, choices: list[str]) -> None:
 def from_dataset(dataset: Any, options: LoadOptions) -> Collection:
     """A collection of a dataset of ir_datasets, with one split.
 
+    A pair that is judged more than once, as where a topic has several aspects, has the highest of its grades.
+
     Args:
         dataset: With documents, queries and qrels.
         options: As :func:`cmp_rerank.collections.load` has them.
@@ -105,7 +107,8 @@ def _collection(name: str, documents: Any, parts: dict[str, Any], options: LoadO
 def _split(dataset: Any) -> Split:
     qrels: dict[str, dict[str, int]] = {}
     for judged in dataset.qrels_iter():
-        qrels.setdefault(judged.query_id, {})[judged.doc_id] = judged.relevance
+        grades = qrels.setdefault(judged.query_id, {})
+        grades[judged.doc_id] = max(judged.relevance, grades.get(judged.doc_id, judged.relevance))
     return Split(query_texts(dataset), qrels)
 
 

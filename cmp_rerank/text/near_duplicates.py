@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-_WORD = re.compile(r"\w+")
-
-
-def words(text: str) -> list[str]:
-    """The words of ``text``, folded to one case."""
-    return _WORD.findall(text.casefold())
+from cmp_rerank.text.terms import terms
 
 
 def shingles(text: str, size: int = 3) -> np.ndarray:
     """Sorted 32-bit hashes of the distinct runs of ``size`` words in ``text``; the same on every machine.
 
-    A text without a word, such as one of emoji, is compared by what stands between its spaces.
+    Words are those of :func:`cmp_rerank.text.terms.terms`: in scripts without spaces each character is one. A text
+    without a word, such as one of emoji, is compared by what stands between its spaces.
     """
-    tokens = words(text) or text.casefold().split()
+    tokens = terms(text) or text.casefold().split()
     grams = {" ".join(tokens[i : i + size]) for i in range(max(1, len(tokens) - size + 1))}
     return np.unique(
         np.fromiter(

@@ -15,7 +15,8 @@ from cmp_rerank.collections.docstrings import build as builder
 from cmp_rerank.collections.docstrings.build import docstring_collection
 from cmp_rerank.collections.docstrings.cleaning import known_item, plain_text, template
 from cmp_rerank.collections.docstrings.sources import package_docstrings
-from cmp_rerank.text.near_duplicates import near_duplicates, words
+from cmp_rerank.text.near_duplicates import near_duplicates
+from cmp_rerank.text.terms import terms
 
 FILLER = [
     "alpha",
@@ -247,7 +248,7 @@ def test_no_query_stands_in_its_document_and_no_near_duplicate_is_left(numpy_and
     judgments = {query: grades for split in collection.splits for query, grades in collection.qrels(split).items()}
     for query, judged in judgments.items():
         (document,) = judged
-        assert " ".join(words(collection.queries()[query])) not in " ".join(words(collection.corpus[document]))
+        assert " ".join(terms(collection.queries()[query])) not in " ".join(terms(collection.corpus[document]))
     assert near_duplicates(list(collection.corpus.values()), threshold=0.7, seed=99) == []
     templates = [template(query) for query in collection.queries().values()]
     assert len(set(templates)) == len(templates)

@@ -290,7 +290,8 @@ class Judged:
         return iter([ir_datasets.formats.GenericQuery("q", "who")])
 
     def qrels_iter(self) -> Any:
-        return iter([ir_datasets.formats.GenericQrel("q", "d", 1)])
+        grades = (0, 1, 0)  # as where a topic has three aspects
+        return iter([ir_datasets.formats.GenericQrel("q", "d", grade) for grade in grades])
 
     def scoreddocs_iter(self) -> Any:
         return iter([ir_datasets.formats.GenericScoredDoc("q", "d", 0.5)])

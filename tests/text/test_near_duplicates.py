@@ -48,3 +48,8 @@ def test_texts_without_a_word_are_compared_by_what_they_hold() -> None:
     assert near_duplicates(["🍕", "🍔", "+=", " 🍕\n", "", "?!", " "], threshold=0.7) == [[0, 3], [4, 6]]
     assert near_duplicates(["🍕 🍔 🐼", "🍕 🍔 🐼 🐝", "🐝 🐼 🍔 🍕"], threshold=0.6, size=2) == [[0, 1]]
     assert near_duplicates(["what?", "WHAT", "\ud83d"], threshold=1.0) == [[0, 1]]
+
+
+def test_vowel_signs_tell_words_apart_and_characters_are_words_without_spaces() -> None:
+    assert near_duplicates(["कि की कु", "का के को"], threshold=0.5) == []
+    assert near_duplicates(["怎样微调一个重排模型？", "怎样微调一个重排模型呢"], threshold=0.7, size=2) == [[0, 1]]

@@ -26,7 +26,9 @@ from cmp_rerank.collections.docstrings.sources import (
 )
 from cmp_rerank.ir.lines import replacing
 from cmp_rerank.text import near_duplicates as duplicates
-from cmp_rerank.text.near_duplicates import near_duplicates, same_keys, words
+from cmp_rerank.text import terms as splitting
+from cmp_rerank.text.near_duplicates import near_duplicates, same_keys
+from cmp_rerank.text.terms import terms
 
 logger = logging.getLogger(__name__)
 DEFAULT_PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers", STDLIB)
@@ -127,7 +129,7 @@ def _known_items(docstrings: Iterable[Docstring]) -> list[Row]:
     rows = list(items.values())
     rows = _one_of_each(rows, same_keys(template(query) for _, _, query, _ in rows))
     rows = _one_of_each(rows, near_duplicates([query for _, _, query, _ in rows], threshold=0.6, size=2))
-    rows = _one_of_each(rows, near_duplicates([" ".join(words(text)[:_HEAD_WORDS]) for _, _, _, text in rows]))
+    rows = _one_of_each(rows, near_duplicates([" ".join(terms(text)[:_HEAD_WORDS]) for _, _, _, text in rows]))
     return _one_of_each(rows, near_duplicates([text for _, _, _, text in rows]))
 
 
@@ -145,7 +147,7 @@ def _usable(query: str, document: str) -> bool:
         and len(_LETTERS.findall(query)) >= 0.6 * len(query.replace(" ", ""))
         and "=" not in query  # a formula or a grammar rule, not a sentence
         # An author may say the sentence again further down; then there is nothing left to search for.
-        and " ".join(words(query)) not in " ".join(words(document))
+        and " ".join(terms(query)) not in " ".join(terms(document))
     )
 
 
@@ -160,7 +162,7 @@ def _split(owner: str, seed: int, validation: float, test: float) -> str:
 def _builder_version() -> str:
     """A hash of the code that builds the collection: after a change of it a cached collection is not used."""
     digest = hashlib.sha256()
-    for module in (sources.__file__, cleaning.__file__, duplicates.__file__, __file__):
+    for module in (sources.__file__, cleaning.__file__, duplicates.__file__, splitting.__file__, __file__):
         digest.update(Path(module).read_bytes())
     return digest.hexdigest()[:12]
 

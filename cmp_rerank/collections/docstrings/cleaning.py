@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cmp_rerank.text.near_duplicates import words
+from cmp_rerank.text.terms import terms
 
 _UNDERLINE = re.compile(r"\n[ \t]*([=\-~^*#+\"'`])\1{2,}[ \t]*(?=\n|\Z)")
 _VERSION_NOTE = re.compile(r"^\s*\.\. (version\w+|deprecated)::.*$", re.MULTILINE)
@@ -59,4 +59,4 @@ def template(text: str) -> str:
     >>> template("Construct a BertTokenizer from 2 files.") == template("Construct a T5Tokenizer from 30 files.")
     True
     """
-    return " ".join(words(_IDENTIFIER.sub(" 0 ", text)))
+    return " ".join(terms(_IDENTIFIER.sub(" 0 ", text)))
