@@ -269,7 +269,7 @@ def table(
 
 
 TABLES = (
-    "summary", "verdicts", "replication", "weighting", "guarded", "guarded_by_wrong_labels", "robustness",
+    "summary", "verdicts", "replication", "one_pass", "weighting", "guarded", "guarded_by_wrong_labels", "robustness",
     "robustness_to_averaging", "losses", "violations", "violations_of_crops", "gain_by_violations", "costs", "tuning",
 )  # fmt: skip
 

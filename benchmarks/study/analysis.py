@@ -37,6 +37,13 @@ REPLICATION = (
     ("compared, crop", "mean, crop"),
 )
 
+#: Whether a crop needs a pass of its own, or one pass that is cropped half of the time does as well.
+ONE_PASS = (
+    ("half cropped", "plain, dropout 0.1"),
+    ("half cropped", "plain"),
+    ("mean, crop", "half cropped"),
+)
+
 #: What of comparing is the comparison, and what the weight of the full model.
 WEIGHTING = (
     ("compared, c=2", "weighted mean, c=2"),
@@ -296,6 +303,11 @@ def combined(found: Sequence[Kind]) -> list[str]:
         cells += [f"{p:.4f}" if p >= 5e-5 else "<0.0001" for p in (p_values[key], corrected[key])]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def one_pass(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: one pass, whole or cropped, against plain training and against two passes."""
+    return contrasts(rows, task, size, ONE_PASS)
 
 
 def weighting(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:

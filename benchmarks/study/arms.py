@@ -43,6 +43,8 @@ class Arm:
         averaged: Whether the mean of the weights over the last half of the steps is measured.
         keep_best: Whether the epoch that is best on the validation part is measured (early stopping).
         share: Share of a batch's examples whose ablations are compared, see `ComparativeLoss`.
+        instead: Chance of an example to make its last ablated pass instead of the full one, drawn at each step: one
+            pass, the augmentation of plain training. 0: all passes are made. No trainer of the package does it.
         rate_of: The arm whose learning rate it has; empty: one of its own.
         passes: Forward passes of one example for each epoch, the full model's included; on average, with a share.
     """
@@ -55,6 +57,7 @@ class Arm:
     averaged: bool = False
     keep_best: bool = False
     share: float = 1.0
+    instead: float = 0.0
     rate_of: str = ""
     passes: float = 1
 
@@ -162,6 +165,7 @@ ARMS: dict[str, Arm] = {
     "compared, crop": Arm(_crops(1), _objective("PairwiseHinge"), passes=2),
     "compared, crop, support guessed": Arm(_crops(1, given=False), _objective("PairwiseHinge"), passes=2),
     "weighted mean, crop": Arm(_crops(1), AverageWeights, rate_of="compared, crop", passes=2),
+    "half cropped": Arm(_crops(1), instead=0.5),
     "mean, crop + drop": Arm(_crops(1, 1), _objective("MeanOfSteps"), passes=3),
     "compared, crop + drop": Arm(_crops(1, 1), _objective("PairwiseHinge"), passes=3),
 }

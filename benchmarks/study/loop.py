@@ -38,6 +38,8 @@ def train(
     """
     from transformers import PrinterCallback
 
+    if arm.instead:
+        raise ValueError("an arm whose examples make one of their passes is trained by `steps.train` alone")
     steps = -(-rows // task.batch) * epochs
     watch = Watch(arm, model, steps, value)
     with tempfile.TemporaryDirectory() as folder:

@@ -28,8 +28,8 @@ SUPPORTED = (*CROPPED, "compared, crop, support guessed", "plain, 2x epochs")
 #: Of readers, whose label is a place in the text, so that support is always known; dropout with as many passes, too.
 REGULARISED = (*CROPPED, "plain, dropout 0.1, 3x epochs")
 
-#: And with the compute of one crop.
-EQUAL = (*REGULARISED, "plain, dropout 0.1, 2x epochs", "plain, 2x epochs")
+#: And with the compute of one crop; and a crop with the compute of plain training.
+EQUAL = (*REGULARISED, "half cropped", "plain, dropout 0.1, 2x epochs", "plain, 2x epochs")
 
 #: Of rerankers on real collections, where support can only be guessed: one crop, and what it is compared with.
 GUESSED = ("plain", "plain, 2x epochs", "mean, crop", "compared, crop", "plain, dropout 0.1")

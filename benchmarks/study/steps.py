@@ -240,7 +240,7 @@ def _entropy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _objective(arm: Arm, task: Task) -> Any:
-    if not arm.ablations():
+    if not arm.ablations() or arm.instead:
         return None
     from cmp_rerank.objectives import PairwiseHinge
 
@@ -283,6 +283,9 @@ class Drawn:
             drawn = sampled(row.tolist(), examples, passes.share)
             views = [own if each else own[:1] * len(own) for own, each in zip(views, drawn, strict=True)]
             compared[row] = drawn
+        if passes.instead:
+            ablated = sampled(row.tolist(), examples, passes.instead)
+            views = [[own[-1] if each else own[0]] for own, each in zip(views, ablated, strict=True)]
         return cls(examples, views, row, rows, data.labels[numbers], compared)
 
 
@@ -290,7 +293,7 @@ class Passes:
     """The passes of an arm through the models: each has a view of every example."""
 
     def __init__(self, arm: Arm, models: Models) -> None:
-        self.share, self.reads = arm.share, models.reads
+        self.share, self.instead, self.reads = arm.share, arm.instead, models.reads
         self.plan = Plan(arm.ablations())
         self.crops = self.plan.preparing is not None
         # Without crops all examples have the same views, but for their tokens.
@@ -340,7 +343,7 @@ class Passes:
         scores = torch.cat(found, dim=1).flatten(0, 1)
         places = [model * batch.ids.shape[1] + np.argsort(order) for model, order in enumerate(orders)]
         chosen = scores[torch.from_numpy(np.concatenate(places)).to(models.device)]
-        return chosen.unflatten(0, (-1, len(self._same)))
+        return chosen.unflatten(0, (-1, 1 if self.instead else len(self._same)))
 
     def _tokens(self, example: Example, view: View) -> PairTokens:
         if not self.crops:

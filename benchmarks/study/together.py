@@ -30,7 +30,7 @@ from cmp_rerank.engine.memory import free
 from cmp_rerank.training.sampler import LengthBatches
 
 from . import bert, readers
-from .arms import ARMS
+from .arms import ARMS, Arm
 from .bert import Models, tokenised
 from .cells import Cell, key_of
 from .examples import Examples, of_pairs, of_windows
@@ -94,7 +94,7 @@ def groups(cells: Sequence[Cell], most: int, cache: Path, device: str) -> list[l
         lengths = examples_of(cell, cache).lengths()
         batches = LengthBatches(lengths, task.batch, seed=cell.seed)
         tokens = max(tokens, *(sum(lengths[row] for row in batch) for batch in batches))
-    held = tokens * task.layers * (1 + len(Plan(arm.ablations())))
+    held = tokens * task.layers * _passes(arm)
     size = max(1, min(most, BUDGET[torch.device(device).type] // held))
     count = -(-len(cells) // size)
     return [list(map(cells.__getitem__, own)) for own in np.array_split(range(len(cells)), count)]
@@ -217,6 +217,11 @@ def _examples(task: str, size: int, seed: int, arm: str, cache: Path) -> Example
     return of_windows(model, plan, rows, TASKS[task]) if TASKS[task].reads else of_pairs(model, plan, rows)
 
 
+def _passes(arm: Arm) -> int:
+    """Those that a step makes of an example; with a share of them compared they are made all the same."""
+    return 1 if arm.instead else 1 + len(Plan(arm.ablations()))
+
+
 def operations(cell: Cell, cache: Path, width: int = 384) -> float:
     """Floating-point operations of a cell, about: of the layers' products, from the words of what is read."""
     task, arm, parts = TASKS[cell.task], ARMS[cell.arm], _parts(cell.task, cache)
@@ -225,7 +230,7 @@ def operations(cell: Cell, cache: Path, width: int = 384) -> float:
         pairs = (f"{row['query']} {doc}" for row in rows for doc in row["docs"])
         return sum(min(1.4 * len(pair.split()) + 3, task.max_length) for pair in pairs)
 
-    passes = arm.epochs * task.sizes[cell.size] * (1 + len(Plan(arm.ablations())))
+    passes = arm.epochs * task.sizes[cell.size] * _passes(arm)
     asked = parts[cell.part] + (parts["guard"] if cell.part == "test" else [])
     read = 3 * passes * tokens(_rows_of(cell, cache)) + tokens(asked)
     return 2.0 * read * task.layers * 12 * width**2

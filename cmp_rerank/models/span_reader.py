@@ -129,6 +129,7 @@ def span_losses(scores: Tensor, kept: Tensor, starts: Tensor, ends: Tensor) -> l
 
     Unlike the loss of transformers' own models, padding takes no part in the softmax: a loss does not depend on what
     else is in the batch. A label behind the last token of the whole window is ignored, as there; a negative one is 0.
+    That token is the last one of any view.
 
     Args:
         scores: Start, then end logits at original token positions, (n, views, 2 * longest).
@@ -151,9 +152,10 @@ def span_losses(scores: Tensor, kept: Tensor, starts: Tensor, ends: Tensor) -> l
     n, views, longest = kept.shape
     kept = kept.to(scores.device)
     found = []
+    last = (kept.any(dim=1) * torch.arange(longest, device=scores.device)).amax(dim=-1)
     for logits, given in zip(scores.split(longest, dim=-1), (starts, ends), strict=True):
         places = given.reshape(n).to(scores.device).clamp(min=0)
-        known = places < kept[:, 0].sum(dim=-1)
+        known = places <= last
         labels = places.masked_fill(~known, 0)
         there = kept.gather(2, labels[:, None, None].expand(n, views, 1))[..., 0]
         if not bool((there | ~known[:, None]).all()):

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.study import bert, measuring, readers, starts, steps, together, training
-from benchmarks.study.arms import ARMS, CROPS
+from benchmarks.study.arms import ARMS, CROPS, Arm
 from benchmarks.study.cells import Cell
 from benchmarks.study.starts import make_start
 from benchmarks.study.tasks import TASKS, load, training_rows
+from cmp_rerank.objectives import Objective, Outputs
 
 #: Tokens of a window in which some of the passages fit.
 WINDOW = 32
@@ -102,7 +103,7 @@ def compare_with_trainer(
             assert values[number] == training.measure(alone, task, parts["test"], "test", "cpu")
 
 
-@pytest.mark.parametrize("arm", ["plain", *CROPS])
+@pytest.mark.parametrize("arm", ["plain", *(arm for arm in CROPS if not ARMS[arm].instead)])
 @pytest.mark.parametrize("name", ["passages", "reading"])
 def test_crops_and_readers_that_are_trained_together_are_those_of_the_trainer(
     name: str, arm: str, squad: Path, monkeypatch: pytest.MonkeyPatch
@@ -115,6 +116,43 @@ def test_crops_and_readers_that_are_trained_together_are_those_of_the_trainer(
     if name == "reading":  # what is added to the logits of all tokens changes nothing
         free = ("key.bias", "qa_outputs.bias", "layer.1.output.LayerNorm.bias")
     compare_with_trainer(name, 8, arm, squad, free, exact=name == "reading")
+
+
+class LastStep(Objective):
+    def __call__(self, losses: torch.Tensor, outputs: Outputs | None = None) -> torch.Tensor:
+        return losses[:, -1]
+
+
+@pytest.mark.parametrize("name", ["passages", "reading"])
+def test_half_of_the_examples_make_the_cropped_pass_instead(name: str, squad: Path) -> None:
+    """None of them: plain training. All: that of the last pass alone. Half: each of them at some step, not at all."""
+    task = replace(TASKS[name], sizes={8: 4}, batch=3, docs=0, exact=(8,))
+    arm, cells = ARMS["half cropped"], [Cell(name, 8, "half cropped", 1e-3, seed, "test") for seed in (0, 1)]
+    data = [together.examples_of(cell, squad) for cell in cells]
+    model = training.open_start(task, squad, 0.0, "cpu")
+
+    def losses(arm: Arm) -> list[float]:
+        """Of each step, whose weights those before it have made."""
+        _, logs = steps.train(model, task, arm, data, cells, 4)
+        assert len(logs[0]["loss"]) == 12
+        return [loss for log in logs for loss in log["loss"]]
+
+    last, plain = losses(replace(arm, instead=0.0, objective=LastStep)), losses(ARMS["plain"])
+    assert losses(replace(arm, instead=1.0)) == pytest.approx(last, abs=2e-4)
+    assert losses(replace(arm, instead=1e-18)) == pytest.approx(plain, abs=2e-4)
+    half = losses(arm)
+    for other in (last, plain):
+        assert half != pytest.approx(other, abs=2e-3)
+
+    passes = steps.Passes(arm, bert.Models(model, 2))
+    cropped = [
+        [len(view) < len(example) for example, (view,) in zip(drawn.examples, drawn.views, strict=True)]
+        for drawn in (steps.Drawn.of(data[0], range(8), f"0 {(step, 0)}", passes) for step in range(40))
+    ]
+    share = np.mean(cropped, axis=0)  # of each example; some have nothing to crop
+    assert ((share == 0) | ((share > 0.25) & (share < 0.75))).all()
+    assert (share > 0).sum() >= 4
+    assert arm.passes == 1
 
 
 @pytest.mark.parametrize("name", ["passages", "reading"])
