@@ -45,12 +45,14 @@ def fuse(
     """
     from cmp_rerank.ir import combine, read_run, write_run
     from cmp_rerank.ir import fuse as fuse_ranks
+    from cmp_rerank.ir.files import check_id
     from cmp_rerank.ir.fusion import SCALES
     from cmp_rerank.ir.ranking import check_choice
 
     check_choice("--by", by, ("rank", *SCALES))
     if k is not None and by != "rank":
         raise ValueError(f"--k is for --by rank; got --by {by}; leave it out")
+    check_id("tag", tag)
     factors = _numbers(weights)
     read = [read_run(path) for path in runs]
     limit = depth or None

@@ -79,8 +79,10 @@ def retrieve(
     from cmp_rerank.evaluation.measures import parse_measures
     from cmp_rerank.ir import first_stage as build
     from cmp_rerank.ir import write_run
-    from cmp_rerank.ir.files import tag_of
+    from cmp_rerank.ir.files import check_id, tag_of
 
+    if tag:
+        check_id("tag", tag)
     if str(out) == "-" and (measures or as_json):
         raise ValueError("--measure and --json need --out, since the run itself goes to stdout; got -; give a path")
     documents, texts, judged = _inputs(collection, split, corpus, queries, qrels, index)

@@ -24,6 +24,7 @@ class LangChainReranker(BaseDocumentCompressor):
         top_n: How many documents are kept; None: all.
         mix: Whether a checkpoint that the guard joins with the first stage is refused: documents of LangChain have no
             scores.
+        device: Where a checkpoint is loaded; None: a GPU where there is one.
 
     Example:
         ::

@@ -22,6 +22,7 @@ class LlamaIndexReranker(BaseNodePostprocessor):
         model: A checkpoint or a model, see :class:`~cmp_rerank.integrations.candidates.CandidateReranker`.
         top_n: How many nodes are kept; None: all.
         mix: Whether scores are joined with those of the retriever, where the guard has chosen so.
+        device: Where a checkpoint is loaded; None: a GPU where there is one.
 
     Example:
         ::

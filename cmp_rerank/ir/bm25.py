@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,7 +98,7 @@ class BM25(Index):
             "tokens": tokens,
             "lengths": lengths,
         }
-        self._words = term_splitter(language, stopwords, tokens)
+        self._words = _splitter(self._settings)
         place = None if scratch is None else Path(scratch)
         documents = as_texts("documents", documents)
         postings = build_postings(documents, self._words, k1, b, lengths, place, progress)
@@ -123,7 +123,7 @@ class BM25(Index):
                 f"{rules!r}; build the index again"
             )
         bm25._settings = settings
-        bm25._words = term_splitter(settings["language"], settings["stopwords"], settings["tokens"])
+        bm25._words = _splitter(settings)
         import bm25s
 
         bm25._ids = IdList.open(Path(folder))
@@ -148,6 +148,14 @@ class BM25(Index):
         """
         return self._search(queries, depth, _BLOCK, progress)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The splitter holds a stemmer of C, and follows from the settings.
+        return {name: value for name, value in vars(self).items() if name != "_words"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._words = _splitter(self._settings)
+
     def _find(self, queries: Sequence[str], depth: int) -> Iterator[Found]:
         for terms in self._words(queries):
             known = self._index.get_tokens_ids(terms)
@@ -157,6 +165,10 @@ class BM25(Index):
 
     def _write(self, folder: Path) -> None:
         self._index.save(folder, show_progress=False)
+
+
+def _splitter(settings: Mapping[str, Any]) -> Callable[[Iterable[str]], list[list[str]]]:
+    return term_splitter(settings["language"], settings["stopwords"], settings["tokens"])
 
 
 def _bm25s_index(postings: Postings, k1: float, b: float) -> Any:

@@ -255,8 +255,10 @@ def _read_qrels_lines(path: PathLike, format: str | None, duplicates: str) -> di
                 f"{len(fields)} fields in {line[:80]!r}; it must be 'query 0 document grade' "
                 "(TREC, MS MARCO) or 'query document grade' (BEIR)",
             )
-        # Three columns of BEIR, one with a space in it, are four fields, too; the second of TREC's is a 0.
-        if format is None and width == 4 and line.strip().count(b"\t") == 2 and fields[1] not in (b"0", b"Q0"):
+        # Three columns of BEIR, one with a space in it, are four fields, too. The second of TREC's is a 0, which may
+        # also end an id of BEIR, whose files are .tsv.
+        trec = fields[1] in (b"0", b"Q0") and stem_suffix(path) != ".tsv"
+        if format is None and width == 4 and line.strip().count(b"\t") == 2 and not trec:
             raise malformed(
                 path,
                 number,

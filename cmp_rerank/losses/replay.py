@@ -78,7 +78,9 @@ def addressed(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
     def address(text: Any, where: Address) -> AddressedText:
         if not isinstance(text, str):
             raise ValueError(
-                f"ComparativeLoss needs texts; got {type(text).__name__} in column {where[0]}, row {where[1]}."
+                f"Columns must hold texts; got {type(text).__name__} in column {where[0]} (beside labels), row "
+                f"{where[1]}: take out what is no text (Dataset.remove_columns); a column of labels is named label, "
+                "labels, score or scores."
             )
         if where[0] > 0 and not text.strip():
             raise ValueError(f"The passage in column {where[0]}, row {where[1]} is empty: drop such examples.")
@@ -207,7 +209,15 @@ class Replay:
             kwargs.update(given)
             return torch.zeros(len(pairs), self.model.num_labels, device=self.device, requires_grad=True)
 
-        self._run(self.columns, self.labels, note)
+        try:
+            self._run(self.columns, self.labels, note)
+        except (AttributeError, TypeError) as error:
+            if self.labels is not None:
+                raise
+            raise ValueError(
+                f"{type(self.loss).__name__} fails without labels ({error}): give them in a column named label, "
+                "labels, score or scores."
+            ) from error
         if not calls:
             raise ValueError(f"{type(self.loss).__name__} never asks its model for a score.")
         return Recording(tuple(calls), state, kwargs)

@@ -133,7 +133,8 @@ class TokenRowsAdapter(ModelAdapter):
             scores: (n, 1 + steps, width).
             views: For each example its views.
             labels: What `labels` gave, on any device.
-            smoothing: Label smoothing; where it makes no sense, `check_smoothing` refuses it.
+            smoothing: Label smoothing, given where it is not 0. Where it makes no sense, `check_smoothing` refuses
+                it; for an adapter without this argument the trainer does.
         """
         raise ValueError(f"{type(self).__name__} has no split(model, scores, views, labels): define that method.")
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.settings import in_words
 from cmp_rerank.reranking.result import Counts, Scored
 
 logger = logging.getLogger(__name__)
@@ -119,17 +120,11 @@ class Journal:
         return file
 
     def _compare(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in differences(before, now)]
-        if changed:
+        if changed := in_words(before, now):
             raise ValueError(
                 f"{self.path}: this reranking was begun with other settings ({'; '.join(changed)}); go on with the "
                 "same ones, start over without resume, or choose another output"
             )
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Name, value and other value of what differs."""
-    return [(name, one.get(name), other.get(name)) for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
 def conclusion(path: Path) -> dict[str, Any] | None:

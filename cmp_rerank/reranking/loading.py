@@ -105,11 +105,12 @@ def check_checkpoint(name: PathLike) -> None:
                 "rank with it by cmp_rerank.ir.Dense, or fine-tune a cross-encoder from it first"
             )
         return
-    kinds = config.get("architectures") or ["a model without a name of its class"]
-    if not any("ForSequenceClassification" in str(kind) for kind in kinds):
+    kinds = list(map(str, config.get("architectures") or ["a model without a name of its class"]))
+    # A language model needs no new head: sentence-transformers reads its logits of "yes" and "no".
+    if not kinds[0].endswith("ForCausalLM") and not any("ForSequenceClassification" in kind for kind in kinds):
         raise ValueError(
-            f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification); got "
-            f"{kinds[0]}, whose head would be random; fine-tune it first"
+            f"{os.fspath(name)}: a reranker must be a cross-encoder (a ...ForSequenceClassification or "
+            f"...ForCausalLM); got {kinds[0]}, whose head would be random; fine-tune it first"
         )
 
 

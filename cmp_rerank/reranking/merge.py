@@ -11,7 +11,8 @@ from filelock import FileLock
 
 from cmp_rerank.ir.files import write_ranked
 from cmp_rerank.ir.lines import PathLike, replacing
-from cmp_rerank.reranking.journal import conclusion, differences, groups_of
+from cmp_rerank.ir.settings import differences
+from cmp_rerank.reranking.journal import conclusion, groups_of
 from cmp_rerank.reranking.result import Scored
 
 logger = logging.getLogger(__name__)

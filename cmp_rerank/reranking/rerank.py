@@ -10,6 +10,7 @@ from typing import Any, overload
 from cmp_rerank.ir import Progress, Run
 from cmp_rerank.ir.arguments import check_count
 from cmp_rerank.ir.as_texts import as_texts
+from cmp_rerank.ir.files import check_id
 from cmp_rerank.ir.lines import PathLike, stem_suffix
 from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker
 from cmp_rerank.reranking.digest import settings_of
@@ -126,6 +127,7 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
         {'q': {'d2': 2.0, 'd1': 0.0, 'd3': -1.0}}
     """
     check_reranker(model)
+    check_id("tag", tag)
     queries, corpus = as_texts("queries", queries), as_texts("corpus", corpus)
     RerankOptions(depth, tokens_per_batch, pairs_per_group, precision)  # checks them
     check_inputs(queries, corpus, {} if isinstance(run, str | os.PathLike) else run, None)

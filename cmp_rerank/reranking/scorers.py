@@ -208,7 +208,9 @@ def one_score(scores: np.ndarray, pairs: int | None = None) -> np.ndarray:
     pairs = len(scores) if pairs is None else pairs
     flat = scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
     if flat.shape != (pairs,):
+        several = scores.ndim == 2 and len(scores) == pairs
         raise ValueError(
             f"a reranker must give one score for each pair; got scores of shape {scores.shape} for {pairs} pairs"
+            + ("; of a model with several labels, give an object whose predict(pairs) makes one of them" * several)
         )
     return flat.astype(np.float64)

@@ -229,8 +229,8 @@ def _given(preprocess: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in preprocess.items() if value is not None}
 
 
-def _holds_none(labels: Any) -> bool:
-    return labels is None or (isinstance(labels, list) and any(map(_holds_none, labels)))
+def _no_numbers(labels: Any) -> bool:
+    return labels is None or isinstance(labels, str) or (isinstance(labels, list) and any(map(_no_numbers, labels)))
 
 
 def _plan(loss: nn.Module) -> Plan:
@@ -247,7 +247,7 @@ class RerankerCollator(CrossEncoderDataCollator):
         """The columns of rows of the dataset, with the prompt and the name of the dataset, without tokens."""
         for column in [name for name in self.valid_label_columns if name in features[0]][:1]:
             for labels in (row[column] for row in features):
-                if _holds_none(labels):
+                if _no_numbers(labels):
                     raise ValueError(
                         f"labels must be numbers; got {labels!r:.80} in the column {column!r}; leave it out, "
                         "or give float('nan') to a loss with ignore_label=float('nan')"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -268,14 +269,27 @@ class ComparativeTrainer(CompleteCheckpoints):
         missing = [name for name in self.adapter.label_names if name not in labels]
         if missing:
             raise ValueError(f"The training data has no {missing[0]}.")
-        smoothing = self.args.label_smoothing_factor if self.label_smoother is not None else 0.0
+        options = self._smoothing()
         loss, scores = self.comparison(
             model,
             drawn,
-            lambda scores, views: self.adapter.split(self.model, scores, views, labels, smoothing),
+            lambda scores, views: self.adapter.split(self.model, scores, views, labels, **options),
         )
         self._means.add(self.diagnostics)
         return (loss, self.adapter.outputs(scores[:, 0])) if return_outputs else loss
+
+    def _smoothing(self) -> dict[str, float]:
+        """Label smoothing for the adapter, where there is any."""
+        if self.label_smoother is None:
+            return {}
+        smoothing = self.args.label_smoothing_factor
+        taken = signature(self.adapter.split).parameters.values()
+        if not any(each.name == "smoothing" or each.kind is each.VAR_KEYWORD for each in taken):
+            raise ValueError(
+                f"label_smoothing_factor must be 0 for {type(self.adapter).__name__}, whose split has no argument "
+                f"smoothing; got {smoothing}."
+            )
+        return {"smoothing": smoothing}
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; of comparative training repeated if memory runs out in it."""

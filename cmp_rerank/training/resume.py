@@ -10,6 +10,7 @@ from typing import Any
 
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
+from cmp_rerank.ir.settings import in_words
 
 
 def check_settings(path: PathLike, settings: Mapping[str, Any], *, resume: bool) -> None:
@@ -54,12 +55,7 @@ def changes(path: PathLike, settings: Mapping[str, Any]) -> list[str]:
     Raises:
         ValueError: The file is missing or damaged.
     """
-    before, now = read_json(path), json.loads(json.dumps(settings))
-    return [
-        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    ]
+    return in_words(read_json(path), json.loads(json.dumps(settings)))
 
 
 def weights_digest(model: str) -> str:

@@ -20,6 +20,7 @@ from accelerate.data_loader import DataLoaderShard
 from accelerate.utils import broadcast_object_list
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base import trainer as base_trainer
+from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
@@ -63,6 +64,8 @@ from cmp_rerank.training.windows import WindowBatches
 
 logger = logging.getLogger(__name__)
 
+#: Names of columns with queries.
+_QUERIES = ("query", "question", "anchor")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -180,6 +183,21 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         self._as_they_are: set[int] = set()  # losses that are run without what was prepared
 
     # Data ---------------------------------------------------------------------------------------------------
+
+    def validate_column_names(self, dataset: Any, dataset_name: str | None = None) -> None:
+        """Refuse reserved names, and warn of a query that is not in the first column of texts."""
+        super().validate_column_names(dataset, dataset_name=dataset_name)
+        if isinstance(dataset, dict):
+            return
+        texts = [name for name in dataset.column_names if name not in DEFAULT_LABEL_COLUMNS]
+        later = [name for name in texts[1:] if name in _QUERIES]
+        if later and texts[0] not in _QUERIES:
+            logger.warning(
+                "The first column of texts is taken for the query, whatever its name: got %r, and %r after it. "
+                "Dataset.select_columns puts columns in order.",
+                texts[0],
+                later[0],
+            )
 
     def get_train_dataloader(self) -> DataLoader:
         """The training data, tokenised ahead."""

@@ -44,6 +44,7 @@ def test_it_does_what_the_library_does(files: list[str], tmp_path: Path) -> None
         (["--weights", "1"], "weights must be a list with a number for each of the 2 runs; got a list of 1"),
         (["--weights", "nan,1"], "weight 1 must be a number of at least 0; got nan"),
         (["--by", "minmax", "--k", "5"], "--k is for --by rank; got --by minmax; leave it out"),
+        (["nowhere.run", "--tag", "my tag"], "the tag 'my tag' cannot stand in a file of columns"),
         (["nowhere.run"], "nowhere.run: no such file"),
     ],
 )

@@ -143,7 +143,11 @@ def test_wrong_input_is_one_line_and_status_2(folder: Path, tmp_path: Path) -> N
     (tmp_path / "other.trec").write_text("q9 Q0 d1 1 2.0 x\n")
     (tmp_path / "binary.trec").write_bytes(bytes(range(256)))
     cases: list[tuple[dict, list[str], str]] = [
-        ({"model": folder / "bert"}, [], "must be a cross-encoder (a ...ForSequenceClassification); got BertModel"),
+        (
+            {"model": folder / "bert"},
+            [],
+            "must be a cross-encoder (a ...ForSequenceClassification or ...ForCausalLM); got BertModel",
+        ),
         ({"model": folder / "st"}, [], "must be a cross-encoder; got a SentenceTransformer"),
         ({"model": folder / "empty"}, [], "this folder holds no checkpoint"),
         ({"model": folder / "nowhere"}, [], "no such checkpoint"),
@@ -157,6 +161,7 @@ def test_wrong_input_is_one_line_and_status_2(folder: Path, tmp_path: Path) -> N
         ({"split": "test"}, [], "--split goes with a collection"),
         ({"precision": "int4"}, [], "got 'int4'"),
         ({"out": tmp_path / "nowhere" / "a.trec"}, [], "no such directory"),
+        ({}, ["--tag", "my tag"], "the tag 'my tag' cannot stand in a file of columns"),
         ({}, ["--json"], "--json needs --out"),
         ({"passages": tmp_path / "p.jsonl"}, [], "--passages needs --out"),
     ]

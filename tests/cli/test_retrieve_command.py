@@ -150,6 +150,13 @@ def test_wrong_arguments_are_named_in_one_line(folder: Path, arguments: list[str
     assert not (folder / "out.run").exists()
 
 
+def test_a_tag_with_white_space_is_told_before_any_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmp_rerank.ir.first_stage", lambda *_, **__: pytest.fail("an index is built"))
+    result = run_command(app, ["retrieve", f"beir:{folder / 'beir'}", "-o", str(folder / "out"), "--tag", "my tag"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("cmp-rerank: the tag 'my tag' cannot stand in a file of columns")
+
+
 def test_the_folder_of_the_run_must_exist(folder: Path) -> None:
     result = run_command(app, ["retrieve", f"beir:{folder / 'beir'}", "-o", str(folder / "no" / "out.run")])
     assert result.exit_code == 2

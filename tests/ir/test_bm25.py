@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,16 @@ def test_an_index_without_terms_is_saved_too(tmp_path: Path) -> None:
 )
 def test_terms_of_lucene(text: str, terms: list[str]) -> None:
     assert term_splitter("porter", True, "lucene")([text]) == [terms]
+
+
+@pytest.mark.parametrize("options", [{}, dict(ANSERINI)])
+def test_an_index_goes_to_other_processes(options: dict[str, Any], tmp_path: Path) -> None:
+    bm25 = BM25(DOCUMENTS, **options)
+    bm25.save(tmp_path / "index")
+    for index in (bm25, BM25.open(tmp_path / "index")):
+        copied = pickle.loads(pickle.dumps(index))
+        assert copied.search(QUERIES) == bm25.search(QUERIES)
+        assert (copied.settings, list(copied.ids)) == (bm25.settings, list(bm25.ids))
 
 
 def test_scifact_as_anserini_published_it(shared_data: Path) -> None:

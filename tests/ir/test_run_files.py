@@ -128,6 +128,15 @@ def test_errors_of_qrels_say_where(tmp_path: Path, content: str, message: str) -
         read_qrels(tmp_path / "qrels")
 
 
+@pytest.mark.parametrize("line", ["session 0\td1\t1", "q1\t0 d1\t1"])
+def test_an_id_of_beir_may_have_the_zero_of_trec(tmp_path: Path, line: str) -> None:
+    (tmp_path / "test.tsv").write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=r"test\.tsv, line 1: .* has three columns by its tabs"):
+        read_qrels(tmp_path / "test.tsv")
+    (tmp_path / "test.tsv").write_text("q1\t0\td1\t1\n")  # MS MARCO
+    assert read_qrels(tmp_path / "test.tsv") == {"q1": {"d1": 1}}
+
+
 @pytest.mark.parametrize(
     "line", ["q1 0 d1 1", "q1\t0\td1\t1", "q1 0\td1\t1", "q1\tQ0 d1\t1", "q1 0 d1 1\t\t", "q1\td1\t1", "q1 d1 1"]
 )

@@ -22,7 +22,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, Trai
 from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, FeedbackCounts, FixedCounts, IndependentCopies, Plan
 from cmp_rerank.ablations.drop import DropHooks
 from cmp_rerank.hooks.dropout import dropout_rates
-from cmp_rerank.models.classifier import classification_losses
+from cmp_rerank.models.classifier import ClassifierAdapter, classification_losses
 from cmp_rerank.models.pairs import example_seed
 from cmp_rerank.models.span_reader import SpanReaderAdapter, span_losses
 from cmp_rerank.reader import WholePassages, Window
@@ -461,6 +461,24 @@ def test_label_smoothing_of_a_reader_is_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="label_smoothing_factor must be 0 for starts and ends of answers"):
         trainer.train()
+
+
+def test_label_smoothing_by_an_adapter_that_has_none_is_refused(tmp_path: Path) -> None:
+    class Plain(ClassifierAdapter):
+        def split(self, model: Any, scores: Any, views: Any, labels: Any) -> Any:  # type: ignore[override]
+            return super().split(model, scores, views, labels)
+
+    model, tokenizer = classifier()
+
+    def train(smoothing: float) -> None:
+        ComparativeTrainer(
+            model, arguments(tmp_path, label_smoothing_factor=smoothing), train_dataset=texts(tokenizer, [0, 1]),
+            processing_class=tokenizer, ablations=[DROP], adapter=Plain.of(model, tokenizer),
+        ).train()  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"must be 0 for Plain, whose split has no argument smoothing; got 0\.1"):
+        train(0.1)
+    train(0.0)
 
 
 def test_accumulated_batches_are_averaged(tmp_path: Path) -> None:

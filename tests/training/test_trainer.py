@@ -879,3 +879,51 @@ def test_a_label_that_is_missing_is_named(labels: Any, tiny_checkpoint: Path, tm
     )
     with pytest.raises(ValueError, match=r"labels must be numbers; got .*None.* in the column 'labels'; leave"):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"id": [7], "query": ["q"], "passage": ["p"], "label": [1.0]},
+            "must hold texts; got int in column 0 .*, row 0",
+        ),
+        ({"query": ["q"], "passage": ["p"], "relevance": [1.0]}, "got float in column 2 .*, row 0.* is named label,"),
+        (
+            {"query": ["q"], "passage": ["p"]},
+            "BinaryCrossEntropyLoss fails without labels .* in a column named label",
+        ),
+        ({"query": ["q"], "passage": ["p"], "label": ["1"]}, "labels must be numbers; got '1' in the column 'label'"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_named(
+    columns: dict[str, list[Any]], message: str, tiny_model: CrossEncoder, tmp_path: Path
+) -> None:
+    loss = ComparativeLoss(tiny_model, upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop()])
+    data = datasets.Dataset.from_dict(columns)
+    trainer = RerankerTrainer(model=tiny_model, args=arguments(tmp_path), train_dataset=data, loss=loss)
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (("passage", "query", "label"), True),
+        (("id", "question", "answer"), True),
+        (("label", "query", "passage"), False),
+        (("query", "question"), False),
+        (("premise", "hypothesis", "label"), False),
+    ],
+)
+def test_a_query_that_is_not_first_is_warned_of(
+    names: tuple[str, ...], warned: bool, tiny_model: CrossEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = datasets.Dataset.from_dict({name: [1.0 if name == "label" else "a text"] for name in names})
+    for given in (data, {"a": data}):
+        caplog.clear()
+        RerankerTrainer(
+            model=tiny_model, args=arguments(tmp_path), train_dataset=given,
+            loss=upstream.BinaryCrossEntropyLoss(tiny_model),
+        )  # fmt: skip
+        assert ("is taken for the query" in caplog.text) == warned
