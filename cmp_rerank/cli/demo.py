@@ -62,12 +62,8 @@ def demo(
 
     recipe = FAST if fast else FULL
     begin = time.perf_counter()
-    try:
-        with _quiet():
-            metrics = run_demo(recipe, out, seed=seed, model=model, cache_dir=cache, report=progress)
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What is complete is in {out}; the same command goes on.", err=True)
-        raise typer.Exit(130) from None
+    with options.interruptible(out, "the same command"), _quiet():
+        metrics = run_demo(recipe, out, seed=seed, model=model, cache_dir=cache, report=progress)
     if as_json:
         import json
 

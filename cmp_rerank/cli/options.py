@@ -7,7 +7,9 @@ import errno
 import functools
 import inspect
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -90,7 +92,7 @@ _debug: ContextVar[bool] = ContextVar("debug", default=False)
 
 
 def with_debug(function: Callable[..., None]) -> Callable[..., None]:
-    """The command with one more option, ``--debug``; its errors end as :func:`clean_exit` says.
+    """The command with one more option, ``--debug``; its errors end as :func:`clean_exit` says, SIGTERM as ctrl-c.
 
     Where nothing can be written, as :class:`Written` marks it, the command does not begin.
     """
@@ -107,7 +109,7 @@ def with_debug(function: Callable[..., None]) -> Callable[..., None]:
     def command(*, debug: bool, **arguments: Any) -> None:
         token = _debug.set(debug)
         try:
-            with clean_exit():
+            with terminable(), clean_exit():
                 from cmp_rerank.ir.lines import check_place  # not for --help
 
                 for name, place in places.items():
@@ -123,6 +125,45 @@ def with_debug(function: Callable[..., None]) -> Callable[..., None]:
     )
     command.__annotations__ = hints
     return command
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends what is inside as ctrl-c does, with its own exit status: what is half-written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    terminated = False
+
+    def terminate(number: int, frame: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except (KeyboardInterrupt, typer.Exit):
+        if terminated:
+            raise typer.Exit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def interruptible(out: Path, again: str) -> Iterator[None]:
+    """Say after ctrl-c where the command goes on.
+
+    Args:
+        out: What the command writes.
+        again: What goes on with it, for a sentence.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. What is complete is in {out}; {again} goes on.", err=True)
+        raise typer.Exit(130) from None
 
 
 def written_places(function: Callable[..., None]) -> dict[str, Written]:

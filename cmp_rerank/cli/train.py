@@ -159,13 +159,8 @@ def train(
             options.warn(notes)
             typer.echo("\n".join(plan(stages)))
             return
-        try:
+        with options.interruptible(out, "the same command with --resume"):
             results = run_pipeline(loaded, out, resume=resume, report=progress)
-        except KeyboardInterrupt:
-            typer.echo(
-                f"Interrupted. What is complete is in {out}; the same command with --resume goes on.", err=True
-            )
-            raise typer.Exit(130) from None
     if processes()[0] == 0:
         _show(results, as_json)
 

@@ -226,6 +226,7 @@ def _train(
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainingArguments
 
     from cmp_rerank.ablations import CmpCrop
+    from cmp_rerank.ir.abandoned import sole_writer
     from cmp_rerank.ir.checkpoints import loading_checkpoint
     from cmp_rerank.reader.digest import questions_digest
     from cmp_rerank.reader.reader import Reader, ReaderOptions
@@ -270,42 +271,43 @@ def _train(
         "questions": questions_digest(known),
     }
     out.mkdir(parents=True, exist_ok=True)
-    # Names of files may change, their content may not. The training does not depend on what is evaluated.
-    fixed = {name: value for name, value in settings.items() if name not in ("model", "train", "dev")}
-    resuming.check_settings(out / "settings.json", fixed, resume=resume)
-    windows = reading.windows(
-        tokenizer, known, next((step.segmenter for step in plan if isinstance(step, CmpCrop)), None)
-    )
-    options.warn([str(windows.counts)])
-    trainer = ComparativeTrainer(
-        model,
-        TrainingArguments(
-            output_dir=str(folder),
-            num_train_epochs=settings["epochs"],
-            max_steps=settings["max_steps"] or -1,
-            per_device_train_batch_size=settings["batch"],
-            learning_rate=settings["rate"],
-            warmup_steps=0.1,
-            weight_decay=0.01,
-            train_sampling_strategy="group_by_length",
-            dataloader_pin_memory=torch.cuda.is_available(),
-            logging_steps=10,
-            save_steps=500,
-            save_total_limit=1,
-            report_to=[],
-            seed=settings["seed"],
-        ),
-        train_dataset=windows,
-        processing_class=tokenizer,
-        ablations=plan,
-        objective=objective,
-        strategy=settings["strategy"],
-        callbacks=[TimedCheckpoints(save_minutes)],
-    )
-    begin = time.perf_counter()
-    # The trainer prints its log, which is no result.
-    with redirect_stdout(sys.stderr), nullcontext() if settings["dropout"] else training_without_dropout(trainer):
-        trainer.train(None if checkpoint is None else str(checkpoint))
+    with sole_writer(out), options.interruptible(out, "the same command with --resume"):
+        # Names of files may change, their content may not. The training does not depend on what is evaluated.
+        fixed = {name: value for name, value in settings.items() if name not in ("model", "train", "dev")}
+        resuming.check_settings(out / "settings.json", fixed, resume=resume)
+        windows = reading.windows(
+            tokenizer, known, next((step.segmenter for step in plan if isinstance(step, CmpCrop)), None)
+        )
+        options.warn([str(windows.counts)])
+        trainer = ComparativeTrainer(
+            model,
+            TrainingArguments(
+                output_dir=str(folder),
+                num_train_epochs=settings["epochs"],
+                max_steps=settings["max_steps"] or -1,
+                per_device_train_batch_size=settings["batch"],
+                learning_rate=settings["rate"],
+                warmup_steps=0.1,
+                weight_decay=0.01,
+                train_sampling_strategy="group_by_length",
+                dataloader_pin_memory=torch.cuda.is_available(),
+                logging_steps=10,
+                save_steps=500,
+                save_total_limit=1,
+                report_to=[],
+                seed=settings["seed"],
+            ),
+            train_dataset=windows,
+            processing_class=tokenizer,
+            ablations=plan,
+            objective=objective,
+            strategy=settings["strategy"],
+            callbacks=[TimedCheckpoints(save_minutes)],
+        )
+        begin = time.perf_counter()
+        # The trainer prints its log, which is no result.
+        with redirect_stdout(sys.stderr), nullcontext() if settings["dropout"] else training_without_dropout(trainer):
+            trainer.train(None if checkpoint is None else str(checkpoint))
     record = {
         "windows": vars(windows.counts),
         "training": {

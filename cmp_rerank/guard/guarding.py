@@ -21,7 +21,7 @@ from cmp_rerank.guard.contestants import Contestants, ModelLike, contestants, ha
 from cmp_rerank.guard.interpolation import restored, same_mode
 from cmp_rerank.guard.measured import Measured, measure_candidates
 from cmp_rerank.guard.options import DEFAULTS, GuardOptions
-from cmp_rerank.guard.save import check_free, save
+from cmp_rerank.guard.save import check_free, free_folder, save
 from cmp_rerank.guard.split import Split
 from cmp_rerank.guard.verdict import HELPED, HURT, NO_DIFFERENCE, Cost, Row, Test, Verdict
 from cmp_rerank.ir import Qrels, Run
@@ -73,8 +73,8 @@ def guard(
         The verdict.
 
     Raises:
-        ValueError: An argument of another shape, a text is missing, no candidate of a judged query, or ``start`` and
-            ``tuned`` are the same weights in memory.
+        ValueError: An argument of another shape, a text is missing, no candidate of a judged query, ``start`` and
+            ``tuned`` are the same weights in memory, or another process is writing ``out``.
 
     Source: Wortsman et al., Robust fine-tuning of zero-shot models (arXiv 2109.01903), for what lies between.
 
@@ -109,7 +109,7 @@ def guard(
     # What is drawn at random once more has nothing to do with the head that training started from.
     new_head = started is not None and has_new_head(started)
     drawn_again = new_head and not isinstance(start, CrossEncoder)
-    with restored(models[0]) as own, same_mode(started):
+    with free_folder(out), restored(models[0]) as own, same_mode(started):
         found = contestants(
             models[0],
             [own, *(model.state_dict() for model in models[1:])],

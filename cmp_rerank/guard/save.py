@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cmp_rerank.guard.card import add_verdict
 from cmp_rerank.guard.mix import Mix
 from cmp_rerank.ir import Run
+from cmp_rerank.ir.abandoned import sole_writer
 from cmp_rerank.ir.arguments import Progress
 from cmp_rerank.ir.lines import PathLike, check_parent, replacing, unfinished_folder
 from cmp_rerank.reranking import rerank_run
@@ -90,6 +92,21 @@ def check_free(folder: PathLike) -> Path:
     target = Path(os.path.realpath(path))  # of a symbolic link, the folder that it names
     check_parent(target)
     return target
+
+
+@contextmanager
+def free_folder(folder: PathLike | None) -> Iterator[None]:
+    """A folder that holds nothing, and that no other process writes meanwhile; None: there is none.
+
+    Raises:
+        ValueError: As :func:`check_free`, or another process is writing it.
+    """
+    if folder is None:
+        yield
+        return
+    with sole_writer(folder):
+        check_free(folder)
+        yield
 
 
 def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> Path:

@@ -149,6 +149,11 @@ def survey(model: nn.Module, probe: Callable[[], Any]) -> Survey:
 
 
 def _check_noiseless(model: nn.Module, first: Tensor, second: Tensor | None) -> None:
+    if any(hasattr(module, "neftune_noise_alpha") for module in model.modules()):
+        raise ValueError(
+            f"NEFTune (neftune_noise_alpha) adds other noise to the embeddings of {type(model).__name__} in each "
+            "pass: the steps of CmpDrop could not be compared. Leave it out, or use CmpCrop alone."
+        )
     same = second is not None and first.shape == second.shape
     if not same or not torch.allclose(first.float(), second.float(), rtol=NOISE_TOLERANCE, atol=NOISE_TOLERANCE):  # type: ignore[union-attr]
         raise ValueError(

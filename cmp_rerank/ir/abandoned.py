@@ -21,20 +21,84 @@ UNFINISHED = ".unfinished"
 _FRESH = 1.0
 
 
+#: What `locked` has open. A process that is forked meanwhile, such as one that loads data, may live longer than this
+#: one, and must not keep the locks: it closes them.
+_HANDLES: set[int] = set()
+
+
+def _close_in_child() -> None:
+    while _HANDLES:
+        os.close(_HANDLES.pop())
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A file or folder is locked inside; the lock ends with the process, however that ends."""
+def locked(path: Path) -> Iterator[bool]:
+    """A file or folder is locked inside; the lock ends with the process, however that ends.
+
+    Yields:
+        Whether no other process had locked it; where that cannot be known, none has.
+    """
     if fcntl is None:
-        yield
+        yield True
         return
     handle = os.open(path, os.O_RDONLY)
+    _HANDLES.add(handle)
     try:
-        # A file system without locks is no reason not to write.
-        with contextlib.suppress(OSError):
+        free = True
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks is no reason not to write
+            pass
+        yield free
     finally:
-        os.close(handle)
+        if handle in _HANDLES:
+            _HANDLES.remove(handle)
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def sole_writer(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Refuse, before any work is done, to write a folder that another process is writing.
+
+    Args:
+        target: The folder; it need not be there, but the one above must.
+
+    Raises:
+        ValueError: Another process is inside.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with sole_writer(f"{folder}/a"), sole_writer(f"{folder}/b"):
+        ...         with sole_writer(f"{folder}/a"):
+        ...             pass
+        Traceback (most recent call last):
+        ...
+        ValueError: ...a: another process is writing this folder; wait until it ends, or choose another folder
+    """
+    place = Path(os.path.realpath(target))
+    lock = place.with_name(f".{place.name}.lock{UNFINISHED}")
+    try:
+        lock.touch()
+    except OSError:  # the folder above may be read-only
+        yield
+        return
+    with locked(lock) as free:
+        if not free:
+            raise ValueError(
+                f"{os.fspath(target)}: another process is writing this folder; wait until it ends, or choose another "
+                "folder"
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def remove_abandoned(target: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cmp_rerank.ir.abandoned import sole_writer
 from cmp_rerank.ir.arguments import (
     Progress,
     check_bi_encoder,
@@ -111,30 +113,31 @@ class Dense(Index):
         else:
             (some,) = self._embedder.documents([next(iter(documents.values()))])
             empty_index(index, parameters, len(documents), len(some))
-        if folder is None:
-            self._ids, self._embeddings, first = embed_in_memory(documents, self._embedder, dtype, progress)
-        else:
-            place = _own_folder(Path(folder))
-            self._ids, self._embeddings, first = embed_to_file(documents, self._embedder, dtype, place, progress)
-        self._nearest: Nearest = (
-            Flat(self._embeddings)
-            if index == "flat"
-            else Approximate.build(self._embeddings, index, parameters, seed)
-        )
-        self._settings = {
-            "index": index,
-            "parameters": parameters,
-            "dtype": dtype,
-            "similarity": self._embedder.similarity,
-            "seed": seed,
-            "dimensions": self._embeddings.shape[1],
-            "longest": _longest(self._embeddings),
-            "first": first,
-        }
-        if folder is not None:
-            self._write_nearest(place)
-            self._describe(place)
-            building_is_done(place)
+        with nullcontext() if folder is None else sole_writer(folder):
+            place = None if folder is None else _own_folder(Path(folder))
+            if place is None:
+                self._ids, self._embeddings, first = embed_in_memory(documents, self._embedder, dtype, progress)
+            else:
+                self._ids, self._embeddings, first = embed_to_file(documents, self._embedder, dtype, place, progress)
+            self._nearest: Nearest = (
+                Flat(self._embeddings)
+                if index == "flat"
+                else Approximate.build(self._embeddings, index, parameters, seed)
+            )
+            self._settings = {
+                "index": index,
+                "parameters": parameters,
+                "dtype": dtype,
+                "similarity": self._embedder.similarity,
+                "seed": seed,
+                "dimensions": self._embeddings.shape[1],
+                "longest": _longest(self._embeddings),
+                "first": first,
+            }
+            if place is not None:
+                self._write_nearest(place)
+                self._describe(place)
+                building_is_done(place)
 
     @classmethod
     def open(cls, folder: PathLike, model: SentenceTransformer, batch_size: int = 32) -> Dense:

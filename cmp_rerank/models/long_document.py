@@ -113,7 +113,7 @@ class LongDocumentReranker(CrossEncoder):
     A document that fits is one passage. So a model with a long window (ModernBERT: 8,192 tokens) runs natively, and
     ``passage_tokens`` is the one option by which the two ways are compared.
 
-    ``save_pretrained`` also writes the settings, in a small file that others ignore. A folder or a name on the hub in
+    ``save_pretrained`` also writes the settings, where others ignore them. A folder or a name on the hub in
     place of a model loads the checkpoint with these settings; arguments that are given count instead.
 
     Args:
@@ -226,10 +226,10 @@ class LongDocumentReranker(CrossEncoder):
             "max_passages": self.max_passages,
         }
 
-    @wraps(CrossEncoder.save_pretrained)
-    def save_pretrained(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Write an ordinary checkpoint, and the settings in a file of their own."""
-        super().save_pretrained(path, *args, **kwargs)
+    @wraps(CrossEncoder.save)
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Write an ordinary checkpoint with the settings; ``save_pretrained`` and ``push_to_hub`` do it by this."""
+        super().save(path, *args, **kwargs)
         write_settings(path, self.settings)
 
     @wraps(CrossEncoder.predict)

@@ -1,4 +1,7 @@
-"""The settings of a LongDocumentReranker, in a small file beside the checkpoint."""
+"""The settings of a LongDocumentReranker, in a file of its checkpoint that every model writes anew when it is saved.
+
+So a plain CrossEncoder that is saved over one leaves nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,17 @@ from sentence_transformers.util import load_file_path
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
 
-FILE = "long_document.json"
+FILE, KEY = "config_sentence_transformers.json", "long_documents"
 #: Arguments of CrossEncoder that say which copy of a checkpoint on the hub is meant.
 WHERE = ("revision", "token", "cache_folder", "local_files_only")
 
 
 def write_settings(folder: PathLike, settings: dict[str, Any]) -> None:
-    """Write the settings into the folder of a checkpoint."""
-    with replacing(Path(folder) / FILE) as file:
-        json.dump(settings, file, indent=1)
-        file.write("\n")
+    """Add the settings to a checkpoint."""
+    path = Path(folder) / FILE
+    about = read_json(path)
+    with replacing(path) as file:
+        json.dump({**about, KEY: settings}, file, indent=2, sort_keys=True)
 
 
 def read_settings(name: PathLike, **where: Any) -> dict[str, Any]:
@@ -32,12 +36,13 @@ def read_settings(name: PathLike, **where: Any) -> dict[str, Any]:
         **where: Which copy on the hub, see `WHERE`.
 
     Raises:
-        ValueError: The file is no JSON object.
+        ValueError: The file is no JSON object, or the settings are none.
     """
     path = load_file_path(os.fspath(name), FILE, **where)
     if path is None:
         return {}
-    settings = read_json(path)
+    about = read_json(path)
+    settings = about.get(KEY, {}) if isinstance(about, dict) else about
     if not isinstance(settings, dict):
-        raise ValueError(f"{path}: expected an object with the settings; got {settings!r:.80}; delete the file")
+        raise ValueError(f"{path}: expected an object with settings; got {settings!r:.80}; save the model again")
     return settings

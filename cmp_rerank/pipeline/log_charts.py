@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -27,8 +26,8 @@ def log_charts(logs: Mapping[int, Path], measure: str) -> dict[str, dict[str, li
         measure: of the evaluations.
 
     Returns:
-        Chart -> series -> (step, value) points; only those that the logs have. Values that are not finite, of a
-        training that diverges, are left out, and the name of the series says how many.
+        Chart -> series -> (step, value) points; only those that the logs have. Values that were not finite (null), of
+        a training that diverges, are left out, and the name of the series says how many.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -56,7 +55,7 @@ def log_charts(logs: Mapping[int, Path], measure: str) -> dict[str, dict[str, li
                     # Where there is one training, its seed tells nothing, unless there is nothing else to tell.
                     which = [what] * bool(what) + [f"seed {seed}"] * (len(logs) > 1 or not what)
                     series = ", ".join(which)
-                    if math.isfinite(value):
+                    if value is not None:  # which is not finite
                         charts[title].setdefault(series, []).append([record["step"], value])
                     else:
                         left_out[title, series] += 1

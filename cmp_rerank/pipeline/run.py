@@ -13,6 +13,7 @@ from cmp_rerank.collections import Collection
 from cmp_rerank.evaluation import Comparison
 from cmp_rerank.guard.candidates import blends, candidates, had_by_user
 from cmp_rerank.guard.contestants import has_new_head
+from cmp_rerank.ir.abandoned import sole_writer
 from cmp_rerank.ir.lines import PathLike, replacing
 from cmp_rerank.ir.reading import read_json
 from cmp_rerank.pipeline.card import add_run
@@ -99,8 +100,8 @@ def run(
         The results.
 
     Raises:
-        ValueError: the configuration is wrong (a `ConfigError` tells all errors), the folder holds something else, or
-            data or model are not there.
+        ValueError: the configuration is wrong (a `ConfigError` tells all errors), the folder holds something else,
+            data or model are not there, or another process is writing the folder.
 
     Example:
         ::
@@ -112,13 +113,7 @@ def run(
     """
     config = load(config)
     stages, notes = prepare(config, out, resume=resume, collection=collection, report=report)
-    folder = stages.folder
-    if folder.makes:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with replacing(folder.path / CONFIG) as file:
-            file.write(template(config))
-        _add_start(folder.path / ENVIRONMENT)
-    with _logged(folder.path / LOG) if folder.makes else nullcontext():
+    with _begun(stages.folder, config) if stages.folder.makes else nullcontext():
         for note in notes:
             logger.info("%s", note)
         done = [stages.first_stage, stages.training_data, *(stages.tuned(seed) for seed in config.seeds)]
@@ -262,6 +257,18 @@ def _results(stages: Stages, notes: list[str]) -> Results:
             add_run(made / MODEL, config, stages.task, comparison, values)
         write_json(folder.path / RESULTS, values)
     return Results(folder.path, chosen.folder / MODEL, comparison, values)
+
+
+@contextmanager
+def _begun(folder: RunFolder, config: Config) -> Iterator[None]:
+    """The folder has its configuration, its environment and its log, and is written by this process alone."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder.path):
+        with replacing(folder.path / CONFIG) as file:
+            file.write(template(config))
+        _add_start(folder.path / ENVIRONMENT)
+        with _logged(folder.path / LOG):
+            yield
 
 
 def _add_start(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,13 @@ class StepFile:
         self.path = path
 
     def append(self, step: int, record: dict[str, Any]) -> None:
-        """Write one line."""
+        """Write one line; a number that is not finite, which JSON has not, is null."""
+        known = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in record.items()
+        }
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **record}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({"step": step, **known}, ensure_ascii=False, allow_nan=False) + "\n")
 
     def cut(self, after: int) -> None:
         """Remove the lines of later steps, and one that was cut off by a kill."""

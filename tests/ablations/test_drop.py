@@ -17,6 +17,7 @@ from sentence_transformers.base.modules import Dense, Router, Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
+from transformers.integrations.neftune import activate_neftune, deactivate_neftune
 
 from cmp_rerank.ablations import Plan
 from cmp_rerank.ablations.drop import CmpDrop, DropHooks
@@ -163,6 +164,16 @@ def test_noise_that_cannot_be_reached_is_refused() -> None:
     model = Convolutions(noise=0.1)
     with pytest.raises(ValueError, match="it has a random part that cannot be disabled"):
         DropHooks(model, CmpDrop(), probe(model))
+
+
+@pytest.mark.parametrize("alpha", [1e-9, 5.0])
+def test_neftune_is_refused_by_name(alpha: float) -> None:
+    model = FAMILIES["BERT"]()
+    handle = activate_neftune(model, alpha)
+    with pytest.raises(ValueError, match=r"NEFTune \(neftune_noise_alpha\) adds other noise"):
+        CmpDrop().hooks(model)
+    deactivate_neftune(model, handle)
+    assert CmpDrop().hooks(model).sites
 
 
 def test_a_model_without_layers_is_refused() -> None:

@@ -32,6 +32,7 @@ from cmp_rerank.ir import (
     write_queries,
     write_run,
 )
+from cmp_rerank.ir.abandoned import sole_writer
 
 ALL = [usage for usages in USAGES.values() for usage in usages]
 #: The demo makes its own data, for a minute; tests/demo has its interruptions.
@@ -474,3 +475,15 @@ def test_a_passage_beyond_the_window_of_a_reader_is_split(world: Mapping[str, Pa
     result = call(USAGES["train-reader"][0].call({**world, "questions": questions}, out / "reader"))
     assert result.exit_code == 0, result.output
     assert "1 passages are longer than a window" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "train-reader", "guard"])
+def test_a_folder_that_another_process_is_writing(command: str, world: Mapping[str, Path], out: Path) -> None:
+    usage = USAGES[command][0]
+    with sole_writer(out / usage.out):
+        result = call(usage.call(world, out / usage.out))
+    assert result.exit_code == 2, result.output
+    assert said(result)[-1].endswith(
+        f"{out / usage.out}: another process is writing this folder; wait until it ends, or choose another folder"
+    )
+    assert not [path for path in out.rglob("*") if path.is_file()]

@@ -89,15 +89,15 @@ def _tiny() -> Any:
         yield
 
 
-def watched(folder: Path, kill: int | None) -> list[int]:
-    """Counts what is done to the files of a folder, from now on; before the n-th, this process is killed."""
+def watched(folder: Path, kill: int | None, number: int) -> list[int]:
+    """Counts what is done to the files of a folder, from now on; before the n-th, this process gets the signal."""
     seen = [0]
     changes = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 
     def count() -> None:
         seen[0] += 1
         if seen[0] == kill:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
@@ -132,7 +132,13 @@ class Ended:
     changes: int
 
 
-def run(arguments: list[str], folder: Path, kill: int | None = None, after: float | None = None) -> Ended:
+def run(
+    arguments: list[str],
+    folder: Path,
+    kill: int | None = None,
+    after: float | None = None,
+    number: int = signal.SIGKILL,
+) -> Ended:
     """Run a command in a process of its own, which is killed before a change of a file, or after so many seconds."""
     told = folder.with_name("told.json")
     told.unlink(missing_ok=True)
@@ -141,7 +147,8 @@ def run(arguments: list[str], folder: Path, kill: int | None = None, after: floa
     if child == 0:
         try:
             signal.alarm(PATIENCE)
-            seen = watched(folder, kill)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process has none
+            seen = watched(folder, kill, number)
             result = CliRunner().invoke(app, arguments)
             said = f"{result.output}\n{result.exception!r}"
             part = told.with_suffix(".part")
@@ -255,3 +262,17 @@ def test_a_kill(name: str, world: Mapping[str, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", KILLED)
 def test_twenty_kills(name: str, world: Mapping[str, Path], tmp_path: Path) -> None:
     survives(KILLED[name], world, tmp_path, MANY)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("name", "before"), [("mine", 3), ("guard", 6), ("train-reader", 30)])
+def test_an_interrupted_command_takes_back_what_is_half_written(
+    name: str, before: int, number: int, status: int, world: dict[str, Path], tmp_path: Path
+) -> None:
+    usage, out = KILLED[name], tmp_path / "out"
+    out.mkdir()
+    ended = run(usage.call(world, out / usage.out), out, kill=before, number=number)
+    assert (ended.status, ended.changes >= before) == (status, True), ended.said
+    assert "Traceback" not in ended.said
+    assert not list(tmp_path.rglob(f"*{UNFINISHED}"))
+    assert ("the same command with --resume goes on" in ended.said) == bool(usage.again)

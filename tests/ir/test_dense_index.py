@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from vectors import Vectors
 
 from cmp_rerank.ir import Dense, embedding, nearest, rank
+from cmp_rerank.ir.abandoned import sole_writer
 
 NUMBERS = st.integers(-2, 2)
 # Few numbers of few values: many ties.
@@ -275,6 +276,13 @@ def test_a_folder_of_something_else_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"needs a folder of its own; got .*, which holds something else"):
         Dense({"a": "1 2"}, Vectors(), folder=tmp_path)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["photo"]
+
+
+def test_a_folder_in_which_another_process_builds_is_refused(tmp_path: Path) -> None:
+    refused = pytest.raises(ValueError, match="index: another process is writing this folder")
+    with sole_writer(tmp_path / "index"), refused:
+        Dense({"a": "1 2"}, Vectors(), folder=tmp_path / "index")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_manifest_says_how_it_was_built(tmp_path: Path) -> None:

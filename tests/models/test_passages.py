@@ -136,6 +136,18 @@ def test_a_checkpoint_keeps_its_settings(plain: CrossEncoder, tmp_path: Path) ->
     assert ordinary.predict(pair) == pytest.approx(plain.predict(pair), abs=1e-5)
 
 
+@pytest.mark.parametrize("method", ["save", "save_pretrained"])  # push_to_hub saves by the first
+def test_a_model_that_is_saved_over_another_leaves_nothing_of_it(
+    method: str, plain: CrossEncoder, tmp_path: Path
+) -> None:
+    getattr(LongDocumentReranker(plain, "sum", passage_tokens=20), method)(str(tmp_path))
+    opened = open_checkpoint(tmp_path, device="cpu")
+    assert isinstance(opened, LongDocumentReranker)
+    assert opened.combine == SumP()
+    getattr(plain, method)(str(tmp_path))
+    assert type(open_checkpoint(tmp_path, device="cpu")) is CrossEncoder
+
+
 def test_a_checkpoint_without_settings_has_the_defaults(plain: CrossEncoder, tmp_path: Path) -> None:
     plain.save_pretrained(str(tmp_path))
     assert LongDocumentReranker(tmp_path, device="cpu").settings == LongDocumentReranker(plain).settings
@@ -161,7 +173,7 @@ def test_the_settings_are_those_of_the_copy_that_is_asked_for(monkeypatch: pytes
     monkeypatch.setattr("cmp_rerank.models.long_document_settings.load_file_path", find)
     with pytest.raises(OSError, match="no such revision"):
         open_checkpoint("some/model", revision="v1", device="cpu")
-    assert asked == [("some/model", "long_document.json", {"revision": "v1"})]
+    assert asked == [("some/model", "config_sentence_transformers.json", {"revision": "v1"})]
 
 
 def test_a_function_is_saved_by_name_and_asked_for(plain: CrossEncoder, tmp_path: Path) -> None:
@@ -182,6 +194,7 @@ def test_what_is_refused(plain: CrossEncoder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Input 0 must be a pair of texts"):
         LongDocumentReranker(plain).score_documents(["text"])  # type: ignore[list-item]
     plain.save_pretrained(str(tmp_path))
-    (tmp_path / "long_document.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"long_document\.json: expected an object"):
-        LongDocumentReranker(tmp_path, device="cpu")
+    for content in ("[]", '{"long_documents": []}'):
+        (tmp_path / "config_sentence_transformers.json").write_text(content)
+        with pytest.raises(ValueError, match=r"config_sentence_transformers\.json: expected an object"):
+            LongDocumentReranker(tmp_path, device="cpu")

@@ -26,3 +26,9 @@ def test_without_a_file_there_is_nothing_to_forget(tmp_path: Path) -> None:
     file = StepFile(tmp_path / "metrics.jsonl")
     file.cut(0)
     assert not file.path.exists()
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    file = StepFile(tmp_path / "metrics.jsonl")
+    file.append(1, {"loss": float("nan"), "grad_norm": float("inf"), "epoch": 0.5})
+    assert file.path.read_text() == '{"step": 1, "loss": null, "grad_norm": null, "epoch": 0.5}\n'
