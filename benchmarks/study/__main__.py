@@ -148,11 +148,15 @@ class _How:
 
     def run(self, chosen: Sequence[tuple[str, int, Sequence[str]]], stage: str) -> None:
         """Run the cells of tasks and sizes that are not there yet."""
+        from .bert import has_bfloat16
+
         self.results.mkdir(parents=True, exist_ok=True)
         for path in self.results.glob("*.jsonl"):
             if not (text := path.read_text(encoding="utf-8")).endswith("\n"):  # a kill has cut a line
                 with replacing(path) as file:
                     file.write(text[: text.rfind("\n") + 1])
+        if self.device == "cpu" and any(TASKS[task].half(size) for task, size, _ in chosen) and not has_bfloat16():
+            print("this processor has no bfloat16, in which cells are trained: each may take hours", flush=True)
         stages = ("tune", "test") if stage == "both" else (stage,)
         found = self._together(chosen, stages) if self.together and stage != "robust" else self._alone(chosen, stages)
         facts = {"versions": _versions(), "device": _device(self.device)}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .bert import Models, Tokens, products
+from .bert import Models, Tokens, has_bfloat16, products
 from .real import Row
 from .tasks import Task
 
@@ -47,10 +47,10 @@ def measure(models: Models, tokens: Any, task: Task) -> list[Values | None]:
 def ordering_scores(models: Models, tokens: Tokens) -> np.ndarray:
     """Scores (E, pairs) which order the documents of each row, or lie on that side of 0, as those in 32 bits do.
 
-    On a CPU they are computed in bfloat16, and again in 32 bits where scores that must be told apart are closer than
-    `SURE` times the largest error of those which were computed twice. Elsewhere all are in 32 bits.
+    On a CPU that has bfloat16 they are computed in it, and again in 32 bits where scores that must be told apart are
+    closer than `SURE` times the largest error of those which were computed twice. Elsewhere all are in 32 bits.
     """
-    if models.device != "cpu" or len(tokens.ids) <= SAMPLE:
+    if models.device != "cpu" or len(tokens.ids) <= SAMPLE or not has_bfloat16():
         return _scores(models, tokens, range(len(tokens.ids)), half=False)
     scores = _scores(models, tokens, range(len(tokens.ids)), half=True)
     exact = np.zeros(len(tokens.ids), dtype=bool)

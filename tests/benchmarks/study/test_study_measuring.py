@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,14 @@ from benchmarks.study.bert import Tokens
 from benchmarks.study.tasks import TASKS
 
 GRADED = {"nDCG@10": "scifact", "RR": "passages", "accuracy": "sst2"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def has_bfloat16() -> Iterator[None]:
+    """As on a processor that has it, whatever this one has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "has_bfloat16", lambda: True)
+        yield
 
 
 class Rounded:
@@ -79,6 +88,13 @@ def test_most_pairs_are_scored_in_half_precision_alone(measure: str, monkeypatch
     monkeypatch.setattr(measuring, "SURE", 0.0)
     scores = measuring.ordering_scores(model, tokens)[0]  # type: ignore[arg-type]
     assert measuring.values_of(scores, tokens.rows, task) != exact
+
+
+def test_all_scores_are_in_32_bits_where_there_is_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "has_bfloat16", lambda: False)
+    tokens, model = made("RR", 200, 3.0, 0.05, 0)
+    assert np.array_equal(measuring.ordering_scores(model, tokens)[0], model.exact)  # type: ignore[arg-type]
+    assert model.asked == {True: 0, False: len(tokens.ids)}
 
 
 def test_a_larger_error_that_is_found_widens_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
