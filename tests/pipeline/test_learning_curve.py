@@ -19,6 +19,7 @@ from cmp_rerank.evaluation.report.curve_files import check_curves
 from cmp_rerank.pipeline import load, run
 from cmp_rerank.pipeline.learning_curve import chart, learning_curve, sampled, sizes_of
 from cmp_rerank.pipeline.log_charts import log_charts
+from cmp_rerank.pipeline.steps import StepFile
 
 
 @trying(deadline=None, max_examples=20)
@@ -91,10 +92,9 @@ def test_charts_of_several_seeds(tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite_are_left_out_of_a_chart_and_counted(tmp_path: Path) -> None:
     values = ((1, 0.5, 0.1), (2, float("nan"), float("nan")), (3, float("inf"), float("nan")), (4, 0.25, 0.3))
-    lines = [json.dumps({"step": step, "loss": loss, "task_loss_full": full}) for step, loss, full in values]
-    (tmp_path / "0.jsonl").write_text("\n".join(lines[:3]))
-    (tmp_path / "3.jsonl").write_text("\n".join(lines[1:]))
-    (tmp_path / "4.jsonl").write_text("\n".join(lines[1:3]))
+    for seed, own in ((0, values[:3]), (3, values[1:]), (4, values[1:3])):
+        for step, loss, full in own:
+            StepFile(tmp_path / f"{seed}.jsonl").append(step, {"loss": loss, "task_loss_full": full})
     charts = log_charts({seed: tmp_path / f"{seed}.jsonl" for seed in (0, 3)}, "RR")
     assert charts == {
         "loss": {
