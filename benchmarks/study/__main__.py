@@ -156,7 +156,7 @@ class _How:
                 with replacing(path) as file:
                     file.write(text[: text.rfind("\n") + 1])
         if self.device == "cpu" and any(TASKS[task].half(size) for task, size, _ in chosen) and not has_bfloat16():
-            print("this processor has no bfloat16, in which cells are trained: each may take hours", flush=True)
+            print("this processor has no fast bfloat16, in which cells are trained: take another one", flush=True)
         stages = ("tune", "test") if stage == "both" else (stage,)
         found = self._together(chosen, stages) if self.together and stage != "robust" else self._alone(chosen, stages)
         facts = {"versions": _versions(), "device": _device(self.device)}

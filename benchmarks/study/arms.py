@@ -43,8 +43,8 @@ class Arm:
         averaged: Whether the mean of the weights over the last half of the steps is measured.
         keep_best: Whether the epoch that is best on the validation part is measured (early stopping).
         share: Share of a batch's examples whose ablations are compared, see `ComparativeLoss`.
-        instead: Chance of an example to make its last ablated pass instead of the full one, drawn at each step: one
-            pass, the augmentation of plain training. 0: all passes are made. No trainer of the package does it.
+        instead: Chance that an example makes its last ablated pass instead of the full one, drawn at each step: data
+            augmentation, one pass for each example. 0: all passes are made. No trainer of the package does it.
         rate_of: The arm whose learning rate it has; empty: one of its own.
         passes: Forward passes of one example for each epoch, the full model's included; on average, with a share.
     """

@@ -52,13 +52,14 @@ def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[d
 def chosen_rate(rows: list[dict[str, Any]], task: str, size: int, arm: str, seeds: int | None = None) -> float | None:
     """The rate of the highest mean on validation, over so many seeds or the task's; None unless all are there."""
     seeds = len(TASKS[task].tuned_with(size)) if seeds is None else seeds
+    rates = TASKS[task].rates  # rows at others are of a grid before
     arm = ARMS[arm].rate_of or arm
     means: dict[float, list[float]] = {}
     for row in rows:
         if (row["task"], row["size"], row["arm"], row["part"]) == (task, size, arm, "validation"):
             means.setdefault(row["rate"], []).append(row.get("mean", 0.0))  # a failed run counts 0
-    whole = {rate: sum(values) / len(values) for rate, values in means.items() if len(values) == seeds}
-    return max(whole, key=lambda rate: whole[rate]) if len(whole) == len(TASKS[task].rates) else None
+    whole = {rate: sum(means[rate]) / seeds for rate in rates if len(means.get(rate, ())) == seeds}
+    return max(whole, key=lambda rate: whole[rate]) if len(whole) == len(rates) else None
 
 
 def at_chosen_rates(

@@ -343,7 +343,14 @@ def test_full_losses_are_the_models_own() -> None:
         expected = t.loss.loss_utils.ForQuestionAnsweringLoss(logits[:, k, :5], logits[:, k, 5:], starts, ends)
         value = sum(each.weights @ each.losses[:, k] for each in found) / 2
         assert float(value) == pytest.approx(float(expected), rel=1e-12)
-    kept[:, 1] &= torch.arange(5) < 2
+    # A view alone is what it is beside the full one, though its label is behind as many tokens as it has.
+    kept[:, 1] &= torch.arange(5) > 1
+    cropped = (logits[:1], kept[:1], torch.tensor([4]), torch.tensor([4]))
+    for both, alone in zip(
+        span_losses(*cropped), span_losses(logits[:1, 1:], kept[:1, 1:], *cropped[2:]), strict=True
+    ):
+        assert alone.losses[0, 0] == both.losses[0, 1] > 0
+    kept[:, 1] = torch.arange(5) < 2
     with pytest.raises(ValueError, match="lost the token of its label"):
         span_losses(logits, kept, starts, ends)
 

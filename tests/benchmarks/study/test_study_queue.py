@@ -58,8 +58,11 @@ def test_the_rate_is_chosen_on_validation_when_all_of_its_cells_are_there() -> N
     low, high = TASKS["smoke"].rates
     rows = [cell("plain", low, 0, "validation", "12"), cell("plain", high, 100, "test", "11")]
     assert cells.chosen_rate(rows, "smoke", 16, "plain") is None
+    of_another_grid = cell("plain", 0.5, 0, "validation", "11")
+    assert cells.chosen_rate([*rows, of_another_grid], "smoke", 16, "plain") is None
     rows.append(cell("plain", high, 0, "validation", "22"))
     assert cells.chosen_rate(rows, "smoke", 16, "plain") == low
+    assert cells.chosen_rate([*rows, of_another_grid], "smoke", 16, "plain") == low
     rows[0] = {key: value for key, value in rows[0].items() if key not in ("mean", "values")} | {"failed": "NaN"}
     assert cells.chosen_rate(rows, "smoke", 16, "plain") == high
 

@@ -125,7 +125,7 @@ class LastStep(Objective):
 
 @pytest.mark.parametrize("name", ["passages", "reading"])
 def test_half_of_the_examples_make_the_cropped_pass_instead(name: str, squad: Path) -> None:
-    """None of them: plain training. All: that of the last pass alone. Half: each of them at some step, not at all."""
+    """With no example it is plain training, with all that of the last pass; else each is cropped at some steps."""
     task = replace(TASKS[name], sizes={8: 4}, batch=3, docs=0, exact=(8,))
     arm, cells = ARMS["half cropped"], [Cell(name, 8, "half cropped", 1e-3, seed, "test") for seed in (0, 1)]
     data = [together.examples_of(cell, squad) for cell in cells]
