@@ -156,7 +156,10 @@ class _How:
                 with replacing(path) as file:
                     file.write(text[: text.rfind("\n") + 1])
         if self.device == "cpu" and any(TASKS[task].half(size) for task, size, _ in chosen) and not has_bfloat16():
-            print("this processor has no fast bfloat16, in which cells are trained: take another one", flush=True)
+            print(
+                "this processor has no bfloat16, in which cells are trained: it takes about four times as long",
+                flush=True,
+            )
         stages = ("tune", "test") if stage == "both" else (stage,)
         found = self._together(chosen, stages) if self.together and stage != "robust" else self._alone(chosen, stages)
         facts = {"versions": _versions(), "device": _device(self.device)}
@@ -241,7 +244,11 @@ def _device(device: str) -> str:
 
     import torch
 
-    return torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    from .bert import has_bfloat16
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return platform.machine() if has_bfloat16() else f"{platform.machine()} without bfloat16"
 
 
 @app.command()

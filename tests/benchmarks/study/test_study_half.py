@@ -165,3 +165,26 @@ def test_what_is_compiled_is_what_is_not(drops: bool, half: bool) -> None:
         torch.testing.assert_close(one, other, rtol=1e-2 if one.dtype == torch.bfloat16 else 1e-5, atol=1e-5)
     if drops:
         assert not torch.equal(found[0][0], bert.plainly_added(*given, 1e-12, None, None, half)[0])
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_product_without_bfloat16_is_that_with_it(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but what an order of sums moves, forwards and backwards; so it would not be in 32 bits."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(2, 40, 64), (2, 64, 48), (2, 1, 48), (2, 40, 48)]
+    *given, gradient = (torch.randn(shape, generator=draw).bfloat16() for shape in shapes)
+
+    def outcomes(of_torch: bool, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        monkeypatch.setattr(bert, "has_bfloat16", lambda: of_torch)
+        leaves = [each.to(dtype, copy=True).requires_grad_() for each in given[: 2 + biased]]
+        out = bert.product(*leaves)
+        out.backward(gradient.to(dtype))
+        found = [out, *(each.grad for each in leaves)]
+        assert all(each.dtype == dtype for each in found if each is not None)
+        return torch.cat([each.detach().flatten().float() for each in found if each is not None])
+
+    wanted, found = outcomes(of_torch=True), outcomes(of_torch=False)
+    assert (found != wanted).float().mean() < 0.01
+    assert found == pytest.approx(wanted, rel=2**-7, abs=1e-3)
+    exact = outcomes(of_torch=False, dtype=torch.float32)
+    assert (exact != wanted).float().mean() > 0.5
