@@ -6,9 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 #: Work that is done sooner shows nothing.
 PATIENCE = 2.0
+
+#: The bars on the terminal. Work within other work, such as an evaluation within a training, is a line more of it.
+_shown: list[Any] = []
 
 
 @contextmanager
@@ -67,8 +71,9 @@ def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     begin, pace = time.perf_counter(), _Pace()
-    bar = Progress(*columns, console=Console(stderr=True), transient=False)
-    task = bar.add_task(title, total=1, rate="")
+    within = bool(_shown)
+    bar = _shown[-1] if within else Progress(*columns, console=Console(stderr=True), transient=False)
+    task = bar.add_task(title, total=1, rate="", visible=not within)
     shown = False
 
     def show(done: int, total: int) -> None:
@@ -76,14 +81,21 @@ def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         seconds = time.perf_counter() - begin
         if not shown and seconds > PATIENCE and done < total:
             shown = True
-            bar.start()
+            if within:
+                bar.update(task, visible=True)
+            else:
+                _shown.append(bar)
+                bar.start()
         bar.update(task, completed=done, total=max(total, 1), rate=f"{pace(done, seconds):,.1f} {unit}/s")
 
     try:
         yield show
     finally:
-        if shown:
+        if within:
+            bar.remove_task(task)
+        elif shown:
             bar.stop()
+            _shown.remove(bar)
 
 
 @contextmanager

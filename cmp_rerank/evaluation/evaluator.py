@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.measures import Measure, parse_measures
 from cmp_rerank.evaluation.reranking import PairScorer, check_inputs, rerank, text_of
 from cmp_rerank.evaluation.result import Evaluation
-from cmp_rerank.ir import Run, rank
+from cmp_rerank.ir import Progress, Run, rank
 from cmp_rerank.ir.arguments import check_count, check_number
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.lines import check_name
@@ -55,7 +56,9 @@ class RunEvaluator(BaseEvaluator):
         name: Prefix of the metrics, and part of the file names.
         alpha: Level of significance of the warnings.
         batch_size: Passed to ``predict``.
-        show_progress_bar: Passed to ``predict``.
+        show_progress_bar: Whether to show a bar with the pairs that are done.
+        report: Opens a context for each call; its function is called with the number of pairs that are done and the
+            number of all.
         predict_options: More options for ``predict``.
         write_csv: Write a line of means, and the values per query as JSON lines, for each call with an
             ``output_path``.
@@ -98,6 +101,7 @@ class RunEvaluator(BaseEvaluator):
         alpha: float = 0.05,
         batch_size: int = 32,
         show_progress_bar: bool = False,
+        report: Callable[[], AbstractContextManager[Progress | None]] = nullcontext,
         predict_options: Mapping[str, Any] | None = None,
         write_csv: bool = True,
     ) -> None:
@@ -134,6 +138,7 @@ class RunEvaluator(BaseEvaluator):
             for doc, _ in rank(scores)[:k]:
                 self.corpus[doc] = text_of("document", corpus, doc)
         self.alpha, self.batch_size, self.show_progress_bar = alpha, batch_size, show_progress_bar
+        self.report = report
         self.predict_options = dict(predict_options or {})
         self.write_csv = write_csv
         if name:
@@ -164,17 +169,19 @@ class RunEvaluator(BaseEvaluator):
             Each measure, and ``base_`` each measure of the first stage, with the name in front.
         """
         counts = Counts()
-        self.last_run = rerank(
-            model,
-            self.queries,
-            self.corpus,
-            self.candidates,
-            k=self.k,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            predict_options=self.predict_options,
-            counts=counts,
-        )
+        with self.report() as progress:
+            self.last_run = rerank(
+                model,
+                self.queries,
+                self.corpus,
+                self.candidates,
+                k=self.k,
+                batch_size=self.batch_size,
+                show_progress_bar=self.show_progress_bar,
+                progress=progress,
+                predict_options=self.predict_options,
+                counts=counts,
+            )
         if counts.cut and not self.history:  # the texts are the same each time
             logger.warning("%s", counts)
         result = self.last = evaluate(self.last_run, self.judged, self.measures)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from cmp_rerank.ir import Run
+from cmp_rerank.ir import Progress, Run
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker, text_of
@@ -25,6 +25,7 @@ def rerank(
     k: int | None = 100,
     batch_size: int = 32,
     show_progress_bar: bool = False,
+    progress: Progress | None = None,
     predict_options: Mapping[str, Any] | None = None,
     counts: Counts | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -43,6 +44,7 @@ def rerank(
         batch_size: Passed to ``predict``. A CrossEncoder without options runs in passes of the engine instead,
             which hold a number of tokens, not of pairs.
         show_progress_bar: Whether to show a bar with the pairs that are done.
+        progress: Called with the number of pairs that are done and the number of all.
         predict_options: More options for ``predict``, which must take them.
         counts: Gets what was read added, such as how many pairs exceed the window.
 
@@ -66,9 +68,11 @@ def rerank(
     check_inputs(queries, corpus, run, k)
     with tqdm(desc="Pairs", disable=not show_progress_bar) as bar:
 
-        def progress(done: int, pairs: int) -> None:
+        def show(done: int, pairs: int) -> None:
             bar.total = pairs
             bar.update(done - bar.n)
+            if progress is not None:
+                progress(done, pairs)
 
         return rerank_run(
             model,
@@ -79,6 +83,6 @@ def rerank(
             shard=(0, 1),
             batch_size=batch_size,
             predict_options=predict_options,
-            progress=progress,
+            progress=show,
             counts=counts,
         )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -381,6 +381,7 @@ class Stages:
             measures=evaluation.measures,
             primary=evaluation.primary,
             batch_size=evaluation.batch_size,
+            report=partial(self.report, "Validation"),
             write_csv=False,
         )
 

@@ -89,3 +89,35 @@ def test_quick_work_after_a_slow_start_prints_its_end_alone(clock: Clock, capsys
         "Mining: 1 of 10 queries",
         "Mining: 10 of 10 queries",
     ]
+
+
+def test_a_bar_within_another_is_a_line_of_it(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with progress("Training", "steps") as outer:
+        for step in range(1, 3):
+            clock.now += 10
+            outer(step, 4)
+            with progress("Validation", "pairs") as inner:
+                for done in range(5):
+                    clock.now += 1
+                    inner(done, 5)
+                (bar,) = module._shown
+                bar.refresh()
+            assert [task.description for task in bar.tasks] == ["Training"]
+    assert module._shown == []
+    shown = terminal.getvalue()
+    assert "Training" in shown
+    assert "Validation" in shown
+    assert "4/5" in shown
+
+
+def test_a_bar_within_work_that_shows_none_yet_is_on_its_own(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start is evaluated before the first training step."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with progress("Training", "steps") as outer:
+        outer(0, 4)
+        work(clock, 50.0)
+        assert module._shown == []
+        assert "100/100" in terminal.getvalue()
+        outer(3, 4)
+    assert "3/4" in terminal.getvalue()

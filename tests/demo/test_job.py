@@ -228,7 +228,7 @@ def test_seconds_add_up_over_interruptions(tmp_path: Path) -> None:
     clock = Clock(path, report)
     with pytest.raises(KeyboardInterrupt), clock("a"):
         raise KeyboardInterrupt
-    with clock.within("arm")("b"):
+    with clock.within("arm")("b"), clock.within("arm")("within b"):
         pass
     assert set(read(path)) == {"a", "arm: b"}
     assert 100 <= read(path)["a"]["wall"] < 101

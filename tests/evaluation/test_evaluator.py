@@ -9,7 +9,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
@@ -65,6 +68,20 @@ def test_an_identity_reranker_is_the_first_stage() -> None:
     metrics = judge(Fixed(1.0))
     assert metrics["dev_nDCG@10"] == metrics["dev_base_nDCG@10"]
     assert all(c.difference == 0.0 for c in judge.contrasts())
+
+
+def test_each_call_reports_its_progress() -> None:
+    calls: list[list[tuple[int, int]]] = []
+
+    @contextmanager
+    def report() -> Iterator[Any]:
+        calls.append([])
+        yield lambda done, pairs: calls[-1].append((done, pairs))
+
+    judge = evaluator(BAD, report=report)
+    judge(Fixed(-1.0))
+    judge(Fixed(1.0))
+    assert [call[-1] for call in calls] == [(60, 60)] * 2
 
 
 def test_files(tmp_path: Path) -> None:
