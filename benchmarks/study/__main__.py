@@ -17,7 +17,7 @@ from cmp_rerank.ir.lines import replacing
 
 from .arms import ARMS
 from .cells import Cell, at_chosen_rates, cells_of, key_of, missing, read
-from .plan import PLAN
+from .plan import PLAN, SCREENED
 from .tasks import TASKS, describe, load, prepare
 
 if TYPE_CHECKING:
@@ -57,7 +57,12 @@ def run(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}; without it, the whole plan.")] = "",
     size: Annotated[int | None, typer.Option(help="Rows of the training set; without it, those of the plan.")] = None,
     arms: Annotated[list[str] | None, typer.Option("--arm", help="These arms, not those of the plan.")] = None,
-    stage: Annotated[str, typer.Option(help="tune, test, both; or robust: damaged models, by arms.")] = "both",
+    stage: Annotated[
+        str,
+        typer.Option(
+            help="tune, test, both; robust: damaged models, by arms; or screen: on validation, at one rate for all."
+        ),
+    ] = "both",
     cached: Annotated[bool, typer.Option("--cached", help="Only tasks whose rows and start are there.")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="Say what is left, and what it costs.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes; 2, on a GPU 5 that share it.")] = None,
@@ -78,11 +83,12 @@ def run(
     """Run the cells of the plan that are not there yet; stop at any time, and go on by the same command."""
     from .training import start_folder
 
-    if stage not in ("tune", "test", "both", "robust"):
-        raise typer.BadParameter(f"tune, test, both or robust; got {stage!r}", param_hint="--stage")
+    if stage not in (stages := ("tune", "test", "both", "robust", "screen")):
+        raise typer.BadParameter(f"one of {', '.join(stages)}; got {stage!r}", param_hint="--stage")
     if stage == "robust" and device != "cpu":
         raise typer.BadParameter("damaged models are measured on a CPU", param_hint="--device")
     compiles = device != "cpu" if compiles is None else compiles
+    arms = arms or (SCREENED if stage == "screen" else None)
     how = _How.of(workers, device, threads, together, compiles, minutes, cache, results)
     chosen: list[tuple[str, int, Sequence[str]]] = []
     for name, rows_of, own in _chosen(task, size, arms):

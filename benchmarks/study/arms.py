@@ -139,6 +139,7 @@ ARMS: dict[str, Arm] = {
     "plain, best epoch": Arm(keep_best=True),
     "mean, c=1": _averaged_steps(1),
     "mean, c=2": _averaged_steps(2),
+    "mean, c=2, p=0.02": _averaged_steps(2, 0.02),
     "mean, c=2, p=0.3": _averaged_steps(2, 0.3),
     "weighted mean, c=2": Arm(_drops(2), AverageWeights, rate_of="compared, c=2", passes=3),
     "compared, c=1": _compared(1),

@@ -14,6 +14,9 @@ from .tasks import TASKS
 #: So many of the seeds on test are for damaged models, too.
 ROBUST_SEEDS = 5
 
+#: Variants of comparing are screened at the learning rate of this arm.
+SCREENED_AT = "compared, c=2"
+
 
 @dataclass(frozen=True, order=True)
 class Cell:
@@ -28,7 +31,19 @@ class Cell:
 
 
 def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[dict[str, Any]]) -> list[Cell]:
-    """The cells of a stage: learning rates on validation, or the chosen rate on test, or on damaged models."""
+    """The cells of a stage: learning rates on validation, or the chosen rate on test, or on damaged models.
+
+    Variants are screened on validation, all at the rate of `SCREENED_AT`.
+    """
+    if stage == "screen":
+        rate = chosen_rate(rows, task, size, SCREENED_AT)
+        if rate is None:
+            raise ValueError(
+                f"{task}, {size} rows: variants are screened at the rate of {SCREENED_AT!r}; tune it first"
+            )
+        return [
+            Cell(task, size, arm, rate, seed, "validation") for seed in TASKS[task].tuned_with(size) for arm in arms
+        ]
     if stage == "tune":
         return [
             Cell(task, size, arm, rate, seed, "validation")

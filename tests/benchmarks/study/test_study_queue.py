@@ -227,7 +227,7 @@ def test_what_is_run_is_the_plan_or_what_the_caller_says() -> None:
             command._chosen(*arguments)
     result = CliRunner().invoke(command.app, ["run", "rte", "--stage", "tset"])
     assert result.exit_code == 2
-    assert "tune, test, both or robust; got 'tset'" in " ".join(result.output.split())
+    assert "one of tune, test, both, robust, screen; got 'tset'" in " ".join(result.output.split())
 
 
 def test_the_plan_has_every_task_and_size() -> None:
