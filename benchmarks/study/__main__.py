@@ -84,7 +84,7 @@ def run(
     from .training import start_folder
 
     if stage not in (stages := ("tune", "test", "both", "robust", "screen")):
-        raise typer.BadParameter(f"one of {', '.join(stages)}; got {stage!r}", param_hint="--stage")
+        raise typer.BadParameter(f"{', '.join(stages[:-1])} or {stages[-1]}; got {stage!r}", param_hint="--stage")
     if stage == "robust" and device != "cpu":
         raise typer.BadParameter("damaged models are measured on a CPU", param_hint="--device")
     compiles = device != "cpu" if compiles is None else compiles
@@ -288,6 +288,7 @@ def table(
 TABLES = (
     "summary", "verdicts", "replication", "one_pass", "weighting", "guarded", "guarded_by_wrong_labels", "robustness",
     "robustness_to_averaging", "losses", "violations", "violations_of_crops", "gain_by_violations", "costs", "tuning",
+    "screening",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 from cmp_rerank.guard.choice import choose, pick
 
 from .arms import ARMS
+from .cells import SCREENED_AT, chosen_rate
 from .measuring import decode
 from .tasks import TASKS
 
@@ -53,11 +54,28 @@ WEIGHTING = (
 )
 
 
+#: Each screened arm, and what averages its passes. One of three steps has no such run, nor one of the top layer.
+SCREENED_AGAINST = {
+    "compared, c=2": CONTROL,
+    "compared, c=1": "mean, c=1",
+    "compared, c=3": "",
+    "compared, c=2, p=0.02": "mean, c=2, p=0.02",
+    "compared, c=2, p=0.3": "mean, c=2, p=0.3",
+    "compared, c=2, top:1": "",
+    "compared, c=2, best": CONTROL,
+}
+
+
 def tested(rows: list[dict[str, Any]], task: str, size: int) -> dict[str, dict[int, np.ndarray]]:
     """Arm -> seed -> value of each test row."""
+    return measured(rows, task, size, "test")
+
+
+def measured(rows: list[dict[str, Any]], task: str, size: int, part: str) -> dict[str, dict[int, np.ndarray]]:
+    """Arm -> seed -> value of each row of the part."""
     found: dict[str, dict[int, np.ndarray]] = {}
     for row in rows:
-        if (row["task"], row["size"], row["part"]) == (task, size, "test") and "values" in row:
+        if (row["task"], row["size"], row["part"]) == (task, size, part) and "values" in row:
             found.setdefault(row["arm"], {})[row["seed"]] = decode(row["values"], TASKS[task])
     return found
 
@@ -171,11 +189,41 @@ def tuning(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
             # A failed run counts 0, as where the rate is chosen.
             found.setdefault(row["arm"], {}).setdefault(row["rate"], []).append(row.get("mean", 0.0))
     lines = ["| arm | passes | best rate | seeds | mean | sd over seeds |", "|---|---|---|---|---|---|"]
-    best = {arm: max(rates.items(), key=lambda item: np.mean(item[1])) for arm, rates in found.items()}
+    best = {
+        arm: max(rates.items(), key=lambda item: np.mean(item[1]))
+        for arm, rates in found.items()
+        if len(rates) > 1  # not only screened
+    }
     for arm, (rate, means) in sorted(best.items(), key=lambda item: -np.mean(item[1][1])):
         passes = ARMS[arm].cost
         deviation = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
         lines.append(f"| {arm} | {passes:g} | {rate:g} | {len(means)} | {np.mean(means):.4f} | {deviation} |")
+    return lines
+
+
+def screening(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: variants of comparing on validation, at the rate of `SCREENED_AT`, untuned.
+
+    Each minus that arm, minus the average of its own passes, and minus plain training at that rate.
+    """
+    rate = chosen_rate(rows, task, size, SCREENED_AT)
+    if rate is None:
+        return [f"{SCREENED_AT!r} is not tuned with {size} rows"]
+    found = measured([row for row in rows if row["rate"] == rate], task, size, "validation")
+    lines = [
+        f"| arm | passes | seeds | mean | minus {SCREENED_AT} | 95% interval | minus averaging | 95% interval "
+        "| minus plain | 95% interval |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, average in SCREENED_AGAINST.items():
+        if arm not in found:
+            continue
+        mean = np.mean([values.mean() for values in found[arm].values()])
+        cells = [arm, f"{ARMS[arm].cost:g}", str(len(found[arm])), f"{mean:.4f}"]
+        for other in (SCREENED_AT, average, "plain"):
+            c = contrast(found[arm], found.get(other, {})) if other != arm else {}
+            cells += [f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"] if "p" in c else ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as command
 from benchmarks.study import analysis
-from benchmarks.study.analysis import contrast, holm, summary, tuning
+from benchmarks.study.analysis import contrast, holm, screening, summary, tuning
 from benchmarks.study.cells import Cell, at_chosen_rates
+from benchmarks.study.measuring import decode
 from benchmarks.study.tasks import TASKS
 
 
@@ -338,3 +339,37 @@ def test_violations_by_tenths() -> None:
     many = [run(seed, "4321"[seed % 4] * 2, [0.1 * (seed % 4)] * 2) for seed in range(8)]
     many += [cell("mean, c=2", 1e-5, seed, "test", "44") for seed in range(8)]
     assert analysis.gain_by_violations(many, "smoke", 16) == "Spearman's correlation +1.00 over 8 seeds (p 0.00)"
+
+
+def test_variants_are_screened_at_the_rate_of_one_arm() -> None:
+    values = {  # on validation, of seeds 0 to 2
+        "compared, c=2": ("1122", "1112", "1122"),
+        "compared, c=1": ("1111", "1111", "1112"),
+        "mean, c=1": ("1222", "1122", "1222"),
+        "compared, c=3": ("1122", "1112", "1122"),
+    }
+    rows = [cell(arm, 1e-4, seed, "validation", own) for arm, of in values.items() for seed, own in enumerate(of)]
+    rows += [cell("compared, c=2", 1e-5, seed, "validation", "2222") for seed in range(3)]
+    rows += [cell("compared, c=1", 1e-5, seed, "validation", "2222") for seed in range(3)]
+    rows += [cell("plain", 1e-4, seed, "test", "2222") for seed in range(3)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "smoke", replace(TASKS["smoke"], tuning_seeds=range(3)))
+        lines = [[each.strip() for each in line.strip("|").split("|")] for line in screening(rows, "smoke", 16)]
+    assert [line[0] for line in lines[2:]] == ["compared, c=2", "compared, c=1", "compared, c=3"]
+    found = {line[0]: line for line in lines}
+
+    def said(arm: str, other: str) -> list[str]:
+        one, two = (
+            {seed: decode(own, TASKS["smoke"]) for seed, own in enumerate(values[name])} for name in (arm, other)
+        )
+        c = contrast(one, two)
+        return [f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]
+
+    assert found["compared, c=1"][3:] == [
+        "0.9583", *said("compared, c=1", "compared, c=2"), *said("compared, c=1", "mean, c=1"), "", ""
+    ]  # fmt: skip
+    assert found["compared, c=2"][4:] == [""] * 6
+    assert found["compared, c=3"][4] == "+0.0000"
+    assert screening(rows[:-3], "smoke", 500)[0] == "'compared, c=2' is not tuned with 500 rows"
+    # An arm at one rate is not tuned.
+    assert not any("c=3" in line for line in tuning(rows, "smoke", 16))

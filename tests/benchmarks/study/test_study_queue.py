@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from benchmarks.study import __main__ as command
 from benchmarks.study import cells, starts, workers
 from benchmarks.study.arms import ARMS, CROPS
-from benchmarks.study.plan import PLAN
+from benchmarks.study.plan import PLAN, SCREENED
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.together import start_row
 
@@ -227,7 +227,23 @@ def test_what_is_run_is_the_plan_or_what_the_caller_says() -> None:
             command._chosen(*arguments)
     result = CliRunner().invoke(command.app, ["run", "rte", "--stage", "tset"])
     assert result.exit_code == 2
-    assert "one of tune, test, both, robust, screen; got 'tset'" in " ".join(result.output.split())
+    assert "tune, test, both, robust or screen; got 'tset'" in " ".join(result.output.split())
+
+
+def test_variants_are_screened_on_validation_at_one_rate() -> None:
+    tuned = [
+        cell("compared, c=2", rate, seed, "validation", values)
+        for seed in TASKS["smoke"].tuning_seeds
+        for rate, values in ((1e-5, "22"), (1e-4, "11"))
+    ]
+    found = cells.cells_of("smoke", 16, ["compared, c=1", "mean, c=1"], "screen", tuned)
+    assert {(each.arm, each.rate, each.part) for each in found} == {
+        ("compared, c=1", 1e-4, "validation"), ("mean, c=1", 1e-4, "validation")
+    }  # fmt: skip
+    assert {each.seed for each in found} == set(TASKS["smoke"].tuning_seeds)
+    with pytest.raises(ValueError, match="at the rate of 'compared, c=2'; tune it first"):
+        cells.cells_of("smoke", 16, ["compared, c=1"], "screen", tuned[1:])
+    assert set(SCREENED) <= set(ARMS)
 
 
 def test_the_plan_has_every_task_and_size() -> None:
