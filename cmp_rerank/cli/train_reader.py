@@ -228,6 +228,7 @@ def _train(
     from cmp_rerank.ablations import CmpCrop
     from cmp_rerank.ir.abandoned import sole_writer
     from cmp_rerank.ir.checkpoints import loading_checkpoint
+    from cmp_rerank.ir.lines import without_nan
     from cmp_rerank.reader.digest import questions_digest
     from cmp_rerank.reader.reader import Reader, ReaderOptions
     from cmp_rerank.training import ComparativeTrainer, TimedCheckpoints
@@ -308,6 +309,13 @@ def _train(
         # The trainer prints its log, which is no result.
         with redirect_stdout(sys.stderr), nullcontext() if settings["dropout"] else training_without_dropout(trainer):
             trainer.train(None if checkpoint is None else str(checkpoint))
+    weights = dict(trainer.model.named_parameters())
+    if wrong := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise ValueError(
+            f"the training has diverged: after step {trainer.state.global_step}, {len(wrong)} of {len(weights)} "
+            f"weights are not finite, such as {wrong[0]}; no reader is saved; train again with a lower --rate than "
+            f"{settings['rate']:g}, and another --out"
+        )
     record = {
         "windows": vars(windows.counts),
         "training": {
@@ -315,7 +323,7 @@ def _train(
             "seconds": round(time.perf_counter() - begin, 1),
             "resumed": checkpoint is not None,
         },
-        "log": trainer.state.log_history,
+        "log": [without_nan(logs) for logs in trainer.state.log_history],
     }
     return Reader(trainer.model, tokenizer, reading), trainer, record
 

@@ -6,15 +6,16 @@ import atexit
 import contextlib
 import gzip
 import io
+import math
 import os
 import shutil
 import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cmp_rerank.ir.abandoned import UNFINISHED, locked, remove_abandoned
 
@@ -292,6 +293,19 @@ def write_lines(path: PathLike, lines: Iterable[str]) -> None:
     """Write lines (each with its line end), replacing the file only when all of them are written."""
     with replacing(path) as file:
         file.writelines(lines)
+
+
+def without_nan(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record for a line of JSON: a number that is not finite, which JSON has not, is null.
+
+    Example:
+        >>> without_nan({"loss": float("nan"), "step": 1})
+        {'loss': None, 'step': 1}
+    """
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
+    }
 
 
 def stem_suffix(path: PathLike) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from cmp_rerank.evaluation.evaluator import RunEvaluator
 from cmp_rerank.ir import Progress
-from cmp_rerank.ir.lines import write_lines
+from cmp_rerank.ir.lines import without_nan, write_lines
 
 
 class StepFile:
@@ -34,10 +33,7 @@ class StepFile:
 
     def append(self, step: int, record: dict[str, Any]) -> None:
         """Write one line; a number that is not finite, which JSON has not, is null."""
-        known = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in record.items()
-        }
+        known = without_nan(record)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **known}, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -53,6 +53,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_training_that_has_diverged_saves_no_reader(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "reader"
+    options = ["--model", folder / "model", "--out", out, "--max-steps", 20, "--batch", 2, "--max-length", 96]
+    result = run("train-reader", folder / "squad.json", *options, "--rate", 1e30, "--ablations", "none")
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "the training has diverged: after step 20, " in said
+    assert "no reader is saved; train again with a lower --rate than 1e+30, and another --out" in said
+    assert not (out / "config.json").exists()
+    assert not (out / "metrics.json").exists()
+
+
 def test_train_then_answer(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "reader"
     options = ["--model", folder / "model", "--out", out, "--max-steps", 2, "--batch", 2, "--max-length", 96]
