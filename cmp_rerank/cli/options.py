@@ -152,11 +152,11 @@ def terminable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interruptible(out: Path, again: str) -> Iterator[None]:
+def interruptible(out: Path | str, again: str) -> Iterator[None]:
     """Say after ctrl-c where the command goes on.
 
     Args:
-        out: What the command writes.
+        out: Where the command keeps what is done.
         again: What goes on with it, for a sentence.
     """
     try:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,7 +105,9 @@ def rerank(
         depth = DEPTH if joined is None else joined.depth
     counts = Counts()
     begin = time.perf_counter()
-    with progress("Reranking", "pairs") as show:
+    again = "the same command" if resume else "the same command with --resume"
+    going_on = nullcontext() if stream is not None else options.interruptible(f"{out}.part-*", again)
+    with going_on, progress("Reranking", "pairs") as show:
         written: Any = None if stream is not None else out  # where either gives another result
         result: Any = rerank_run(
             loaded,

@@ -61,6 +61,21 @@ def test_files_and_a_collection_give_what_python_gives(folder: Path, tmp_path: P
     assert read_run(tmp_path / "b.trec") == expected
 
 
+@pytest.mark.parametrize(("options", "again"), [([], "the same command"), (["--restart"], "with --resume")])
+def test_an_interruption_says_what_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], again: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cmp_rerank.reranking.rerank_run", interrupted)
+    out = tmp_path / "new.trec"
+    status, _, said = call(*given(folder), "--out", out, *options)
+    assert status == 130
+    assert f"What is complete is in {out}.part-*; " in said
+    assert f"{again} goes on." in said
+
+
 def test_passages_are_where_they_say(folder: Path, tmp_path: Path) -> None:
     out, passages = tmp_path / "a.trec", tmp_path / "p.jsonl"
     status, said, notes = call(*given(folder, out=out, passages=passages, max_length=40, depth=2), "--json")
