@@ -100,6 +100,12 @@ class LossLog(TrainerCallback):
             }
         )
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave out what a training before this one has not logged."""
+        self._means.take()
+
     def on_log(
         self,
         args: TrainingArguments,

@@ -171,3 +171,25 @@ def test_rates_of_nothing_are_not_logged(tiny_model: CrossEncoder, tmp_path: Pat
     assert entry["task_loss_full"] == 0
     assert not RATES & set(entry)
     assert not RATES & set(loss.diagnostics)
+
+
+@pytest.mark.parametrize("cls", TRAINERS)
+def test_a_training_logs_nothing_of_the_one_before(cls: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """As in a search for hyperparameters, where each trial may end between two entries of the log."""
+    args = RerankerTrainingArguments(
+        str(tmp_path), per_device_train_batch_size=1, max_steps=3, logging_steps=2, report_to=[], disable_tqdm=True,
+        use_cpu=True, save_strategy="no",
+    )  # fmt: skip
+    trainer = cls(
+        model_init=lambda: CrossEncoder(str(tiny_checkpoint), device="cpu"),
+        args=args,
+        train_dataset=pairs(),
+        loss=lambda model: ComparativeLoss(model, upstream.BinaryCrossEntropyLoss(model), [CmpDrop()]),
+    )
+    logs = []
+    for _ in range(2):
+        trainer.train()
+        logs.append([entry for entry in trainer.state.log_history if "loss" in entry])
+    assert len(logs[0]) == 1
+    assert logs[0][0]["task_loss_full"] > 0
+    assert logs[0] == logs[1]
