@@ -163,7 +163,7 @@ class _How:
                     file.write(text[: text.rfind("\n") + 1])
         if self.device == "cpu" and any(TASKS[task].half(size) for task, size, _ in chosen) and not has_bfloat16():
             print(
-                "this processor has no bfloat16, in which cells are trained: it takes about four times as long",
+                "this processor has no bfloat16, in which cells are trained: it takes several times as long",
                 flush=True,
             )
         stages = ("tune", "test") if stage == "both" else (stage,)
