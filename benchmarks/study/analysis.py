@@ -15,6 +15,7 @@ from cmp_rerank.guard.choice import choose, pick
 from .arms import ARMS
 from .cells import SCREENED_AT, chosen_rate
 from .measuring import decode
+from .plan import VARIANTS
 from .tasks import TASKS
 
 Key = TypeVar("Key")
@@ -52,18 +53,6 @@ WEIGHTING = (
     ("compared, crop", "weighted mean, crop"),
     ("weighted mean, crop", "mean, crop"),
 )
-
-
-#: Each screened arm, and what averages its passes. One of three steps has no such run, nor one of the top layer.
-SCREENED_AGAINST = {
-    "compared, c=2": CONTROL,
-    "compared, c=1": "mean, c=1",
-    "compared, c=3": "",
-    "compared, c=2, p=0.02": "mean, c=2, p=0.02",
-    "compared, c=2, p=0.3": "mean, c=2, p=0.3",
-    "compared, c=2, top:1": "",
-    "compared, c=2, best": CONTROL,
-}
 
 
 def tested(rows: list[dict[str, Any]], task: str, size: int) -> dict[str, dict[int, np.ndarray]]:
@@ -215,7 +204,7 @@ def screening(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
         "| minus plain | 95% interval |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for arm, average in SCREENED_AGAINST.items():
+    for arm, average in VARIANTS.items():
         if arm not in found:
             continue
         mean = np.mean([values.mean() for values in found[arm].values()])

@@ -28,18 +28,20 @@ SUPPORTED = (*CROPPED, "compared, crop, support guessed", "plain, 2x epochs")
 #: Of readers, whose label is a place in the text, so that support is always known; dropout with as many passes, too.
 REGULARISED = (*CROPPED, "plain, dropout 0.1, 3x epochs")
 
-#: Variants of comparing, and averages of the same passes, which are screened on validation.
-SCREENED = (
-    "compared, c=1",
-    "compared, c=3",
-    "compared, c=2, p=0.02",
-    "compared, c=2, p=0.3",
-    "compared, c=2, top:1",
-    "compared, c=2, best",
-    "mean, c=1",
-    "mean, c=2, p=0.02",
-    "mean, c=2, p=0.3",
-)
+#: Variants of comparing that are screened on validation, and what averages their passes. For three steps, and for the
+#: top layer, there is no such run.
+VARIANTS = {
+    "compared, c=2": "mean, c=2",
+    "compared, c=1": "mean, c=1",
+    "compared, c=3": "",
+    "compared, c=2, p=0.02": "mean, c=2, p=0.02",
+    "compared, c=2, p=0.3": "mean, c=2, p=0.3",
+    "compared, c=2, top:1": "",
+    "compared, c=2, best": "mean, c=2",
+}
+
+#: All of these arms; those that are tuned have their runs.
+SCREENED = tuple(dict.fromkeys(filter(None, [*VARIANTS, *VARIANTS.values()])))
 
 #: And with the compute of one crop; and a crop with the compute of plain training.
 EQUAL = (*REGULARISED, "half cropped", "plain, dropout 0.1, 2x epochs", "plain, 2x epochs")

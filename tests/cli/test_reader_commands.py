@@ -14,7 +14,7 @@ import tiny_models
 import torch
 from click.testing import Result
 from tiny_models import PASSAGES, QUERIES
-from transformers import AutoModelForQuestionAnswering
+from transformers import AutoModelForQuestionAnswering, Trainer
 from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
@@ -63,6 +63,22 @@ def test_a_training_that_has_diverged_saves_no_reader(folder: Path, tmp_path: Pa
     assert "no reader is saved; train again with a lower --rate than 1e+30, and another --out" in said
     assert not (out / "config.json").exists()
     assert not (out / "metrics.json").exists()
+
+
+def test_a_logged_number_that_is_not_finite_is_null(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision a step may have a gradient that is not finite, and is left out."""
+    log = Trainer.log
+    monkeypatch.setattr(
+        Trainer, "log", lambda own, logs, *given: log(own, logs | {"grad_norm": float("nan")}, *given)
+    )
+    options = ["--model", folder / "model", "--out", tmp_path, "--max-steps", 1, "--batch", 2, "--max-length", 96]
+    result = run("train-reader", folder / "squad.json", *options)
+    assert result.exit_code == 0, result.output
+    (entry,) = json.loads((tmp_path / "metrics.json").read_text())["log"]
+    assert entry["grad_norm"] is None
+    assert entry["train_loss"] > 0
 
 
 def test_train_then_answer(folder: Path, tmp_path: Path) -> None:

@@ -205,6 +205,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert results.comparison.to_dict()["means"] == whole.comparison.to_dict()["means"]
     assert results.values["guard"]["chosen"] == whole.values["guard"]["chosen"]
     assert len(results.values["environment"]) == 2
+    if stage.startswith("Training"):
+        assert report.titles[1] == "Validation"  # within the training
     if stage == "Training: seed 3":
         assert report.titles[0] == "Training: seed 3"  # what was complete is kept
         assert results.values["training"]["3"]["resumed_from"] == "checkpoint-2"
