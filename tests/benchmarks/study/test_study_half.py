@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
+from benchmarks.study import __main__ as command
 from benchmarks.study import bert, measuring, starts, steps, together, training, workers
 from benchmarks.study.arms import ARMS
 from benchmarks.study.cells import Cell
@@ -110,6 +114,21 @@ def test_a_task_in_bfloat16_is_not_given_to_a_trainer(
     assert training.start_folder(HALF, tmp_path) == made
     assert halves  # and the start is trained in 32 bits
     assert not any(halves)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_rows_and_the_command_say_that_the_processor_has_no_bfloat16(
+    has: bool, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "smoke", HALF)
+    monkeypatch.setattr(bert, "has_bfloat16", lambda: has)
+    folders = ["--cache", str(cache), "--results", str(tmp_path)]
+    arguments = ["run", "smoke", "--size", "16", "--arm", "plain", "--stage", "tune", "--together", "4", *folders]
+    result = CliRunner().invoke(command.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert ("no bfloat16" in result.output) == (not has)
+    rows = [json.loads(line) for line in (tmp_path / "smoke.jsonl").read_text().splitlines()]
+    assert {row["device"] for row in rows} == {platform.machine() + ("" if has else " without bfloat16")}
 
 
 @pytest.mark.parametrize("tokens", [1, 7])
