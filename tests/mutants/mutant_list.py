@@ -1496,14 +1496,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "the same settings in another order would make a stage again",
     ),
     Mutant(
-        "pipeline-leftovers-stay",
-        "cmp_rerank/pipeline/folder.py",
-        "        shutil.rmtree(left, ignore_errors=True)",
-        "        left.exists()",
-        FOLDER,
-        "what a kill has left would stay on the disk",
-    ),
-    Mutant(
         "pipeline-curve-falls",
         "cmp_rerank/pipeline/learning_curve.py",
         "interval(means[-1] - means[-2], _LEVEL)",
