@@ -891,9 +891,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "engine-order-of-rows",
-        "cmp_rerank/engine/scorer.py",
-        "where[order] = torch.arange(len(rows))",
-        "where = torch.arange(len(rows))",
+        "cmp_rerank/engine/rows.py",
+        "where[order] = torch.arange(len(order))",
+        "where = torch.arange(len(order))",
         (f"{STRATEGIES}::test_single_precision",),
         "rows would have the scores of others",
     ),
