@@ -267,4 +267,4 @@ def _numbers(given: str | None) -> list[Any] | None:
     """Numbers with commas between them; what is none is left to the configuration, which takes it or tells it."""
     if given is None:
         return None
-    return [int(part) if part.isdigit() else part for part in map(str.strip, given.split(","))]
+    return [int(part) if part.isdecimal() else part for part in map(str.strip, given.split(","))]
