@@ -112,18 +112,18 @@ def diagnose(*, measure: bool = True) -> Diagnosis:
 # What is installed --------------------------------------------------------------------------------------
 
 
-def required_packages(of: str = "cmp-rerank") -> list[Package]:
-    """The packages that an installed distribution asks for, those of extras after the others."""
+def required_packages() -> list[Package]:
+    """The packages that this one asks for, where it is installed, those of extras after the others."""
     from packaging.requirements import Requirement
 
     try:
-        lines = requires(of) or []
+        lines = requires("cmp-rerank") or []
     except PackageNotFoundError:
         return []
     found: dict[str, Package] = {}
     for requirement in map(Requirement, lines):
         extra = next((name for name in EXTRAS if f'"{name}"' in str(requirement.marker)), "")
-        if requirement.name == of or (requirement.marker and not extra):
+        if requirement.name == "cmp-rerank" or (requirement.marker and not extra):
             continue  # an extra made of others, or one for developers
         known = found.get(requirement.name)
         if known is None or (known.extra and _rank(extra) < _rank(known.extra)):
@@ -293,7 +293,7 @@ def attention_kernels(device: str) -> dict[str, list[str]]:
     return found
 
 
-def speeds(device: str, size: int = 768, seconds: float = 0.4) -> dict[str, float]:
+def speeds(device: str) -> dict[str, float]:
     """Billions of operations a second of a layer of a BERT-base-sized model, by the type of numbers.
 
     A CPU is also tried with one thread. The fastest of several rounds counts: other work on the machine can only slow
@@ -305,23 +305,23 @@ def speeds(device: str, size: int = 768, seconds: float = 0.4) -> dict[str, floa
     before = torch.get_num_threads()
     try:
         for name, dtype in _types(device).items():
-            found[name] = _speed(device, dtype, size, seconds)
+            found[name] = _speed(device, dtype)
         if device == "cpu" and before > 1:
             torch.set_num_threads(1)
-            found["float32, one thread"] = _speed(device, torch.float32, size, seconds)
+            found["float32, one thread"] = _speed(device, torch.float32)
     finally:
         torch.set_num_threads(before)
     return found
 
 
-def _speed(device: str, dtype: Any, size: int, seconds: float) -> float:
+def _speed(device: str, dtype: Any) -> float:
     import torch
 
-    rows = 512 if device == "cpu" else 16384
+    rows, size = 512 if device == "cpu" else 16384, 768
     left = torch.randn(rows, size, device=device, dtype=dtype)
     right = torch.randn(size, 4 * size, device=device, dtype=dtype)
     best = float("inf")
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + 0.4
     while time.perf_counter() < end or best == float("inf"):
         begin = time.perf_counter()
         with torch.inference_mode():

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cmp_rerank.objectives.progress import TrainingProgress
 from cmp_rerank.text.segmenters import CharSpan
+from cmp_rerank.text.token_segments import touched
 
 #: What a token of a pair belongs to: neither text (special tokens, templates), the query, or the passage.
 FIXED, QUERY, PASSAGE = 0, 1, 2
@@ -58,11 +59,7 @@ class Example:
 
     def segments(self) -> list[int]:
         """The segments that have tokens left (truncation may have taken some), in document order."""
-        first, last = self._extents()
-        if not len(first):
-            return []
-        edges = np.bincount(first, minlength=last.max() + 2) - np.bincount(last + 1, minlength=last.max() + 2)
-        return [int(i) for i in np.flatnonzero(np.cumsum(edges) > 0)]
+        return touched(*self._extents())
 
     def keeping(self, segments: Sequence[int]) -> np.ndarray:
         """The tokens of these segments, and those of none: indices, ascending."""

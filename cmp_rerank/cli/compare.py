@@ -80,12 +80,7 @@ def compare(
             _print_tsv(comparison)
             options.warn(comparison.notes())
         else:
-            from rich.console import Console
-
-            console = Console()
-            # In a pipe rich assumes 80 columns, which would break the table's lines.
-            console = console if console.is_terminal else Console(width=160)
-            console.print(comparison)
+            options.wide_console().print(comparison)
     if fail_if_worse and (worse := [c for c in comparison.contrasts if c.verdict == "worse"]):
         for contrast in worse:
             typer.echo(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cmp_rerank.cli import options
-from cmp_rerank.cli.progress import progress
+from cmp_rerank.cli.progress import progress, quiet_libraries
 
 
 def demo(
@@ -149,26 +149,14 @@ def _next(metrics: Mapping[str, Any], folder: Path, seconds: float) -> Iterator[
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' own progress bars and notes: there is one bar for each stage."""
-    import datasets
-    from transformers.utils import logging as transformers_logging
-
+    """Without what the libraries log, too: there is one bar for each stage."""
     loggers = [logging.getLogger(name) for name in ("bm25s", "sentence_transformers")]
     levels = [logger.level for logger in loggers]
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        datasets.disable_progress_bars()
-        yield
+        with quiet_libraries():
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        transformers_logging.set_verbosity(verbosity)
-        if bars[0]:
-            transformers_logging.enable_progress_bar()
-        if bars[1]:
-            datasets.enable_progress_bars()

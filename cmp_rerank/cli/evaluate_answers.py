@@ -89,15 +89,11 @@ def evaluate_answers(
         content = comparison.to_dict(per_query=per_question)
         _print_json({"rules": chosen, "questions": content.pop("queries"), **content})
         return
-    from rich.console import Console
-
     if per_question:
         for name, parts in evaluations.items():
             for evaluation in parts:
                 typer.echo("\n".join(f"{name}\t{line}" for line in _lines(evaluation, places)))
-    console = Console()
-    # In a pipe rich assumes 80 columns, which would break the table's lines.
-    (console if console.is_terminal else Console(width=160)).print(comparison)
+    options.wide_console().print(comparison)
 
 
 def _show(

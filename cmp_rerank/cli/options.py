@@ -251,6 +251,14 @@ def _one_line(error: Exception, expected: bool) -> str:
     return message if expected else f"{message} (this is a fault of cmp-rerank; --debug shows where)"
 
 
+def wide_console() -> Any:
+    """A console for tables: in a pipe rich assumes 80 columns, which would break their lines."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def warn(notes: Sequence[str]) -> None:
     """Notes go to stderr, so that stdout stays what a script reads."""
     for note in notes:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cmp_rerank.cli import options
-from cmp_rerank.cli.progress import progress
+from cmp_rerank.cli.progress import progress, quiet_libraries
 
 if TYPE_CHECKING:
     from cmp_rerank.pipeline import Config, Results
@@ -153,7 +151,7 @@ def train(
         return
     if out is None:
         raise ValueError("the results need a folder; got no --out; write -o runs/first")
-    with _quiet():
+    with quiet_libraries():
         if dry_run:
             stages, notes = prepare(loaded, out, resume=resume)
             options.warn(notes)
@@ -205,29 +203,6 @@ def _show(results: Results, as_json: bool) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' own progress bars and reports: there is a bar for each stage, and a log."""
-    import datasets
-    from transformers.utils import logging
-
-    shown, verbosity = (
-        (logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()),
-        logging.get_verbosity(),
-    )
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown[0]:
-            logging.enable_progress_bar()
-        if not shown[1]:
-            datasets.enable_progress_bars()
-
-
 def _search_here() -> None:
     """Modules of the user are found in the current folder, as by `python -m`."""
     import sys
@@ -267,4 +242,4 @@ def _numbers(given: str | None) -> list[Any] | None:
     """Numbers with commas between them; what is none is left to the configuration, which takes it or tells it."""
     if given is None:
         return None
-    return [int(part) if part.isdigit() else part for part in map(str.strip, given.split(","))]
+    return [int(part) if part.isdecimal() else part for part in map(str.strip, given.split(","))]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cmp_rerank.cli import options
-from cmp_rerank.version import package_version
+from cmp_rerank.version import versions_with
 
 
 def train_reader(
@@ -159,7 +159,8 @@ def train_reader(
         from cmp_rerank.training.card import write_card
 
         write_card(out, trainer, trainer.comparison)
-    record = {"settings": settings, "versions": _versions()} | record
+    versions = versions_with("torch", "transformers", "tokenizers", "numpy")
+    record = {"settings": settings, "versions": versions} | record
     if dev is not None:
         record["dev"] = evaluated(reader, loaded["dev"], out)
         reader.save_options(out)  # with the tuned threshold
@@ -355,13 +356,6 @@ def evaluated(reader: Any, questions: Any, out: Path) -> dict[str, Any]:
     with options.printing():
         typer.echo("\n".join(summary_lines(measures, evaluation.measures)))
     return result | {"rules": rules, "measures": measures, "per_question": evaluation.per_query}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    others = ("torch", "transformers", "tokenizers", "numpy")
-    return {"cmp-rerank": package_version()} | {name: version(name) for name in others}
 
 
 def _write(path: Path, content: Any) -> None:

@@ -163,7 +163,7 @@ def in_usual_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=place)
 
 
-def runs_in(folder: Path, more: Iterable[str] = ()) -> dict[str, Path | Callable[[], dict[str, dict[str, float]]]]:
+def runs_in(folder: Path) -> dict[str, Path | Callable[[], dict[str, dict[str, float]]]]:
     """The runs in a folder by name: ``*.run`` and ``*.trec`` in it, and all files in its folder ``runs``."""
-    patterns = ("runs/*", "*.run", "*.run.gz", "run.*", "*.trec", "*.trec.gz", *more)
+    patterns = ("runs/*", "*.run", "*.run.gz", "run.*", "*.trec", "*.trec.gz")
     return {bare_name(path): path for path in all_of(folder, patterns) if not path.name.startswith(".")}

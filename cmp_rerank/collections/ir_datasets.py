@@ -10,7 +10,7 @@ from cmp_rerank.collections.base import Collection, Split
 from cmp_rerank.collections.files import in_usual_order
 from cmp_rerank.collections.options import LoadOptions
 from cmp_rerank.ir import Run
-from cmp_rerank.ir.ir_datasets_texts import document_texts, query_texts
+from cmp_rerank.ir.ir_datasets_texts import DocumentTexts, query_texts
 
 _SPLITS = ("train", "dev", "validation", "test")
 
@@ -97,7 +97,7 @@ def _collection(name: str, documents: Any, parts: dict[str, Any], options: LoadO
                 runs[f"{kind}{suffix}"] = partial(read, part)
     return Collection(
         name,
-        partial(document_texts, documents, titles=options.titles),
+        partial(DocumentTexts, documents, titles=options.titles),
         {split: partial(_split, parts[split]) for split in in_usual_order(parts)},
         runs=runs,
         missing_texts=options.missing_texts,

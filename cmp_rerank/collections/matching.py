@@ -8,14 +8,14 @@ from cmp_rerank.ir.mappings import Texts
 from cmp_rerank.text.suggest import closest
 
 
-def some(names: Sequence[str], count: int = 3) -> str:
+def some(names: Sequence[str]) -> str:
     """The first names of a list, for an error message.
 
     Example:
         >>> some(["a", "b", "c", "d"])
         "'a', 'b', 'c', ..."
     """
-    return ", ".join(map(repr, names[:count])) + (", ..." if len(names) > count else "") if names else "none"
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "") if names else "none"
 
 
 def ids_without(texts: Mapping[str, str], ids: Iterable[str]) -> dict[str, None]:

@@ -6,13 +6,10 @@ A store is a cache. What is damaged in it is noticed before it is handed out, an
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import logging
 import mmap
 import os
-import shutil
-import time
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +29,6 @@ Records = Callable[[], Iterable[tuple[int, str, str]]]
 VERSION = 2
 _ABOUT = "about.json"
 _AT_ONCE = 256  # texts
-_ABANDONED = 3600.0  # seconds without a write
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -135,7 +131,6 @@ class TextStore(Texts):
         """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
         with unfinished_folder(folder) as unfinished:
             hashes, checksums = array("Q"), array("I")
             with _Writer(unfinished, "texts") as texts, _Writer(unfinished, "ids") as names:
@@ -285,15 +280,6 @@ def _checksum(*parts: Any) -> int:
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return checksum
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what builders of this store have left that were killed; one that is at work has written lately."""
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
-        with contextlib.suppress(OSError):  # its builder may finish just now
-            written = max(path.stat().st_mtime for path in (left, *left.iterdir()))
-            if time.time() - written > _ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 class _Pieces(Sequence[str]):

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from cmp_rerank.engine.embedding_gradients import EmbeddingGradients, Tables
 from cmp_rerank.engine.memory import free, out_of_memory
 from cmp_rerank.engine.passes import Passes
-from cmp_rerank.engine.rows import Chunking, Row
+from cmp_rerank.engine.rows import Chunking, Row, in_order
 from cmp_rerank.hooks.random_state import RandomState
 
 
@@ -84,10 +84,7 @@ class _Work:
             self.states.append(RandomState.now(self.device))
             parts.append(self._run(chunk))
         self.draws = not self.states[0].same_as(RandomState.now(self.device))
-        together = torch.cat(parts)
-        where = torch.empty(len(self.rows), dtype=torch.int64)
-        where[[i for chunk in self.chunks for i in chunk]] = torch.arange(len(self.rows))
-        return together[where.to(together.device)]
+        return in_order(parts, [i for chunk in self.chunks for i in chunk])
 
     def _run(self, chunk: Sequence[int]) -> Tensor:
         return self.passes.run([self.rows[i] for i in chunk])

@@ -231,6 +231,19 @@ def pad(
     return RowBatch.of(rows, features | rows[0][0].shared, padded([view.tokens for _, view in rows], 0))
 
 
+def in_order(parts: list[Tensor], order: list[int]) -> Tensor:
+    """Scores of rows by their numbers, from parts end to end, which have them in another order.
+
+    Example:
+        >>> in_order([torch.tensor([3.0]), torch.tensor([1.0, 2.0])], [2, 0, 1])
+        tensor([1., 2., 3.])
+    """
+    together = torch.cat(parts)
+    where = torch.empty(len(order), dtype=torch.int64)
+    where[order] = torch.arange(len(order))
+    return together[where.to(together.device)]
+
+
 # Chunks: rows in order of length, cut so that little is padded and no forward pass holds too many tokens --------
 
 

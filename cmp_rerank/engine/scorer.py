@@ -20,7 +20,7 @@ from cmp_rerank.engine.memory import Budget, Footprint, available, free, kept_by
 from cmp_rerank.engine.modifier import AblationHooks, PassModifier, Verified
 from cmp_rerank.engine.passes import Passes, most_passes
 from cmp_rerank.engine.recompute import recomputed
-from cmp_rerank.engine.rows import Chunking, Row, Step, computation, forks, shortened, singles
+from cmp_rerank.engine.rows import Chunking, Row, Step, computation, forks, in_order, shortened, singles
 from cmp_rerank.engine.shared_trunk import SharedTrunk
 from cmp_rerank.engine.unpadded import Unpadded
 from cmp_rerank.hooks.checkpointing import is_reentrant
@@ -228,10 +228,7 @@ class Scorer:
                     order += chunk
                 for _ in range(idle):
                     parts[0] = parts[0] + 0 * passes.run([rows[kept[0]]]).sum()
-        where = torch.empty(len(rows), dtype=torch.int64)
-        where[order] = torch.arange(len(rows))
-        together = torch.cat(parts)
-        return together[where.to(together.device)]
+        return in_order(parts, order)
 
     # What is known of a model ------------------------------------------------------------------------------
 

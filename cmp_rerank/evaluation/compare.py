@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from numbers import Real
 from typing import Any
 
@@ -26,7 +25,7 @@ from cmp_rerank.evaluation.statistics import (
 )
 from cmp_rerank.ir.arguments import check_count, kind
 from cmp_rerank.ir.ranking import check_choice
-from cmp_rerank.version import package_version
+from cmp_rerank.version import versions_with
 
 MOST_RESAMPLES = 1_000_000
 TESTS = ("t", "randomisation")
@@ -225,7 +224,7 @@ def compare_evaluations(
         "resamples": resamples,
         "seed": seed,
         "options": dict(options or {}),
-        "versions": dict(_versions()),
+        "versions": dict(versions_with("ir-measures", "pytrec-eval-terrier", "numpy", "scipy")),
     }
     return Comparison(baseline, names, measure_names, queries, values, tuple(means), contrasts, evaluations, config)
 
@@ -366,14 +365,6 @@ def _contrasts(
             )
         )
     return tuple(contrasts)
-
-
-@cache
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    others = ("ir-measures", "pytrec-eval-terrier", "numpy", "scipy")
-    return {"cmp-rerank": package_version()} | {name: version(name) for name in others}
 
 
 def system_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

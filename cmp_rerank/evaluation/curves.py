@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from cmp_rerank.ablations import CmpCrop, CmpDrop, Example, Plan, View
 from cmp_rerank.collections.matching import nothing_in_common, without_texts
 from cmp_rerank.engine import Scorer
 from cmp_rerank.evaluation import evaluate
-from cmp_rerank.ir import Qrels, Run, rank
+from cmp_rerank.ir import Progress, Qrels, Run, rank
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.lines import replacing
 from cmp_rerank.models.cross_encoder import pair_adapter
@@ -28,7 +28,6 @@ from cmp_rerank.models.pairs import Truncation, tokenise
 from cmp_rerank.text.segmenters import Segmenter, Sentences
 from cmp_rerank.text.support import LexicalSupport, SupportScorer, best_segments
 
-Progress = Callable[[int, int], None]
 _SEGMENTER, _ORDER, _DROP = Sentences(), LexicalSupport(), CmpDrop()
 
 

@@ -14,6 +14,7 @@ from cmp_rerank.evaluation.scoring import RunScorer
 from cmp_rerank.ir import Qrels, Run, UngroupedError, blocks_of, stream_run
 from cmp_rerank.ir.arguments import check_run
 from cmp_rerank.ir.ranking import PRECISIONS, RANK_ORDERS, check_choice
+from cmp_rerank.ir.reading import EMPTY
 
 MISSING = ("zero", "skip", "error")
 UNJUDGED = ("ignore", "error")
@@ -88,7 +89,7 @@ def evaluate(
         ("missing", missing, MISSING),
         ("unjudged", unjudged, UNJUDGED),
         ("no_relevant", no_relevant, NO_RELEVANT),
-        ("empty", empty, ("error", "allow")),
+        ("empty", empty, EMPTY),
     ):
         check_choice(name, value, choices)
     _check_run_and_qrels(run, qrels)

@@ -13,18 +13,18 @@ from typing import Any
 import torch.distributed
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from cmp_rerank.collections.matching import some
 from cmp_rerank.evaluation.compare import compare_evaluations
 from cmp_rerank.evaluation.comparison import Contrast
 from cmp_rerank.evaluation.evaluate import QrelsLike, evaluate
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.evaluation.measures import Measure, parse_measures
-from cmp_rerank.evaluation.reranking import PairScorer, check_inputs, rerank, text_of
+from cmp_rerank.evaluation.reranking import rerank
 from cmp_rerank.evaluation.result import Evaluation
 from cmp_rerank.ir import Progress, Run, rank
 from cmp_rerank.ir.arguments import check_count, check_number
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.lines import check_name
+from cmp_rerank.reranking.checks import PairScorer, candidates_of, check_inputs, text_of
 from cmp_rerank.reranking.result import Counts
 
 logger = logging.getLogger(__name__)
@@ -123,13 +123,7 @@ class RunEvaluator(BaseEvaluator):
         check_number("alpha", alpha, 0, 1)
         check_count("batch_size", batch_size)
         self.judged = qrels if isinstance(qrels, Judgments) else Judgments(qrels)
-        self.candidates = {query: run[query] for query in self.judged.queries if run.get(query)}
-        if not self.candidates:
-            raise ValueError(
-                f"the first stage has no candidate for any judged query; got {len(run):,} in the run "
-                f"({some(list(run))}) and {len(self.judged.queries):,} in the qrels ({some(self.judged.queries)}); "
-                "match the ids"
-            )
+        self.candidates = candidates_of(run, self.judged.queries)
         self.k = k
         # Only the texts that are needed, so that a large corpus is not kept alive by the evaluator.
         self.queries, self.corpus = {}, {}

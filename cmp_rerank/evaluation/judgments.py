@@ -138,9 +138,8 @@ class Judgments:
 
     def grades_of(self, query: int) -> dict[str, int]:
         """The judgments of one query, with document ids."""
-        part = slice(int(self.starts[query]), int(self.starts[query + 1]))
-        docs = (self.keys[part] & 0xFFFFFFFF).tolist()
-        return {self.doc_names[doc]: grade for doc, grade in zip(docs, self.grades[part].tolist(), strict=True)}
+        docs, grades = self._of(query)
+        return {self.doc_names[doc]: grade for doc, grade in zip(docs, grades, strict=True)}
 
     def coded(self, query: int) -> dict[str, int]:
         """The judgments of one query, with document numbers for ids, for trec_eval's code.
@@ -149,11 +148,14 @@ class Judgments:
         documents by grade: it gives the counts of another query, never ends, or ends the process. A document of grade
         0 that no run holds prevents it; without a relevant document all values are 0 anyway.
         """
-        part = slice(int(self.starts[query]), int(self.starts[query + 1]))
-        docs = (self.keys[part] & 0xFFFFFFFF).tolist()
-        grades = self.grades[part].tolist()
+        docs, grades = self._of(query)
         padding = {"padding": 0} if max(grades) < 0 else {}  # gdeval refuses an empty id
         return {f"d{doc}": grade for doc, grade in zip(docs, grades, strict=True)} | padding
+
+    def _of(self, query: int) -> tuple[list[int], list[int]]:
+        """Numbers and grades of the judged documents of one query."""
+        part = slice(int(self.starts[query]), int(self.starts[query + 1]))
+        return (self.keys[part] & 0xFFFFFFFF).tolist(), self.grades[part].tolist()
 
     def grade_above(self, most: int) -> tuple[str, str, int] | None:
         """A query, its document and its grade, if there is a grade above ``most``."""

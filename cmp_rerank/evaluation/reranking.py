@@ -10,10 +10,8 @@ from tqdm.auto import tqdm
 from cmp_rerank.ir import Progress, Run
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.reranking import rerank_run
-from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker, text_of
+from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker
 from cmp_rerank.reranking.result import Counts
-
-__all__ = ["PairScorer", "check_inputs", "check_reranker", "rerank", "text_of"]
 
 
 def rerank(

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -27,7 +26,7 @@ from cmp_rerank.guard.verdict import HELPED, HURT, NO_DIFFERENCE, Cost, Row, Tes
 from cmp_rerank.ir import Qrels, Run
 from cmp_rerank.ir.arguments import Progress, kind
 from cmp_rerank.ir.as_texts import as_texts
-from cmp_rerank.version import package_version
+from cmp_rerank.version import versions_with
 
 
 def guard(
@@ -209,7 +208,7 @@ def decide(
         notes=(*models.notes, *_diverged(measured), *_cut(measured)),
         per_query=measured.per_query(),
         test_per_query=None if on_test is None else on_test.per_query(),
-        versions=_versions(),
+        versions=versions_with("torch", "transformers", "sentence-transformers", "numpy"),
     )
     return verdict, chosen
 
@@ -312,11 +311,3 @@ def _tested(
 
 def _finite(number: Any) -> float | None:
     return None if number is None or not np.isfinite(number) else float(number)
-
-
-@cache
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    others = ("torch", "transformers", "sentence-transformers", "numpy")
-    return {"cmp-rerank": package_version()} | {name: version(name) for name in others}

@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cmp_rerank.collections.matching import some
 from cmp_rerank.evaluation.judgments import Judgments
 from cmp_rerank.ir import Qrels, Run, read_run
 from cmp_rerank.ir.as_texts import as_texts
-from cmp_rerank.reranking.checks import check_inputs
+from cmp_rerank.reranking.checks import candidates_of, check_inputs
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,4 @@ class Split:
         queries, corpus = as_texts("queries", self.queries), as_texts("corpus", corpus)
         check_inputs(queries, corpus, run, None)
         judged = Judgments(self.qrels)
-        candidates = {query: run[query] for query in sorted(judged.queries) if run.get(query)}
-        if not candidates:
-            raise ValueError(
-                f"the first stage has no candidate for any judged query; got {len(run):,} in the run "
-                f"({some(list(run))}) and {len(judged.queries):,} in the qrels ({some(judged.queries)}); match the "
-                "ids"
-            )
-        return ReadSplit(queries, judged, candidates)
+        return ReadSplit(queries, judged, dict(sorted(candidates_of(run, judged.queries).items())))

@@ -35,7 +35,7 @@ def as_texts(name: str, value: Any) -> Mapping[str, str]:
 
         return DatasetTexts(value, name)
     if hasattr(value, "queries_iter" if name == "queries" else "docs_iter"):
-        from cmp_rerank.ir.ir_datasets_texts import document_texts, query_texts
+        from cmp_rerank.ir.ir_datasets_texts import DocumentTexts, query_texts
 
-        return query_texts(value) if name == "queries" else document_texts(value)
+        return query_texts(value) if name == "queries" else DocumentTexts(value)
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -79,6 +79,3 @@ class IdList(Sequence[str]):
         row = range(len(self))[place]
         start = self._ends[row - 1] if row else 0
         return self._text[start : self._ends[row]].tobytes().decode("utf-8", "surrogatepass")
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[row] for row in range(len(self)))

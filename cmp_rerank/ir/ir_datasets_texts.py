@@ -14,13 +14,8 @@ def query_texts(dataset: Any) -> dict[str, str]:
     return {query.query_id: query.default_text() for query in dataset.queries_iter()}
 
 
-def document_texts(dataset: Any, *, titles: bool = True) -> DocumentTexts:
-    """The documents of a dataset of ir_datasets, text by id, which stay on disk."""
-    return DocumentTexts(dataset, titles=titles)
-
-
 class DocumentTexts(Texts):
-    """The documents of ir_datasets, found in its own store on disk.
+    """The documents of a dataset of ir_datasets, text by id, found in its own store on disk.
 
     The text is that of ``default_text()``, which puts titles before texts.
 

@@ -328,9 +328,12 @@ def _trec_line(path: PathLike, number: int, line: bytes, need_rank: bool) -> tup
             f"{line[:80]!r} has six columns by its tabs, and more by its white space; an id in a file of columns "
             "must have no white space: rename it, or write JSON",
         )
-    score = _number(path, number, "score", fields[4])
     try:
-        rank = _integer(path, number, "rank", fields[3])
+        score = float(fields[4])
+    except ValueError:
+        raise malformed(path, number, f"the score is not a number: {fields[4][:80]!r}") from None
+    try:
+        rank = _rank(path, number, fields[3])
     except ValueError:
         if need_rank or len(fields) > 6:  # with too many fields, the columns are shifted
             raise
@@ -346,7 +349,7 @@ def _msmarco_line(path: PathLike, number: int, line: bytes) -> tuple[str, str, f
             number,
             f"{len(fields)} fields in {line[:80]!r}; an MS MARCO run line has 3: query passage rank",
         )
-    rank = _integer(path, number, "rank", fields[2])
+    rank = _rank(path, number, fields[2])
     return text(path, number, fields[0]), text(path, number, fields[1]), float(-rank), rank
 
 
@@ -370,13 +373,6 @@ class _Top1000Lines:
         return query, text(path, number, fields[1]), float(-place), place
 
 
-def _number(path: PathLike, number: int, what: str, raw: bytes) -> float:
-    try:
-        return float(raw)
-    except ValueError:
-        raise malformed(path, number, f"the {what} is not a number: {raw[:80]!r}") from None
-
-
 def _is_number(raw: bytes) -> bool:
     try:
         float(raw)
@@ -385,13 +381,13 @@ def _is_number(raw: bytes) -> bool:
     return True
 
 
-def _integer(path: PathLike, number: int, what: str, raw: bytes) -> int:
+def _rank(path: PathLike, number: int, raw: bytes) -> int:
     try:
         value = int(raw)
         if abs(value) > _LARGEST_RANK:
             raise ValueError
     except ValueError:
-        raise malformed(path, number, f"the {what} is not an integer: {raw[:80]!r}") from None
+        raise malformed(path, number, f"the rank is not an integer: {raw[:80]!r}") from None
     return value
 
 

@@ -14,7 +14,7 @@ from sentence_transformers.base.trainer import BaseTrainer
 from sentence_transformers.util import fullname
 from torch import Tensor, nn
 
-from cmp_rerank.ablations import Ablation, Plan, View
+from cmp_rerank.ablations import Ablation, Plan
 from cmp_rerank.engine import Scorer, Strategy
 from cmp_rerank.ir.arguments import kind
 from cmp_rerank.losses.core import CITATION, Comparison, chosen_objective
@@ -199,13 +199,13 @@ class ComparativeLoss(nn.Module):
             )
         self._report_truncation()
         loss, _ = self.comparison(
-            self.model, examples, lambda scores, views: [self._split(replay, scores, views)], replay.owner.tolist()
+            self.model, examples, lambda scores, views: [self._split(replay, scores)], replay.owner.tolist()
         )
         if trainer is not None:
             LossLog.of(trainer).add(self.diagnostics, dataset)
         return loss
 
-    def _split(self, replay: Replay, scores: Tensor, views: Sequence[Sequence[View]]) -> ExampleLosses:
+    def _split(self, replay: Replay, scores: Tensor) -> ExampleLosses:
         """The wrapped loss of each example in each view."""
         steps = scores.unbind(dim=1)  # 1 + steps of (pairs, labels)
         split = decompose(replay, steps[0], prefer=self._method)

@@ -107,7 +107,7 @@ class Miner:
         found: list[Mapping[str, float]] = [run.get(query) or {} for run in self._runs.values()]
         if self._runs and not any(found):
             self._counts.not_in_runs += 1
-        streams = [self._hard(query, judged, number, scores, draw) for number, scores in enumerate(found)]
+        streams = [self._hard(judged, number, scores, draw) for number, scores in enumerate(found)]
         streams.append(self._random(judged, len(found), draw))
         if self._filter.needs_positives and self._filter_scores is None:
             scored = any(positive in scores for scores in found for positive in positives)
@@ -145,12 +145,7 @@ class Miner:
         return grade <= 0 and judgments != "unjudged"
 
     def _hard(
-        self,
-        query: str,
-        judged: Mapping[str, int],
-        source: int,
-        scores: Mapping[str, float],
-        draw: Callable[[], float],
+        self, judged: Mapping[str, int], source: int, scores: Mapping[str, float], draw: Callable[[], float]
     ) -> Iterator[Candidate]:
         ranked = (
             document

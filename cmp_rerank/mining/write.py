@@ -6,13 +6,12 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmp_rerank.ir.abandoned import remove_abandoned
 from cmp_rerank.ir.lines import check_parent, replacing, unfinished_folder, write_lines
-from cmp_rerank.version import package_version
+from cmp_rerank.version import versions_with
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,7 +88,7 @@ def write_rows(dataset: Dataset, path: str | os.PathLike[str], about: Mapping[st
         else:
             with _without_bars():
                 (dataset.to_parquet if path.suffix == ".parquet" else dataset.save_to_disk)(written)
-        versions = {"cmp-rerank": package_version()} | {name: version(name) for name in ("datasets", "pyarrow")}
+        versions = versions_with("datasets", "pyarrow")
         with replacing(about_path(path)) as file:
             json.dump({**about, "versions": versions}, file, indent=1, allow_nan=False)
             file.write("\n")

@@ -26,7 +26,7 @@ from cmp_rerank.ablations import Example, View
 from cmp_rerank.ablations.base import PASSAGE, QUERY
 from cmp_rerank.engine import Around, Row, RowBatch
 from cmp_rerank.engine.memory import Budget
-from cmp_rerank.engine.rows import Chunking, singles
+from cmp_rerank.engine.rows import Chunking, in_order, singles
 from cmp_rerank.hooks.sites import default_probe
 from cmp_rerank.ir.arguments import kind
 from cmp_rerank.models.aggregation import (
@@ -307,7 +307,7 @@ class LongDocumentReranker(CrossEncoder):
         """
         if not all(_is_pair(pair) for pair in inputs) or not inputs:
             return self.passage_model.preprocess(inputs, prompt=prompt, **kwargs)
-        examples = self._examples(inputs, prompt, kwargs)
+        examples = _as_examples(self._encoded(_checked(inputs), prompt, kwargs))
         return _ADAPTER.collate(self, [(example, example.full()) for example in examples]).features
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -422,9 +422,6 @@ class LongDocumentReranker(CrossEncoder):
         finally:
             self._told[:] = [each for each in self._told if each is not mine]
 
-    def _examples(self, inputs: Sequence[Any], prompt: str | None, kwargs: dict[str, Any]) -> list[Example]:
-        return _as_examples(self._encoded(_checked(inputs), prompt, kwargs))
-
     def _encoded(self, pairs: Sequence[tuple[str, str]], prompt: str | None, kwargs: dict[str, Any]) -> Encoded:
         return self.encode_whole(pairs, **(kwargs | ({"prompt": prompt} if prompt else {})))
 
@@ -457,9 +454,7 @@ class LongDocumentReranker(CrossEncoder):
                 scored = super().forward(passages.features, **kwargs)["scores"]
             parts.append(scored.reshape(len(batch), -1))
             order += batch
-        where = torch.empty(len(rows), dtype=torch.int64)
-        where[order] = torch.arange(len(rows))
-        flat = torch.cat(parts)[where.to(parts[0].device)]  # (passages of all documents, labels)
+        flat = in_order(parts, order)  # (passages of all documents, labels)
         if tell is not None:
             values, told = iter(flat[:, 0].tolist()), _own(self._told)[-1]
             for (_, document), layout, own in zip(*tell, cuts, strict=True):

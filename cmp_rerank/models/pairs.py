@@ -226,5 +226,5 @@ def _seen(passage: str, layout: PairLayout) -> int:
     return int(layout.offsets[:, 1].max(initial=0)) if layout.truncated else len(passage)
 
 
-def _shorten(text: str, width: int = 60) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -108,14 +108,13 @@ PART = Slot(
 )
 
 
-def problems(slot: Slot, value: Any, key: tuple[str | int, ...] = (), *, make: bool = True) -> list[Problem]:
-    """All that is wrong with the description of an object.
+def problems(slot: Slot, value: Any, key: tuple[str | int, ...] = ()) -> list[Problem]:
+    """All that is wrong with the description of an object. What needs no model is made, to hear what its class says.
 
     Args:
         slot: where it stands.
         value: a name, or a mapping with a ``kind`` and options.
         key: the key of the value.
-        make: whether the object is made, to hear what its class says of the values. Not for what needs a model.
 
     Example:
         >>> problems(ABLATION, {"kind": "drop", "q": 0.1})
@@ -134,7 +133,7 @@ def problems(slot: Slot, value: Any, key: tuple[str | int, ...] = (), *, make: b
         for place, part in _nested(inner, (*key, option)):
             wrong += problems(PART, part, place)
     wrong += _signature_problems(made, options, slot.supplied, key)
-    if wrong or not make or slot.supplied:
+    if wrong or slot.supplied:
         return wrong
     try:
         build(slot, value)

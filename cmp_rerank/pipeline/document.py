@@ -129,7 +129,7 @@ def parse_key(text: str) -> Key:
         >>> parse_key("ablations.0.p")
         ('ablations', 0, 'p')
     """
-    return tuple(int(part) if part.isdigit() else part for part in text.split("."))
+    return tuple(int(part) if part.isdecimal() else part for part in text.split("."))
 
 
 def parse(text: str, name: str = "the configuration") -> Document:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -114,7 +112,6 @@ class RunFolder:
         begin = time.perf_counter()
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
         with replacing_folder(target) as folder:
             make(folder)
             record = {
@@ -167,9 +164,3 @@ def write_json(path: PathLike, content: Any) -> None:
     with replacing(path) as file:
         json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what a run has left that was killed while it made a stage."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        shutil.rmtree(left, ignore_errors=True)

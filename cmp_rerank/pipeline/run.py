@@ -23,7 +23,7 @@ from cmp_rerank.pipeline.environment import environment, processes
 from cmp_rerank.pipeline.folder import RunFolder, write_json
 from cmp_rerank.pipeline.learning_curve import sizes_of
 from cmp_rerank.pipeline.model import loss_of, model_digest, start_model
-from cmp_rerank.pipeline.stages import MODEL, Report, Stages, given_run, given_runs, seconds_of
+from cmp_rerank.pipeline.stages import MODEL, Report, Stages, given_run, given_runs
 from cmp_rerank.pipeline.template import template
 from cmp_rerank.pipeline.tuning import arguments_of
 
@@ -237,7 +237,6 @@ def _results(stages: Stages, notes: list[str]) -> Results:
     comparison = stages.comparison()
     guarded = stages.guarded
     chosen = stages.tuned(config.seeds[0]) if guarded is None else guarded
-    records = folder.stages()
     values = {
         "config": to_dict(config),
         "notes": notes,
@@ -248,7 +247,7 @@ def _results(stages: Stages, notes: list[str]) -> Results:
         "training_data": read_json(stages.training_data.folder / "counts.json"),
         "training": {str(seed): read_json(stages.tuned(seed).folder / "training.json") for seed in config.seeds},
         "learning_curve": stages.curve(),
-        "seconds": seconds_of(records),
+        "seconds": {name: record["seconds"] for name, record in folder.stages().items()},
         "environment": read_json(folder.path / ENVIRONMENT),
     }
     if folder.makes:

@@ -572,8 +572,3 @@ def _queries_of(training_data: Done) -> int:
 
 def _training_name(seed: int, size: int | None) -> str:
     return f"seed-{seed}" if size is None else f"size-{size}/seed-{seed}"
-
-
-def seconds_of(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """How long each stage took."""
-    return {name: record["seconds"] for name, record in stages.items()}

@@ -199,7 +199,7 @@ def evaluate_answers(
     check_predictions(predictions)
     questions = list(questions)
     check_gold(questions)
-    ids, values, lacking, unknown = [], [], [], 0
+    ids, values, lacking = [], [], []
     for question in questions:
         ids.append(question.id)
         if question.id in predictions:

@@ -218,18 +218,17 @@ def find(text: str, passage: str, start: int, reach: int = REACH) -> int | None:
     return min(found, key=lambda place: (abs(place - start), place), default=None)
 
 
-def repair(id: str, passages: Sequence[str], answers: Iterable[GoldAnswer], *, reach: int = REACH) -> Repaired:
+def repair(id: str, passages: Sequence[str], answers: Iterable[GoldAnswer]) -> Repaired:
     """Correct the offsets of gold answers that are a few characters off.
 
     Offsets of published data are off where text was normalised after they were taken. An answer that is found within
-    `reach` characters of its offset gets the right one. White space around an answer is removed. Anything else is
+    8 characters of its offset gets the right one. White space around an answer is removed. Anything else is
     refused.
 
     Args:
         id: Id of the question, for the message.
         passages: The passages of the question.
         answers: The answers as the data has them.
-        reach: How many characters an offset may be off.
 
     Returns:
         The answers with right offsets, and how many were corrected.
@@ -252,12 +251,12 @@ def repair(id: str, passages: Sequence[str], answers: Iterable[GoldAnswer], *, r
         text = answer.text.strip()
         expected = answer.start + len(answer.text) - len(answer.text.lstrip())
         passage = passages[answer.passage]
-        place = find(text, passage, expected, reach)
+        place = find(text, passage, expected)
         if place is None:
             found = passage[max(0, answer.start) : max(0, answer.end)]
             raise ValueError(
                 f"question {id!r}: the answer {answer.text!r:.80} must be at {answer.start} of passage "
-                f"{answer.passage}, or within {reach} characters of it; got {found!r:.80} there"
+                f"{answer.passage}, or within {REACH} characters of it; got {found!r:.80} there"
             )
         moved += place != expected
         right.append(GoldAnswer(text, answer.passage, place))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from cmp_rerank.collections.matching import some
+from cmp_rerank.ir import Run
 from cmp_rerank.ir.arguments import check_count, check_run, check_texts, kind
 
 
@@ -44,6 +46,21 @@ def check_inputs(queries: object, corpus: object, run: object, k: int | None) ->
     check_run("run", run)
     if k is not None:
         check_count("k", k)
+
+
+def candidates_of(run: Run, judged: Sequence[str]) -> dict[str, Mapping[str, float]]:
+    """The candidates of the judged queries, in their order.
+
+    Raises:
+        ValueError: The run has none for any of them.
+    """
+    found = {query: run[query] for query in judged if run.get(query)}
+    if not found:
+        raise ValueError(
+            f"the first stage has no candidate for any judged query; got {len(run):,} in the run ({some(list(run))}) "
+            f"and {len(judged):,} in the qrels ({some(judged)}); match the ids"
+        )
+    return found
 
 
 def text_of(what: str, texts: Mapping[str, str], name: str) -> str:

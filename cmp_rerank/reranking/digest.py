@@ -1,14 +1,9 @@
-"""What the scores of a reranking depend on, as JSON has it: settings, and a digest of the model."""
+"""A digest of a model: whether it is the one that a reranking was begun with."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Any
-
-
-def settings_of(model: Any, **options: Any) -> dict[str, Any]:
-    """The settings that a journal begins with."""
-    return {"model": model_digest(model), **options}
 
 
 def model_digest(model: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from cmp_rerank.ir.lines import PathLike
+from cmp_rerank.ir.lines import PathLike, check_parent
 from cmp_rerank.ir.settings import in_words
 from cmp_rerank.reranking.result import Counts, Scored
 
@@ -48,8 +48,7 @@ class Journal:
 
     def __init__(self, path: PathLike, settings: Mapping[str, Any], *, resume: bool = True) -> None:
         self.path = Path(path)
-        if not self.path.parent.is_dir():
-            raise ValueError(f"{self.path.parent}: no such directory; create it before writing {self.path.name}")
+        check_parent(self.path)
         #: Number -> digest of the groups that are finished.
         self.finished: dict[int, str] = {}
         #: What the finished groups have counted.

@@ -11,9 +11,9 @@ from cmp_rerank.ir import Progress, Run
 from cmp_rerank.ir.arguments import check_count
 from cmp_rerank.ir.as_texts import as_texts
 from cmp_rerank.ir.files import check_id
-from cmp_rerank.ir.lines import PathLike, stem_suffix
+from cmp_rerank.ir.lines import PathLike, check_parent, stem_suffix
 from cmp_rerank.reranking.checks import PairScorer, check_inputs, check_reranker
-from cmp_rerank.reranking.digest import settings_of
+from cmp_rerank.reranking.digest import model_digest
 from cmp_rerank.reranking.groups import Group, groups
 from cmp_rerank.reranking.journal import Journal
 from cmp_rerank.reranking.merge import journal_path, merge
@@ -134,8 +134,8 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
     if passages is not None and out is None:
         raise ValueError("passages are written beside the output; got no out; give a path, or leave passages out")
     for path in (out, passages):
-        if path is not None and not Path(path).parent.is_dir():
-            raise ValueError(f"{Path(path).parent}: no such directory; create it before writing {Path(path).name}")
+        if path is not None:
+            check_parent(Path(path))
     if out is not None and passages is not None and Path(out).resolve() == Path(passages).resolve():
         raise ValueError(f"out and passages must be two files; got {os.fspath(out)} for both")
     mine, shards = _shard(shard, out is not None)
@@ -161,16 +161,16 @@ def rerank_run(  # type: ignore[misc]  # the overloads leave out options that th
             result |= scored.run
             report(len(pairs))
         return result
-    settings = settings_of(
-        model,
-        depth=depth,
-        pairs_per_group=pairs_per_group,
-        tokens_per_batch=tokens_per_batch,
-        precision=precision,
-        passages=passages is not None,
-        mix=None if mix is None else repr(mix),
-        predict_options={name: repr(value) for name, value in (predict_options or {}).items()},
-    )
+    settings = {
+        "model": model_digest(model),
+        "depth": depth,
+        "pairs_per_group": pairs_per_group,
+        "tokens_per_batch": tokens_per_batch,
+        "precision": precision,
+        "passages": passages is not None,
+        "mix": None if mix is None else repr(mix),
+        "predict_options": {name: repr(value) for name, value in (predict_options or {}).items()},
+    }
     with Journal(journal_path(out, mine, shards), settings, resume=resume) as journal:
         for group in own:
             pairs = group.pairs(queries, corpus)

@@ -45,7 +45,6 @@ def touched(first: np.ndarray, last: np.ndarray) -> list[int]:
     inside = first >= 0
     if not inside.any():
         return []
-    edges = np.zeros(int(last.max()) + 2, dtype=np.int64)
-    np.add.at(edges, first[inside], 1)
-    np.add.at(edges, last[inside] + 1, -1)
-    return [int(i) for i in np.flatnonzero(np.cumsum(edges[:-1]) > 0)]
+    size = int(last.max()) + 2
+    edges = np.bincount(first[inside], minlength=size) - np.bincount(last[inside] + 1, minlength=size)
+    return [int(i) for i in np.flatnonzero(np.cumsum(edges) > 0)]

@@ -126,12 +126,12 @@ class TokenPart:
         rest = slice(*arrays["rests"][(n := int(arrays["rest_of"][i])) : n + 2].tolist())
         features, support, shared, croppable, until, notes = json.loads(arrays["rest"][rest].tobytes())
         return Example(
-            {name: arrays[_FEATURE + name][tokens] for name in features},
-            arrays["segment"][tokens],
+            {name: _wide(arrays[_FEATURE + name][tokens]) for name in features},
+            _wide(arrays["segment"][tokens]),
             frozenset(support),
             0,
             shared,
-            arrays["until"][tokens] if until else None,
+            _wide(arrays["until"][tokens]) if until else None,
             croppable,
             notes,
         )
@@ -197,6 +197,11 @@ def _narrow(array: np.ndarray) -> np.ndarray:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return array.astype(kind)
     return array
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """Whole numbers as a tokenizer gives them: in the few bytes of the file 127 + 1 would be -128."""
+    return array.astype(np.int64) if array.dtype.kind in "iu" else array
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

@@ -157,6 +157,14 @@ def test_a_tag_with_white_space_is_told_before_any_work(folder: Path, monkeypatc
     assert result.stderr.startswith("cmp-rerank: the tag 'my tag' cannot stand in a file of columns")
 
 
+@pytest.mark.parametrize("out", ["-", "/dev/null"])
+def test_what_cannot_be_read_again_is_not_measured(folder: Path, out: str) -> None:
+    """Of a device or a pipe it read what it had written, for ever, or nothing: a measure of 0."""
+    result = run_command(app, ["retrieve", f"beir:{folder / 'beir'}", "-o", out, "-m", "nDCG@10"])
+    assert result.exit_code == 2
+    assert f"--measure needs --out with a file, since the run is read again; got {out}; give a path" in result.stderr
+
+
 def test_the_folder_of_the_run_must_exist(folder: Path) -> None:
     result = run_command(app, ["retrieve", f"beir:{folder / 'beir'}", "-o", str(folder / "no" / "out.run")])
     assert result.exit_code == 2

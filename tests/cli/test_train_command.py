@@ -111,9 +111,10 @@ def test_sizes_are_numbers_or_all(config: Path, tmp_path: Path) -> None:
     printed = call(config, "--print-config", "--sizes", "2, 4,all")
     (tmp_path / "printed.yaml").write_text(printed.stdout)
     assert load(tmp_path / "printed.yaml").sizes == (2, 4, "all")
-    wrong = call(config, "--print-config", "--sizes", "2,some")
-    assert wrong.exit_code == 2
-    assert "--sizes, sizes.1" in wrong.output
+    for sizes in ("2,some", "2,²"):
+        wrong = call(config, "--print-config", "--sizes", sizes)
+        assert wrong.exit_code == 2
+        assert "--sizes, sizes.1" in wrong.output
 
 
 def test_flags_alone_are_enough(beir: Path, tiny_checkpoint: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cmp_rerank.collections import TextStore, open_texts
 from cmp_rerank.collections import store as module
 from cmp_rerank.ir import write_corpus
+from cmp_rerank.ir.abandoned import UNFINISHED, locked
 
 # All of Unicode, with halves of surrogate pairs, which JSON files may hold.
 ANY = st.text(st.characters(), max_size=6)
@@ -153,14 +154,14 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_completes(tmp_path
 
 
 def test_what_a_killed_builder_left_is_removed_and_what_another_one_writes_is_not(tmp_path: Path) -> None:
-    for name, age in ((".s.killed", 7200), (".s.working", 0), (".other.killed", 7200)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "texts.bin").write_bytes(b"half of")
-        for path in (tmp_path / name / "texts.bin", tmp_path / name):
-            then = path.stat().st_mtime - age
-            os.utime(path, (then, then))
-    build(tmp_path / "s", {"a": "x"})
-    assert {path.name for path in tmp_path.iterdir()} == {"s", ".s.working", ".other.killed"}
+    killed, working, other = (tmp_path / f".{name}{UNFINISHED}" for name in ("s.killed", "s.working", "other.killed"))
+    for left in (killed, working, other):
+        left.mkdir()
+        (left / "texts.bin").write_bytes(b"half of")
+        os.utime(left, (0, 0))
+    with locked(working):
+        build(tmp_path / "s", {"a": "x"})
+    assert set(tmp_path.iterdir()) == {tmp_path / "s", working, other}
 
 
 def test_two_builders_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -891,9 +891,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "engine-order-of-rows",
-        "cmp_rerank/engine/scorer.py",
-        "where[order] = torch.arange(len(rows))",
-        "where = torch.arange(len(rows))",
+        "cmp_rerank/engine/rows.py",
+        "where[order] = torch.arange(len(order))",
+        "where = torch.arange(len(order))",
         (f"{STRATEGIES}::test_single_precision",),
         "rows would have the scores of others",
     ),
@@ -1494,14 +1494,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "json.dumps(settings, sort_keys=False, ensure_ascii=True)",
         FOLDER,
         "the same settings in another order would make a stage again",
-    ),
-    Mutant(
-        "pipeline-leftovers-stay",
-        "cmp_rerank/pipeline/folder.py",
-        "        shutil.rmtree(left, ignore_errors=True)",
-        "        left.exists()",
-        FOLDER,
-        "what a kill has left would stay on the disk",
     ),
     Mutant(
         "pipeline-curve-falls",

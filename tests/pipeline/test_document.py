@@ -91,7 +91,7 @@ def test_a_set_key_wins_and_has_its_own_place() -> None:
     assert document.place(("a", "b")) == "line 1"
 
 
-@pytest.mark.parametrize("key", ["a.b.c", "list.5", "list.x", "list.0.e.f", "list.1.e", "new.0.p", "a.0"])
+@pytest.mark.parametrize("key", ["a.b.c", "list.5", "list.x", "list.²", "list.0.e.f", "list.1.e", "new.0.p", "a.0"])
 def test_a_key_that_leads_nowhere(key: str) -> None:
     document = parse("a: {b: 1}\nlist: [{e: 1}]\n")
     before = str(document.values)

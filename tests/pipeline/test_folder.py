@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
+from cmp_rerank.ir.abandoned import UNFINISHED
 from cmp_rerank.pipeline.folder import RECORD, RunFolder, digest_of, file_digest, write_json
 
 
@@ -70,11 +72,11 @@ def test_a_stage_with_a_damaged_file_is_made_again(tmp_path: Path, caplog: pytes
 
 
 def test_left_overs_of_a_kill_go_away(tmp_path: Path) -> None:
-    left = tmp_path / ".a.x1y2"
-    left.mkdir()
-    (left / "half").write_text("written")
-    other = tmp_path / ".ab.x1y2"
-    other.mkdir()
+    left, other = tmp_path / f".a.x1y2{UNFINISHED}", tmp_path / f".ab.x1y2{UNFINISHED}"
+    for each in (left, other):
+        each.mkdir()
+        (each / "half").write_text("written")
+        os.utime(each, (0, 0))
     RunFolder(tmp_path).stage("a", {}, maker("one"))
     assert not left.exists()
     assert other.exists()

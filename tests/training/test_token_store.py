@@ -82,6 +82,19 @@ def test_whole_numbers_take_few_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "part").stat().st_size < 100 * 100 * (4 + 1 + 1) * 1.2  # ids up to 99,000, types, segments
 
 
+@pytest.mark.parametrize("segments", [127, 128, 129])
+def test_what_comes_back_can_be_computed_with_as_before(segments: int, tmp_path: Path) -> None:
+    """In one byte, the number after 127 would be -128: the last segment would be lost, and counting them fail."""
+    given = example(segments, segment=np.arange(segments), until=np.arange(segments))
+    write_part(tmp_path / "part", [TokenisedRow(0, [given])], {})
+    (found,) = TokenPart(tmp_path / "part").examples(0)
+    assert found.segments() == given.segments() == list(range(segments))
+    assert found.keeping([0, segments - 1]).tolist() == [0, segments - 1]
+    found.features["token_type_ids"][0] = (
+        50_264  # as an ablation that puts other tokens in place of those that are there
+    )
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
