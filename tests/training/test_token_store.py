@@ -90,9 +90,8 @@ def test_what_comes_back_can_be_computed_with_as_before(segments: int, tmp_path:
     (found,) = TokenPart(tmp_path / "part").examples(0)
     assert found.segments() == given.segments() == list(range(segments))
     assert found.keeping([0, segments - 1]).tolist() == [0, segments - 1]
-    found.features["token_type_ids"][0] = (
-        50_264  # as an ablation that puts other tokens in place of those that are there
-    )
+    # As an ablation that puts other tokens in place of those that are there.
+    found.features["token_type_ids"][0] = 50_264
 
 
 @pytest.mark.parametrize(
