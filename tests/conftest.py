@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -32,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def _one_thread() -> None:
     """Small tensors gain nothing from threads, and several test processes would fight for the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage() -> None:
+    """Trainers collect garbage, which takes a second for all the modules that are loaded here: leave those out."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

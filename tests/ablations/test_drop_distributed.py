@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from processes import SERVER
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from torch import Tensor
@@ -79,7 +80,9 @@ def worker(rank: int, folder: str, drop: CmpDrop, checkpointing: bool) -> None:
 )
 def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path, drop: CmpDrop, checkpointing: bool) -> None:
     folder = str(tiny_models.save_checkpoint(tmp_path, tiny_models.bert_config(), tiny_models.wordpiece()))
-    context = torch.multiprocessing.spawn(worker, (folder, drop, checkpointing), nprocs=2, join=False)
+    context = torch.multiprocessing.start_processes(
+        worker, (folder, drop, checkpointing), nprocs=2, join=False, start_method=SERVER.get_start_method()
+    )
     model = load(folder, checkpointing)
     loss = loss_of(model, model, drop)
     expected = []

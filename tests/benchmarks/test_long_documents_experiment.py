@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import python
 from tiny_models import PASSAGES, QUERIES, TEXTS
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "experiments" / "long_documents.py"
@@ -24,8 +23,7 @@ def test_the_short_form_compares_all_arms(tiny_checkpoint: Path, tmp_path: Path)
     judged = [f"q{i}\td{TEXTS.index(passage)}\t1" for i, passage in enumerate(PASSAGES)]
     (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged))
     out = tmp_path / "result.json"
-    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--model", str(tiny_checkpoint), "--fast"]
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
+    done = python(SCRIPT, "--data", tmp_path, "--model", tiny_checkpoint, "--fast", "--out", out)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(out.read_text())
     assert result["comparison"]["systems"] == [
@@ -44,7 +42,6 @@ def test_the_short_form_compares_all_arms(tiny_checkpoint: Path, tmp_path: Path)
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "nothing")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python(SCRIPT, "--data", tmp_path / "nothing")
     assert done.returncode == 1
     assert "nothing is missing" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+from processes import python
 from tiny_models import PASSAGES, QUERIES
 from transformers import AutoModel, AutoModelForQuestionAnswering
 
@@ -54,9 +54,7 @@ def arguments(folder: Path, data: str, *more: str) -> list[str]:
 
 
 def run(folder: Path, data: str, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *arguments(folder, data, *more)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return python(*arguments(folder, data, *more))
 
 
 def call(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:

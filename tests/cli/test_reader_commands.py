@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 import tiny_models
 import torch
 from click.testing import Result
+from processes import python
 from tiny_models import PASSAGES, QUERIES
 from transformers import AutoModelForQuestionAnswering, Trainer
 from typer.testing import CliRunner
@@ -285,11 +283,7 @@ def test_a_byte_order_mark_is_no_part_of_a_text(where: str, folder: Path, tmp_pa
 
 def unread(*arguments: Any) -> None:
     """Run a command whose stdout nobody reads."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, "-m", "cmp_rerank", *map(str, arguments)]
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(writing)
+    done = python("-m", "cmp_rerank", *arguments, unread=True)
     assert done.returncode == 0, done.stderr
 
 

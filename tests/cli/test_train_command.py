@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +12,7 @@ import torch
 from click.testing import Result
 from optional_libraries import datasets
 from pipeline_data import collection, settings
+from processes import Program, distributed, free_port
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -35,15 +29,6 @@ def call(*arguments: Any) -> Result:
 def weights(folder: Path) -> torch.Tensor:
     state = load_file(folder / "model.safetensors")
     return torch.cat([state[name].flatten().double() for name in sorted(state)])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_garbage() -> Iterator[None]:
-    """Trainers collect garbage at each evaluation, which takes a second for all the modules that are loaded here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -173,37 +158,27 @@ def test_what_is_refused(config: Path, tmp_path: Path, arguments: list[str], mes
     assert not (tmp_path / "run").exists()
 
 
-def start(
-    config: Path, out: Path, *arguments: str, processes: int = 1, launcher: str = "torchrun"
-) -> subprocess.Popen[str]:
+def start(config: Path, out: Path, *arguments: str, processes: int = 1, launcher: str = "") -> list[Program]:
     datasets.Dataset  # noqa: B018 - the test is skipped where they are not
-    command = [sys.executable]
-    if processes > 1 and launcher == "accelerate":
-        command += ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]
-        command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    elif processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    return subprocess.Popen(
-        [*command, "-m", "cmp_rerank", "train", str(config), "-o", str(out), *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ["-m", "cmp_rerank", "train", config, "-o", out, *arguments]
+    if launcher == "accelerate":
+        launch = ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}"]
+        launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+        return [Program(*launch, *command)]
+    if launcher == "torchrun":
+        launch = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
+        return [Program(*launch, *command)]
+    return distributed(processes, *command)
 
 
 def test_a_kill_in_the_middle_and_a_resume_end_as_one_run(config: Path, tmp_path: Path) -> None:
     long = [f"--set=training.{setting}" for setting in ("max_steps=8", "save_steps=1", "eval_steps=8")]
     long += ["--set=training.load_best_model_at_end=false", "--set=guard.enabled=false"]
-    killed = start(config, tmp_path / "killed", *long)
+    (killed,) = start(config, tmp_path / "killed", *long)
     while last_checkpoint(tmp_path / "killed" / "seed-0-training") is None:
-        assert killed.poll() is None, killed.stderr.read()  # type: ignore[union-attr]
+        assert killed.poll() is None, killed.finished().stderr
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
     found = last_checkpoint(tmp_path / "killed" / "seed-0-training")
     assert found is not None
     assert not (tmp_path / "killed" / "seed-0").exists()
@@ -217,7 +192,9 @@ def test_a_kill_in_the_middle_and_a_resume_end_as_one_run(config: Path, tmp_path
     assert values[0]["comparison"]["means"] == values[1]["comparison"]["means"]
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "launcher", ["", *(pytest.param(launcher, marks=pytest.mark.slow) for launcher in ("torchrun", "accelerate"))]
+)
 def test_two_processes_train_what_one_does(launcher: str, config: Path, tmp_path: Path) -> None:
     """With the batches of one process, halved, and without dropout, which draws other masks in each process."""
     common = [
@@ -233,13 +210,14 @@ def test_two_processes_train_what_one_does(launcher: str, config: Path, tmp_path
         options, found = (*common, *more), {}
         two = start(config, tmp_path / "two", *options, "--batch-size", "2", processes=2, launcher=launcher)
         one = call(config, "-o", tmp_path / "one", *options, "--batch-size", "4")
-        output, errors = two.communicate(timeout=300)
-        assert two.returncode == 0, errors[-4000:]
+        ended = [process.finished() for process in two]
+        for each in ended:
+            assert each.returncode == 0, each.stderr[-4000:]
         assert one.exit_code == 0, one.output
         for seed in (0, 1):
             found[seed] = weights(tmp_path / "one" / f"seed-{seed}" / "model")
             assert (found[seed] - weights(tmp_path / "two" / f"seed-{seed}" / "model")).abs().max() < 1e-5
-        return output, found
+        return "".join(each.stdout for each in ended), found
 
     output, found = trained()
     for seed in (0, 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +25,6 @@ from cmp_rerank.demo.recipe import ARMS, COMPARATIVE, PLAIN
 from cmp_rerank.evaluation import compare, evaluate
 from cmp_rerank.guard import load_guard
 from cmp_rerank.ir import read_run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_garbage() -> Iterator[None]:
-    """Trainers collect garbage, which takes a second for all the modules that are loaded here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from optional_libraries import datasets
+from processes import python
 from tiny_models import PASSAGES, QUERIES, TEXTS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -89,10 +88,11 @@ def run_in_a_process(tmp_path: Path) -> Callable[..., str]:
 
     def run(name: str, *arguments: object) -> str:
         datasets.Dataset  # noqa: B018 - the test is skipped where they are not
-        command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
-        environment = os.environ | {"COLUMNS": "160", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=300
+        done = python(
+            EXAMPLES / f"{name}.py",
+            *arguments,
+            environment={"COLUMNS": "160", "CUDA_VISIBLE_DEVICES": ""},
+            cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout

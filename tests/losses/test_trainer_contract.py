@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from optional_libraries import datasets
+from processes import python
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder import losses as upstream
@@ -192,9 +191,8 @@ def test_the_checkpoint_loads_without_this_package(tiny_model: CrossEncoder, tmp
         "from sentence_transformers import CrossEncoder\n"
         "print(json.dumps(CrossEncoder(sys.argv[1], device='cpu').predict([('a', 'b'), ('c', 'd')]).tolist()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "final")], capture_output=True, text=True, check=True
-    )
+    done = python("-c", program, tmp_path / "final")
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(
         tiny_model.predict([("a", "b"), ("c", "d")]).tolist()
     )

@@ -284,8 +284,15 @@ def first_passage(scores: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return scores[:, 0]
 
 
-@pytest.mark.parametrize("combine", [MaxP(), first_passage])
-@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize(
+    ("ours", "combine"),
+    [
+        (False, MaxP()),
+        (True, first_passage),
+        pytest.param(False, first_passage, marks=pytest.mark.slow),
+        pytest.param(True, MaxP(), marks=pytest.mark.slow),
+    ],
+)
 def test_trainers_resume_it_and_load_its_best_checkpoint(
     ours: bool, combine: Any, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import distributed
 from tiny_readers import reader
 
 SCRIPT = Path(__file__).with_name("reader_distributed_run.py")
@@ -22,18 +19,9 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
         module.save_pretrained(tmp_path / "start")
     before = torch.cat([p.detach().flatten().double() for p in model.parameters()])
     for world in (1, 2):
-        command = [sys.executable]
-        if world > 1:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                command += ["-m", "torch.distributed.run", f"--nproc_per_node={world}"]
-                command += [f"--master_port={free.getsockname()[1]}"]
-        ran = subprocess.run(
-            [*command, str(SCRIPT), str(tmp_path / "start"), str(tmp_path)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, timeout=400, check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr[-4000:]
+        for process in distributed(world, SCRIPT, tmp_path / "start", tmp_path):
+            ran = process.finished()
+            assert ran.returncode == 0, ran.stderr[-4000:]
     one = torch.load(tmp_path / "None-0-of-1.pt")
     ours, theirs = (torch.load(tmp_path / f"None-{rank}-of-2.pt") for rank in (0, 1))
     assert ours["wrapper"] == "DistributedDataParallel"

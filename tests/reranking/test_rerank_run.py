@@ -6,8 +6,6 @@ import ast
 import itertools
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from collection import CORPUS, QUERIES, RUN, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optional_libraries import datasets
+from processes import python
 from sentence_transformers import CrossEncoder
 
 from cmp_rerank.evaluation import rerank
@@ -254,8 +253,7 @@ def test_killed_and_resumed_and_two_processes_give_the_same_bytes(tmp_path: Path
     tiny_models.save_checkpoint(tmp_path / "model", tiny_models.bert_config(), tiny_models.wordpiece())
     write(tmp_path)
     script = Path(__file__).parent / "reranking_run.py"
-    command = [sys.executable, str(script), str(tmp_path / "model"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python(script, tmp_path / "model", tmp_path)
     assert done.returncode == 0, done.stderr
     found = ast.literal_eval(done.stdout.splitlines()[-1])
     assert found["killed"] == -9

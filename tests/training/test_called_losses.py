@@ -167,10 +167,20 @@ def test_the_own_forward_of_a_loss_that_caches_gradients(
         ComparativeLoss(tiny_model.train(), Subclass(tiny_model), [CmpDrop()])([QUERIES, PASSAGES, OTHERS])
 
 
-@pytest.mark.parametrize("by_name", [True, False], ids=["losses by name", "one loss"])
-@pytest.mark.parametrize("name", MAKE)
-def test_each_dataset_has_its_own_prompt(by_name: bool, name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """Weights and losses of evaluation are those of the base trainer, and others with other prompts."""
+@pytest.mark.parametrize(
+    ("name", "by_name"),
+    [
+        ("plain", True),
+        ("comparative", False),
+        pytest.param("plain", False, marks=pytest.mark.slow),
+        pytest.param("comparative", True, marks=pytest.mark.slow),
+    ],
+)
+def test_each_dataset_has_its_own_prompt(name: str, by_name: bool, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Weights and losses of evaluation are those of the base trainer, and others with other prompts.
+
+    Each dataset has a loss of its own, by its name, or all have one.
+    """
 
     def trained(cls: Any, prompts: Any, **options: Any) -> tuple[torch.Tensor, dict[str, float]]:
         model = without_dropout(tiny_checkpoint)

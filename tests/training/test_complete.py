@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,15 +67,6 @@ def weights(made: Any) -> torch.Tensor:
 
 def losses(made: Any) -> list[float]:
     return [entry["loss"] for entry in made.state.log_history if "loss" in entry]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_garbage() -> Iterator[None]:
-    """Trainers collect garbage, which takes a second for all the modules that are loaded here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("length", [{"max_steps": 2}, {"num_train_epochs": 1}])

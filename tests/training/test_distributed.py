@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from optional_libraries import datasets
+from processes import distributed
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 FAST = [
@@ -31,18 +28,9 @@ RAGGED = ["ragged", "ragged-token-budget", "ragged-accumulating", "mixed", "accu
 
 def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int, **env: str) -> None:
     datasets.Dataset  # noqa: B018 - the test is skipped where they are not
-    command = [sys.executable]
-    if world > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command += ["-m", "torch.distributed.run", f"--nproc_per_node={world}", f"--master_port={port}"]
-    ran = subprocess.run(
-        [*command, str(SCRIPT), str(checkpoint), str(output), *scenarios],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PROCESSES": "2"} | env,
-        capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr[-4000:]
+    for process in distributed(world, SCRIPT, checkpoint, output, *scenarios, environment={"PROCESSES": "2"} | env):
+        ran = process.finished(1200)
+        assert ran.returncode == 0, ran.stderr[-4000:]
 
 
 def facts(output: Path, scenario: str, world: int = 2) -> list[dict[str, Any]]:

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from benchmarks.study import together, training
+from processes import SERVER
+
+from benchmarks.study import together, training, workers
 from benchmarks.study.starts import make_start
 from benchmarks.study.tasks import TASKS, prepare
 
@@ -27,6 +30,13 @@ def forgotten() -> Iterator[None]:
 
 
 _PARTS = together._parts
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the study spawns processes, they fork from one that has imported torch."""
+    contexts = SimpleNamespace(get_context={"spawn": SERVER}.__getitem__)
+    monkeypatch.setattr(workers, "multiprocessing", contexts)
 
 
 @pytest.fixture(scope="module")
