@@ -12,6 +12,7 @@ import gc
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -68,11 +69,12 @@ class Program:
         self.process.join()
 
     def finished(self, timeout: float = 400) -> subprocess.CompletedProcess[str]:
-        """Wait for its end."""
+        """Wait for its end; to be called once, for its output is removed."""
         self.process.join(timeout)
         if self.poll() is None:
             self.kill()
         output, errors = ((self.folder / name).read_text() for name in ("output", "errors"))
+        shutil.rmtree(self.folder)
         assert self.process.exitcode is not None
         return subprocess.CompletedProcess([], self.process.exitcode, output, errors)
 
