@@ -38,8 +38,8 @@ PACKAGE = Path(__file__).parents[1] / "cmp_rerank"
 USERS = {
     PACKAGE / name
     for name in (
-        "cli/demo.py", "cli/train.py", "collections/hub.py", "ir/dataset_folders.py", "mining/mine.py",
-        "mining/rows.py", "mining/write.py",
+        "cli/quiet.py", "collections/hub.py", "ir/dataset_folders.py", "mining/mine.py", "mining/rows.py",
+        "mining/write.py",
     )
 }  # fmt: skip
 

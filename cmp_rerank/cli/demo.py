@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from cmp_rerank.cli import options
-from cmp_rerank.cli.progress import progress, quiet_libraries
+from cmp_rerank.cli.progress import progress
+from cmp_rerank.cli.quiet import quiet_libraries
 
 
 def demo(

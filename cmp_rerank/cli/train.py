@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cmp_rerank.cli import options
-from cmp_rerank.cli.progress import progress, quiet_libraries
+from cmp_rerank.cli.progress import progress
+from cmp_rerank.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from cmp_rerank.pipeline import Config, Results

@@ -106,7 +106,7 @@ def test_a_chain_of_commands(tmp_path: Path) -> None:
         ["bash", "-c", f"{retrieve} --json"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--measure and --json need --out" in refused.stderr
+    assert "--json needs --out" in refused.stderr
 
 
 def test_standard_output_is_written_as_a_file_would_be(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
