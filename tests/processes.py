@@ -18,22 +18,28 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 #: Forks from a process that has no threads; of autograd, say, as the tests have.
 SERVER = multiprocessing.get_context("forkserver")
-LIBRARIES = [
-    "torch",
-    "sentence_transformers",
-    "sentence_transformers.cross_encoder.trainer",
-    "datasets",
-    "accelerate",
-]
-SERVER.set_forkserver_preload(LIBRARIES)
+SERVER.set_forkserver_preload(
+    [
+        "torch",
+        "sentence_transformers",
+        "sentence_transformers.cross_encoder.trainer",
+        "sentence_transformers.cross_encoder.losses",
+        "datasets",
+        "accelerate",
+        "hypothesis",
+        "scipy.stats",
+    ]
+)
 
 
 class Program:
@@ -92,6 +98,20 @@ def distributed(count: int, *command: object, environment: Mapping[str, str] | N
     known |= {name: str(count) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
     ranks = [{name: str(rank) for name in ("RANK", "LOCAL_RANK")} for rank in range(count)]
     return [Program(*command, environment={**(environment or {}), **known, **own}) for own in ranks]
+
+
+def succeeded(programs: Sequence[Program], timeout: float = 400) -> list[subprocess.CompletedProcess[str]]:
+    """Wait for programs that know of each other; where one fails, no other waits for it any more, and it is told."""
+    end = time.monotonic() + timeout
+    while (running := [each for each in programs if each.poll() is None]) and time.monotonic() < end:
+        if any(each.poll() for each in programs):
+            break
+        wait([each.process.sentinel for each in running], end - time.monotonic())
+    ended = [each.finished(0) for each in programs]
+    # What was ended here has a negative status: it is not why.
+    failed = max(ended, key=lambda each: (each.returncode > 0, each.returncode < 0))
+    assert failed.returncode == 0, failed.stderr[-4000:]
+    return ended
 
 
 def free_port() -> int:

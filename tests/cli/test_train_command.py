@@ -12,7 +12,7 @@ import torch
 from click.testing import Result
 from optional_libraries import datasets
 from pipeline_data import collection, settings
-from processes import Program, distributed, free_port
+from processes import Program, distributed, free_port, succeeded
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -210,9 +210,7 @@ def test_two_processes_train_what_one_does(launcher: str, config: Path, tmp_path
         options, found = (*common, *more), {}
         two = start(config, tmp_path / "two", *options, "--batch-size", "2", processes=2, launcher=launcher)
         one = call(config, "-o", tmp_path / "one", *options, "--batch-size", "4")
-        ended = [process.finished() for process in two]
-        for each in ended:
-            assert each.returncode == 0, each.stderr[-4000:]
+        ended = succeeded(two)
         assert one.exit_code == 0, one.output
         for seed in (0, 1):
             found[seed] = weights(tmp_path / "one" / f"seed-{seed}" / "model")

@@ -1496,6 +1496,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "the same settings in another order would make a stage again",
     ),
     Mutant(
+        "leftovers-stay",
+        "cmp_rerank/ir/abandoned.py",
+        "            shutil.rmtree(path) if path.is_dir() else path.unlink()",
+        "            path.exists()",
+        FOLDER,
+        "what a kill has left would stay on the disk",
+    ),
+    Mutant(
+        "tokens-stay-narrow",
+        "cmp_rerank/training/token_part.py",
+        'return array.astype(np.int64) if array.dtype.kind in "iu" else array',
+        "return array",
+        ("tests/training/test_token_store.py",),
+        "of 128 segments the last would be lost",
+    ),
+    Mutant(
         "pipeline-curve-falls",
         "cmp_rerank/pipeline/learning_curve.py",
         "interval(means[-1] - means[-2], _LEVEL)",

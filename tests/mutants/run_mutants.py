@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import multiprocessing
 import os
 import platform
 import queue
@@ -29,23 +28,15 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from mutant_list import MUTANTS, Mutant
+from processes import SERVER
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("cmp_rerank", "tests", "pyproject.toml")
 PYTEST = ("-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--hypothesis-seed=0")
-#: Each run of the tests is a process of its own, forked from one that has imported what takes long to import.
-SERVER = multiprocessing.get_context("forkserver")
-PRELOADED = (
-    "torch",
-    "transformers",
-    "sentence_transformers.cross_encoder.losses",
-    "datasets",
-    "hypothesis",
-    "scipy.stats",
-)
 #: Seconds after which tests are stopped: a mutant that makes them run on and on is noticed, too.
 LIMIT = 300
 
@@ -86,7 +77,10 @@ def copies(root: Path, number: int) -> Iterator[queue.Queue[Path]]:
 def run_tests(
     place: Path, tests: Sequence[str], *options: str, limit: float | None = LIMIT
 ) -> tuple[int | None, str]:
-    """The exit status of pytest in a copy, None if it was stopped; and what it printed."""
+    """The exit status of pytest in a copy, None if it was stopped; and what it printed.
+
+    Each run is a process of its own, forked from one that has imported what takes long to import.
+    """
     output = place / "output.txt"
     process = SERVER.Process(target=_pytest, args=(place, [*PYTEST, *options, *tests], output))
     process.start()
@@ -155,13 +149,10 @@ def failures(tests: Sequence[str], free: queue.Queue[Path]) -> set[str]:
     return found
 
 
-def run_all(
-    mutants: Sequence[Mutant], jobs: int, root: Path = ROOT, preloaded: Sequence[str] = PRELOADED
-) -> list[Result]:
+def run_all(mutants: Sequence[Mutant], jobs: int, root: Path = ROOT) -> list[Result]:
     """Run the tests without mutants, then every mutant; the results are in the order given."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    SERVER.set_forkserver_preload(list(preloaded))
     with copies(root, jobs) as free, ThreadPoolExecutor(jobs) as workers:
         shares = [share for i in range(jobs) if (share := tests[i::jobs])]
         failing = set().union(*workers.map(lambda share: failures(share, free), shares))

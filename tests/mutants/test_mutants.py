@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from mutant_list import MUTANTS, Mutant
-from processes import LIBRARIES
 from run_mutants import BROKEN, FAILED_BEFORE, KILLED, NOT_FOUND, ROOT, SURVIVED, run_all
 
 
@@ -50,7 +49,7 @@ def test_what_becomes_of_mutants(project: Path) -> None:
         mutant("x", "y"),
         mutant("def double", "def triple"),
     ]
-    results = run_all(mutants, jobs=2, root=project, preloaded=LIBRARIES)
+    results = run_all(mutants, jobs=2, root=project)
     outcomes = [result.outcome for result in results]
     assert outcomes == [KILLED, SURVIVED, NOT_FOUND, NOT_FOUND, BROKEN]
     assert results[0].by == "tests/test_double.py::test_double"
@@ -60,4 +59,4 @@ def test_what_becomes_of_mutants(project: Path) -> None:
 def test_tests_that_fail_anyway_kill_nothing(project: Path) -> None:
     (project / "tests/test_double.py").write_text("def test_double():\n    assert False\n")
     mutant = Mutant("any", "cmp_rerank/__init__.py", "2 * x", "3 * x", ("tests/test_double.py",), "")
-    assert [result.outcome for result in run_all([mutant], 1, project, LIBRARIES)] == [FAILED_BEFORE]
+    assert [result.outcome for result in run_all([mutant], 1, project)] == [FAILED_BEFORE]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import distributed
+from processes import distributed, succeeded
 from tiny_readers import reader
 
 SCRIPT = Path(__file__).with_name("reader_distributed_run.py")
@@ -19,9 +19,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
         module.save_pretrained(tmp_path / "start")
     before = torch.cat([p.detach().flatten().double() for p in model.parameters()])
     for world in (1, 2):
-        for process in distributed(world, SCRIPT, tmp_path / "start", tmp_path):
-            ran = process.finished()
-            assert ran.returncode == 0, ran.stderr[-4000:]
+        succeeded(distributed(world, SCRIPT, tmp_path / "start", tmp_path))
     one = torch.load(tmp_path / "None-0-of-1.pt")
     ours, theirs = (torch.load(tmp_path / f"None-{rank}-of-2.pt") for rank in (0, 1))
     assert ours["wrapper"] == "DistributedDataParallel"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from optional_libraries import datasets
-from processes import distributed
+from processes import distributed, succeeded
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 FAST = [
@@ -28,9 +28,9 @@ RAGGED = ["ragged", "ragged-token-budget", "ragged-accumulating", "mixed", "accu
 
 def launch(checkpoint: Path, output: Path, scenarios: list[str], world: int, **env: str) -> None:
     datasets.Dataset  # noqa: B018 - the test is skipped where they are not
-    for process in distributed(world, SCRIPT, checkpoint, output, *scenarios, environment={"PROCESSES": "2"} | env):
-        ran = process.finished(1200)
-        assert ran.returncode == 0, ran.stderr[-4000:]
+    succeeded(
+        distributed(world, SCRIPT, checkpoint, output, *scenarios, environment={"PROCESSES": "2"} | env), timeout=1200
+    )
 
 
 def facts(output: Path, scenario: str, world: int = 2) -> list[dict[str, Any]]:
