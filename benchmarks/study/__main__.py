@@ -190,6 +190,7 @@ class _How:
                 return
             start = next((row for row in read(task, self.results) if row["arm"] == "start"), None)
             if start is None:
+                print(f"{task}: measuring the start", flush=True)
                 yield start_row(task, self.cache, self.device)
             elif said := another_start(start, self.cache, self.device):
                 print(f"left out: {said}", flush=True)
