@@ -5,6 +5,7 @@ The process that deals the tests out to others imports this file, too; it has no
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import os
@@ -69,12 +70,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.save_checkpoint(folder, tiny_models.bert_config(), tiny_models.wordpiece())
 
 
-@pytest.fixture
-def tiny_model(tiny_checkpoint: Path) -> CrossEncoder:
-    """A small random BERT cross-encoder, fresh for each test."""
+@pytest.fixture(scope="session")
+def _tiny_model(tiny_checkpoint: Path) -> CrossEncoder:
     from sentence_transformers import CrossEncoder
 
     return CrossEncoder(str(tiny_checkpoint), device="cpu")
+
+
+@pytest.fixture
+def tiny_model(_tiny_model: CrossEncoder) -> CrossEncoder:
+    """A small random BERT cross-encoder, fresh for each test; a copy takes a fifth of the time of loading it."""
+    return copy.deepcopy(_tiny_model)
 
 
 @pytest.fixture
