@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import stats
 
-from cmp_rerank.guard.choice import choose, pick
+from cmp_rerank.guard.choice import paired
 
 from .arms import ARMS
 from .cells import SCREENED_AT, chosen_rate
@@ -399,13 +399,10 @@ def guarded(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
         ]
         if not mine:
             continue
-        alone, handed, kept = [], [], 0
-        for row in mine:
-            difference = decode(row["values"], TASKS[task]) - begin
-            chosen = choose(np.stack([begin_guard, decode(row["guard"], TASKS[task])])).chosen
-            kept += chosen == 0
-            alone.append(difference)
-            handed.append(difference * chosen)
+        chosen = handed_over(begin_guard, np.stack([decode(row["guard"], TASKS[task]) for row in mine]))
+        alone = [decode(row["values"], TASKS[task]) - begin for row in mine]
+        handed = [difference * tuned for difference, tuned in zip(alone, chosen, strict=True)]
+        kept = int((~chosen).sum())
         cells = [arm, str(len(mine)), *_below(alone), *_below(handed), f"{kept}/{len(mine)}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -421,21 +418,45 @@ def guarded_by_wrong_labels(rows: list[dict[str, Any]], task: str, size: int, dr
     if not found.noise or start is None or not tuned:
         return "no runs with wrong labels"
     begin, seen = (decode(start[name], found) for name in ("values", "guard"))
-    pairs = [np.stack([seen, decode(row["guard"], found)]) for row in tuned]
+    guards = np.stack([decode(row["guard"], found) for row in tuned])
     gains = [float((decode(row["values"], found) - begin).mean()) for row in tuned]
     draw, chosen = np.random.default_rng(0), []
     for _ in range(draws):
         wrong = np.zeros(len(seen), dtype=bool)
         wrong[draw.permutation(len(seen))[: round(found.noise * len(seen))]] = True
-        given = [np.where(wrong, 1 - pair, pair) for pair in pairs]
-        # Where it picks the start, nothing can confirm the other one.
-        chosen.append([pick(pair, (0,), 1.0) and choose(pair).chosen for pair in given])
+        chosen.append(handed_over(np.where(wrong, 1 - seen, seen), np.where(wrong, 1 - guards, guards)))
     handed = np.array(chosen) * np.array(gains)
     return (
         f"{len(tuned)} runs, {draws} draws of {found.noise:.0%} wrong labels: the start is kept in "
         f"{np.mean(np.array(chosen) == 0):.1%}, and what is handed over is {handed.mean():+.5f} from it on average, "
         f"below it in {np.mean(handed < 0):.1%}"
     )
+
+
+def handed_over(start: np.ndarray, tuned: np.ndarray, folds: int = 10, repeats: int = 10) -> np.ndarray:
+    """Which tuned models the guard hands over, each against the start: what `choose` says of the two, of all at once.
+
+    Args:
+        start: (rows,) Values of the start.
+        tuned: (models, rows) Values of the tuned models.
+        folds: As for `choose`.
+        repeats: As for `choose`.
+    """
+    gains = tuned - start
+    folds = min(folds, len(start))
+    rng, sums = np.random.default_rng(0), np.zeros_like(gains)
+    for _ in range(repeats):
+        fold_of = rng.permutation(len(start)) % folds
+        for fold in range(folds):
+            held_out = fold_of == fold
+            picked = _gain(gains[:, ~held_out])
+            sums[:, held_out] += np.where(picked[:, None], tuned[:, held_out], start[held_out])
+    return _gain(gains) & _gain(sums / repeats - start)
+
+
+def _gain(differences: np.ndarray) -> np.ndarray:
+    means, errors = paired(differences)
+    return np.asarray(means > (1 + 1e-9) * errors)  # see `choose`
 
 
 def _below(differences: list[np.ndarray]) -> list[str]:

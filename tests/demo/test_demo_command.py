@@ -23,6 +23,11 @@ ROOT = Path(__file__).parents[2]
 PATH = re.search(
     r"## From a corpus to a guarded reranker\n.*?```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
 )
+#: What is added to a command, so that it takes seconds.
+QUICK = {
+    "retrieve": ["--depth", "20"],
+    "train": ["--set", "training.use_cpu=true", "--set", "guard.repeats=2"],
+}
 HUB_NAME = re.compile(r"cross-encoder/[\w.\-]+")
 
 
@@ -89,8 +94,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(demo: tuple[Path, Re
         names.append(words[1])
         if words[1] == "demo":
             continue  # run already
-        more = ["--set", "training.use_cpu=true", "--set", "guard.repeats=2"] if words[1] == "train" else []
-        result = CliRunner().invoke(app, [*words[1:], *more], catch_exceptions=False)
+        result = CliRunner().invoke(app, [*words[1:], *QUICK.get(words[1], [])], catch_exceptions=False)
         assert result.exit_code == 0, (line, result.output)
     assert set(names) == {"demo", "retrieve", "mine", "train", "guard", "rerank", "evaluate", "compare"}
 

@@ -20,6 +20,7 @@ from benchmarks.study.analysis import contrast, holm, screening, summary, tuning
 from benchmarks.study.cells import Cell, at_chosen_rates
 from benchmarks.study.measuring import decode
 from benchmarks.study.tasks import TASKS
+from cmp_rerank.guard.choice import choose
 
 
 def test_a_difference_is_tested_over_seeds_or_rows_whichever_is_less_certain() -> None:
@@ -192,6 +193,17 @@ def test_the_guard_keeps_the_start_where_validation_says_nothing() -> None:
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == ["plain", "3", "-0.1333", "2/3", "2/3", "+0.0000", "1/3", "1/3", "1/3"]
     assert analysis.guarded(rows[1:], "sst2", 16) == ["the start has not been measured"]
+
+
+@pytest.mark.parametrize("rows", [2, 7, 100])
+def test_many_models_are_guarded_as_each_alone(rows: int) -> None:
+    draw = np.random.default_rng(rows)
+    classes = draw.integers(0, 2, (20, rows)).astype(float)
+    ranks = 1 / draw.integers(1, 5 - np.linspace(0, 2, 20, dtype=int)[:, None], (20, rows))
+    for start, *tuned in ([*classes, classes[0], np.ones(rows)], ranks):
+        chosen = [bool(choose(np.stack([start, each])).chosen) for each in tuned]
+        assert analysis.handed_over(start, np.stack(tuned)).tolist() == chosen
+        assert rows < 100 or {*chosen} == {False, True}
 
 
 def test_the_guard_by_wrong_labels() -> None:
