@@ -241,14 +241,14 @@ def test_what_changed_and_what_depends_on_it_is_made_again(tiny_checkpoint: Path
 def test_a_training_that_has_finished_is_made_again_with_other_settings(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    plain: dict[str, Any] = {"seeds": [0, 3], "guard": {"enabled": False}}
+    plain: dict[str, Any] = {"guard": {"enabled": False}}
     sizes = plain | {"sizes": [3, "all"]}
     run(settings(tiny_checkpoint, **sizes), tmp_path / "run", collection=collection())
     for changed in (sizes | {"training": {"learning_rate": 5e-3}}, plain | {"negatives": {"negatives": 2}}):
         again = run(settings(tiny_checkpoint, **changed), tmp_path / "run", collection=collection(), resume=True)
         fresh = tmp_path / "-".join(changed)
         anew = run(settings(tiny_checkpoint, **changed), fresh, collection=collection())
-        for name in ("seed-0", "seed-3", *(["size-3/seed-0", "size-3/seed-3"] if "sizes" in changed else [])):
+        for name in ("seed-0", *(["size-3/seed-0"] if "sizes" in changed else [])):
             assert torch.equal(weights(again.folder / name / "model"), weights(anew.folder / name / "model"))
             logs = [lines(each.folder / f"{name}-training" / "metrics.jsonl") for each in (again, anew)]
             assert _without_times(logs[0]) == _without_times(logs[1])
