@@ -445,6 +445,24 @@ def test_bad_models_and_batches(tiny_model: CrossEncoder, tmp_path: Path) -> Non
         loss([QUERIES, PASSAGES, OTHERS], BINARY)
 
 
+@pytest.mark.parametrize("wrong", [2.0, -0.5, float("nan")])
+def test_labels_that_binary_cross_entropy_has_no_minimum_for(wrong: float, tiny_model: CrossEncoder) -> None:
+    class Scaled(upstream.BinaryCrossEntropyLoss):
+        def forward(self, inputs: Any, labels: Tensor, **options: Any) -> Tensor:
+            return super().forward(inputs, (labels / 4).nan_to_num().clamp(0, 1), **options)
+
+    labels, batch = torch.tensor([1.0, 0.5, wrong, 0.0]), [QUERIES, PASSAGES]
+    binary, own, squares = (
+        ComparativeLoss(tiny_model.train(), made(tiny_model), [CmpCrop()])
+        for made in (upstream.BinaryCrossEntropyLoss, Scaled, upstream.MSELoss)
+    )
+    with pytest.raises(ValueError, match=f"BinaryCrossEntropyLoss needs labels from 0 to 1; got {wrong:g}; divide"):
+        binary(batch, labels)
+    assert binary(batch, labels.nan_to_num().clamp(0, 1)).isfinite()
+    assert own(batch, labels).isfinite()
+    assert squares(batch, labels.nan_to_num()).isfinite()
+
+
 def test_texts_of_any_script_and_length(tiny_model: CrossEncoder, caplog: pytest.LogCaptureFixture) -> None:
     tiny_model.train()
     texts = [
