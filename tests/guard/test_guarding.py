@@ -309,6 +309,7 @@ def test_the_same_weights_twice_are_refused(start: CrossEncoder, tiny: Tiny) -> 
         ),
         ({"first_stage": {"q00": {"d99": 1.0}}}, "no text for document 'd99'"),
         ({"qrels": {}}, "there is no judged query"),
+        ({"qrels": {"q00": {"d0": 0}, "q01": {"d0": -1}}}, "no judged query has a relevant document.*; got 2 with"),
         ({"queries": ["a"]}, "queries must map ids to texts; got a list of 1"),
     ],
 )
