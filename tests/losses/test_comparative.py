@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -483,6 +484,22 @@ def test_texts_of_any_script_and_length(tiny_model: CrossEncoder, caplog: pytest
     assert loss.truncation.passages == 3 * len(texts)
     reports = [r for r in caplog.records if "passages were truncated" in r.getMessage()]
     assert len(reports) == 1
+
+
+def test_copies_after_training_have_their_own_model(tiny_model: CrossEncoder) -> None:
+    """Copied by `copy` and by `pickle`, as in a search for hyperparameters."""
+    loss = ComparativeLoss(tiny_model.train(), upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop(), CmpDrop()])
+    loss([QUERIES, PASSAGES], BINARY)
+    copies = [copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))]
+    value = loss([QUERIES, PASSAGES], BINARY)  # other views than before
+    for other in copies:
+        assert other.model is other.loss.model is not tiny_model
+        torch.testing.assert_close(other([QUERIES, PASSAGES], BINARY), value)
+        with torch.no_grad():
+            for parameter in other.model.parameters():
+                parameter.zero_()
+        assert other([QUERIES, PASSAGES], BINARY) != value
+    assert any(parameter.any() for parameter in tiny_model.parameters())
 
 
 def test_config_and_citation(tiny_model: CrossEncoder) -> None:
