@@ -323,8 +323,9 @@ class DropHooks:
         if x.ndim != 3 or x.shape[0] != len(rows.key) or tokens not in (1, x.shape[1]):
             raise ValueError(
                 f"The rows have {len(rows.key)} x {tokens} tokens, but {type(self.model).__name__} works on hidden "
-                f"states of shape {tuple(x.shape)}: it adds tokens (a soft prompt), unpads, splits the batch over "
-                "devices or the sequence into chunks. Which token is which would be a guess; switch that off."
+                f"states of shape {tuple(x.shape)}: it adds tokens (a soft prompt) or joins them, puts tokens before "
+                "rows, unpads, splits the batch over devices or the sequence into chunks. Which token is which would "
+                "be a guess; switch that off, or use CmpCrop alone."
             )
         return rows
 

@@ -80,12 +80,12 @@ def retrieve(
     from cmp_rerank.ir import first_stage as build
     from cmp_rerank.ir import write_run
     from cmp_rerank.ir.files import check_id, tag_of
-    from cmp_rerank.ir.lines import is_stream
+    from cmp_rerank.ir.lines import is_stdout, is_stream
 
     if tag:
         check_id("tag", tag)
-    if str(out) == "-" and as_json:
-        raise ValueError("--json needs --out, since the run itself goes to stdout; got -; give a path")
+    if is_stdout(out) and as_json:
+        raise ValueError(f"--json needs --out, since the run itself goes to stdout; got {out}; give a path")
     if measures and is_stream(out):
         raise ValueError(f"--measure needs --out with a file, since the run is read again; got {out}; give a path")
     documents, texts, judged = _inputs(collection, split, corpus, queries, qrels, index)

@@ -111,6 +111,10 @@ class Scorer:
         self._default_tokens: int | None = None
         self._model: _Known | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy finds out about its model by itself: what was found is hooks of this one."""
+        return vars(self) | {"_model": None}
+
     @property
     def strategy(self) -> Strategy:
         """How rows are run."""

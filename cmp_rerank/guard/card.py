@@ -58,7 +58,7 @@ def section(mix: Mix, verdict: Verdict) -> str:
 _USE = """The figures are those of a sum of scores, in which the model has a share of {share:g}. Rank by it like this:
 
 ```python
-from cmp_rerank import load_guard
+from cmp_rerank.guard import load_guard
 
 guarded = load_guard("the folder of this model")
 run = guarded.rerank(queries, corpus, first_stage)

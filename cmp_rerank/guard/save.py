@@ -15,6 +15,7 @@ from cmp_rerank.guard.mix import Mix
 from cmp_rerank.ir import Run
 from cmp_rerank.ir.abandoned import sole_writer
 from cmp_rerank.ir.arguments import Progress
+from cmp_rerank.ir.file_marks import changed_file, mark_of
 from cmp_rerank.ir.lines import PathLike, check_parent, replacing, unfinished_folder
 from cmp_rerank.reranking import rerank_run
 from cmp_rerank.version import package_version
@@ -134,6 +135,7 @@ def save(folder: PathLike, model: CrossEncoder, mix: Mix, verdict: Verdict) -> P
             "validation": verdict.row(verdict.chosen).mean,
             "chosen": verdict.chosen,
             "version": package_version(),
+            "weights": {path.relative_to(made).as_posix(): mark_of(path) for path in made.rglob("*.safetensors")},
         }
         with replacing(made / FILE) as file:
             json.dump(settings, file, indent=1, allow_nan=False)
@@ -156,7 +158,7 @@ def load_guard(folder: PathLike, *, model: CrossEncoder | None = None, device: s
         The model and its share of the score.
 
     Raises:
-        ValueError: There is no ``guard.json`` in the folder, or it is damaged.
+        ValueError: There is no ``guard.json`` in the folder, it is damaged, or it is of other weights.
 
     Example:
         ::
@@ -182,7 +184,7 @@ def read_mix(folder: PathLike) -> Mix | None:
         The share of the score; None where there is no ``guard.json``: the guard has said nothing.
 
     Raises:
-        ValueError: The file is damaged.
+        ValueError: The file is damaged, or it is of other weights.
     """
     path = Path(folder) / FILE
     return _read(path)[0] if path.is_file() else None
@@ -195,6 +197,13 @@ def _read(path: Path) -> tuple[Mix, dict[str, Any]]:
     try:
         read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         mix = Mix(read["weight"], read["scale"], read["depth"])
-        return mix, {name: read[name] for name in ("batch_size", "measure", "validation")}
-    except (ValueError, KeyError, TypeError) as error:
+        rest = {name: read[name] for name in ("batch_size", "measure", "validation")}
+        changed = changed_file(path.parent, read.get("weights", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: this is no file of the guard ({error}); run the guard again") from error
+    if changed is not None:  # such as where another model was saved into the folder
+        raise ValueError(
+            f"{path}: the guard has handed over other weights than those in {changed}; run the guard again, or "
+            f"remove {FILE} to use the model alone"
+        )
+    return mix, rest

@@ -51,7 +51,7 @@ class Split:
             Judgments and candidates.
 
         Raises:
-            ValueError: An argument of another shape, or no candidate for any judged query.
+            ValueError: An argument of another shape, or no relevant document or no candidate for any judged query.
 
         Example:
             >>> Split({"q": "bees"}, {"q": {"d": 1}}, {"p": {"d": 0.5}}).read({"d": "honey"})
@@ -63,4 +63,9 @@ class Split:
         queries, corpus = as_texts("queries", self.queries), as_texts("corpus", corpus)
         check_inputs(queries, corpus, run, None)
         judged = Judgments(self.qrels)
+        if not (judged.grades > 0).any():
+            raise ValueError(
+                "no judged query has a relevant document, so that all rankings are worth the same; got "
+                f"{len(judged.queries):,} with grades of 0 and below; check the judgments"
+            )
         return ReadSplit(queries, judged, dict(sorted(candidates_of(run, judged.queries).items())))

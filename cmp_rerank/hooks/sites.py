@@ -274,7 +274,7 @@ def default_probe(model: Any) -> Callable[[], Any]:
     if config is None:
         raise ValueError(f"CmpDrop does not know how to run {type(model).__name__}: pass a probe that does.")
     tokens = torch.arange(7, 19).remainder(getattr(config, "vocab_size", 19)).repeat(2, 1)
-    if isinstance(config.eos_token_id, int):
-        tokens[:, -1] = config.eos_token_id  # heads of encoder-decoders read the state of the end
+    if isinstance(end := getattr(config, "eos_token_id", None), int):
+        tokens[:, -1] = end  # heads of encoder-decoders read the state of the end
     tokens = tokens.to(next(model.parameters()).device)
     return lambda: model(input_ids=tokens, attention_mask=torch.ones_like(tokens))

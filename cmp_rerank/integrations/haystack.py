@@ -75,6 +75,7 @@ class HaystackReader:
     Args:
         model: A checkpoint of a reader, or a Reader. A pipeline can be saved only with a checkpoint.
         top_k: How many answers.
+        device: Where a checkpoint is loaded; None: a GPU where there is one.
 
     Example:
         ::
@@ -83,14 +84,15 @@ class HaystackReader:
             pipeline.connect("reranker.documents", "reader.documents")
     """
 
-    def __init__(self, model: Any, top_k: int = 3) -> None:
-        self.model, self.top_k = model, top_k
+    def __init__(self, model: Any, top_k: int = 3, device: str | None = None) -> None:
+        self.model, self.top_k, self.device = model, top_k, device
         self._reader: Reader | None = None
 
     def warm_up(self) -> None:
         """Load the checkpoint; a pipeline does so before its first run."""
         if self._reader is None:
-            self._reader = self.model if isinstance(self.model, Reader) else Reader.from_pretrained(self.model)
+            given = isinstance(self.model, Reader)
+            self._reader = self.model if given else Reader.from_pretrained(self.model, self.device)
 
     @component.output_types(answers=list[ExtractedAnswer])
     def run(
@@ -126,7 +128,7 @@ class HaystackReader:
 
     def to_dict(self) -> dict[str, Any]:
         """What a pipeline saves."""
-        return _saved(self, top_k=self.top_k)
+        return _saved(self, top_k=self.top_k, device=self.device)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "HaystackReader":

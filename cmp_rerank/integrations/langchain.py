@@ -55,6 +55,7 @@ class LangChainReader(BaseDocumentCompressor):
     Args:
         model: A checkpoint of a reader, or a Reader.
         top_n: How many answers.
+        device: Where a checkpoint is loaded; None: a GPU where there is one.
 
     Example:
         ::
@@ -65,11 +66,13 @@ class LangChainReader(BaseDocumentCompressor):
 
     model: Any
     top_n: int = 3
+    device: str | None = None
     _reader: Reader = PrivateAttr()
 
     def model_post_init(self, _: Any) -> None:
         """Load the checkpoint."""
-        self._reader = self.model if isinstance(self.model, Reader) else Reader.from_pretrained(self.model)
+        given = isinstance(self.model, Reader)
+        self._reader = self.model if given else Reader.from_pretrained(self.model, self.device)
 
     def compress_documents(self, documents: Sequence[Document], query: str, callbacks: Any = None) -> list[Document]:
         """The answers, best first, with the metadata and id of their document.

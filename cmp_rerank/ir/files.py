@@ -253,7 +253,7 @@ def _read_qrels_lines(path: PathLike, format: str | None, duplicates: str) -> di
                 path,
                 number,
                 f"{len(fields)} fields in {line[:80]!r}; it must be 'query 0 document grade' "
-                "(TREC, MS MARCO) or 'query document grade' (BEIR)",
+                "(TREC, MS MARCO) or 'query document grade' (BEIR), with ids without white space",
             )
         # Three columns of BEIR, one with a space in it, are four fields, too. The second of TREC's is a 0, which may
         # also end an id of BEIR, whose files are .tsv.

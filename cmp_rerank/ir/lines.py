@@ -125,6 +125,14 @@ def text(path: PathLike, number: int, raw: bytes) -> str:
         raise malformed(path, number, f"not UTF-8 ({error.reason} in {raw[:80]!r})") from error
 
 
+def is_stdout(path: PathLike) -> bool:
+    """Whether standard output is meant: "-", or its name, which is that of a file where it goes to one.
+
+    Such a file would be replaced, with all that was printed to it before.
+    """
+    return os.fspath(path) in ("-", "/dev/stdout", "/dev/fd/1")
+
+
 def is_stream(path: PathLike) -> bool:
     """Whether it takes what is written as it comes: "-" (standard output), a device, or a pipe.
 
@@ -133,7 +141,7 @@ def is_stream(path: PathLike) -> bool:
         (True, True, False)
     """
     place = Path(path)
-    return os.fspath(path) == "-" or (place.exists() and not place.is_file() and not place.is_dir())
+    return is_stdout(path) or (place.exists() and not place.is_file() and not place.is_dir())
 
 
 @contextlib.contextmanager
@@ -144,7 +152,7 @@ def replacing(path: PathLike) -> Iterator[io.TextIOBase]:
 
     "-" is standard output. What is written there, or to a device or a pipe, cannot be taken back.
     """
-    if os.fspath(path) == "-":
+    if is_stdout(path):
         check_place(path)
         yield sys.stdout  # type: ignore[misc]
         return
@@ -247,9 +255,9 @@ def check_place(path: PathLike, *, folder: bool = False, parents: bool = False) 
     Raises:
         ValueError: With what stands in the way.
     """
-    if os.fspath(path) == "-":
+    if is_stdout(path):
         if sys.stdout is None:
-            raise ValueError("-: standard output is closed; give a file, or open it: > FILE")
+            raise ValueError(f"{os.fspath(path)}: standard output is closed; give a file, or open it: > FILE")
         return
     place = Path(path).absolute()
     if is_stream(place) and not folder:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.trainer import BaseTrainer
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from sentence_transformers.util import fullname
 from torch import Tensor, nn
 
@@ -166,8 +167,8 @@ class ComparativeLoss(nn.Module):
             A scalar. In evaluation, or without ablations, what the wrapped loss returns.
 
         Raises:
-            ValueError: if the batch is empty, a passage is empty, the labels do not fit the columns, or the wrapped
-                loss does not decompose into examples.
+            ValueError: if the batch is empty, a passage is empty, the labels do not fit the columns or the loss, or
+                the wrapped loss does not decompose into examples.
         """
         extra: dict[str, Any] = {
             name: value for name, value in (("prompt", prompt), ("task", task)) if value is not None
@@ -176,6 +177,7 @@ class ComparativeLoss(nn.Module):
             return self.loss(inputs, labels, **extra)  # type: ignore[no-any-return]
         if isinstance(self.model, StandIn):
             raise ValueError("A ComparativeLoss within another loss runs the model itself.")
+        check_labels(type(self.loss), labels)
         columns = addressed(inputs)
         recording = None if prepared is None else prepared.recording(columns)
         inner = cross_encoder(self.model)
@@ -248,6 +250,27 @@ def _check_arguments(model: Any, loss: Any) -> None:
         raise ValueError("loss is a ComparativeLoss already: give all ablations to one of them.")
     if getattr(loss, "model", None) is not model:
         raise ValueError(f"{type(loss).__name__} was built on another model: build it on the one to be trained.")
+
+
+def check_labels(loss: Any, labels: Any) -> None:
+    """Refuse labels that binary cross-entropy has no minimum for: with a label of 2, scores would rise for ever.
+
+    Args:
+        loss: the class of any loss; one with a forward of its own makes of its labels what it likes.
+        labels: those of a training batch, or of all rows.
+
+    Raises:
+        ValueError: With the first such label.
+    """
+    if getattr(loss, "forward", None) is not BinaryCrossEntropyLoss.forward or not isinstance(labels, Tensor):
+        return
+    if not bool(((labels >= 0) & (labels <= 1)).all()):
+        wrong = next(label for label in labels.flatten().tolist() if not 0 <= label <= 1)
+        raise ValueError(
+            f"{loss.__name__} needs labels from 0 to 1; got {wrong:g}; divide grades by the highest one "
+            "(labels='scaled' in mining), or take a loss for such labels: MSELoss for the scores of a teacher, "
+            "LambdaLoss for grades, in lists"
+        )
 
 
 def calling_trainer() -> tuple[BaseTrainer | None, str | None]:

@@ -83,7 +83,10 @@ def addressed(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
                 "labels, score or scores."
             )
         if where[0] > 0 and not text.strip():
-            raise ValueError(f"The passage in column {where[0]}, row {where[1]} is empty: drop such examples.")
+            raise ValueError(
+                f"The passage in column {where[0]}, row {where[1]} is empty (query: {columns[0][where[1]]!r:.80}): "
+                "drop such examples."
+            )
         return AddressedText(text, where)
 
     return [

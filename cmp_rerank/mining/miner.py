@@ -40,7 +40,7 @@ class Miner:
 
     Args:
         queries: Ids of the queries to mine for, each with its judgments (grades by document id).
-        corpus: Document id -> text; only its ids are looked at.
+        corpus: Document id -> text; of what is drawn it is looked at whether there is a text.
         runs: Name -> run.
         options: What to draw.
         judged: Whether there are judgments; without, all documents are labelled by the teacher.
@@ -115,7 +115,8 @@ class Miner:
         return _Open(query, positives, found, Draw(streams, self._quotas, self._options.short == "random"))
 
     def _positives(self, query: str, judged: Mapping[str, int]) -> list[str]:
-        relevant = [d for d, grade in judged.items() if grade >= self._options.relevant and self._has_text(d)]
+        graded = (document for document, grade in judged.items() if grade >= self._options.relevant)
+        relevant = [document for document in graded if self._has_text(document) and not self._is_empty(document)]
         if self._options.positives is None or len(relevant) <= self._options.positives:
             return relevant
         draw = generator(self._options.seed, f"{query} positives")
@@ -137,6 +138,12 @@ class Miner:
             raise without_texts("documents of the judgments and runs", missing, len(ids), hint)
         self._counts.missing_texts += 1
         return False
+
+    def _is_empty(self, document: str) -> bool:
+        """Whether the text has nothing to read: such a document teaches nothing."""
+        empty = not self._corpus[document].strip()
+        self._counts.missing_texts += empty
+        return empty
 
     def _may_be_negative(self, grade: int | None) -> bool:
         judgments = self._options.judgments
@@ -185,12 +192,13 @@ class Miner:
         """Keep or reject candidates; how many are rejected."""
         rejected = 0
         for candidate in found:
-            if self._keeps(one, candidate):
+            empty = self._is_empty(candidate.document)
+            if not empty and self._keeps(one, candidate):
                 one.negatives.append(candidate)
             else:
                 one.draw.reject(candidate)
                 rejected += 1
-        self._counts.filtered += rejected
+                self._counts.filtered += not empty
         return rejected
 
     def _keeps(self, one: _Open, candidate: Candidate) -> bool:

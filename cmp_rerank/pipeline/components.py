@@ -137,7 +137,7 @@ def problems(slot: Slot, value: Any, key: tuple[str | int, ...] = ()) -> list[Pr
         return wrong
     try:
         build(slot, value)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         return [Problem(key, str(error))]
     return []
 
@@ -165,7 +165,10 @@ def build(slot: Slot, value: Any, *, offered: Mapping[str, Any] | None = None, *
     taken = _parameters(made)
     arguments = {option: value for option, value in (offered or {}).items() if option in taken}
     arguments |= {option: _made(inner) for option, inner in options.items()}
-    return made(**supplied, **arguments)
+    try:
+        return made(**supplied, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _parts(slot: Slot, value: Any, key: tuple[str | int, ...]) -> tuple[str, dict[str, Any], list[Problem]]:

@@ -396,6 +396,10 @@ def _existing(key: Key, values: Any) -> Key:
     return key
 
 
+#: Types by the names of pydantic's errors.
+_YAML = {"tuple_type": "a list", "dict_type": "a mapping", "model_type": "a mapping"}
+
+
 def _text(error: Any, key: Key) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "refused":
@@ -410,6 +414,8 @@ def _text(error: Any, key: Key) -> str:
         return f"there is no key {key[-1]!r}; {allowed_names(str(key[-1]), list(_section(key[:-1]).model_fields))}"
     if kind == "literal_error":
         return f"must be {context['expected']}; got {error['input']!r}"
+    if kind in _YAML:
+        return f"must be {_YAML[kind]}; got {error['input']!r:.80}"
     message = error["msg"]
     return f"{message[0].lower()}{message[1:]}; got {error['input']!r:.80}"
 

@@ -108,7 +108,8 @@ def task_of(data: Data, collection: Collection | None = None) -> Task:
         collection: a collection in place of the one that the section names.
 
     Raises:
-        ValueError: a split is missing, two tasks have the same one, or a part has no judged query.
+        ValueError: a split is missing, two tasks have the same one, or a part has no judged query or no
+            relevant document.
 
     Example:
         >>> queries = {animal: f"the {animal} eats honey" for animal in ("panda", "bear", "cat", "dog", "ox")}
@@ -146,6 +147,11 @@ def task_of(data: Data, collection: Collection | None = None) -> Task:
     for task, part in parts.items():
         if not part.qrels:
             raise ValueError(f"the {task} split {part.source!r} of {collection.name} has no judged query; got none")
+        if not any(grade > 0 for grades in part.qrels.values() for grade in grades.values()):
+            raise ValueError(
+                f"the {task} split {part.source!r} of {collection.name} has no relevant document; got "
+                f"{len(part.qrels):,} judged queries with grades of 0 and below; check the judgments"
+            )
     return Task(collection, {task: parts[task] for task in (TRAIN, VALIDATION, TEST) if task in parts}, tuple(notes))
 
 

@@ -12,6 +12,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cmp_rerank.collections.matching import ids_without, nothing_in_common, some, without_texts
 from cmp_rerank.evaluation import Comparison, compare
 from cmp_rerank.evaluation.evaluator import RunEvaluator
@@ -22,6 +24,7 @@ from cmp_rerank.ir.files import tag_of
 from cmp_rerank.ir.first_stages import KINDS, FirstStageOptions
 from cmp_rerank.ir.lines import replacing_folder
 from cmp_rerank.ir.reading import read_json
+from cmp_rerank.losses.comparative import check_labels
 from cmp_rerank.mining import MiningOptions, format_of, mine, take_support
 from cmp_rerank.pipeline import folder as folders
 from cmp_rerank.pipeline.components import KIND, LOSS
@@ -200,6 +203,9 @@ class Stages:
         done = self.folder.stage("training_data", self._training_data_settings, make)
         if self.config.sizes:  # mining may have left too few queries
             sizes_of(self.config.sizes, _queries_of(done))
+        rows = _rows_of(done)
+        if "label" in rows.column_names:
+            check_labels(LOSS.find(self.config.loss[KIND]), torch.tensor(rows["label"][:]))
         return done
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_type_hints
@@ -43,6 +44,14 @@ DECIDED = {
     "do_eval": "give `eval_strategy`",
     "do_predict": "the test split is reranked at the end",
     "logging_dir": "the run folder (--out) decides where things are written",
+}
+#: The lowest values of fields that the libraries look at in the middle of a training, or never.
+LEAST = {
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "num_train_epochs": 0,
+    "per_device_eval_batch_size": 1,
+    "per_device_train_batch_size": 1,
 }
 _ALL = "See the fields of cmp_rerank.RerankerTrainingArguments and of transformers.TrainingArguments"
 
@@ -105,6 +114,11 @@ def checked(given: Any) -> tuple[dict[str, Any], list[Problem]]:
             except ValidationError as error:
                 what = error.errors()[0]["msg"]
                 wrong.append(Problem((name,), f"{what[0].lower()}{what[1:]}; got {value!r}"))
+                continue
+            if isinstance(read, float) and not math.isfinite(read):
+                wrong.append(Problem((name,), f"must be a finite number; got {value!r}"))
+            elif name in LEAST and read < LEAST[name]:
+                wrong.append(Problem((name,), f"must be at least {LEAST[name]}; got {value!r}"))
     if not wrong:
         wrong = _together(values)
     return values, wrong

@@ -35,6 +35,7 @@ from cmp_rerank.engine import Scorer
 from cmp_rerank.engine.memory import free
 from cmp_rerank.ir.arguments import kind
 from cmp_rerank.losses import ComparativeLoss
+from cmp_rerank.losses.comparative import check_labels
 from cmp_rerank.losses.core import reaching
 from cmp_rerank.losses.decompose import defined
 from cmp_rerank.losses.log import LossLog
@@ -451,6 +452,8 @@ class RerankerTrainer(CompleteCheckpoints, CrossEncoderTrainer):
         """The loss of a batch; its pairs are tokenised already."""
         prepared = inputs.pop(PREPARED, None)
         self._dataset = dataset_name = inputs.get("dataset_name")
+        if model.training:
+            check_labels(type(task_loss(self._loss_of(dataset_name))), inputs.get("label"))
         if prepared is None or id(self._loss_of(dataset_name)) in self._as_they_are:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = self._loss_of(dataset_name)

@@ -223,6 +223,19 @@ def test_rows_of_another_batch_are_an_error() -> None:
                 head(ablation.model, inputs)
 
 
+def test_models_whose_hidden_states_are_not_of_rows_and_tokens_are_refused_in_words() -> None:
+    sizes = dict(vocab_size=64, d_model=16, n_head=2, d_inner=32, num_labels=1)
+    # tokens before rows
+    xlnet = transformers.XLNetForSequenceClassification(transformers.XLNetConfig(n_layer=2, **sizes))
+    message = r"The rows have 3 x 17 tokens, but XLNet\w+ works on hidden states of shape \(17, 3, 16\).* before rows"
+    with pytest.raises(ValueError, match=message):
+        score(DropHooks(xlnet, CmpDrop()), [row.at(1) for row in EXAMPLES])
+    # no list of layers; its configuration has no token for the end
+    config = transformers.FunnelConfig(block_sizes=[1, 1], d_head=8, **sizes)
+    with pytest.raises(ValueError, match=r"CmpDrop has nothing to ablate\. Use CmpCrop alone"):
+        DropHooks(transformers.FunnelForSequenceClassification(config), CmpDrop())
+
+
 # Forms of models --------------------------------------------------------------------------------------------------
 
 

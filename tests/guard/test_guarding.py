@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tiny_collection import Tiny, tiny_collection
 from cmp_rerank.evaluation import evaluate, rerank
 from cmp_rerank.guard import GuardOptions, Split, guard, load_guard
 from cmp_rerank.guard.interpolation import copy_of, put
+from cmp_rerank.guard.save import read_mix
 from cmp_rerank.guard.verdict import Row
 from cmp_rerank.ir import combine, write_qrels, write_run
 from cmp_rerank.models.long_document import LongDocumentReranker
@@ -118,6 +120,23 @@ def test_what_is_saved_gives_the_validation_value_exactly(
         assert guarded.mix.weight == 0
         assert verdict.outcome in ("would have hurt", "no detectable difference")
         assert same_weights(guarded.model, start)
+
+
+def test_a_model_that_is_saved_over_the_one_handed_over_does_not_get_its_share(
+    start: CrossEncoder, tiny: Tiny, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    guard(start, tiny.good, corpus=tiny.corpus, **tiny.inputs(), options=FEW, out=out)
+    mix = read_mix(out)
+    CrossEncoder(str(out), device="cpu").save_pretrained(str(out))  # the same weights
+    assert read_mix(out) == mix
+    tiny.bad.save_pretrained(str(out))
+    message = "guard.json: the guard has handed over other weights than those in model.safetensors; run the guard"
+    for read in (read_mix, load_guard, partial(load_guard, model=tiny.bad)):
+        with pytest.raises(ValueError, match=message):
+            read(out)
+    (out / "guard.json").unlink()
+    assert read_mix(out) is None
 
 
 def test_what_a_sum_does_without_tuning_is_told(start: CrossEncoder, tiny: Tiny) -> None:
@@ -290,6 +309,7 @@ def test_the_same_weights_twice_are_refused(start: CrossEncoder, tiny: Tiny) -> 
         ),
         ({"first_stage": {"q00": {"d99": 1.0}}}, "no text for document 'd99'"),
         ({"qrels": {}}, "there is no judged query"),
+        ({"qrels": {"q00": {"d0": 0}, "q01": {"d0": -1}}}, "no judged query has a relevant document.*; got 2 with"),
         ({"queries": ["a"]}, "queries must map ids to texts; got a list of 1"),
     ],
 )

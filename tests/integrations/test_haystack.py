@@ -60,6 +60,13 @@ def test_a_pipeline_of_both_and_once_more_from_its_file(checkpoints: Checkpoints
     assert again.run(given)["reader"]["answers"] == answers
 
 
+def test_the_reader_is_loaded_on_the_device_that_is_named(checkpoints: Checkpoints) -> None:
+    reader = HaystackReader(checkpoints.reader, device="meta")
+    for made in (reader, HaystackReader.from_dict(reader.to_dict())):
+        made.warm_up()
+        assert made._reader.model.device.type == "meta"
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_yes_and_no_stand_in_no_document(checkpoints: Checkpoints, count: int) -> None:
     reader = Reader.from_pretrained(checkpoints.reader, yes_no=True, max_length=96, stride=8)

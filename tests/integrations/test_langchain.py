@@ -85,6 +85,11 @@ def test_a_reader_gives_answers_and_where_they_stand(checkpoints: Checkpoints, l
         assert LangChainReader(model=reader).compress_documents(nothing, QUERY) == []
 
 
+def test_a_reader_is_loaded_on_the_device_that_is_named(checkpoints: Checkpoints) -> None:
+    loaded = LangChainReader(model=checkpoints.reader, device="meta")
+    assert loaded._reader.model.device.type == "meta"
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_yes_and_no_are_of_no_document(checkpoints: Checkpoints, count: int) -> None:
     reader = Reader.from_pretrained(checkpoints.reader, "cpu", yes_no=True, max_length=96, stride=8)

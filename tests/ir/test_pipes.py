@@ -19,6 +19,7 @@ from tiny_models import bert_config, save_checkpoint, wordpiece
 from typer.testing import CliRunner
 
 from cmp_rerank.cli.main import app
+from cmp_rerank.cli.retrieve import retrieve
 from cmp_rerank.collections.writing import write_beir
 from cmp_rerank.ir import read_run, write_run
 from cmp_rerank.ir.abandoned import UNFINISHED
@@ -117,6 +118,17 @@ def test_standard_output_is_written_as_a_file_would_be(run_file: Path, monkeypat
         file.write("more\n")
     assert out.getvalue() == run_file.read_text() + "more\n"
     assert not out.closed
+
+
+def test_standard_output_by_its_name_keeps_what_a_file_has(tmp_path: Path) -> None:
+    """As in `(one; another -o /dev/stdout; third) > file`: the file was replaced, and what others print was lost."""
+    write_run(tmp_path / "run", {"q": {"d": 1.0}})
+    fuse = f"'{sys.executable}' -m cmp_rerank fuse run run -o"
+    line = f"{fuse} - > plain; (echo before; {fuse} /dev/stdout; echo after) > named"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (tmp_path / "named").read_text() == f"before\n{(tmp_path / 'plain').read_text()}after\n", done.stderr
+    with pytest.raises(ValueError, match="--json needs --out"):
+        retrieve(Path("/dev/stdout"), as_json=True)
 
 
 @contextlib.contextmanager

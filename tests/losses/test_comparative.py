@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -444,6 +445,24 @@ def test_bad_models_and_batches(tiny_model: CrossEncoder, tmp_path: Path) -> Non
         loss([QUERIES, PASSAGES, OTHERS], BINARY)
 
 
+@pytest.mark.parametrize("wrong", [2.0, -0.5, float("nan")])
+def test_labels_that_binary_cross_entropy_has_no_minimum_for(wrong: float, tiny_model: CrossEncoder) -> None:
+    class Scaled(upstream.BinaryCrossEntropyLoss):
+        def forward(self, inputs: Any, labels: Tensor, **options: Any) -> Tensor:
+            return super().forward(inputs, (labels / 4).nan_to_num().clamp(0, 1), **options)
+
+    labels, batch = torch.tensor([1.0, 0.5, wrong, 0.0]), [QUERIES, PASSAGES]
+    binary, own, squares = (
+        ComparativeLoss(tiny_model.train(), made(tiny_model), [CmpCrop()])
+        for made in (upstream.BinaryCrossEntropyLoss, Scaled, upstream.MSELoss)
+    )
+    with pytest.raises(ValueError, match=f"BinaryCrossEntropyLoss needs labels from 0 to 1; got {wrong:g}; divide"):
+        binary(batch, labels)
+    assert binary(batch, labels.nan_to_num().clamp(0, 1)).isfinite()
+    assert own(batch, labels).isfinite()
+    assert squares(batch, labels.nan_to_num()).isfinite()
+
+
 def test_texts_of_any_script_and_length(tiny_model: CrossEncoder, caplog: pytest.LogCaptureFixture) -> None:
     tiny_model.train()
     texts = [
@@ -464,6 +483,22 @@ def test_texts_of_any_script_and_length(tiny_model: CrossEncoder, caplog: pytest
     assert loss.truncation.passages == 3 * len(texts)
     reports = [r for r in caplog.records if "passages were truncated" in r.getMessage()]
     assert len(reports) == 1
+
+
+def test_copies_after_training_have_their_own_model(tiny_model: CrossEncoder) -> None:
+    """Copied by `copy` and by `pickle`, as in a search for hyperparameters."""
+    loss = ComparativeLoss(tiny_model.train(), upstream.BinaryCrossEntropyLoss(tiny_model), [CmpCrop(), CmpDrop()])
+    loss([QUERIES, PASSAGES], BINARY)
+    copies = [copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))]
+    value = loss([QUERIES, PASSAGES], BINARY)  # other views than before
+    for other in copies:
+        assert other.model is other.loss.model is not tiny_model
+        torch.testing.assert_close(other([QUERIES, PASSAGES], BINARY), value)
+        with torch.no_grad():
+            for parameter in other.model.parameters():
+                parameter.zero_()
+        assert other([QUERIES, PASSAGES], BINARY) != value
+    assert any(parameter.any() for parameter in tiny_model.parameters())
 
 
 def test_config_and_citation(tiny_model: CrossEncoder) -> None:

@@ -101,6 +101,13 @@ def test_what_is_refused(slot: Slot, value: Any, message: str) -> None:
     assert message in found[0]
 
 
+def test_an_option_that_torch_refuses_is_an_error_that_names_it(tiny_model: CrossEncoder) -> None:
+    with pytest.raises(
+        ValueError, match="BinaryCrossEntropyLoss: cannot assign 'list' object to buffer 'pos_weight'"
+    ):
+        build(LOSS, {"kind": "BinaryCrossEntropyLoss", "pos_weight": [2]}, model=tiny_model)
+
+
 def test_all_that_is_wrong_is_found() -> None:
     value = {"kind": "crop", "best_": 1, "segmenter": {"kind": "Sentence"}, "schedule": [{"kind": "Never"}]}
     assert [each.key for each in problems(ABLATION, value)] == [

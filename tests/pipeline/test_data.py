@@ -86,6 +86,16 @@ def test_splits_that_do_not_fit(data: dict[str, str], message: str) -> None:
         parts(data)
 
 
+@pytest.mark.parametrize("task", ["train", "validation", "test"])
+def test_a_part_without_a_relevant_document_is_refused(task: str) -> None:
+    whole = {"train": split(0, 6), "dev": split(6, 10), "test": split(10, 14)}
+    name = {"validation": "dev"}.get(task, task)
+    graded = {query: dict.fromkeys(docs, 0) for query, docs in whole[name].qrels.items()}
+    none = Collection("tiny", CORPUS, whole | {name: Split(whole[name].queries, graded)})
+    with pytest.raises(ValueError, match=f"the {task} split '{name}' of tiny has no relevant document; got "):
+        parts({}, none)
+
+
 def test_files_are_a_collection(tmp_path: Path) -> None:
     folder = collection().write_beir(tmp_path / "beir")
     files = Data(

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from optional_libraries import datasets
-from pipeline_data import QRELS, QUERIES, collection, settings, split
+from pipeline_data import CORPUS, QRELS, QUERIES, collection, settings, split
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
 from tiny_models import bert_config, save_checkpoint, wordpiece
@@ -662,6 +662,7 @@ def test_other_files_of_negatives_are_noticed(tiny_checkpoint: Path, tmp_path: P
             tiny_checkpoint,
             first_stage={"kind": str(own)},
             negatives={"negatives": 1, "runs": [str(own)], "teacher": str(labels), "unscored": "lowest"},
+            loss="MSELoss",
         )
         stages, _ = prepare(load(values), tmp_path / "run", collection=collection(), resume=True)
         return stages.training_data.digest
@@ -676,6 +677,26 @@ def test_other_files_of_negatives_are_noticed(tiny_checkpoint: Path, tmp_path: P
     second = mined()
     write(own, "83")
     assert len({first, second, mined()}) == 3
+
+
+def test_grades_as_labels_of_binary_cross_entropy_are_told_before_training(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    train = split(0, 6)
+    graded = Split(train.queries, {query: dict.fromkeys(docs, 3) for query, docs in train.qrels.items()})
+    known = Collection("graded", CORPUS, {"train": graded, "dev": split(6, 10), "test": split(10, 14)})
+
+    def begun(labels: str, loss: str = "BinaryCrossEntropyLoss", resume: bool = True) -> Stages:
+        values = settings(tiny_checkpoint, negatives={"labels": labels}, loss=loss)
+        stages: Stages = prepare(load(values), tmp_path / "run", collection=known, resume=resume)[0]
+        return stages
+
+    with pytest.raises(ValueError, match="BinaryCrossEntropyLoss needs labels from 0 to 1; got 3; divide grades"):
+        begun("grades", resume=False).tuned(0)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["first_stage", "index", "training_data"]
+    (tmp_path / "run" / "config.yaml").touch()
+    for labels, loss in (("scaled", "BinaryCrossEntropyLoss"), ("grades", "MSELoss")):
+        assert begun(labels, loss).training_data.folder.is_dir()
 
 
 @pytest.mark.parametrize(

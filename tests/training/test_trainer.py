@@ -906,6 +906,22 @@ def test_a_column_that_does_not_fit_is_named(
         trainer.train()
 
 
+@pytest.mark.parametrize("passage", ["p", ""])  # prepared ahead, and left to the loss
+@pytest.mark.parametrize("ablations", [None, [], [CmpCrop()]])
+def test_grades_are_no_labels_of_binary_cross_entropy(
+    ablations: list[Any] | None, passage: str, tiny_model: CrossEncoder, tmp_path: Path
+) -> None:
+    loss: Any = upstream.BinaryCrossEntropyLoss(tiny_model)
+    if ablations is not None:
+        loss = ComparativeLoss(tiny_model, loss, ablations)
+    data = datasets.Dataset.from_dict({"query": ["q"], "passage": [passage], "label": [3]})
+    options: Any = dict(model=tiny_model, args=arguments(tmp_path), loss=loss)
+    trainer = RerankerTrainer(train_dataset=data, eval_dataset=data, **options)
+    assert trainer.evaluate()["eval_loss"] != 0  # what nobody trains on is left alone
+    with pytest.raises(ValueError, match="BinaryCrossEntropyLoss needs labels from 0 to 1; got 3;"):
+        trainer.train()
+
+
 @pytest.mark.parametrize(
     ("names", "warned"),
     [
