@@ -119,9 +119,14 @@ def survey(model: nn.Module, probe: Callable[[], Any]) -> Survey:
         probe: runs one forward pass of the model; at least two rows keep accidental shapes apart.
 
     Raises:
-        ValueError: if the layers do not run, or some dropout cannot be disabled.
+        ValueError: if the layers do not run, are reversible, or some dropout cannot be disabled.
     """
     stack_name, layers = repeated_layers(model)
+    if any(hasattr(layer, "backward_pass") for layer in layers):  # its gradients would be those of the full model
+        raise ValueError(
+            f"The layers of {type(model).__name__} are reversible: they run again in the backward pass, out of reach "
+            "of CmpDrop. Use CmpCrop alone."
+        )
     watch = _Watch()
     with inspecting(model), ExitStack() as stack:
         for number, layer in layers.named_children():  # each module once, though layers may share it

@@ -236,6 +236,16 @@ def test_models_whose_hidden_states_are_not_of_rows_and_tokens_are_refused_in_wo
         DropHooks(transformers.FunnelForSequenceClassification(config), CmpDrop())
 
 
+def test_reversible_layers_are_refused() -> None:
+    """They run again in the backward pass: the gradients would be those of the layers without the ablation."""
+    config = transformers.ReformerConfig(
+        vocab_size=64, hidden_size=16, attention_head_size=8, num_attention_heads=2, attn_layers=["local"] * 2,
+        feed_forward_size=32, axial_pos_embds=False, max_position_embeddings=64, is_decoder=False, num_labels=1,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"The layers of ReformerFor\w+ are reversible: .* Use CmpCrop alone"):
+        DropHooks(transformers.ReformerForSequenceClassification(config), CmpDrop())
+
+
 # Forms of models --------------------------------------------------------------------------------------------------
 
 
