@@ -121,7 +121,7 @@ TASKS = {
         Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6, docs=4),
         Task(
             "scifact", "nDCG@10", {50: 8, 200: 3, 500: 1}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
-            range(1), range(100, 105), layers=6, start_of="reranker", docs=4,
+            range(1), range(100, 105), layers=6, start_of="reranker", docs=4, tuning_seeds_of={50: range(3)},
         ),
         Task(
             "cranfield", "nDCG@10", {50: 8, 100: 4}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
