@@ -83,7 +83,8 @@ def train_reader(
 
     A file is SQuAD 1.1 or 2.0 JSON, HotpotQA JSON (distractor setting), or a
     table with the columns id, question, context or passages, and answers:
-    JSON lines, parquet or a folder of `datasets`.
+    CSV, TSV, JSON lines, parquet or a folder of `datasets`. A cell of CSV is
+    one text.
 
     Each step of --ablations takes more away from the model. The loss of the
     full model is averaged with the losses of its ablated copies, or compared

@@ -47,6 +47,7 @@ DECIDED = {
 }
 #: The lowest values of fields that the libraries look at in the middle of a training, or never.
 LEAST = {
+    "dataloader_num_workers": 0,
     "gradient_accumulation_steps": 1,
     "learning_rate": 0,
     "num_train_epochs": 0,
@@ -131,10 +132,17 @@ def _adapter_of(name: str) -> Any:
 
 def _together(values: Mapping[str, Any]) -> list[Problem]:
     """What the arguments say of each other. They choose the device, too, as they will for the training."""
+    from transformers.integrations import get_reporting_integration_callbacks
+
     from cmp_rerank.training import RerankerTrainingArguments
 
     try:
-        RerankerTrainingArguments(output_dir="nowhere", **values)
+        arguments = RerankerTrainingArguments(output_dir="nowhere", **values)
     except (ValueError, TypeError, ImportError) as error:
         return [Problem((), " ".join(str(error).split()))]
+    try:  # Making a reporter shows whether its package is there; it sends nothing before the training.
+        for reporter in get_reporting_integration_callbacks(arguments.report_to):
+            reporter()
+    except (ValueError, RuntimeError, ImportError) as error:
+        return [Problem(("report_to",), " ".join(str(error).split()))]
     return []

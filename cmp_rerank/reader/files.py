@@ -10,7 +10,7 @@ from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cmp_rerank.collections.rows import read_rows
+from cmp_rerank.collections.rows import SUFFIXES, read_rows
 from cmp_rerank.ir.dataset_folders import open_dataset
 from cmp_rerank.ir.lines import PathLike, stem_suffix
 from cmp_rerank.ir.ranking import check_choice
@@ -100,9 +100,9 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
     """Read questions from a file of any supported format.
 
     Args:
-        path: SQuAD 1.1 or 2.0 JSON, HotpotQA JSON, or a table: JSON list, JSON lines, parquet, or a folder that
-            `datasets.Dataset.save_to_disk` wrote. JSON may be gzip. HotpotQA has no offsets of answers: they are
-            looked for in the supporting sentences, then in their paragraphs, then in all paragraphs. Every
+        path: SQuAD 1.1 or 2.0 JSON, HotpotQA JSON, or a table: CSV, TSV, JSON list, JSON lines, parquet, or a folder
+            that `datasets.Dataset.save_to_disk` wrote. Text files may be gzip. HotpotQA has no offsets of answers:
+            they are looked for in the supporting sentences, then in their paragraphs, then in all paragraphs. Every
             occurrence is an alternative, see `cmp_rerank.reader.locate.find_answers`.
         format: "squad", "hotpotqa" or "table"; None looks at the content.
 
@@ -121,7 +121,8 @@ def read_questions(path: PathLike, format: str | None = None) -> Questions:
     if format is not None:
         check_choice("format", format, FORMATS)
     source = os.fspath(path)
-    if Path(path).is_dir() or stem_suffix(path) in (".parquet", ".jsonl"):
+    suffix = stem_suffix(path)
+    if Path(path).is_dir() or (suffix in SUFFIXES and suffix != ".json"):
         if format in ("squad", "hotpotqa"):
             raise ValueError(f"{source}: {format} must be a JSON file; got a table; use format='table'")
         return read_table(_table(path), source)

@@ -98,6 +98,8 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ({"training": {"gradient_accumulation_steps": 0}}, "training.gradient_accumulation_steps", "least 1; got 0"),
         ({"training": {"learning_rate": -1e-5}}, "training.learning_rate", "must be at least 0; got -1e-05"),
         ({"training": {"num_train_epochs": -1}}, "training.num_train_epochs", "must be at least 0; got -1"),
+        ({"training": {"dataloader_num_workers": -1}}, "training.dataloader_num_workers", "at least 0; got -1"),
+        ({"training": {"report_to": "wandbb"}}, "training.report_to", "wandbb is not supported"),
         ({"training": {"weight_decay": float("nan")}}, "training.weight_decay", "must be a finite number; got nan"),
         ({"training": {"learning_rate": "inf"}}, "training.learning_rate", "must be a finite number; got 'inf'"),
         ({"training": [1]}, "training", "must be a mapping of training arguments"),
@@ -113,6 +115,12 @@ def test_what_is_refused(values: dict[str, Any], key: str, message: str) -> None
     found = wrong(values)
     assert list(found) == [key]
     assert message in found[key]
+
+
+def test_a_reporter_without_its_package_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: False)
+    found = wrong({"training": {"report_to": "wandb"}})
+    assert "requires wandb to be installed" in found["training.report_to"]
 
 
 def test_sections_take_what_their_options_take() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -246,6 +247,23 @@ def test_tables(tmp_path: Path) -> None:
     path = write(tmp_path, "\n".join(json.dumps(row) for row in rows), "file.jsonl")
     assert list(read_questions(path)) == list(questions)
     assert list(read_questions(write(tmp_path, rows))) == list(questions)
+
+
+@pytest.mark.parametrize(("name", "between"), [("file.csv", ","), ("file.tsv", "\t"), ("file.csv.gz", ",")])
+def test_a_table_of_text_cells(tmp_path: Path, name: str, between: str) -> None:
+    path = tmp_path / name
+    rows = [
+        ["id", "question", "context", "answers"],
+        ["7", "Who?", CONTEXT, "bees"],
+        ["8", "When, then?", "Rain.", ""],
+    ]
+    with (gzip.open if name.endswith(".gz") else open)(path, "wt", newline="") as file:
+        csv.writer(file, delimiter=between).writerows(rows)
+    first, second = read_questions(path)
+    assert (first.id, first.answers) == ("7", (GoldAnswer("bees", 0, 17),))
+    assert (second.question, second.kind) == ("When, then?", "none")
+    with pytest.raises(ValueError, match="squad must be a JSON file; got a table"):
+        read_questions(path, "squad")
 
 
 def test_none_is_missing_in_tables() -> None:
