@@ -30,8 +30,10 @@ DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
     "report_to": [],
 }
-#: Fields that the pipeline decides, and what decides them.
+#: Fields that the pipeline decides, or that would do nothing, and why.
 DECIDED = {
+    "auto_find_batch_size": "a step that does not fit the memory is repeated in smaller chunks without it",
+    "label_smoothing_factor": "the losses of rerankers make no use of it",
     "output_dir": "the run folder (--out) decides where things are written",
     "seed": "give `seeds`, one for each training",
     "data_seed": "give `seeds`, one for each training",

@@ -99,6 +99,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ({"training": {"learning_rate": -1e-5}}, "training.learning_rate", "must be at least 0; got -1e-05"),
         ({"training": {"num_train_epochs": -1}}, "training.num_train_epochs", "must be at least 0; got -1"),
         ({"training": {"dataloader_num_workers": -1}}, "training.dataloader_num_workers", "at least 0; got -1"),
+        ({"training": {"label_smoothing_factor": 0.1}}, "training.label_smoothing_factor", "make no use of it"),
         ({"training": {"report_to": "wandbb"}}, "training.report_to", "wandbb is not supported"),
         ({"training": {"weight_decay": float("nan")}}, "training.weight_decay", "must be a finite number; got nan"),
         ({"training": {"learning_rate": "inf"}}, "training.learning_rate", "must be a finite number; got 'inf'"),
