@@ -60,7 +60,8 @@ def run(
     stage: Annotated[
         str,
         typer.Option(
-            help="tune, test, both; robust: damaged models, by arms; or screen: on validation, at one rate for all."
+            help="tune, test, both; robust: damaged models, by arms; halfway: those moved halfway to the start; "
+            "or screen: on validation, at one rate for all."
         ),
     ] = "both",
     cached: Annotated[bool, typer.Option("--cached", help="Only tasks whose rows and start are there.")] = False,
@@ -83,7 +84,7 @@ def run(
     """Run the cells of the plan that are not there yet; stop at any time, and go on by the same command."""
     from .training import start_folder
 
-    if stage not in (stages := ("tune", "test", "both", "robust", "screen")):
+    if stage not in (stages := ("tune", "test", "both", "robust", "halfway", "screen")):
         raise typer.BadParameter(f"{', '.join(stages[:-1])} or {stages[-1]}; got {stage!r}", param_hint="--stage")
     if stage == "robust" and device != "cpu":
         raise typer.BadParameter("damaged models are measured on a CPU", param_hint="--device")
@@ -287,9 +288,9 @@ def table(
 
 
 TABLES = (
-    "summary", "verdicts", "replication", "one_pass", "weighting", "guarded", "guarded_by_wrong_labels", "robustness",
-    "robustness_to_averaging", "losses", "violations", "violations_of_crops", "gain_by_violations", "costs", "tuning",
-    "screening",
+    "summary", "verdicts", "replication", "one_pass", "weighting", "guarded", "guarded_by_wrong_labels", "halfway",
+    "halfway_guarded", "robustness", "robustness_to_averaging", "losses", "violations", "violations_of_crops",
+    "gain_by_violations", "costs", "tuning", "screening",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy import stats
 
-from cmp_rerank.guard.choice import paired
+from cmp_rerank.guard.choice import choose, paired
 
 from .arms import ARMS
 from .cells import SCREENED_AT, chosen_rate
@@ -354,11 +354,15 @@ def weighting(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
 
 def contrasts(rows: list[dict[str, Any]], task: str, size: int, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of a Markdown table of the pairs that are tested. Holm's correction goes over all of them."""
+    return _contrasts(tested(rows, task, size), pairs)
+
+
+def _contrasts(found: dict[str, dict[int, np.ndarray]], pairs: Sequence[tuple[str, str]]) -> list[str]:
     lines = [
         "| arm | against | seeds | difference | 95% interval | p | p (Holm) | wins |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for pair, c in corrected_contrasts(tested(rows, task, size), pairs).items():
+    for pair, c in corrected_contrasts(found, pairs).items():
         cells = [*pair, str(c["seeds"]), f"{c['difference']:+.4f}", f"{c['low']:+.4f}..{c['high']:+.4f}"]
         cells += [f"{c['p']:.3f}", f"{c['p_holm']:.3f}", f"{c['wins']}/{c['seeds']}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -431,6 +435,51 @@ def guarded_by_wrong_labels(rows: list[dict[str, Any]], task: str, size: int, dr
         f"{np.mean(np.array(chosen) == 0):.1%}, and what is handed over is {handed.mean():+.5f} from it on average, "
         f"below it in {np.mean(handed < 0):.1%}"
     )
+
+
+def halfway(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: models halfway between the start and the tuned ones, against both of them."""
+    start = next((row for row in rows if row["arm"] == "start"), None)
+    moved, tuned = measured(rows, task, size, "halfway"), tested(rows, task, size)
+    if start is None or not moved.keys() & tuned.keys():
+        return ["no models halfway between the start and the tuned ones"]
+    seeds = {seed for own in (*moved.values(), *tuned.values()) for seed in own}
+    found = tuned | {"the start": dict.fromkeys(seeds, decode(start["values"], TASKS[task]))}
+    pairs = []
+    for arm in [arm for arm in ARMS if arm in moved and arm in tuned]:
+        back = f"{arm}, halfway"
+        found[back] = moved[arm]
+        pairs += [(back, arm), (back, "the start"), (arm, "the start")]
+    return _contrasts(found, pairs)
+
+
+def halfway_guarded(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: models halfway to the start, and the guard that chooses between all three.
+
+    Below is what is below the start on test, and significantly so as in `guarded`.
+    """
+    start = next((row for row in rows if row["arm"] == "start"), None)
+    lines = [
+        "| arm | seeds | halfway: minus the start | below it | significantly | with the guard: minus the start "
+        "| below it | significantly | start kept | halfway |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in ARMS if start is not None else ():
+        own: dict[str, dict[int, dict[str, Any]]] = {"halfway": {}, "test": {}}
+        for row in rows:
+            if (row["task"], row["size"], row["arm"]) == (task, size, arm) and row["part"] in own and "guard" in row:
+                own[row["part"]][row["seed"]] = row
+        back, handed, chosen = [], [], []
+        for seed in sorted(own["halfway"].keys() & own["test"].keys()):
+            models = (start, own["halfway"][seed], own["test"][seed])  # the simplest first, as the guard has them
+            values = [decode(model["values"], TASKS[task]) for model in models]
+            chosen.append(choose(np.stack([decode(model["guard"], TASKS[task]) for model in models])).chosen)
+            back.append(values[1] - values[0])
+            handed.append(values[chosen[-1]] - values[0])
+        if chosen:
+            counts = [f"{chosen.count(model)}/{len(chosen)}" for model in (0, 1)]
+            lines.append("| " + " | ".join([arm, str(len(chosen)), *_below(back), *_below(handed), *counts]) + " |")
+    return lines if len(lines) > 2 else ["no models halfway between the start and the tuned ones"]
 
 
 def handed_over(start: np.ndarray, tuned: np.ndarray, folds: int = 10, repeats: int = 10) -> np.ndarray:

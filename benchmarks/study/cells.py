@@ -29,9 +29,15 @@ class Cell:
     seed: int
     part: str
 
+    @property
+    def asked(self) -> str:
+        """The part whose rows its model is measured on: test, unless it is to choose a rate."""
+        return "validation" if self.part == "validation" else "test"
+
 
 def cells_of(task: str, size: int, arms: Sequence[str], stage: str, rows: list[dict[str, Any]]) -> list[Cell]:
-    """The cells of a stage: learning rates on validation, or the chosen rate on test, or on damaged models.
+    """The cells of a stage: learning rates on validation, or the chosen rate on test, also of models that are
+    damaged, or moved halfway back to the start.
 
     Variants are screened on validation, all at the rate of `SCREENED_AT`.
     """

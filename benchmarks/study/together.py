@@ -37,7 +37,7 @@ from .examples import Examples, of_pairs, of_windows
 from .measuring import Values, decode, measure
 from .steps import train
 from .tasks import TASKS, Row, load, training_rows
-from .training import open_start, support_of
+from .training import BACK, open_start, support_of
 
 #: Tokens times layers in one step of all models, without padding: what memory holds the states of. About 27 KiB each.
 BUDGET = {"cpu": 100_000, "cuda": 1_400_000}
@@ -112,8 +112,10 @@ def run_cells(cells: Sequence[Cell], cache: Path, device: str) -> list[dict[str,
         model, task, arm, data, cells, epochs, asked(first.task, "validation", cache) if arm.keep_best else None
     )
     seconds, cpu_seconds = (time.perf_counter() - wall) / len(cells), (time.process_time() - cpu) / len(cells)
-    values = measure(models, asked(first.task, first.part, cache), task)
-    guarded = first.part == "test"
+    if first.part == "halfway":
+        models.move(Models(model, 1), BACK)
+    values = measure(models, asked(first.task, first.asked, cache), task)
+    guarded = first.asked == "test"
     seen = measure(models, asked(first.task, "guard", cache), task) if guarded else values
     found = []
     for cell, value, also, log in zip(cells, values, seen, logs, strict=True):

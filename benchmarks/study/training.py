@@ -15,6 +15,7 @@ from sentence_transformers import CrossEncoder
 from torch import nn
 
 from cmp_rerank import GivenSupport
+from cmp_rerank.guard.interpolation import copy_of, put
 
 from . import readers
 from .arms import ARMS, Arm
@@ -53,6 +54,9 @@ def opened(path: str, task: Task, device: str, dropout: float) -> CrossEncoder:
 
 _LOADED: dict[Any, Any] = {}
 
+#: How far models of the part "halfway" are moved back to the start (WiSE-FT, arXiv 2109.01903).
+BACK = 0.5
+
 
 def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     """Train and measure; all random choices derive from the cell's seed."""
@@ -63,15 +67,18 @@ def run_cell(cell: Cell, cache: Path, device: str) -> dict[str, Any]:
     rows = training_rows(task, parts["train"], cell.size, cell.seed)
     torch.manual_seed(cell.seed)
     model = open_start(task, cache, arm.dropout, device)
+    start = copy_of(model.model) if cell.part == "halfway" else None
     wall, cpu = time.perf_counter(), time.process_time()
     log = fit(
         model, task, arm, rows, rate=cell.rate, epochs=task.sizes[cell.size] * arm.epochs, seed=cell.seed,
         validation=parts["validation"],
     )  # fmt: skip
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    if start is not None:
+        put(model.model, [(copy_of(model.model), 1 - BACK), (start, BACK)])
     return {
         **asdict(cell),
-        **measured(model, task, parts, cell.part, device),
+        **measured(model, task, parts, cell.asked, device),
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
         "passes": arm.passes * task.sizes[cell.size] * arm.epochs,

@@ -1,0 +1,114 @@
+"""Models moved halfway back to the start: their weights, their rows, and what the tables say of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from study_cells import cell
+from typer.testing import CliRunner
+
+from benchmarks.study import __main__ as command
+from benchmarks.study import analysis, together, training
+from benchmarks.study.bert import Models
+from benchmarks.study.cells import Cell
+from benchmarks.study.tasks import TASKS
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_model_is_measured_halfway_between_the_start_and_the_tuned_one(
+    exact: bool, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the trainer, and trained together."""
+    seen: dict[str, dict[str, torch.Tensor]] = {}
+
+    def measured(model: Any, *_: Any) -> dict[str, Any]:
+        seen[part] = weights_of(model)
+        return {}
+
+    def measure(models: Models, *_: Any) -> list[str]:
+        seen[part] = {name: weight[0].detach().clone() for name, weight in models.weights.items()}
+        return ["1" * 16]
+
+    monkeypatch.setattr(training, "measured", measured)
+    monkeypatch.setattr(together, "measure", measure)
+    start = weights_of(training.open_start(TASKS["smoke"], cache, 0.0, "cpu"))
+    for part in ("test", "halfway"):
+        mine = Cell("smoke", 16, "plain", 1e-3, 100, part)
+        if exact:
+            training.run_cell(mine, cache, "cpu")
+        else:
+            together.run_cells([mine], cache, "cpu")
+    assert any((seen["test"][name] - weight).abs().max() > 1e-4 for name, weight in start.items())
+    for name, weight in start.items():
+        assert torch.allclose(seen["halfway"][name], (seen["test"][name] + weight) / 2, rtol=0, atol=1e-7), name
+    again = weights_of(training.open_start(TASKS["smoke"], cache, 0.0, "cpu"))
+    assert all(torch.equal(again[name], weight) for name, weight in start.items())
+
+
+def test_models_halfway_are_run_and_not_taken_for_tests(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At a rate at which the three models differ.
+    monkeypatch.setitem(TASKS, "smoke", replace(TASKS["smoke"], rates=(1e-3, 2e-3), sizes={16: 4}))
+    arguments = ["run", "smoke", "--size", "16", "--arm", "plain", "--workers", "1"]
+    arguments += ["--cache", str(cache), "--results", str(tmp_path), "--stage"]
+    for stage in ("both", "halfway", "halfway"):
+        result = CliRunner().invoke(command.app, [*arguments, stage])
+        assert result.exit_code == 0, result.output
+    assert "halfway: 0 cells to run" in result.output
+    rows = command.read("smoke", tmp_path)
+    mine = [row for row in rows if row["part"] == "halfway"]
+    assert [row["seed"] for row in mine] == [100, 101]
+    for row in mine:
+        tested = next(each for each in rows if (each["part"], each["seed"]) == ("test", row["seed"]))
+        assert {name: row[name] for name in ("rate", "rows", "log")} == {
+            name: tested[name] for name in ("rate", "rows", "log")
+        }
+        assert len(row["values"]) == len(row["guard"]) == 16
+    assert sorted(analysis.tested(rows, "smoke", 16)["plain"]) == [100, 101]
+    assert "plain, halfway | plain" in command.lines_of("halfway", "smoke", 16, results=tmp_path)[2]
+    assert len(command.lines_of("halfway_guarded", "smoke", 16, results=tmp_path)) == 3
+
+
+def test_the_tables_of_models_halfway() -> None:
+    """Halfway is better than the start, and the tuned one worse: on test, and where the guard looks."""
+    draw = np.random.default_rng(0)
+
+    def values(right: float) -> str:
+        return "".join("1" if each < right else "2" for each in draw.random(200))
+
+    start: dict[str, Any] = cell("plain", 0.0, 0, "test", values(0.5)) | {"arm": "start", "size": 0}
+    start["guard"] = values(0.5)
+    rows = [start]
+    for seed in (100, 101, 102):
+        for part, right in (("test", 0.2), ("halfway", 0.8)):
+            rows.append(cell("plain", 1e-5, seed, part, values(right)) | {"guard": values(right)})
+    rows.append(cell("mean, c=2", 1e-5, 100, "halfway", values(0.5)) | {"guard": values(0.5)})  # has no test row
+    lines = [line[2:-2].split(" | ") for line in analysis.halfway(rows, "smoke", 16)[2:]]
+    assert [line[:3] for line in lines] == [
+        ["plain, halfway", "plain", "3"], ["plain, halfway", "the start", "3"], ["plain", "the start", "3"]
+    ]  # fmt: skip
+    means = {part: np.mean([row["mean"] for row in rows if row["part"] == part and row["arm"] == "plain"])
+             for part in ("test", "halfway")}  # fmt: skip
+    assert float(lines[0][3]) == pytest.approx(means["halfway"] - means["test"], abs=1e-4)
+    assert float(lines[1][3]) == pytest.approx(means["halfway"] - start["mean"], abs=1e-4)
+    assert float(lines[2][3]) == pytest.approx(means["test"] - start["mean"], abs=1e-4)
+    (line,) = [each[2:-2].split(" | ") for each in analysis.halfway_guarded(rows, "smoke", 16)[2:]]
+    gain = f"{means['halfway'] - start['mean']:+.4f}"
+    assert line == ["plain", "3", gain, "0/3", "0/3", gain, "0/3", "0/3", "0/3", "3/3"]
+    for row in rows:
+        if row["part"] == "halfway":
+            row["guard"] = start["guard"]
+    (line,) = [each[2:-2].split(" | ") for each in analysis.halfway_guarded(rows, "smoke", 16)[2:]]
+    assert line[5:] == ["+0.0000", "0/3", "0/3", "3/3", "0/3"]
+    assert analysis.halfway(rows, "smoke", 32) == ["no models halfway between the start and the tuned ones"]
+    assert analysis.halfway_guarded([], "smoke", 16) == ["no models halfway between the start and the tuned ones"]
