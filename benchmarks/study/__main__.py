@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,16 +169,25 @@ class _How:
                 flush=True,
             )
         stages = ("tune", "test") if stage == "both" else (stage,)
-        found = self._together(chosen, stages) if self.together and stage != "robust" else self._alone(chosen, stages)
+        cells = self._together(chosen, stages) if self.together and stage != "robust" else self._alone(chosen, stages)
         facts = {"versions": _versions(), "device": _device(self.device)}
         begin = time.time()
-        for done, row in enumerate(found, start=1):
+        for done, row in enumerate(chain(self._first_stages(chosen), cells), start=1):
             with (self.results / f"{row['task']}.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row | facts) + "\n")
             if "failed" in row:
                 print(f"failed: {key_of(row)}: {row['failed']}", flush=True)
             elif done % 10 == 0 or self.workers < 4:
                 print(f"[{time.time() - begin:6.0f} s] {done} rows; {key_of(row)} {row['mean']:.4f}", flush=True)
+
+    def _first_stages(self, chosen: Sequence[tuple[str, int, Sequence[str]]]) -> Iterator[dict[str, Any]]:
+        """The rows of first stages that are not there yet; they need no model."""
+        from .together import first_stage_row
+
+        for task in dict.fromkeys(task for task, _, _ in chosen):
+            there = any(row["arm"] == "first stage" for row in read(task, self.results))
+            if TASKS[task].retrieved and not there:
+                yield first_stage_row(task, self.cache)
 
     def _alone(
         self, chosen: Sequence[tuple[str, int, Sequence[str]]], stages: Sequence[str]
@@ -289,8 +299,8 @@ def table(
 
 TABLES = (
     "summary", "verdicts", "replication", "one_pass", "weighting", "guarded", "guarded_by_wrong_labels", "halfway",
-    "halfway_guarded", "robustness", "robustness_to_averaging", "losses", "violations", "violations_of_crops",
-    "gain_by_violations", "costs", "tuning", "screening",
+    "halfway_guarded", "first_stage", "robustness", "robustness_to_averaging", "losses", "violations",
+    "violations_of_crops", "gain_by_violations", "costs", "tuning", "screening",
 )  # fmt: skip
 
 
@@ -385,7 +395,7 @@ def lines_of(
         raise ValueError(f"a table must be one of {', '.join(TABLES)}; got {name!r}")
     rows = at_chosen_rates(read(task, results), task, size, chosen_by)
     if tested is not None:
-        rows = [row for row in rows if row["part"] != "test" or row["arm"] == "start" or row["seed"] in tested]
+        rows = [row for row in rows if row["part"] != "test" or row["size"] == 0 or row["seed"] in tested]
     found = (
         analysis.summary(rows, task, size, "plain")
         if name == "summary"

@@ -482,6 +482,47 @@ def halfway_guarded(rows: list[dict[str, Any]], task: str, size: int) -> list[st
     return lines if len(lines) > 2 else ["no models halfway between the start and the tuned ones"]
 
 
+def first_stage(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: models against the order in which the first stage gave the documents.
+
+    And what the guard hands over, of the first stage, the start and the model; for a model halfway to the start, the
+    tuned one is a candidate, too. What the user had is the better one of the first two, as the package has it.
+    """
+    common = {row["arm"]: row for row in rows if row["size"] == 0}
+    if not {"first stage", "start"} <= common.keys():
+        return ["the first stage, or the start, has not been measured"]
+    # A model, and the candidates beside the first two, the simplest first.
+    runs: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]] = {"the start": [(common["start"], [])]}
+    tuned = {(row["arm"], row["seed"]): row for row in rows if (row["size"], row["part"]) == (size, "test")}
+    for arm in ARMS:
+        own = [row for (name, _), row in tuned.items() if name == arm and "guard" in row]
+        moved = [
+            row for row in rows
+            if (row["size"], row["arm"], row["part"]) == (size, arm, "halfway") and (arm, row["seed"]) in tuned
+        ]  # fmt: skip
+        runs[arm] = [(row, [row]) for row in own]
+        runs[f"{arm}, halfway"] = [(row, [row, tuned[arm, row["seed"]]]) for row in moved]
+    lines = [
+        "| model | runs | mean | minus the first stage | below it | significantly | with the guard: minus the first "
+        "stage | below it | significantly | first stage kept |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, models in runs.items():
+        alone, handed, kept = [], [], 0
+        for model, others in models:
+            candidates = [common["first stage"], common["start"], *others]
+            values = [decode(row["values"], TASKS[task]) for row in candidates]
+            chosen = choose(np.stack([decode(row["guard"], TASKS[task]) for row in candidates]), (0, 1)).chosen
+            kept += chosen == 0
+            alone.append(decode(model["values"], TASKS[task]) - values[0])
+            handed.append(values[chosen] - values[0])
+        if models:
+            mean = np.mean([model["mean"] for model, _ in models])
+            cells = [name, str(len(models)), f"{mean:.4f}", *_below(alone), *_below(handed), f"{kept}/{len(models)}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def handed_over(start: np.ndarray, tuned: np.ndarray, folds: int = 10, repeats: int = 10) -> np.ndarray:
     """Which tuned models the guard hands over, each against the start: what `choose` says of the two, of all at once.
 

@@ -74,6 +74,11 @@ class Task:
         """Whether a row is a query with its documents."""
         return self.measure in ("RR", "nDCG@10")
 
+    @property
+    def retrieved(self) -> bool:
+        """Whether the documents are those of a first stage, in its order, and the measure is that of a collection."""
+        return self.measure == "nDCG@10"
+
     def tuned_with(self, size: int) -> range:
         """The seeds of the runs on validation that choose the rate."""
         return self.tuning_seeds_of.get(size, self.tuning_seeds)

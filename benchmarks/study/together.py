@@ -34,7 +34,7 @@ from .arms import ARMS, Arm
 from .bert import Models, tokenised
 from .cells import Cell, key_of
 from .examples import Examples, of_pairs, of_windows
-from .measuring import Values, decode, measure
+from .measuring import Values, decode, measure, values_of
 from .steps import train
 from .tasks import TASKS, Row, load, training_rows
 from .training import BACK, open_start, support_of
@@ -146,6 +146,19 @@ def start_row(task: str, cache: Path, device: str) -> dict[str, Any]:
         raise ValueError(f"{task}: the scores of the start are not finite; prepare it anew")
     mean = float(np.mean(decode(values, TASKS[task])))
     return {**asdict(Cell(task, 0, "start", 0.0, 0, "test")), "mean": mean, "values": values, "guard": guard}
+
+
+def first_stage_row(task: str, cache: Path) -> dict[str, Any]:
+    """The order in which BM25 gave the documents on test, as a row of results."""
+
+    def values(part: str) -> Values:
+        rows = _parts(task, cache)[part]
+        places = np.concatenate([np.arange(len(row["docs"]), dtype=float) for row in rows])
+        return values_of(-places, rows, TASKS[task])
+
+    found = {"values": values("test"), "guard": values("guard")}
+    mean = float(np.mean(decode(found["values"], TASKS[task])))
+    return {**asdict(Cell(task, 0, "first stage", 0.0, 0, "test")), "mean": mean, **found}
 
 
 def another_start(row: dict[str, Any] | None, cache: Path, device: str) -> str:

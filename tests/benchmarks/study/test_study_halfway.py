@@ -16,7 +16,7 @@ from benchmarks.study import __main__ as command
 from benchmarks.study import analysis, together, training
 from benchmarks.study.bert import Models
 from benchmarks.study.cells import Cell
-from benchmarks.study.tasks import TASKS
+from benchmarks.study.tasks import TASKS, load
 
 
 def weights_of(model: Any) -> dict[str, torch.Tensor]:
@@ -77,6 +77,57 @@ def test_models_halfway_are_run_and_not_taken_for_tests(
     assert sorted(analysis.tested(rows, "smoke", 16)["plain"]) == [100, 101]
     assert "plain, halfway | plain" in command.lines_of("halfway", "smoke", 16, results=tmp_path)[2]
     assert len(command.lines_of("halfway_guarded", "smoke", 16, results=tmp_path)) == 3
+
+
+def test_the_order_of_the_first_stage_is_measured_without_a_model(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = load("smoke", cache)
+    for row in (row for rows in parts.values() for row in rows):
+        row["ideal"] = [1.0]
+    monkeypatch.setattr(together, "_parts", lambda *_: parts)
+    monkeypatch.setitem(TASKS, "smoke", replace(TASKS["smoke"], measure="nDCG@10"))
+    row = together.first_stage_row("smoke", cache)
+    wanted = [1 / np.log2(2 + each["labels"].index(1.0)) for each in parts["test"]]
+    assert (row["arm"], row["size"], row["part"]) == ("first stage", 0, "test")
+    assert row["values"] == pytest.approx(wanted, abs=1e-4)
+    assert row["mean"] == pytest.approx(np.mean(wanted), abs=1e-4)
+    assert len(row["guard"]) == len(parts["guard"])
+    # The command adds it once, before all else.
+    arguments = ["run", "smoke", "--size", "16", "--arm", "plain", "--stage", "test", "--minutes", "0"]
+    arguments += ["--cache", str(cache), "--results", str(tmp_path)]
+    for _ in range(2):
+        result = CliRunner().invoke(command.app, arguments)
+        assert result.exit_code == 0, result.output
+    assert [each["arm"] for each in command.read("smoke", tmp_path)] == ["first stage"]
+
+
+def test_models_against_the_first_stage() -> None:
+    """The start is below it, the tuned model above the start: the guard keeps it, unless halfway is above it."""
+    draw = np.random.default_rng(0)
+
+    def row(arm: str, seed: int, part: str, mean: float) -> dict[str, Any]:
+        size = 0 if arm in ("first stage", "start") else 16
+        values, guard = (np.round(np.clip(draw.normal(mean, 0.05, 50), 0, 1), 4).tolist() for _ in range(2))
+        facts = {"task": "scifact", "size": size, "arm": arm, "rate": 1e-5, "seed": seed, "part": part}
+        return facts | {"values": values, "mean": float(np.mean(values)), "guard": guard}
+
+    rows = [row("first stage", 0, "test", 0.7), row("start", 0, "test", 0.5)]
+    assert len(analysis.first_stage(rows, "scifact", 16)) == 3
+    assert analysis.first_stage(rows[1:], "scifact", 16) == ["the first stage, or the start, has not been measured"]
+    rows += [row("plain", seed, "test", 0.6) for seed in (100, 101)]
+    rows += [row("plain", 100, "halfway", 0.8), row("mean, c=2", 100, "halfway", 0.8)]  # the latter has no test row
+    lines = [line[2:-2].split(" | ") for line in analysis.first_stage(rows, "scifact", 16)[2:]]
+    assert [line[:2] for line in lines] == [["the start", "1"], ["plain", "2"], ["plain, halfway", "1"]]
+    first = rows[0]["mean"]
+    means = [rows[1]["mean"], (rows[2]["mean"] + rows[3]["mean"]) / 2, rows[4]["mean"]]
+    for line, mean in zip(lines, means, strict=True):
+        assert float(line[2]) == pytest.approx(mean, abs=1e-4)
+        assert float(line[3]) == pytest.approx(mean - first, abs=2e-4)
+    assert [line[4:6] for line in lines] == [["1/1", "1/1"], ["2/2", "2/2"], ["0/1", "0/1"]]
+    assert [line[6] for line in lines[:2]] == ["+0.0000"] * 2
+    assert float(lines[2][6]) == pytest.approx(means[2] - first, abs=2e-4)
+    assert [line[9] for line in lines] == ["1/1", "2/2", "0/1"]
 
 
 def test_the_tables_of_models_halfway() -> None:
