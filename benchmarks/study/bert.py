@@ -367,12 +367,12 @@ class Models:
                 begin += len(chosen)
 
     @torch.no_grad()
-    @torch.no_grad()
     def move(self, other: Models, share: float) -> None:
         """Move the weights of all by a share of the way to those of another one, as the guard mixes them."""
         for name, weight in self.weights.items():
             weight.lerp_(other.weights[name], share)
 
+    @torch.no_grad()
     def copy_to(self, model: Any) -> None:
         """Give the weights of the first one to a CrossEncoder, or a reader."""
         for name, weight in model.model.named_parameters():
