@@ -395,16 +395,14 @@ def guarded(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
         "| significantly | start kept |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    begin, begin_guard = (decode(start[name], TASKS[task]) for name in ("values", "guard"))
+    there = _looked_at(rows, size)
     for arm in ARMS:
-        wanted = (task, size, arm, "test")
-        mine = [
-            row for row in rows if (row["task"], row["size"], row["arm"], row["part"]) == wanted and "guard" in row
-        ]
+        mine = list(there.get((arm, "test"), {}).values())
         if not mine:
             continue
-        chosen = handed_over(begin_guard, np.stack([decode(row["guard"], TASKS[task]) for row in mine]))
-        alone = [decode(row["values"], TASKS[task]) - begin for row in mine]
+        seen = np.stack([decode(row["guard"], TASKS[task]) for row in mine])
+        chosen = handed_over(decode(start["guard"], TASKS[task]), seen)
+        alone = _minus(start, mine, task)
         handed = [difference * tuned for difference, tuned in zip(alone, chosen, strict=True)]
         kept = int((~chosen).sum())
         cells = [arm, str(len(mine)), *_below(alone), *_below(handed), f"{kept}/{len(mine)}"]
@@ -454,31 +452,26 @@ def halfway(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
 
 
 def halfway_guarded(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
-    """Lines of a Markdown table: models halfway to the start, and the guard that chooses between all three.
+    """Lines of a Markdown table: tuned models and those halfway to the start, and the guard that chooses between all.
 
-    Below is what is below the start on test, and significantly so as in `guarded`.
+    Of the seeds that have both. Below is what is below the start on test, and significantly so as in `guarded`.
     """
     start = next((row for row in rows if row["arm"] == "start"), None)
+    there = _looked_at(rows, size)
     lines = [
-        "| arm | seeds | halfway: minus the start | below it | significantly | with the guard: minus the start "
-        "| below it | significantly | start kept | halfway |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| arm | seeds | minus the start | below it | significantly | halfway: minus the start | below it "
+        "| significantly | with the guard: minus the start | below it | significantly | start kept | halfway |",
+        "|---" * 13 + "|",
     ]
     for arm in ARMS if start is not None else ():
-        own: dict[str, dict[int, dict[str, Any]]] = {"halfway": {}, "test": {}}
-        for row in rows:
-            if (row["task"], row["size"], row["arm"]) == (task, size, arm) and row["part"] in own and "guard" in row:
-                own[row["part"]][row["seed"]] = row
-        back, handed, chosen = [], [], []
-        for seed in sorted(own["halfway"].keys() & own["test"].keys()):
-            models = (start, own["halfway"][seed], own["test"][seed])  # the simplest first, as the guard has them
-            values = [decode(model["values"], TASKS[task]) for model in models]
-            chosen.append(choose(np.stack([decode(model["guard"], TASKS[task]) for model in models])).chosen)
-            back.append(values[1] - values[0])
-            handed.append(values[chosen[-1]] - values[0])
-        if chosen:
+        back, tuned = (there.get((arm, part), {}) for part in ("halfway", "test"))
+        seeds = sorted(back.keys() & tuned.keys())
+        if start is not None and seeds:
+            alone = _below(_minus(start, [tuned[seed] for seed in seeds], task))
+            moved = _below(_minus(start, [back[seed] for seed in seeds], task))
+            handed, chosen = _handed([start], [[back[seed], tuned[seed]] for seed in seeds], task)
             counts = [f"{chosen.count(model)}/{len(chosen)}" for model in (0, 1)]
-            lines.append("| " + " | ".join([arm, str(len(chosen)), *_below(back), *_below(handed), *counts]) + " |")
+            lines.append("| " + " | ".join([arm, str(len(seeds)), *alone, *moved, *handed, *counts]) + " |")
     return lines if len(lines) > 2 else ["no models halfway between the start and the tuned ones"]
 
 
@@ -491,36 +484,56 @@ def first_stage(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     common = {row["arm"]: row for row in rows if row["size"] == 0}
     if not {"first stage", "start"} <= common.keys():
         return ["the first stage, or the start, has not been measured"]
-    # A model, and the candidates beside the first two, the simplest first.
-    runs: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]] = {"the start": [(common["start"], [])]}
-    tuned = {(row["arm"], row["seed"]): row for row in rows if (row["size"], row["part"]) == (size, "test")}
+    first, start = common["first stage"], common["start"]
+    there = _looked_at(rows, size)
+    # Models, and the candidates of each beside the first two, the simplest first.
+    runs: dict[str, tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]] = {"the start": ([start], [[]])}
     for arm in ARMS:
-        own = [row for (name, _), row in tuned.items() if name == arm and "guard" in row]
-        moved = [
-            row for row in rows
-            if (row["size"], row["arm"], row["part"]) == (size, arm, "halfway") and (arm, row["seed"]) in tuned
-        ]  # fmt: skip
-        runs[arm] = [(row, [row]) for row in own]
-        runs[f"{arm}, halfway"] = [(row, [row, tuned[arm, row["seed"]]]) for row in moved]
+        back, tuned = (there.get((arm, part), {}) for part in ("halfway", "test"))
+        runs[arm] = (list(tuned.values()), [[row] for row in tuned.values()])
+        seeds = sorted(back.keys() & tuned.keys())
+        runs[f"{arm}, halfway"] = ([back[seed] for seed in seeds], [[back[seed], tuned[seed]] for seed in seeds])
     lines = [
         "| model | runs | mean | minus the first stage | below it | significantly | with the guard: minus the first "
         "stage | below it | significantly | first stage kept |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---" * 10 + "|",
+        "| " + " | ".join(["the first stage", "1", f"{first['mean']:.4f}", *[""] * 7]) + " |",
     ]
-    for name, models in runs.items():
-        alone, handed, kept = [], [], 0
-        for model, others in models:
-            candidates = [common["first stage"], common["start"], *others]
-            values = [decode(row["values"], TASKS[task]) for row in candidates]
-            chosen = choose(np.stack([decode(row["guard"], TASKS[task]) for row in candidates]), (0, 1)).chosen
-            kept += chosen == 0
-            alone.append(decode(model["values"], TASKS[task]) - values[0])
-            handed.append(values[chosen] - values[0])
+    for name, (models, others) in runs.items():
         if models:
-            mean = np.mean([model["mean"] for model, _ in models])
-            cells = [name, str(len(models)), f"{mean:.4f}", *_below(alone), *_below(handed), f"{kept}/{len(models)}"]
-            lines.append("| " + " | ".join(cells) + " |")
+            mean = np.mean([model["mean"] for model in models])
+            handed, chosen = _handed([first, start], others, task)
+            cells = [name, str(len(models)), f"{mean:.4f}", *_below(_minus(first, models, task)), *handed]
+            lines.append("| " + " | ".join([*cells, f"{chosen.count(0)}/{len(models)}"]) + " |")
     return lines
+
+
+def _looked_at(rows: list[dict[str, Any]], size: int) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+    """Arm and part -> seed -> row, of those whose values on the guard's rows are there."""
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        if row["size"] == size and "guard" in row:
+            found.setdefault((row["arm"], row["part"]), {})[row["seed"]] = row
+    return found
+
+
+def _minus(other: dict[str, Any], models: Sequence[dict[str, Any]], task: str) -> list[np.ndarray]:
+    """The values on test of each model minus those of another one."""
+    before = decode(other["values"], TASKS[task])
+    return [decode(model["values"], TASKS[task]) - before for model in models]
+
+
+def _handed(
+    had: Sequence[dict[str, Any]], others: Sequence[Sequence[dict[str, Any]]], task: str
+) -> tuple[list[str], list[int]]:
+    """What the guard hands over against the first of what the user had, as `_below` says it; and its choices."""
+    handed, chosen = [], []
+    for own in others:
+        candidates = [*had, *own]
+        seen = np.stack([decode(row["guard"], TASKS[task]) for row in candidates])
+        chosen.append(choose(seen, range(len(had))).chosen)
+        handed += _minus(had[0], [candidates[chosen[-1]]], task)
+    return _below(handed), chosen
 
 
 def handed_over(start: np.ndarray, tuned: np.ndarray, folds: int = 10, repeats: int = 10) -> np.ndarray:
