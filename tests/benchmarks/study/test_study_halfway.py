@@ -133,8 +133,8 @@ def test_models_against_the_first_stage() -> None:
     assert [line[6] for line in lines[:2]] == ["+0.0000"] * 2
     assert float(lines[2][6]) == pytest.approx(means[2] - first, abs=2e-4)
     assert [line[9] for line in lines] == ["1/1", "2/2", "0/1"]
-    # Where the start is above the first stage, and no model above it, the user had the start.
-    rows[1] |= {name: np.minimum(1, np.add(rows[0][name], 0.2)).tolist() for name in ("values", "guard")}
+    # Where the start is above the first stage, by far less than its error, and no model is, the user had the start.
+    rows[0]["guard"], rows[1]["guard"] = [0.7] * 50, [1.0, 0.41] * 25
     lines = [line[2:-2].split(" | ") for line in analysis.first_stage(rows[:4], "scifact", 16)[3:]]
     assert [line[9] for line in lines] == ["0/1", "0/2"]
     assert lines[1][6] == lines[0][3] != "+0.0000"
