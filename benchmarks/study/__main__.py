@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,9 +20,6 @@ from .arms import ARMS
 from .cells import Cell, at_chosen_rates, cells_of, key_of, missing, read
 from .plan import PLAN, SCREENED
 from .tasks import TASKS, describe, load, prepare
-
-if TYPE_CHECKING:
-    from .analysis import Kind
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 CACHE = Path.home() / ".cache" / "cmp_rerank" / "study"
@@ -297,13 +294,6 @@ def table(
         print(line)
 
 
-TABLES = (
-    "summary", "verdicts", "replication", "one_pass", "weighting", "guarded", "guarded_by_wrong_labels", "halfway",
-    "halfway_guarded", "first_stage", "robustness", "robustness_to_averaging", "losses", "violations",
-    "violations_of_crops", "gain_by_violations", "costs", "tuning", "screening",
-)  # fmt: skip
-
-
 @app.command()
 def tables(
     task: Annotated[str, typer.Argument()],
@@ -311,6 +301,8 @@ def tables(
     results: Annotated[Path, typer.Option()] = RESULTS,
 ) -> None:
     """Print all tables of a task: arms, verdicts, the guard, violations, costs, and rates on validation."""
+    from .tables import TABLES, lines_of
+
     for name in TABLES:
         print(f"\n{name}\n")
         print("\n".join(lines_of(name, task, size, results=results)))
@@ -328,80 +320,19 @@ def page(
     After the size may stand how many seeds on validation choose the learning rates, if others than those of the task,
     and which seeds on test the table is of, if not all: `verdicts reading 400 1 100-104`.
     """
-    from cmp_rerank.ir.lines import replacing
+    from .tables import with_tables
 
     text = with_tables(path.read_text(encoding="utf-8"), results)
     with replacing(path) as file:
         file.write(text)
 
 
-def with_tables(text: str, results: Path) -> str:
-    """A page with its tables made anew."""
-    import re
-
-    def made(match: re.Match[str]) -> str:
-        begin, of_all, name, task, size, chosen_by, first, last, end = match.groups()
-        if of_all:
-            lines = lines_of_all(of_all, results)
-        else:
-            tested = range(int(first), int(last) + 1) if first else None
-            lines = lines_of(name, task, int(size), int(chosen_by) if chosen_by else None, tested, results=results)
-        return "\n".join([begin, *lines, end])
-
-    one = r"(\w+) (\S+) (\d+)(?: (\d+))?(?: (\d+)-(\d+))?"
-    table = rf"(<!-- study: (?:(overview|combined)|{one}) -->)\n.*?(<!-- study: end -->)"
-    return re.sub(table, made, text, flags=re.DOTALL)
-
-
-def kinds_of(results: Path) -> list[Kind]:
-    """Ablated passes of each kind against their controls, for the tasks and sizes of the plan that are tested."""
-    from .analysis import kinds
-
-    return [
-        kind for task, size in PLAN for kind in kinds(at_chosen_rates(read(task, results), task, size), task, size)
-    ]
-
-
-def lines_of_all(name: str, results: Path) -> list[str]:
-    """The lines of a table of all tasks: "overview" or "combined"."""
-    from . import analysis
-
-    found: list[str] = getattr(analysis, name)(kinds_of(results))
-    return found
-
-
 @app.command()
 def overview(results: Annotated[Path, typer.Option()] = RESULTS) -> None:
     """Print ablated passes against averaging, and against tuned plain training, for all tasks."""
+    from .tables import lines_of_all
+
     print("\n".join([*lines_of_all("overview", results), "", *lines_of_all("combined", results)]))
-
-
-def lines_of(
-    name: str, task: str, size: int, chosen_by: int | None = None, tested: range | None = None, *, results: Path
-) -> list[str]:
-    """The lines of a table.
-
-    Args:
-        name: One of `TABLES`.
-        task: Its name.
-        size: Rows of the training set.
-        chosen_by: Learning rates are chosen by the first so many seeds on validation; None: by all.
-        tested: The seeds on test that the table is of; None: all.
-        results: The folder of the results.
-    """
-    from . import analysis
-
-    if name not in TABLES:
-        raise ValueError(f"a table must be one of {', '.join(TABLES)}; got {name!r}")
-    rows = at_chosen_rates(read(task, results), task, size, chosen_by)
-    if tested is not None:
-        rows = [row for row in rows if row["part"] != "test" or row["size"] == 0 or row["seed"] in tested]
-    found = (
-        analysis.summary(rows, task, size, "plain")
-        if name == "summary"
-        else getattr(analysis, name)(rows, task, size)
-    )
-    return [found] if isinstance(found, str) else found
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -49,7 +49,7 @@ def study(path: Path = RESULTS / "study" / "sentence-selection.jsonl") -> list[D
 
 def differences(folder: Path = RESULTS / "study") -> dict[str, list[Dot]]:
     """What is subtracted from what -> its value for each task and kind of ablated passes, with the 95% interval."""
-    from benchmarks.study.__main__ import kinds_of
+    from benchmarks.study.tables import kinds_of
 
     found: dict[str, list[Dot]] = {}
     for kind in kinds_of(folder):

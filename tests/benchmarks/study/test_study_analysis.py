@@ -15,7 +15,7 @@ from study_cells import cell
 from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import analysis
+from benchmarks.study import analysis, guarding, tables
 from benchmarks.study.analysis import contrast, holm, screening, summary, tuning
 from benchmarks.study.cells import Cell, at_chosen_rates
 from benchmarks.study.measuring import decode
@@ -154,13 +154,13 @@ def test_tables_have_the_models_at_the_rate_that_so_many_seeds_choose(
     (tmp_path / "smoke.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     monkeypatch.setitem(TASKS, "smoke", replace(TASKS["smoke"], tuning_seeds=range(3)))
     for seeds, rate, value in ((None, high, "1.0000"), (3, high, "1.0000"), (1, low, "0.5000")):
-        lines = command.lines_of("summary", "smoke", 16, seeds, results=tmp_path)
+        lines = tables.lines_of("summary", "smoke", 16, seeds, results=tmp_path)
         assert f"| plain | {rate:g} | 1 | 2 | {value} |" in lines[2]
         assert "| mean, c=2 | 0.0001 | 3 | 1 | 0.2500 |" in lines[3]  # nothing is known of another rate
         name = f"<!-- study: summary smoke 16{f' {seeds}' if seeds else ''} -->"
-        assert command.with_tables(f"{name}\nold\n<!-- study: end -->", tmp_path).splitlines()[1:-1] == lines
+        assert tables.with_tables(f"{name}\nold\n<!-- study: end -->", tmp_path).splitlines()[1:-1] == lines
     page = "<!-- study: summary smoke 16 1 101-105 -->\n<!-- study: end -->"
-    (line,) = (line for line in command.with_tables(page, tmp_path).splitlines() if line.startswith("| plain"))
+    (line,) = (line for line in tables.with_tables(page, tmp_path).splitlines() if line.startswith("| plain"))
     assert line.startswith(f"| plain | {low:g} | 1 | 1 | 0.5000 |")
     kept = at_chosen_rates(rows, "smoke", 16, 1)
     assert {row["seed"] for row in kept if row["part"] == "validation"} == {0}
@@ -171,13 +171,13 @@ def test_tables_have_the_models_at_the_rate_that_so_many_seeds_choose(
 
 def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "study.md").read_text(encoding="utf-8")
-    assert command.with_tables(page, command.RESULTS) == page
+    assert tables.with_tables(page, command.RESULTS) == page
     assert "<!-- study: " in page
     begin = page[: page.index("<!-- study: end -->") + 100]  # one table of it
     old = begin.replace("| plain |", "| plane |")
-    assert old != begin == command.with_tables(old, command.RESULTS)
+    assert old != begin == tables.with_tables(old, command.RESULTS)
     with pytest.raises(ValueError, match="a table must be one of summary"):
-        command.with_tables("<!-- study: sum smoke 16 -->\n<!-- study: end -->", tmp_path)
+        tables.with_tables("<!-- study: sum smoke 16 -->\n<!-- study: end -->", tmp_path)
 
 
 def test_the_guard_keeps_the_start_where_validation_says_nothing() -> None:
@@ -189,10 +189,10 @@ def test_the_guard_keeps_the_start_where_validation_says_nothing() -> None:
     # Seed 0 is better on both parts, seed 1 worse on both, seed 2 better on the guard's rows and worse on test.
     good, bad = "1" * 90 + "0" * 10, "1" * 10 + "0" * 90
     rows = [start, row("plain", 0, good, good), row("plain", 1, bad, bad), row("plain", 2, bad, good)]
-    line = analysis.guarded(rows, "sst2", 16)[2]
+    line = guarding.guarded(rows, "sst2", 16)[2]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == ["plain", "3", "-0.1333", "2/3", "2/3", "+0.0000", "1/3", "1/3", "1/3"]
-    assert analysis.guarded(rows[1:], "sst2", 16) == ["the start has not been measured"]
+    assert guarding.guarded(rows[1:], "sst2", 16) == ["the start has not been measured"]
 
 
 @pytest.mark.parametrize("rows", [2, 7, 100])
@@ -202,7 +202,7 @@ def test_many_models_are_guarded_as_each_alone(rows: int) -> None:
     ranks = 1 / draw.integers(1, 5 - np.linspace(0, 2, 20, dtype=int)[:, None], (20, rows))
     for start, *tuned in ([*classes, classes[0], np.ones(rows)], ranks):
         chosen = [bool(choose(np.stack([start, each])).chosen) for each in tuned]
-        assert analysis.handed_over(start, np.stack(tuned)).tolist() == chosen
+        assert guarding.handed_over(start, np.stack(tuned)).tolist() == chosen
         assert rows < 100 or {*chosen} == {False, True}
 
 
@@ -212,17 +212,17 @@ def test_the_guard_by_wrong_labels() -> None:
         return vars(Cell("sst2-noise", size, arm, 1e-5, 100, "test")) | {"values": values, "guard": guard}
 
     rows = [row("start", "10" * 50, "10" * 50)]
-    assert analysis.guarded_by_wrong_labels(rows, "sst2-noise", 16) == "no runs with wrong labels"
+    assert guarding.guarded_by_wrong_labels(rows, "sst2-noise", 16) == "no runs with wrong labels"
     rows += [row("plain", "1" * 100, "1" * 100), row("compared, c=2", "0" * 100, "0" * 100)]
     # A fifth of the labels takes 20 of 50 gains away on average, and leaves the better one clearly better.
-    assert analysis.guarded_by_wrong_labels(rows, "sst2-noise", 16, draws=7) == (
+    assert guarding.guarded_by_wrong_labels(rows, "sst2-noise", 16, draws=7) == (
         "2 runs, 7 draws of 20% wrong labels: the start is kept in 50.0%, and what is handed over is +0.25000 from "
         "it on average, below it in 0.0%"
     )
     alike = [rows[0], row("plain", "01" * 50, "01" * 50)]  # no better and no worse: now and then it looks better
-    said = analysis.guarded_by_wrong_labels(alike, "sst2-noise", 16, draws=100)
+    said = guarding.guarded_by_wrong_labels(alike, "sst2-noise", 16, draws=100)
     assert 0.8 < float(re.search(r"kept in (\S+)%", said)[1]) / 100 < 0.99
-    assert analysis.guarded_by_wrong_labels(rows, "sst2", 16) == "no runs with wrong labels"
+    assert guarding.guarded_by_wrong_labels(rows, "sst2", 16) == "no runs with wrong labels"
 
 
 def test_verdicts_are_against_averaging_and_the_best_plain_arm() -> None:
@@ -281,9 +281,9 @@ def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
         cell(arm, 1e-5, 100 + seed, "test", each) for arm, both in values.items() for seed, each in enumerate(both)
     ]
     rows += [cell(arm, rate, 0, "validation", "1" if "3x" in arm else "2") for arm in arms for rate in (1e-5, 1e-4)]
-    monkeypatch.setattr(command, "PLAN", {("smoke", 16): (), ("sst2", 100): ()})
+    monkeypatch.setattr(tables, "PLAN", {("smoke", 16): (), ("sst2", 100): ()})
     (tmp_path / "smoke.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (kind,) = command.kinds_of(tmp_path)
+    (kind,) = tables.kinds_of(tmp_path)
     assert (kind.task, kind.size, kind.passes, kind.plain) == ("smoke", 16, "c=2", "plain, 3x epochs")
     verdicts = analysis.corrected_contrasts(
         analysis.tested(rows, "smoke", 16), analysis.verdict_pairs(rows, "smoke", 16)
@@ -294,7 +294,7 @@ def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
         ("averaging", "tuned plain"): verdicts["mean, c=2", "plain, 3x epochs"],
     }
     assert kind.differences == expected
-    lines = command.lines_of_all("overview", tmp_path)
+    lines = tables.lines_of_all("overview", tmp_path)
     assert lines[2].startswith("| smoke, 16 | c=2 | 2 | ")
     assert lines[2].endswith(" | plain, 3x epochs |")
     for c in expected.values():
@@ -306,9 +306,9 @@ def test_the_overview_has_the_verdicts_of_each_kind_of_passes(
         for p in (0.04, 0.05)
     ]
     assert ["**" in line for line in analysis.overview(bold)[2:]] == [True, False]
-    both = command.lines_of_all("combined", tmp_path)
+    both = tables.lines_of_all("combined", tmp_path)
     page = "".join(f"<!-- study: {name} -->\nold\n<!-- study: end -->\n" for name in ("overview", "combined"))
-    found = command.with_tables(page, tmp_path).splitlines()
+    found = tables.with_tables(page, tmp_path).splitlines()
     assert found[1 : 1 + len(lines)] == lines
     assert found[-1 - len(both) : -1] == both
     output = CliRunner().invoke(command.app, ["overview", "--results", str(tmp_path)]).output

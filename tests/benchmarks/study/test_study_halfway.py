@@ -14,7 +14,7 @@ from study_cells import cell
 from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as command
-from benchmarks.study import analysis, together, training
+from benchmarks.study import analysis, guarding, tables, together, training
 from benchmarks.study.bert import Models
 from benchmarks.study.cells import Cell
 from benchmarks.study.tasks import TASKS, load
@@ -76,8 +76,8 @@ def test_models_halfway_are_run_and_not_taken_for_tests(
         }
         assert len(row["values"]) == len(row["guard"]) == 16
     assert sorted(analysis.tested(rows, "smoke", 16)["plain"]) == [100, 101]
-    assert "plain, halfway | plain" in command.lines_of("halfway", "smoke", 16, results=tmp_path)[2]
-    assert len(command.lines_of("halfway_guarded", "smoke", 16, results=tmp_path)) == 3
+    assert "plain, halfway | plain" in tables.lines_of("halfway", "smoke", 16, results=tmp_path)[2]
+    assert len(tables.lines_of("halfway_guarded", "smoke", 16, results=tmp_path)) == 3
 
 
 def test_the_order_of_the_first_stage_is_measured_without_a_model(
@@ -114,14 +114,14 @@ def test_models_against_the_first_stage() -> None:
         return facts | {"values": values, "mean": float(np.mean(values)), "guard": guard}
 
     rows = [row("first stage", 0, "test", 0.7), row("start", 0, "test", 0.5)]
-    assert len(analysis.first_stage(rows, "scifact", 16)) == 4
-    assert analysis.first_stage(rows[1:], "scifact", 16) == ["the first stage, or the start, has not been measured"]
+    assert len(guarding.first_stage(rows, "scifact", 16)) == 4
+    assert guarding.first_stage(rows[1:], "scifact", 16) == ["the first stage, or the start, has not been measured"]
     rows += [row("plain", seed, "test", 0.6) for seed in (100, 101)]
     rows += [row("plain", 100, "halfway", 0.8), row("mean, c=2", 100, "halfway", 0.8)]  # the latter has no test row
     rows += [{**row("plain", 101, "halfway", 0.8), "failed": "diverged"}]  # as the next, it has no values
     for name in ("values", "guard", "mean"):
         del rows[-1][name]
-    best, *lines = [line[2:-2].split(" | ") for line in analysis.first_stage(rows, "scifact", 16)[2:]]
+    best, *lines = [line[2:-2].split(" | ") for line in guarding.first_stage(rows, "scifact", 16)[2:]]
     first = rows[0]["mean"]
     assert best[:3] == ["the first stage", "1", f"{first:.4f}"]
     assert [line[:2] for line in lines] == [["the start", "1"], ["plain", "2"], ["plain, halfway", "1"]]
@@ -135,7 +135,7 @@ def test_models_against_the_first_stage() -> None:
     assert [line[9] for line in lines] == ["1/1", "2/2", "0/1"]
     # Where the start is above the first stage, by far less than its error, and no model is, the user had the start.
     rows[0]["guard"], rows[1]["guard"] = [0.7] * 50, [1.0, 0.41] * 25
-    lines = [line[2:-2].split(" | ") for line in analysis.first_stage(rows[:4], "scifact", 16)[3:]]
+    lines = [line[2:-2].split(" | ") for line in guarding.first_stage(rows[:4], "scifact", 16)[3:]]
     assert [line[9] for line in lines] == ["0/1", "0/2"]
     assert lines[1][6] == lines[0][3] != "+0.0000"
 
@@ -144,7 +144,7 @@ def test_a_table_of_some_seeds_has_what_all_are_compared_with(tmp_path: Path) ->
     rows = [cell(arm, 0.0, 0, "test", "12") | {"size": 0, "guard": "12"} for arm in ("first stage", "start")]
     rows += [cell("plain", 1e-5, seed, "test", "11") | {"guard": "11"} for seed in (100, 101, 102)]
     (tmp_path / "smoke.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    lines = command.lines_of("first_stage", "smoke", 16, tested=range(101, 103), results=tmp_path)
+    lines = tables.lines_of("first_stage", "smoke", 16, tested=range(101, 103), results=tmp_path)
     assert [line[2:-2].split(" | ")[:2] for line in lines[2:]] == [
         ["the first stage", "1"], ["the start", "1"], ["plain", "2"]
     ]  # fmt: skip
@@ -173,14 +173,14 @@ def test_the_tables_of_models_halfway() -> None:
     assert float(lines[0][3]) == pytest.approx(means["halfway"] - means["test"], abs=1e-4)
     assert float(lines[1][3]) == pytest.approx(means["halfway"] - start["mean"], abs=1e-4)
     assert float(lines[2][3]) == pytest.approx(means["test"] - start["mean"], abs=1e-4)
-    (line,) = [each[2:-2].split(" | ") for each in analysis.halfway_guarded(rows, "smoke", 16)[2:]]
+    (line,) = [each[2:-2].split(" | ") for each in guarding.halfway_guarded(rows, "smoke", 16)[2:]]
     gain = f"{means['halfway'] - start['mean']:+.4f}"
     loss = f"{means['test'] - start['mean']:+.4f}"
     assert line == ["plain", "3", loss, "3/3", "3/3", gain, "0/3", "0/3", gain, "0/3", "0/3", "0/3", "3/3"]
     for row in rows:
         if row["part"] == "halfway":
             row["guard"] = start["guard"]
-    (line,) = [each[2:-2].split(" | ") for each in analysis.halfway_guarded(rows, "smoke", 16)[2:]]
+    (line,) = [each[2:-2].split(" | ") for each in guarding.halfway_guarded(rows, "smoke", 16)[2:]]
     assert line[8:] == ["+0.0000", "0/3", "0/3", "3/3", "0/3"]
     assert analysis.halfway(rows, "smoke", 32) == ["no models halfway between the start and the tuned ones"]
-    assert analysis.halfway_guarded([], "smoke", 16) == ["no models halfway between the start and the tuned ones"]
+    assert guarding.halfway_guarded([], "smoke", 16) == ["no models halfway between the start and the tuned ones"]
