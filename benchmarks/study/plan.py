@@ -56,17 +56,20 @@ PLAN: dict[tuple[str, int], tuple[str, ...]] = {
     ("sst2", 500): CORE,
     ("sst2-noise", 500): CORE,
     ("rte", 500): CORE,
-    ("scifact", 50): (*GUESSED, "plain, 3x epochs", "mean, c=2", "compared, c=2"),
-    ("cranfield", 50): SURVIVING,
+    ("scifact-distilled", 50): GUESSED,
+    ("cranfield-distilled", 50): GUESSED,
     ("passages", 200): SUPPORTED,
     ("reading", 400): EQUAL,
-    ("scifact", 200): GUESSED,
+    ("scifact-distilled", 200): GUESSED,
     ("passages", 1000): SUPPORTED,
     ("reading", 2500): REGULARISED,
-    ("scifact", 500): GUESSED,
-    ("cranfield", 100): SURVIVING,
+    ("scifact-distilled", 500): GUESSED,
+    ("cranfield-distilled", 100): GUESSED,
     ("sst2", 2500): SURVIVING,
     ("sentence-selection", 100): SURVIVING,
     ("sentence-selection", 2000): SURVIVING,
     ("reading", 8000): SURVIVING,
 }
+
+#: Run in part, and ended: their start is below BM25, see the protocol.
+ENDED = (("cranfield", 50), ("scifact", 50))

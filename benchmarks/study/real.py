@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,19 @@ def share_of(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
 
 
-def training_row(query: str, qrels: Mapping[str, int], found: Mapping[str, float], corpus: Mapping[str, str]) -> Row:
-    """A query with a relevant document, and those that BM25 puts first among the ones that are not judged relevant.
+def training_row(
+    query: str, qrels: Mapping[str, int], found: Mapping[str, float], corpus: Mapping[str, str], first: bool = True
+) -> Row:
+    """A query with a relevant document, and some of BM25's that are not judged relevant: its first ones, or drawn.
 
-    Which relevant document is taken, of several, depends on the query alone.
+    Which relevant document is taken, of several, and which others are drawn, depends on the query alone.
     """
     draw = random.Random(query)
     relevant = sorted(doc for doc, grade in qrels.items() if grade > 0)
     best = max(qrels[doc] for doc in relevant)
     positive = draw.choice([doc for doc in relevant if qrels[doc] == best])
-    negatives = [doc for doc in sorted(found, key=lambda doc: -found[doc]) if qrels.get(doc, 0) <= 0][: DOCS - 1]
+    others = [doc for doc in sorted(found, key=lambda doc: -found[doc]) if qrels.get(doc, 0) <= 0]
+    negatives = others[: DOCS - 1] if first else draw.sample(others, min(DOCS - 1, len(others)))
     docs = [positive, *negatives]
     return {"query": query, "docs": [corpus[doc] for doc in docs], "labels": [1.0, *[0.0] * len(negatives)]}
 
@@ -48,13 +52,14 @@ def ranking_row(query: str, qrels: Mapping[str, int], found: Mapping[str, float]
     }
 
 
-def beir(folder: Path, validation: float, test: float | None = None) -> dict[str, list[Row]]:
+def beir(folder: Path, validation: float, test: float | None = None, first: bool = True) -> dict[str, list[Row]]:
     """The parts of a collection in BEIR layout.
 
     Args:
         folder: Of the collection.
         validation: Share of the training queries that choose learning rates.
         test: Share of all queries that are the test part, where the collection has no test split of its own.
+        first: Whether the negatives of training are BM25's first ones; else they are drawn from its candidates.
 
     Returns:
         Rows by part. Training queries that are in another part, or nearly, are left out.
@@ -86,13 +91,13 @@ def beir(folder: Path, validation: float, test: float | None = None) -> dict[str
     rows: dict[str, list[Row]] = {}
     for part, members in parts.items():
         found = search.search({query: text for query, (text, _) in members.items()}, DEPTH)
-        make = training_row if part == "train" else ranking_row
+        make = partial(training_row, first=first) if part == "train" else ranking_row
         rows[part] = [make(text, qrels, found[query], collection.corpus) for query, (text, qrels) in members.items()]
     return rows
 
 
-def reranker_start(data: Path) -> list[Row]:
-    """What a reranker is trained on once, before it meets a collection: SQuAD's questions against its paragraphs."""
+def squad_paragraphs(data: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """The paragraphs of SQuAD's training part by name, and each question with the name of its paragraph."""
     articles = json.loads((data / "squad" / "train.json").read_text(encoding="utf-8"))["data"]
     paragraphs: dict[str, str] = {}
     questions: list[tuple[str, str]] = []
@@ -101,6 +106,12 @@ def reranker_start(data: Path) -> list[Row]:
             name = str(len(paragraphs))
             paragraphs[name] = paragraph["context"]
             questions += [(question["question"], name) for question in paragraph["qas"]]
+    return paragraphs, questions
+
+
+def reranker_start(data: Path) -> list[Row]:
+    """What a reranker is trained on once, before it meets a collection: SQuAD's questions against its paragraphs."""
+    paragraphs, questions = squad_paragraphs(data)
     chosen = random.Random("start").sample(questions, min(4000, len(questions)))
     found = BM25(paragraphs).search({str(i): text for i, (text, _) in enumerate(chosen)}, DOCS)
     return [training_row(text, {name: 1}, found[str(i)], paragraphs) for i, (text, name) in enumerate(chosen)]

@@ -12,7 +12,7 @@ from . import readers
 from .arms import Arm
 from .steps import train_start
 from .tasks import TASKS, Task, load, training_rows
-from .training import START_DROPOUT, fit, opened, start_folder
+from .training import fit, opened, start_folder
 
 
 def make_start(
@@ -28,14 +28,15 @@ def make_start(
         return make_start(TASKS[task.start_of], cache, encoder, layers, device, trainer)
     if not (folder / "config.json").exists():
         torch.manual_seed(0)
-        model = readers.opened(encoder, device, 0.0) if task.reads else opened(encoder, task, device, START_DROPOUT)
+        dropout = task.start_dropout
+        model = readers.opened(encoder, device, dropout) if task.reads else opened(encoder, task, device, dropout)
         inner = model.model
         inner.base_model.encoder.layer = inner.base_model.encoder.layer[:layers]
         inner.config.num_hidden_layers = layers
         size, epochs = task.start
         rows = training_rows(task, load(task.name, cache)["start"], size, 0)
         if trainer and task.exact:
-            scheduler = "constant_with_warmup"
+            scheduler = "constant_with_warmup" if task.start_constant else "linear"
             fit(model, task, Arm(), rows, rate=task.start_rate, epochs=epochs, seed=0, scheduler=scheduler)
         else:
             train_start(model, task, rows)

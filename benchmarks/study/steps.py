@@ -31,7 +31,6 @@ from .cells import Cell
 from .examples import Examples, of_pairs, of_windows
 from .measuring import decode, measure
 from .tasks import Row, Task
-from .training import START_DROPOUT
 
 
 class AdamW:
@@ -154,8 +153,8 @@ def train_start(model: Any, task: Task, rows: Sequence[Row]) -> None:
     """
     data = of_windows(model, Plan([]), rows, task) if task.reads else of_pairs(model, Plan([]), rows)
     cell = Cell(task.name, len(rows), "plain", task.start_rate, 0, "start")
-    arm = Arm(dropout=0.0 if task.reads else START_DROPOUT)
-    models, _ = train(model, task, arm, [data], [cell], task.start[1], constant=True, half=False)
+    arm = Arm(dropout=task.start_dropout)
+    models, _ = train(model, task, arm, [data], [cell], task.start[1], constant=task.start_constant, half=False)
     models.copy_to(model)
 
 

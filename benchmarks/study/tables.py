@@ -9,7 +9,7 @@ from typing import Any
 
 from . import analysis, guarding
 from .cells import at_chosen_rates, read
-from .plan import PLAN
+from .plan import ENDED, PLAN
 
 #: Name -> what makes its lines from the rows of a task, the task and the size; in the order in which they are shown.
 TABLES: dict[str, Callable[[list[dict[str, Any]], str, int], list[str] | str]] = {
@@ -62,10 +62,10 @@ def with_tables(text: str, results: Path) -> str:
 
 
 def kinds_of(results: Path) -> list[analysis.Kind]:
-    """Ablated passes of each kind against their controls, for the tasks and sizes of the plan that are tested."""
+    """Ablated passes of each kind against their controls, for the tasks and sizes that are tested."""
     return [
         kind
-        for task, size in PLAN
+        for task, size in (*PLAN, *ENDED)
         for kind in analysis.kinds(at_chosen_rates(read(task, results), task, size), task, size)
     ]
 

@@ -17,6 +17,7 @@ from typing import Any
 from cmp_rerank.ir.bm25 import BM25
 from cmp_rerank.ir.lines import replacing
 
+from .distilled import distilled_start
 from .real import DOCS, Row, beir, reranker_start, share_of
 
 PARTS = ("start", "train", "validation", "test")
@@ -47,6 +48,8 @@ class Task:
             The products of all other ones are in bfloat16, which `steps` does.
         tuning_seeds_of: Size -> seeds on validation, where they are others.
         test_seeds_of: Size -> seeds on test, where they are others.
+        start_dropout: The encoder's own dropout while the start is trained.
+        start_constant: Whether the learning rate of the start stays as it is after the warm-up; else it falls.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Task:
     exact: tuple[int, ...] = ()
     tuning_seeds_of: dict[int, range] = field(default_factory=dict)
     test_seeds_of: dict[int, range] = field(default_factory=dict)
+    start_dropout: float = 0.1
+    start_constant: bool = True
 
     @property
     def listwise(self) -> bool:
@@ -120,17 +125,27 @@ TASKS = {
         Task(
             "reading", "F1", {400: 10, 2500: 2, 8000: 1}, 16, (5e-5, 1e-4, 2e-4), 256, (500, 1), 1e-4,
             range(1), range(100, 105), layers=6, test_rows=1000, tuning_seeds_of={400: range(3)},
-            test_seeds_of={400: range(100, 110)},
+            test_seeds_of={400: range(100, 110)}, start_dropout=0.0,
         ),
         # Real collections, on the whole encoder; all begin with one reranker, trained on SQuAD's paragraphs.
         Task("reranker", "RR", {}, 16, (), 256, (4000, 1), 1e-4, layers=6, docs=4),
         Task(
-            "scifact", "nDCG@10", {50: 8, 200: 3, 500: 1}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
+            "scifact", "nDCG@10", {50: 8}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
             range(1), range(100, 105), layers=6, start_of="reranker", docs=4, tuning_seeds_of={50: range(3)},
         ),
         Task(
-            "cranfield", "nDCG@10", {50: 8, 100: 4}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
+            "cranfield", "nDCG@10", {50: 8}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
             range(1), range(100, 105), layers=6, start_of="reranker", docs=4,
+        ),
+        # The same with another start, one that learned from scores of BM25 and of the encoder.
+        Task("distilled", "RR", {}, 4, (), 256, (4000, 1), 1e-4, layers=6, start_dropout=0.0, start_constant=False),
+        Task(
+            "scifact-distilled", "nDCG@10", {50: 8, 200: 3, 500: 1}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
+            range(1), range(100, 105), layers=6, start_of="distilled", docs=4, tuning_seeds_of={50: range(3)},
+        ),
+        Task(
+            "cranfield-distilled", "nDCG@10", {50: 8, 100: 4}, 8, (1e-5, 3e-5, 1e-4), 256, (0, 0), 0,
+            range(1), range(100, 105), layers=6, start_of="distilled", docs=4, tuning_seeds_of={50: range(3)},
         ),
         # Made up, to see that everything runs.
         Task("smoke", "RR", {16: 1}, 8, (1e-5, 1e-4), 32, (16, 1), 1e-4, range(1), range(100, 102), exact=(16,)),
@@ -336,6 +351,9 @@ _MAKERS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
     "reranker": lambda data: {"start": reranker_start(data)},
     "scifact": lambda data: beir(data / "scifact", validation=0.25),
     "cranfield": lambda data: beir(data / "cranfield", validation=0.2, test=0.3),
+    "distilled": lambda data: {"start": distilled_start(data)},
+    "scifact-distilled": lambda data: beir(data / "scifact", validation=0.25, first=False),
+    "cranfield-distilled": lambda data: beir(data / "cranfield", validation=0.2, test=0.3, first=False),
     "smoke": _smoke,
 }
 

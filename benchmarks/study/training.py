@@ -32,10 +32,6 @@ def start_folder(task: Task, cache: Path) -> Path:
     return cache / f"{task.start_of or task.name}-start"
 
 
-#: Of the encoder, where it becomes a reranker. Readers have none.
-START_DROPOUT = 0.1
-
-
 def open_start(task: Task, cache: Path, dropout: float, device: str) -> Any:
     """The start in 32 bits, with the model's own dropout at a rate: a CrossEncoder, or a reader."""
     folder = str(start_folder(task, cache))

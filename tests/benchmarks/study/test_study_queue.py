@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from benchmarks.study import __main__ as command
 from benchmarks.study import cells, starts, workers
 from benchmarks.study.arms import ARMS, CROPS
-from benchmarks.study.plan import PLAN, SCREENED
+from benchmarks.study.plan import ENDED, PLAN, SCREENED
 from benchmarks.study.tasks import TASKS
 from benchmarks.study.together import start_row
 
@@ -77,9 +77,10 @@ def test_a_start_of_several_tasks_is_prepared_before_them(tmp_path: Path, monkey
     monkeypatch.setattr(command, "prepare", lambda name, data, cache: seen.append(name))
     monkeypatch.setattr(command, "load", lambda name, cache: {})
     monkeypatch.setattr(starts, "make_start", lambda task, *_: tmp_path)
-    result = CliRunner().invoke(command.app, ["prepare", "--task", "scifact", "--task", "cranfield"])
+    tasks = ("scifact", "cranfield", "scifact-distilled")
+    result = CliRunner().invoke(command.app, ["prepare", *(f"--task={task}" for task in tasks)])
     assert result.exit_code == 0, result.output
-    assert seen == ["reranker", "scifact", "cranfield"]
+    assert seen == ["reranker", "scifact", "cranfield", "distilled", "scifact-distilled"]
 
 
 def test_a_gpu_trains_cells_together(cache: Path, tmp_path: Path) -> None:
@@ -209,8 +210,8 @@ def test_what_is_left_runs_in_the_order_of_the_plan(
 
 def test_what_is_run_is_the_plan_or_what_the_caller_says() -> None:
     assert [(task, size) for task, size, _ in command._chosen("", None, None)] == list(PLAN)
-    assert command._chosen("scifact", None, None) == [
-        ("scifact", size, PLAN["scifact", size]) for size in (50, 200, 500)
+    assert command._chosen("scifact-distilled", None, None) == [
+        ("scifact-distilled", size, PLAN["scifact-distilled", size]) for size in (50, 200, 500)
     ]
     assert command._chosen("rte", None, None) == [("rte", 500, PLAN["rte", 500])]
     assert command._chosen("rte", 500, ["plain"]) == [("rte", 500, ["plain"])]
@@ -248,10 +249,13 @@ def test_variants_are_screened_on_validation_at_one_rate() -> None:
 
 def test_the_plan_has_every_task_and_size() -> None:
     every = {(task.name, size) for task in TASKS.values() for size in task.sizes if task.name != "smoke"}
-    assert set(PLAN) == every
+    assert {*PLAN, *ENDED} == every
+    assert not {*PLAN} & {*ENDED}
     for (task, _), arms in PLAN.items():
         assert set(arms) <= set(ARMS)
-        assert task in ("passages", "reading", "scifact") or not set(arms) & set(CROPS)
+        assert task in ("passages", "reading", "scifact-distilled", "cranfield-distilled") or not set(arms) & set(
+            CROPS
+        )
         assert "plain" in arms
         for passes in ("c=2", "crop"):
             assert (f"compared, {passes}" in arms) == (f"mean, {passes}" in arms)

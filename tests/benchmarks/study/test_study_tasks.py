@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.study import measuring, real
+from benchmarks.study import distilled, measuring, real
 from benchmarks.study.arms import ARMS
 from benchmarks.study.measuring import decode
 from benchmarks.study.plan import CORE
@@ -16,6 +18,7 @@ from benchmarks.study.tasks import PARTS, TASKS, load, training_rows
 from cmp_rerank.collections import Collection
 from cmp_rerank.collections.base import Split
 from cmp_rerank.evaluation import evaluate
+from cmp_rerank.ir.bm25 import BM25
 
 
 def test_arms_of_one_seed_share_their_rows(cache: Path) -> None:
@@ -112,6 +115,65 @@ def test_the_parts_of_a_real_collection(tmp_path: Path) -> None:
     for row in parts["test"]:
         assert row["ideal"] == [1.0]
         assert sum(row["labels"]) == 1
+    drawn = real.beir(tmp_path / "beir", validation=0.3, test=0.3, first=False)
+    assert {part: drawn[part] for part in ("validation", "test")} == {
+        part: parts[part] for part in ("validation", "test")
+    }
+    assert drawn == real.beir(tmp_path / "beir", validation=0.3, test=0.3, first=False)
+    assert [row["query"] for row in drawn["train"]] == [row["query"] for row in parts["train"]]
+
+
+def test_negatives_are_the_first_ones_or_drawn() -> None:
+    found = {str(place): 20.0 - place for place in range(20)}
+    corpus = {name: f"text {name}" for name in found}
+    qrels = {"3": 1, "5": 0}
+    first, again, *others = (
+        real.training_row(query, qrels, found, corpus, first=False) for query in ("a", "a", *map(str, range(50)))
+    )
+    assert first == again
+    assert real.training_row("a", qrels, found, corpus)["docs"] == [corpus[name] for name in "30124567"]
+    counts = dict.fromkeys(corpus.values(), 0)
+    for row in others:
+        assert row["labels"] == [1.0, *[0.0] * 7]
+        assert row["docs"][0] == "text 3"
+        assert "text 3" not in row["docs"][1:]
+        for text in row["docs"][1:4]:  # those that a task with 4 documents trains with
+            counts[text] += 1
+    assert sum(count > 0 for count in counts.values()) == 19
+    few = real.training_row("a", qrels, {"0": 2.0, "3": 1.0}, corpus, first=False)
+    assert few["docs"] == ["text 3", "text 0"]
+
+
+def test_a_start_learns_scores_of_bm25_and_of_embeddings(tmp_path: Path) -> None:
+    """Targets of the loss, the softmax of ten times the labels, are those of the two scores; as a slow loop."""
+    words = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen"]
+    paragraphs = {str(i): f"the {word} and its {words[i - 1]} live here" for i, word in enumerate(words)}
+    asked = [(f"where does the {word} live", str(i)) for i, word in enumerate(words)] + [("of nothing", "3")]
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        found = np.array([[len(text) % 7 + 1.0, text.count("e"), text.count("a")] for text in texts])
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    rows = distilled.rows_of(asked, paragraphs, embed)
+    assert [row["query"] for row in rows] == [text for text, _ in asked[:-1]]  # BM25 does not find the last one's
+    search = BM25(paragraphs)
+    for (text, own), row in zip(asked, rows, strict=False):
+        assert row["docs"][0] == paragraphs[own]
+        assert len(set(row["docs"])) == 4
+        scores = {paragraphs[name]: score for name, score in search.search({"q": text}, 20)["q"].items()}
+        wanted = [(scores[doc] + 20 * float(embed([doc])[0] @ embed([text])[0])) / 4 for doc in row["docs"]]
+        assert [10 * label for label in row["labels"]] == pytest.approx(wanted, abs=1e-3)
+    assert (
+        len({tuple(map(list(paragraphs.values()).index, row["docs"][1:])) for row in rows}) > 4
+    )  # drawn by question
+    assert distilled.rows_of(asked, paragraphs, embed) == rows
+    squad = {"data": [{"paragraphs": [
+        {"context": text, "qas": [{"question": question} for question, of in asked if of == name]}
+        for name, text in paragraphs.items()
+    ]}]}  # fmt: skip
+    (tmp_path / "squad").mkdir()
+    (tmp_path / "squad" / "train.json").write_text(json.dumps(squad), encoding="utf-8")
+    assert real.squad_paragraphs(tmp_path) == (paragraphs, sorted(asked, key=lambda each: each[1]))
 
 
 def test_the_tasks_of_squad(squad: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.study import bert, measuring, readers, starts, steps, together, training
+from benchmarks.study import bert, measuring, readers, steps, together, training
 from benchmarks.study.arms import ARMS, CROPS, Arm
 from benchmarks.study.cells import Cell
 from benchmarks.study.starts import make_start
@@ -172,14 +172,14 @@ def test_half_of_the_examples_make_the_cropped_pass_instead(name: str, squad: Pa
     assert arm.passes == 1
 
 
-@pytest.mark.parametrize("name", ["passages", "reading"])
+@pytest.mark.parametrize(("name", "constant"), [("passages", True), ("passages", False), ("reading", True)])
 def test_a_start_that_is_trained_on_a_gpu_is_that_of_the_trainer(
-    name: str, squad: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, constant: bool, squad: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """But for the dropout of rerankers, whose random numbers are others."""
-    monkeypatch.setattr(starts, "START_DROPOUT", 0.0)
-    monkeypatch.setattr(steps, "START_DROPOUT", 0.0)
+    assert (TASKS["passages"].start_dropout, TASKS["reading"].start_dropout) == (0.1, 0.0)
     task = replace(TASKS[name], start=(4, 2), batch=1, start_rate=1e-3, exact=(8,))
+    task = replace(task, start_dropout=0.0, start_constant=constant)
     found = []
     for trainer in (True, False):
         cache = tmp_path / str(trainer)
