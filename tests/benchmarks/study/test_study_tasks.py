@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.study import distilled, measuring, real
+from benchmarks.study import distilled, measuring, real, tasks
 from benchmarks.study.arms import ARMS
 from benchmarks.study.measuring import decode
 from benchmarks.study.plan import CORE
@@ -142,6 +143,18 @@ def test_negatives_are_the_first_ones_or_drawn() -> None:
     assert sum(count > 0 for count in counts.values()) == 19
     few = real.training_row("a", qrels, {"0": 2.0, "3": 1.0}, corpus, first=False)
     assert few["docs"] == ["text 3", "text 0"]
+
+
+def test_only_the_collections_with_the_later_start_draw_their_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(tasks, "beir", lambda folder, **options: asked.update({folder.name: options}) or {})
+    for name, first in (("scifact", True), ("scifact-distilled", False)):
+        tasks._MAKERS[name](Path())
+        assert asked["scifact"].get("first", True) is first
+    for name, first in (("cranfield", True), ("cranfield-distilled", False)):
+        tasks._MAKERS[name](Path())
+        assert asked["cranfield"].get("first", True) is first
+    assert {task.start_of for task in TASKS.values() if "-distilled" in task.name} == {"distilled"}
 
 
 def test_a_start_learns_scores_of_bm25_and_of_embeddings(tmp_path: Path) -> None:
