@@ -20,17 +20,17 @@ from .real import DEPTH, Row, squad_paragraphs
 #: SciFact. And what the sum is divided by, so that its softmax says more than which document is first.
 COSINE, TEMPERATURE = 20.0, 4.0
 
-#: Questions that are drawn; of a few BM25 does not find the paragraph.
-QUESTIONS = 5000
+#: Questions that are drawn, of a few of which BM25 does not find the paragraph; and the documents of each.
+QUESTIONS, LISTED = 5000, 4
 
 #: Texts -> embeddings (texts, width) of length 1.
 Embed = Callable[[Sequence[str]], np.ndarray]
 
 
-def distilled_start(data: Path, questions: int = QUESTIONS) -> list[Row]:
+def distilled_start(data: Path) -> list[Row]:
     """SQuAD's questions with their paragraph and 3 of BM25's first others; labels are the scores of the teacher."""
     paragraphs, asked = squad_paragraphs(data)
-    chosen = random.Random("distilled").sample(asked, min(questions, len(asked)))
+    chosen = random.Random("distilled").sample(asked, min(QUESTIONS, len(asked)))
     return rows_of(chosen, paragraphs, pretrained_embeddings())
 
 
@@ -48,16 +48,13 @@ def pretrained_embeddings() -> Embed:
     return embed
 
 
-def rows_of(
-    asked: Sequence[tuple[str, str]], paragraphs: Mapping[str, str], embed: Embed, docs: int = 4
-) -> list[Row]:
+def rows_of(asked: Sequence[tuple[str, str]], paragraphs: Mapping[str, str], embed: Embed) -> list[Row]:
     """A row for each question whose paragraph BM25 finds: the paragraph, and others of BM25's first, drawn by it.
 
     Args:
         asked: Each question, and the name of its paragraph.
         paragraphs: Name -> text.
         embed: Of the teacher.
-        docs: Documents of a row.
 
     Returns:
         Rows whose labels, times 10, are the scores of the teacher: the loss takes their softmax as its target.
@@ -67,8 +64,8 @@ def rows_of(
     for i, (text, own) in enumerate(asked):
         run = found[str(i)]
         others = [name for name in sorted(run, key=lambda name: -run[name]) if name != own]
-        if own in run and len(others) >= docs - 1:
-            drawn = sorted(random.Random(text).sample(range(len(others)), docs - 1))
+        if own in run and len(others) >= LISTED - 1:
+            drawn = sorted(random.Random(text).sample(range(len(others)), LISTED - 1))
             lists[text] = [(name, run[name]) for name in (own, *(others[place] for place in drawn))]
     names = sorted({name for own in lists.values() for name, _ in own})
     texts = dict(zip(names, embed([paragraphs[name] for name in names]), strict=True))

@@ -127,6 +127,30 @@ def first_stage(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
     return lines
 
 
+def start_and_first_stage(rows: list[dict[str, Any]], task: str, size: int) -> list[str]:
+    """Lines of a Markdown table: the start minus the first stage, where the guard looks and on test.
+
+    The t test is paired over the rows; both are one model each, so that there is no error over seeds.
+    """
+    common = {row["arm"]: row for row in rows if row["size"] == 0}
+    if not {"first stage", "start"} <= common.keys():
+        return ["the first stage, or the start, has not been measured"]
+    lines = ["| rows of | rows | the start | the first stage | difference | 95% interval | p |", "|---" * 7 + "|"]
+    for name, part in (("guard", "validation"), ("values", "test")):
+        start, first = (decode(common[arm][name], TASKS[task]) for arm in ("start", "first stage"))
+        found = stats.ttest_rel(start, first)
+        low, high = found.confidence_interval()
+        cells = [
+            part,
+            str(len(start)),
+            f"{start.mean():.4f}",
+            f"{first.mean():.4f}",
+            f"{(start - first).mean():+.4f}",
+        ]
+        lines.append("| " + " | ".join([*cells, f"{low:+.4f}..{high:+.4f}", f"{found.pvalue:.3f}"]) + " |")
+    return lines
+
+
 def _looked_at(rows: list[dict[str, Any]], size: int) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
     """Arm and part -> seed -> row, of those whose values on the guard's rows are there."""
     found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}

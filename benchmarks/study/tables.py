@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[list[dict[str, Any]], str, int], list[str] | str]] =
         analysis.halfway,
         guarding.halfway_guarded,
         guarding.first_stage,
+        guarding.start_and_first_stage,
         analysis.robustness,
         analysis.robustness_to_averaging,
         analysis.losses,
@@ -57,7 +58,7 @@ def with_tables(text: str, results: Path) -> str:
         return "\n".join([begin, *lines, end])
 
     one = r"(\w+) (\S+) (\d+)(?: (\d+))?(?: (\d+)-(\d+))?"
-    table = rf"(<!-- study: (?:(overview|combined)|{one}) -->)\n.*?(<!-- study: end -->)"
+    table = rf"(<!-- study: (?:({'|'.join(OF_ALL)})|{one}) -->)\n.*?(<!-- study: end -->)"
     return re.sub(table, made, text, flags=re.DOTALL)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from study_cells import cell
 from typer.testing import CliRunner
 
@@ -133,6 +134,25 @@ def test_models_against_the_first_stage() -> None:
     assert [line[6] for line in lines[:2]] == ["+0.0000"] * 2
     assert float(lines[2][6]) == pytest.approx(means[2] - first, abs=2e-4)
     assert [line[9] for line in lines] == ["1/1", "2/2", "0/1"]
+    for line, name, part in zip(
+        guarding.start_and_first_stage(rows, "scifact", 16)[2:],
+        ("guard", "values"),
+        ("validation", "test"),
+        strict=True,
+    ):
+        start, first_values = (np.array(rows[at][name]) for at in (1, 0))
+        gain = start - first_values
+        error = gain.std(ddof=1) / len(gain) ** 0.5
+        high = gain.mean() + stats.t.ppf(0.975, len(gain) - 1) * error
+        cells = line[2:-2].split(" | ")
+        assert cells[:2] == [part, str(len(gain))]
+        assert [float(each) for each in cells[2:5]] == pytest.approx(
+            [start.mean(), first_values.mean(), gain.mean()], abs=1e-4
+        )
+        assert float(cells[5].split("..")[1]) == pytest.approx(high, abs=1e-4)
+    assert guarding.start_and_first_stage(rows[1:], "scifact", 16) == [
+        "the first stage, or the start, has not been measured"
+    ]
     # Where the start is above the first stage, by far less than its error, and no model is, the user had the start.
     rows[0]["guard"], rows[1]["guard"] = [0.7] * 50, [1.0, 0.41] * 25
     lines = [line[2:-2].split(" | ") for line in guarding.first_stage(rows[:4], "scifact", 16)[3:]]
